@@ -1,0 +1,152 @@
+//! What a kind is: the one trait that the generic API server asks.
+//!
+//! The generic part (routing, patch, watch, tables, discovery, dry run, deletion) lives in `reeve-apiserver`
+//! and is written once; what differs from kind to kind is behind these methods. Objects are JSON values in
+//! the form they have on the wire, with `apiVersion` and `kind` set and without `metadata.resourceVersion`
+//! (the store's revision is added when the object is sent). Order of the calls for a write:
+//!
+//! create: [`Kind::default`] → [`Kind::prepare_create`] → admission → [`Kind::validate_create`];
+//! update and patch: [`Kind::default`] → [`Kind::prepare_update`] → admission → [`Kind::validate_update`].
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::field::FieldError;
+use crate::shape::Shape;
+
+/// How a kind is called in URLs, in discovery and on the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// API group; empty for the core group.
+    pub group: &'static str,
+    /// API version, `v1`.
+    pub version: &'static str,
+    /// `Deployment`
+    pub kind: &'static str,
+    /// Resource name in URLs, `deployments`
+    pub plural: &'static str,
+    /// `deployment`
+    pub singular: &'static str,
+    /// `deploy`
+    pub short: &'static [&'static str],
+    /// `all`
+    pub categories: &'static [&'static str],
+    /// Whether objects live in a namespace.
+    pub namespaced: bool,
+}
+
+impl Names {
+    /// `v1` or `apps/v1`: the object's `apiVersion`.
+    #[must_use]
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+    }
+}
+
+/// Which part of an object a request may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// The main resource: everything but status (for kinds with a status subresource).
+    Main,
+    /// `…/status`: status, and of the metadata only what Kubernetes lets through.
+    Status,
+}
+
+/// Where a kind keeps what its scale subresource shows. Paths are dotted, `spec.replicas`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScalePaths {
+    /// Wanted replicas.
+    pub spec_replicas: &'static str,
+    /// Replicas there are.
+    pub status_replicas: &'static str,
+    /// The label selector (an object as in `spec.selector` of a Deployment).
+    pub selector: &'static str,
+}
+
+/// A column of the kind's table, as in `metav1.TableColumnDefinition`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Column {
+    /// Heading, `Name`.
+    pub name: &'static str,
+    /// OpenAPI type of the cells: `string`, `integer`, `date`, …
+    pub kind: &'static str,
+    /// OpenAPI format; `name` marks the column with the object's name.
+    pub format: &'static str,
+    /// What the column shows.
+    pub description: &'static str,
+    /// 0 is always shown; 1 only by `-o wide`.
+    pub priority: i32,
+}
+
+/// One kind of object. Every method is pure and safe to call from any task.
+pub trait Kind: Send + Sync + 'static {
+    /// How the kind is called.
+    fn names(&self) -> &'static Names;
+
+    /// The kind's fields and their types: for strict decoding, field selectors and OpenAPI.
+    fn shape(&self) -> &'static Shape;
+
+    /// Whether there is a `…/status` subresource.
+    fn has_status(&self) -> bool {
+        false
+    }
+
+    /// Where the replicas are, for kinds with a `…/scale` subresource.
+    fn scale(&self) -> Option<ScalePaths> {
+        None
+    }
+
+    /// Fills in what the user left out, as Kubernetes' `SetDefaults_*` do. Idempotent.
+    fn default(&self, object: &mut Value);
+
+    /// Clears and sets what the user has no say in at creation (status, generation). `metadata.uid`,
+    /// `creationTimestamp`, `name` from `generateName` and the namespace are the generic part's.
+    fn prepare_create(&self, object: &mut Value);
+
+    /// Every rule a new object breaks, in Kubernetes' order and words. Empty means valid.
+    /// Includes the rules for names, labels, annotations, owner references and finalizers.
+    fn validate_create(&self, object: &Value) -> Vec<FieldError>;
+
+    /// Takes over from `old` what `part` may not change (spec or status) and sets the generation: one more
+    /// when the wanted state differs.
+    fn prepare_update(&self, part: Part, object: &mut Value, old: &Value);
+
+    /// Every rule the change breaks, immutable fields included. Empty means valid.
+    fn validate_update(&self, part: Part, object: &Value, old: &Value) -> Vec<FieldError>;
+
+    /// What to warn the user about (the `Warning` header), in Kubernetes' words.
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let _ = object;
+        Vec::new()
+    }
+
+    /// Whether `PUT` to a name that does not exist creates the object (Kubernetes' `AllowCreateOnUpdate`).
+    fn create_on_update(&self) -> bool {
+        false
+    }
+
+    /// Whether an update without `resourceVersion` is taken (Kubernetes' `AllowUnconditionalUpdate`).
+    fn unconditional_update(&self) -> bool {
+        true
+    }
+
+    /// The value of a field that may stand in a field selector besides `metadata.name` and
+    /// `metadata.namespace`; `None` means the kind has no such selectable field.
+    fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
+        let _ = (object, field);
+        None
+    }
+
+    /// Seconds a deletion waits for the object's own agent; `None` deletes at once. `requested` is the
+    /// request's `gracePeriodSeconds`. Only pods answer.
+    fn deletion_grace(&self, object: &Value, requested: Option<i64>) -> Option<i64> {
+        let _ = (object, requested);
+        None
+    }
+
+    /// The columns of the kind's table.
+    fn columns(&self) -> &'static [Column];
+
+    /// One row of the table: a cell per column, in order. Dates are shown as ages as of `now`.
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value>;
+}

@@ -1,0 +1,1 @@
+//! The Kubernetes API server: REST, watch cache, admission, authentication.

@@ -1,0 +1,2 @@
+//! The guestbook example.
+fn main() {}

@@ -1,0 +1,480 @@
+//! The seam between the node agent and whatever runs containers: the verbs of CRI v1
+//! (`k8s.io/cri-api/pkg/apis/runtime/v1`), without its protobuf.
+//!
+//! All methods may be called from any task, in parallel for different sandboxes and containers. All are
+//! idempotent where CRI says so: stopping what is stopped and removing what is gone succeed.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Runs pods' sandboxes and containers and keeps their images.
+#[async_trait::async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// Name and version, as in `node.status.nodeInfo.containerRuntimeVersion`: `reeve://0.1.0`.
+    fn version(&self) -> String;
+
+    /// Makes a pod's namespaces and cgroup. The network namespace is empty but for `lo` (up); the caller wires
+    /// it through [`Sandbox::netns`].
+    async fn run_pod_sandbox(&self, config: SandboxConfig) -> Result<Sandbox, EngineError>;
+    /// Kills all containers of the sandbox and marks it not ready. Idempotent.
+    async fn stop_pod_sandbox(&self, id: &str) -> Result<(), EngineError>;
+    /// Removes a sandbox with all its containers, namespaces and cgroups. Idempotent.
+    async fn remove_pod_sandbox(&self, id: &str) -> Result<(), EngineError>;
+    /// Every sandbox the engine knows, also those of an earlier life of the process.
+    async fn list_pod_sandboxes(&self) -> Result<Vec<Sandbox>, EngineError>;
+
+    /// Prepares a container: root file system, mounts, log file. Nothing runs yet.
+    async fn create_container(&self, sandbox: &str, config: ContainerConfig) -> Result<String, EngineError>;
+    /// Executes the container's command. An error that is the container's own fault (no such command) leaves
+    /// it exited with the reason in its status.
+    async fn start_container(&self, id: &str) -> Result<(), EngineError>;
+    /// Sends the stop signal, waits up to `grace`, then kills through the cgroup. Returns when it is dead. Idempotent.
+    async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), EngineError>;
+    /// Removes a container (killing it first if need be) and its root file system. Its log file stays. Idempotent.
+    async fn remove_container(&self, id: &str) -> Result<(), EngineError>;
+    /// Every container the engine knows.
+    async fn list_containers(&self) -> Result<Vec<Container>, EngineError>;
+    /// One container.
+    async fn container_status(&self, id: &str) -> Result<Container, EngineError>;
+
+    /// Runs a command in a running container, with the container's own restrictions.
+    async fn exec(&self, id: &str, config: ExecConfig) -> Result<ExecSession, EngineError>;
+    /// Joins the streams of a running container's main process.
+    async fn attach(&self, id: &str, config: AttachConfig) -> Result<ExecSession, EngineError>;
+    /// Closes the log file and opens `log_path` anew: after a rotation.
+    async fn reopen_log(&self, id: &str) -> Result<(), EngineError>;
+
+    /// What happens to containers from now on, in order. Ends when the receiver falls 1,024 events behind:
+    /// list and subscribe again.
+    fn events(&self) -> BoxStream<'static, EngineEvent>;
+
+    /// Fetches an image unless it is complete already. Calls for the same image share one transfer.
+    async fn pull_image(&self, image: &str, auth: Option<RegistryAuth>) -> Result<Image, EngineError>;
+    /// The image of that name, digest reference or id, if it is here.
+    async fn image_status(&self, image: &str) -> Result<Option<Image>, EngineError>;
+    /// All images.
+    async fn list_images(&self) -> Result<Vec<Image>, EngineError>;
+    /// Removes a name; with the last name, and when no container uses it, the image.
+    async fn remove_image(&self, image: &str) -> Result<(), EngineError>;
+}
+
+/// An engine that can be handed to many tasks.
+pub type SharedEngine = Arc<dyn Engine>;
+
+/// Where a namespace of a sandbox or container comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub enum NamespaceMode {
+    /// Shared by the pod's containers (for PID: one pod-wide init reaps).
+    Pod,
+    /// Of its own. For PID, the default.
+    #[default]
+    Container,
+    /// The node's.
+    Node,
+}
+
+/// What a pod's sandbox is to be.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+pub struct SandboxConfig {
+    /// Pod name.
+    pub name: String,
+    /// Pod namespace.
+    pub namespace: String,
+    /// Pod UID.
+    pub uid: String,
+    /// How many sandboxes of this pod there were before.
+    pub attempt: u32,
+    /// Host name inside (at most 63 bytes); the node's for host-network pods.
+    pub hostname: String,
+    /// Uses the node's network namespace.
+    pub host_network: bool,
+    /// Uses the node's IPC namespace.
+    pub host_ipc: bool,
+    /// Which PID namespace the containers use by default.
+    pub pid: NamespaceMode,
+    /// The pod's cgroup below the engine's root, without leading slash: `kubepods/burstable/podUID`.
+    pub cgroup: String,
+    /// Limits of the pod's cgroup.
+    pub resources: Resources,
+    /// Namespaced kernel parameters, `net.ipv4.ip_unprivileged_port_start` → `0`.
+    pub sysctls: BTreeMap<String, String>,
+    /// Folder of the pod's container logs.
+    pub log_dir: PathBuf,
+    /// Labels for the caller; kept and returned.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations for the caller; kept and returned.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Whether a sandbox can take containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum SandboxState {
+    /// Its namespaces are there.
+    Ready,
+    /// It was stopped, or its namespaces are gone (reboot).
+    NotReady,
+}
+
+/// A sandbox as the engine knows it.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Sandbox {
+    /// Its id, 64 hexadecimal digits.
+    pub id: String,
+    /// What it was made from.
+    pub config: SandboxConfig,
+    /// Whether it can take containers.
+    pub state: SandboxState,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Path of its pinned network namespace; `None` on the node's network.
+    pub netns: Option<PathBuf>,
+}
+
+/// Limits and shares, as in the OCI runtime configuration. `None` means not set.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Resources {
+    /// cgroup v1 CPU shares (2 to 262,144); converted on v2.
+    pub cpu_shares: Option<u64>,
+    /// Microseconds of CPU time per period.
+    pub cpu_quota_us: Option<i64>,
+    /// The period in microseconds.
+    pub cpu_period_us: Option<u64>,
+    /// Bytes of memory.
+    pub memory_limit_bytes: Option<i64>,
+    /// Number of processes.
+    pub pids_max: Option<i64>,
+    /// OOM score adjustment, −1000 to 1000. A root that may not lower it goes on and says so once.
+    pub oom_score_adj: Option<i32>,
+    /// CPUs, `0-1`.
+    pub cpuset_cpus: Option<String>,
+}
+
+/// How mounts made later travel between node and container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub enum Propagation {
+    /// Not at all.
+    #[default]
+    Private,
+    /// From the node into the container.
+    HostToContainer,
+    /// Both ways; privileged containers only.
+    Bidirectional,
+}
+
+/// Something of the node's shown inside a container.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Mount {
+    /// Path on the node: a folder or a file that exists.
+    pub source: PathBuf,
+    /// Absolute path in the container; made when missing, resolved inside its root.
+    pub target: PathBuf,
+    /// Whether the container may not write.
+    pub read_only: bool,
+    /// How later mounts travel.
+    pub propagation: Propagation,
+}
+
+/// A device node shown inside a container.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Device {
+    /// Path on the node.
+    pub source: PathBuf,
+    /// Path in the container.
+    pub target: PathBuf,
+    /// `rwm`
+    pub permissions: String,
+}
+
+/// Which system calls a container may make.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub enum Seccomp {
+    /// The engine's default profile.
+    #[default]
+    RuntimeDefault,
+    /// All.
+    Unconfined,
+    /// A profile (OCI JSON) at an absolute path of the node.
+    Localhost(PathBuf),
+}
+
+/// Who a container's process is and what it may do.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+pub struct Security {
+    /// All capabilities and devices, no seccomp, nothing masked or read-only.
+    pub privileged: bool,
+    /// User id; `None` takes the image's `USER`.
+    pub run_as_user: Option<u32>,
+    /// Group id; `None` takes the image's or the user's primary group.
+    pub run_as_group: Option<u32>,
+    /// Refuse to start a process with uid 0, in Kubernetes' words.
+    pub run_as_non_root: bool,
+    /// Further groups.
+    pub supplemental_groups: Vec<u32>,
+    /// Capabilities added to the default set, without `CAP_`; `ALL` means every one.
+    pub capabilities_add: Vec<String>,
+    /// Capabilities taken away, without `CAP_`; `ALL` means every one.
+    pub capabilities_drop: Vec<String>,
+    /// Sets `no_new_privs`: exactly when the pod says `allowPrivilegeEscalation: false`.
+    pub no_new_privs: bool,
+    /// The root file system may not be written.
+    pub read_only_rootfs: bool,
+    /// System calls.
+    pub seccomp: Seccomp,
+    /// `procMount: Unmasked`: paths below /proc and /sys are not hidden.
+    pub unmasked_proc: bool,
+}
+
+/// What a container is to be.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+pub struct ContainerConfig {
+    /// Its name in the pod.
+    pub name: String,
+    /// How often it was started before.
+    pub attempt: u32,
+    /// Id of an image that is here (from [`Image::id`]).
+    pub image: String,
+    /// Overrides the image's entrypoint when not empty.
+    pub command: Vec<String>,
+    /// Overrides the image's arguments when not empty (and drops them when `command` is given).
+    pub args: Vec<String>,
+    /// Overrides the image's working folder when not empty.
+    pub working_dir: String,
+    /// Variables, over the image's.
+    pub env: Vec<(String, String)>,
+    /// What of the node is shown inside, in order.
+    pub mounts: Vec<Mount>,
+    /// Devices.
+    pub devices: Vec<Device>,
+    /// Limits.
+    pub resources: Resources,
+    /// User and restrictions.
+    pub security: Security,
+    /// PID namespace; `None` takes the sandbox's.
+    pub pid: Option<NamespaceMode>,
+    /// Keep standard input open (until the first attached client closes it, if `stdin_once`).
+    pub stdin: bool,
+    /// See `stdin`.
+    pub stdin_once: bool,
+    /// Give it a terminal.
+    pub tty: bool,
+    /// Log file in CRI format, absolute.
+    pub log_path: PathBuf,
+    /// Signal that asks it to stop; `None` takes the image's, else SIGTERM.
+    pub stop_signal: Option<String>,
+    /// Labels for the caller; kept and returned.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations for the caller; kept and returned.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Where a container is in its life.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum ContainerState {
+    /// Prepared, never started.
+    Created,
+    /// Its process runs.
+    Running {
+        /// Since when.
+        started_at: Timestamp,
+        /// Its process as the node sees it.
+        pid: i32,
+    },
+    /// Its process is gone.
+    Exited {
+        /// When it was started; `None` when it could not be.
+        started_at: Option<Timestamp>,
+        /// When it ended.
+        finished_at: Timestamp,
+        /// Exit code; 128 + signal; `None` when nobody saw it (then the status says so).
+        exit_code: Option<i32>,
+        /// `Completed`, `Error`, `OOMKilled`, `StartError`, `ContainerStatusUnknown`.
+        reason: String,
+        /// What a person should know; may be empty.
+        message: String,
+    },
+}
+
+/// A container as the engine knows it.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Container {
+    /// Its id, 64 hexadecimal digits.
+    pub id: String,
+    /// Id of its sandbox.
+    pub sandbox: String,
+    /// What it was made from.
+    pub config: ContainerConfig,
+    /// The image's digest reference or id, as in `status.containerStatuses[].imageID`.
+    pub image_id: String,
+    /// Where it is in its life.
+    pub state: ContainerState,
+    /// When it was prepared.
+    pub created_at: Timestamp,
+}
+
+/// What happened to a container.
+#[derive(Debug, Clone)]
+pub struct EngineEvent {
+    /// The container's sandbox.
+    pub sandbox: String,
+    /// The container as it is now.
+    pub container: Container,
+}
+
+/// A command to run in a container.
+#[derive(Debug, Clone, Default)]
+pub struct ExecConfig {
+    /// Command and arguments; never empty.
+    pub command: Vec<String>,
+    /// Connect standard input.
+    pub stdin: bool,
+    /// Connect standard output.
+    pub stdout: bool,
+    /// Connect standard error; not with a terminal.
+    pub stderr: bool,
+    /// Give it a terminal.
+    pub tty: bool,
+    /// Kill it after this time; the exit is then [`EngineError::ExecTimeout`].
+    pub timeout: Option<Duration>,
+}
+
+/// Which streams of a container to join.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AttachConfig {
+    /// Connect standard input.
+    pub stdin: bool,
+    /// Connect standard output.
+    pub stdout: bool,
+    /// Connect standard error.
+    pub stderr: bool,
+}
+
+/// A stream out of a container.
+pub type OutputStream = Pin<Box<dyn AsyncRead + Send + 'static>>;
+/// A stream into a container.
+pub type InputStream = Pin<Box<dyn AsyncWrite + Send + 'static>>;
+/// Resolves with the exit code when the process has ended.
+pub type ExitFuture = Pin<Box<dyn Future<Output = Result<i32, EngineError>> + Send + 'static>>;
+
+/// Size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Columns.
+    pub width: u16,
+    /// Rows.
+    pub height: u16,
+}
+
+/// A running command's streams. Dropping it kills an exec'd command; it only detaches from a container.
+pub struct ExecSession {
+    /// Standard input, if connected; dropping it closes the other end.
+    pub stdin: Option<InputStream>,
+    /// Standard output (both outputs, with a terminal), if connected.
+    pub stdout: Option<OutputStream>,
+    /// Standard error, if connected.
+    pub stderr: Option<OutputStream>,
+    /// Changes the terminal's size; `None` without a terminal. Holds 4; a full queue may drop older sizes.
+    pub resize: Option<tokio::sync::mpsc::Sender<TerminalSize>>,
+    /// The end.
+    pub exit: ExitFuture,
+}
+
+impl std::fmt::Debug for ExecSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ExecSession").finish_non_exhaustive()
+    }
+}
+
+/// Credentials for a registry.
+#[derive(Clone)]
+pub struct RegistryAuth {
+    /// User.
+    pub username: String,
+    /// Password or token.
+    pub password: String,
+}
+
+impl std::fmt::Debug for RegistryAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RegistryAuth").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// An image that is complete and ready for use.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Image {
+    /// Digest of its configuration: `sha256:…`.
+    pub id: String,
+    /// Names, `docker.io/library/nginx:1.27`.
+    pub tags: Vec<String>,
+    /// Digest references, `docker.io/library/nginx@sha256:…`.
+    pub digests: Vec<String>,
+    /// Bytes of its layers, unpacked.
+    pub size_bytes: u64,
+    /// When it was built, if it says so.
+    pub created_at: Option<Timestamp>,
+    /// User from its configuration; empty means root.
+    pub user: String,
+}
+
+/// Why the engine did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No sandbox, container or image of that id.
+    #[error("no such {what}: {id}")]
+    NotFound {
+        /// `sandbox`, `container`, `image`
+        what: &'static str,
+        /// What was asked for.
+        id: String,
+    },
+    /// The request is wrong, whoever made it: a bad image name, no command, a mount source that is missing.
+    #[error("{0}")]
+    Invalid(String),
+    /// The container is not in the state the request needs.
+    #[error("container {id} is {state}")]
+    WrongState {
+        /// The container.
+        id: String,
+        /// Its state, in a word.
+        state: &'static str,
+    },
+    /// The registry does not have it, refuses, or cannot be reached. Retry with back-off.
+    #[error("failed to pull image {image:?}: {reason}")]
+    Pull {
+        /// The image.
+        image: String,
+        /// The registry's or the network's words.
+        reason: String,
+    },
+    /// The container's command could not be executed, or its user, folder or mounts are wrong:
+    /// the container's fault, shown in its status.
+    #[error("{0}")]
+    Start(String),
+    /// A command ran longer than its timeout and was killed.
+    #[error("command {command:?} timed out after {seconds} s")]
+    ExecTimeout {
+        /// The command.
+        command: String,
+        /// The limit.
+        seconds: u64,
+    },
+    /// The kernel lacks what the request needs.
+    #[error("this kernel does not have {0}")]
+    Unsupported(String),
+    /// The operating system refused a step.
+    #[error("failed to {step}: {source}")]
+    Io {
+        /// What was tried, with the path.
+        step: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}

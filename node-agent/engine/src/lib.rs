@@ -1,0 +1,6 @@
+//! The container engine: images, snapshots, runtime, supervisor.
+//!
+//! [`Engine`] is the seam the node agent stands on: the verbs of CRI. The engine knows nothing of the
+//! Kubernetes API, and works without a cluster.
+
+pub mod engine;

@@ -1,0 +1,1 @@
+//! The node agent: pod life, volumes, probes, logs, pod network.

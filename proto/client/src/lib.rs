@@ -1,0 +1,1 @@
+//! Informers, work queues, event recording and leases on top of kube.

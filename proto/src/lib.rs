@@ -1,0 +1,1 @@
+//! Protobuf contracts between Reeve's processes and machines.

@@ -1,0 +1,1 @@
+//! Services over nftables, and cluster DNS.
