@@ -78,7 +78,12 @@ pub struct FieldError {
 
 impl FieldError {
     /// An error of any kind.
-    pub fn new(kind: FieldErrorKind, field: impl Into<String>, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+    pub fn new(
+        kind: FieldErrorKind,
+        field: impl Into<String>,
+        value: impl Into<Value>,
+        detail: impl Into<String>,
+    ) -> Self {
         Self { kind, field: field.into(), value: value.into(), detail: detail.into() }
     }
 

@@ -6,6 +6,6 @@
 pub mod kv;
 
 pub use kv::{
-    Compare, Event, EventKind, KeyRange, KeyValue, Kv, KvError, Op, OpResponse, RangeRequest, RangeResponse, Revision, SharedKv, Txn,
-    TxnResponse, WatchBatch, WatchRequest, WatchStream,
+    Compare, Event, EventKind, KeyRange, KeyValue, Kv, KvError, Op, OpResponse, RangeRequest, RangeResponse, Revision,
+    SharedKv, Txn, TxnResponse, WatchBatch, WatchRequest, WatchStream,
 };

@@ -7,4 +7,5 @@
 
 pub mod clock;
 pub mod drain;
+pub mod patch;
 pub mod rng;
