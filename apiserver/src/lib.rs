@@ -1,1 +1,5 @@
 //! The Kubernetes API server: REST, watch cache, admission, authentication.
+
+pub mod decode;
+pub mod registry;
+pub mod status;

@@ -1,0 +1,278 @@
+//! Request bodies into JSON values: JSON and YAML, with the fields that stand twice noticed.
+//!
+//! A plain `serde_json::Value` forgets duplicates while it is built; here they become complaints that the
+//! registry turns into warnings or a refusal. Protobuf bodies are decoded by the HTTP side, which needs types.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use crate::registry::Body;
+use crate::status::ApiError;
+
+/// Largest body that is taken; the limit of the Kubernetes API server.
+pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// Deepest nesting that is taken: bounds the stack of every later walk over the value.
+const DEPTH_MAX: usize = 100;
+
+/// How many complaints are kept; the rest is one more of the same.
+const COMPLAINTS_MAX: usize = 64;
+
+/// Decodes a JSON body. `kind` is what the object must be (`ConfigMap`): it stands in the error.
+pub fn json(body: &[u8], kind: &str) -> Result<Body, ApiError> {
+    check_size(body)?;
+    let collector = Collector::default();
+    let mut input = serde_json::Deserializer::from_slice(body);
+    let value = collector.root().deserialize(&mut input).and_then(|value| input.end().map(|()| value));
+    let value =
+        value.map_err(|error| unrecognized(kind, "couldn't get version/kind; json parse error", &error, body))?;
+    Ok(Body { value, complaints: collector.finish() })
+}
+
+/// Decodes a YAML body of one document.
+pub fn yaml(body: &[u8], kind: &str) -> Result<Body, ApiError> {
+    check_size(body)?;
+    let collector = Collector::default();
+    let input = serde_yaml::Deserializer::from_slice(body);
+    let value = collector
+        .root()
+        .deserialize(input)
+        .map_err(|error| unrecognized(kind, "error converting YAML to JSON: yaml", &error, body))?;
+    Ok(Body { value, complaints: collector.finish() })
+}
+
+fn check_size(body: &[u8]) -> Result<(), ApiError> {
+    if body.len() > BODY_BYTES_MAX { Err(ApiError::too_large(BODY_BYTES_MAX)) } else { Ok(()) }
+}
+
+fn unrecognized(kind: &str, step: &str, error: &dyn fmt::Display, body: &[u8]) -> ApiError {
+    let shown: String = body.iter().take(30).map(|byte| format!("{byte:02x}")).collect();
+    let more = if body.len() > 30 { " ..." } else { "" };
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): {step}: {error} ({shown}{more})"
+    ))
+}
+
+#[derive(Default)]
+struct Collector {
+    complaints: RefCell<Vec<String>>,
+}
+
+impl Collector {
+    fn root(&self) -> Seed<'_> {
+        Seed { collector: self, path: None, depth: 0 }
+    }
+
+    fn duplicate(&self, path: &Path<'_>) {
+        let mut complaints = self.complaints.borrow_mut();
+        let text = format!("duplicate field \"{path}\"");
+        if complaints.len() < COMPLAINTS_MAX && !complaints.contains(&text) {
+            complaints.push(text);
+        }
+    }
+
+    fn finish(self) -> Vec<String> {
+        self.complaints.into_inner()
+    }
+}
+
+/// Where a value stands; a chain on the stack, written out only for a complaint.
+#[derive(Clone, Copy)]
+enum Step<'p> {
+    Field(&'p str),
+    Index(usize),
+}
+
+#[derive(Clone, Copy)]
+struct Path<'p> {
+    parent: Option<&'p Path<'p>>,
+    step: Step<'p>,
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(parent) = self.parent {
+            write!(f, "{parent}")?;
+        }
+        match self.step {
+            Step::Field(name) if self.parent.is_some() => write!(f, ".{name}"),
+            Step::Field(name) => f.write_str(name),
+            Step::Index(index) => write!(f, "[{index}]"),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Seed<'c> {
+    collector: &'c Collector,
+    path: Option<&'c Path<'c>>,
+    depth: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Value, D::Error> {
+        if self.depth > DEPTH_MAX {
+            return Err(D::Error::custom(format!("exceeded max depth of {DEPTH_MAX}")));
+        }
+        input.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom(format!("json: unsupported value: {value}")))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, input: D) -> Result<Value, D::Error> {
+        input.deserialize_any(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut input: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        loop {
+            let path = Path { parent: self.path, step: Step::Index(items.len()) };
+            let seed = Seed { collector: self.collector, path: Some(&path), depth: self.depth + 1 };
+            match input.next_element_seed(seed)? {
+                Some(item) => items.push(item),
+                None => return Ok(Value::Array(items)),
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut input: A) -> Result<Value, A::Error> {
+        let mut fields = Map::new();
+        while let Some(name) = input.next_key_seed(Key)? {
+            let path = Path { parent: self.path, step: Step::Field(&name) };
+            let seed = Seed { collector: self.collector, path: Some(&path), depth: self.depth + 1 };
+            let value = input.next_value_seed(seed)?;
+            if fields.contains_key(&name) {
+                self.collector.duplicate(&path);
+            }
+            fields.insert(name, value);
+        }
+        Ok(Value::Object(fields))
+    }
+}
+
+/// A key: text, or in YAML a plain scalar that is written as text in JSON.
+struct Key;
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<String, D::Error> {
+        input.deserialize_any(self)
+    }
+}
+
+impl Visitor<'_> for Key {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key that is text")
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<String, E> {
+        Ok(value.to_owned())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<String, E> {
+        Ok(value)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<String, E> {
+        Ok(value.to_string())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<String, E> {
+        Ok(value.to_string())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<String, E> {
+        Ok(value.to_string())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<String, E> {
+        Ok(value.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_field_that_stands_twice_is_named_with_its_path_and_the_last_one_counts() {
+        let body = json(br#"{"spec":{"ports":[{"port":1,"port":2}],"a":1},"spec":{"a":2}}"#, "Service").unwrap();
+        assert_eq!(body.value, json!({"spec": {"a": 2}}));
+        assert_eq!(body.complaints, [r#"duplicate field "spec.ports[0].port""#, r#"duplicate field "spec""#]);
+    }
+
+    #[test]
+    fn yaml_gives_the_same_value_as_json_and_the_same_complaints() {
+        let body = yaml(b"spec:\n  a: 1\n  a: 2\n  on: [x, 1.5, null, true]\n", "Service").unwrap();
+        assert_eq!(body.value, json!({"spec": {"a": 2, "on": ["x", 1.5, null, true]}}));
+        assert_eq!(body.complaints, [r#"duplicate field "spec.a""#]);
+    }
+
+    #[test]
+    fn a_body_that_does_not_parse_is_a_bad_request_that_says_where() {
+        let error = json(b"{\"a\": }", "ConfigMap").unwrap_err();
+        assert_eq!(error.code, 400);
+        assert!(
+            error.message.starts_with("the object provided is unrecognized (must be of type ConfigMap): "),
+            "{error}"
+        );
+        assert!(error.message.contains("line 1 column 7"), "{error}");
+        assert!(error.message.ends_with("(7b2261223a207d)"), "{error}");
+    }
+
+    #[test]
+    fn what_nests_too_deep_or_is_too_large_is_refused_without_harm() {
+        let deep = "[".repeat(200_000);
+        assert_eq!(json(deep.as_bytes(), "ConfigMap").unwrap_err().code, 400);
+        assert_eq!(yaml(deep[..5000].as_bytes(), "ConfigMap").unwrap_err().code, 400);
+        assert_eq!(json(&vec![b' '; BODY_BYTES_MAX + 1], "ConfigMap").unwrap_err().code, 413);
+    }
+}

@@ -1,0 +1,239 @@
+//! What a request asks of the registry, after routing, authentication and authorization.
+//!
+//! Plain data: the HTTP side fills it in from path, query string and body. Nothing here reads HTTP.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::resource::Resource;
+use crate::status::ApiError;
+
+/// Who asks. As in `authentication.k8s.io/v1` `UserInfo`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserInfo {
+    /// `system:node:worker-1`, `kubernetes-admin`, …
+    pub name: String,
+    /// Empty when the authenticator knows none.
+    pub uid: String,
+    /// `system:masters`, `system:authenticated`, …
+    pub groups: Vec<String>,
+    /// Further facts, such as the pod a token is bound to.
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl UserInfo {
+    /// A user of that name in these groups.
+    #[must_use]
+    pub fn new(name: impl Into<String>, groups: &[&str]) -> Self {
+        Self { name: name.into(), groups: groups.iter().map(|group| (*group).to_owned()).collect(), ..Self::default() }
+    }
+
+    /// Whether the user is in the group.
+    #[must_use]
+    pub fn in_group(&self, group: &str) -> bool {
+        self.groups.iter().any(|own| own == group)
+    }
+}
+
+/// The part of an object that the path names behind the object's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Subresource {
+    /// The object itself.
+    #[default]
+    None,
+    /// `…/status`
+    Status,
+    /// `…/scale`: read and written as `autoscaling/v1` `Scale`.
+    Scale,
+    /// `pods/NAME/binding`: create only.
+    Binding,
+    /// `namespaces/NAME/finalize`: update only.
+    Finalize,
+}
+
+impl Subresource {
+    /// How it is called in URLs; empty for the object itself.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Status => "status",
+            Self::Scale => "scale",
+            Self::Binding => "binding",
+            Self::Finalize => "finalize",
+        }
+    }
+}
+
+/// What to do with fields that the kind does not have and fields that stand twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FieldValidation {
+    /// Drop them silently.
+    Ignore,
+    /// Drop them and warn. What is done when the request does not say.
+    #[default]
+    Warn,
+    /// Refuse the request.
+    Strict,
+}
+
+/// How a list's `resourceVersion` is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VersionMatch {
+    /// At that version or any later one.
+    NotOlderThan,
+    /// At exactly that version.
+    Exact,
+}
+
+/// What happens to the dependents of a deleted object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Propagation {
+    /// They lose their owner and stay.
+    Orphan,
+    /// They are deleted after the object.
+    Background,
+    /// They are deleted before the object.
+    Foreground,
+}
+
+/// Conditions on the object that a deletion names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Preconditions {
+    /// `metadata.uid` must be this.
+    pub uid: Option<String>,
+    /// `metadata.resourceVersion` must be this.
+    pub resource_version: Option<String>,
+}
+
+/// The options of all verbs, as parsed from the query string; for deletions also from a `DeleteOptions` body
+/// (see [`Options::merge_delete_body`]). A verb ignores what does not concern it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Options {
+    /// `dryRun=All`
+    pub dry_run: bool,
+    /// `fieldValidation`
+    pub field_validation: FieldValidation,
+    /// `fieldManager`
+    pub field_manager: String,
+    /// `labelSelector`, unparsed.
+    pub label_selector: String,
+    /// `fieldSelector`, unparsed.
+    pub field_selector: String,
+    /// `limit`; 0 means no limit.
+    pub limit: u64,
+    /// `continue`; empty for the first page.
+    pub continue_token: String,
+    /// `resourceVersion`, unparsed; empty when unset.
+    pub resource_version: String,
+    /// `resourceVersionMatch`
+    pub version_match: Option<VersionMatch>,
+    /// `sendInitialEvents`
+    pub send_initial_events: Option<bool>,
+    /// `allowWatchBookmarks`
+    pub allow_watch_bookmarks: bool,
+    /// `timeoutSeconds` of a watch; without it the server chooses between 30 and 60 minutes.
+    pub timeout: Option<Duration>,
+    /// `gracePeriodSeconds`
+    pub grace_period_seconds: Option<i64>,
+    /// `propagationPolicy`, or what the old `orphanDependents` means.
+    pub propagation: Option<Propagation>,
+    /// `preconditions` of a deletion.
+    pub preconditions: Preconditions,
+}
+
+impl Options {
+    /// Takes over what a `DeleteOptions` body says; it wins over the query string.
+    pub fn merge_delete_body(&mut self, body: &Value) -> Result<(), ApiError> {
+        let bad = |what: &str| ApiError::bad_request(format!("DeleteOptions: {what}"));
+        if let Some(seconds) = present(body, "gracePeriodSeconds") {
+            self.grace_period_seconds =
+                Some(seconds.as_i64().ok_or_else(|| bad("gracePeriodSeconds must be an integer"))?);
+        }
+        if let Some(orphan) = present(body, "orphanDependents") {
+            let orphan = orphan.as_bool().ok_or_else(|| bad("orphanDependents must be a boolean"))?;
+            self.propagation = Some(if orphan { Propagation::Orphan } else { Propagation::Background });
+        }
+        if let Some(policy) = present(body, "propagationPolicy") {
+            self.propagation = Some(Propagation::parse(policy.as_str().unwrap_or_default())?);
+        }
+        if let Some(all) = present(body, "dryRun").and_then(Value::as_array) {
+            if all.iter().any(|one| one != "All") {
+                return Err(bad("dryRun: Unsupported value: supported values: \"All\""));
+            }
+            self.dry_run |= !all.is_empty();
+        }
+        if let Some(conditions) = present(body, "preconditions") {
+            let text = |field: &str| present(conditions, field).and_then(Value::as_str).map(str::to_owned);
+            self.preconditions = Preconditions { uid: text("uid"), resource_version: text("resourceVersion") };
+        }
+        Ok(())
+    }
+}
+
+fn present<'v>(body: &'v Value, field: &str) -> Option<&'v Value> {
+    body.get(field).filter(|value| !value.is_null())
+}
+
+impl Propagation {
+    /// `Orphan`, `Background` or `Foreground`.
+    pub fn parse(text: &str) -> Result<Self, ApiError> {
+        match text {
+            "Orphan" => Ok(Self::Orphan),
+            "Background" => Ok(Self::Background),
+            "Foreground" => Ok(Self::Foreground),
+            _ => Err(ApiError::bad_request(format!(
+                "invalid DeleteOptions: propagationPolicy: Unsupported value: \"{text}\": supported values: \"Background\", \"Foreground\", \"Orphan\""
+            ))),
+        }
+    }
+}
+
+/// One request. `resource` comes from [`super::Registry::resource`].
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Who asks.
+    pub user: UserInfo,
+    /// What kind of object is asked for.
+    pub resource: Arc<Resource>,
+    /// The namespace of the path; empty for cluster-wide kinds and for lists over all namespaces.
+    pub namespace: String,
+    /// The name of the path; empty for collections.
+    pub name: String,
+    /// The part of the object that is meant.
+    pub subresource: Subresource,
+    /// The options.
+    pub options: Options,
+}
+
+/// A decoded body: see [`crate::decode`].
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Body {
+    /// The object. A field that stood twice has its last value.
+    pub value: Value,
+    /// Complaints of the decoder that are only fatal under [`FieldValidation::Strict`], in Kubernetes' words:
+    /// `duplicate field "spec.replicas"`.
+    pub complaints: Vec<String>,
+}
+
+impl From<Value> for Body {
+    fn from(value: Value) -> Self {
+        Self { value, complaints: Vec::new() }
+    }
+}
+
+/// A patch, by the content type it came with.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Patch {
+    /// `application/json-patch+json` (RFC 6902)
+    Json(Value),
+    /// `application/merge-patch+json` (RFC 7386)
+    Merge(Body),
+    /// `application/strategic-merge-patch+json`
+    Strategic(Body),
+    /// `application/apply-patch+yaml`: answered 415 until server-side apply exists.
+    Apply,
+}

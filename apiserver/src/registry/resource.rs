@@ -1,0 +1,84 @@
+//! One served resource: a kind with its names and its place in the store.
+
+use bytes::Bytes;
+use reeve_kinds::{Kind, Names};
+
+use super::request::Subresource;
+
+/// A kind that is served. Cheap to share, lives as long as the server.
+pub struct Resource {
+    /// What is special about the kind.
+    pub kind: &'static dyn Kind,
+    /// Its place among the resources of the [`super::Registry`].
+    pub(crate) index: usize,
+    prefix: Bytes,
+}
+
+impl std::fmt::Debug for Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.qualified())
+    }
+}
+
+impl Resource {
+    pub(crate) fn new(kind: &'static dyn Kind, index: usize) -> Self {
+        let names = kind.names();
+        let group = if names.group.is_empty() { "core" } else { names.group };
+        Self { kind, index, prefix: format!("/registry/{group}/{}/", names.plural).into() }
+    }
+
+    /// How the kind is called.
+    #[must_use]
+    pub fn names(&self) -> &'static Names {
+        self.kind.names()
+    }
+
+    /// `configmaps`, `deployments.apps`: as it stands in error messages.
+    #[must_use]
+    pub fn qualified(&self) -> String {
+        let names = self.names();
+        if names.group.is_empty() { names.plural.to_owned() } else { format!("{}.{}", names.plural, names.group) }
+    }
+
+    /// Whether the kind is exactly this one.
+    #[must_use]
+    pub fn is(&self, group: &str, plural: &str) -> bool {
+        self.names().group == group && self.names().plural == plural
+    }
+
+    /// The subresources there are besides those that the HTTP side serves itself (log, exec, attach, token).
+    #[must_use]
+    pub fn subresources(&self) -> Vec<Subresource> {
+        let mut found = Vec::new();
+        if self.kind.has_status() {
+            found.push(Subresource::Status);
+        }
+        if self.kind.scale().is_some() {
+            found.push(Subresource::Scale);
+        }
+        if self.is("", "pods") {
+            found.push(Subresource::Binding);
+        }
+        if self.is("", "namespaces") {
+            found.push(Subresource::Finalize);
+        }
+        found
+    }
+
+    /// `/registry/core/pods/`: what the keys of all objects begin with.
+    pub(crate) fn prefix(&self) -> &Bytes {
+        &self.prefix
+    }
+
+    /// The key of an object, or with an empty name the prefix of a namespace's objects.
+    pub(crate) fn key(&self, namespace: &str, name: &str) -> Bytes {
+        let mut key = Vec::with_capacity(self.prefix.len() + namespace.len() + name.len() + 1);
+        key.extend_from_slice(&self.prefix);
+        if self.names().namespaced && !namespace.is_empty() {
+            key.extend_from_slice(namespace.as_bytes());
+            key.push(b'/');
+        }
+        key.extend_from_slice(name.as_bytes());
+        key.into()
+    }
+}
