@@ -1,0 +1,311 @@
+//! The syntax of names: DNS labels, label keys and values, ports, config keys; and what is wrong with a bad one.
+//!
+//! The rules and sentences are those of `k8s.io/apimachinery/pkg/util/validation`. Every check returns the
+//! complaints, empty when the text is good. What is not here: which field needs which check (`reeve-kinds`).
+
+const DNS1123_LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
+const DNS1123_SUBDOMAIN: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+const DNS1035_LABEL: &str = "[a-z]([-a-z0-9]*[a-z0-9])?";
+const QUALIFIED_NAME: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
+const LABEL_VALUE: &str = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?";
+const CONFIG_KEY: &str = "[-._a-zA-Z0-9]+";
+
+/// Longest DNS label and longest name part of a label.
+pub const LABEL_MAX: usize = 63;
+/// Longest DNS subdomain.
+pub const SUBDOMAIN_MAX: usize = 253;
+
+/// `must be no more than 63 characters`
+#[must_use]
+pub fn too_long(limit: usize) -> String {
+    format!("must be no more than {limit} characters")
+}
+
+/// The rule, examples and the regular expression, in Kubernetes' sentence.
+fn regex_complaint(rule: &str, regex: &str, examples: &[&str]) -> String {
+    let mut text = format!("{rule} (e.g. ");
+    for (index, example) in examples.iter().enumerate() {
+        if index > 0 {
+            text.push_str(" or ");
+        }
+        text.push_str(&format!("'{example}', "));
+    }
+    text.push_str(&format!("regex used for validation is '{regex}')"));
+    text
+}
+
+fn is_lower_or_digit(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit()
+}
+
+fn is_dns_label_form(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    match (bytes.first(), bytes.last()) {
+        (Some(&first), Some(&last)) => {
+            is_lower_or_digit(first)
+                && is_lower_or_digit(last)
+                && bytes.iter().all(|&byte| is_lower_or_digit(byte) || byte == b'-')
+        }
+        _ => false,
+    }
+}
+
+fn is_subdomain_form(text: &str) -> bool {
+    text.split('.').all(is_dns_label_form)
+}
+
+fn is_qualified_form(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    match (bytes.first(), bytes.last()) {
+        (Some(first), Some(last)) => {
+            first.is_ascii_alphanumeric()
+                && last.is_ascii_alphanumeric()
+                && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+        }
+        _ => false,
+    }
+}
+
+/// A DNS label of RFC 1123: `my-name`.
+#[must_use]
+pub fn dns1123_label(text: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if text.len() > LABEL_MAX {
+        complaints.push(too_long(LABEL_MAX));
+    }
+    if !is_dns_label_form(text) {
+        complaints.push(if is_subdomain_form(text) {
+            "must not contain dots".to_owned()
+        } else {
+            regex_complaint(
+                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start \
+                 and end with an alphanumeric character",
+                DNS1123_LABEL,
+                &["my-name", "123-abc"],
+            )
+        });
+    }
+    complaints
+}
+
+/// A DNS subdomain of RFC 1123: `example.com`.
+#[must_use]
+pub fn dns1123_subdomain(text: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if text.len() > SUBDOMAIN_MAX {
+        complaints.push(too_long(SUBDOMAIN_MAX));
+    }
+    if !is_subdomain_form(text) {
+        complaints.push(regex_complaint(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must \
+             start and end with an alphanumeric character",
+            DNS1123_SUBDOMAIN,
+            &["example.com"],
+        ));
+    }
+    complaints
+}
+
+/// A DNS label of RFC 1035, which starts with a letter: `my-name`.
+#[must_use]
+pub fn dns1035_label(text: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if text.len() > LABEL_MAX {
+        complaints.push(too_long(LABEL_MAX));
+    }
+    if !is_dns_label_form(text) || !text.starts_with(|c: char| c.is_ascii_lowercase()) {
+        complaints.push(regex_complaint(
+            "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic \
+             character, and end with an alphanumeric character",
+            DNS1035_LABEL,
+            &["my-name", "abc-123"],
+        ));
+    }
+    complaints
+}
+
+/// A qualified name: the key of a label, an annotation, a resource (`example.com/MyName`).
+#[must_use]
+pub fn qualified_name(text: &str) -> Vec<String> {
+    const RULE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
+                        alphanumeric character";
+    const EXAMPLES: &[&str] = &["MyName", "my.name", "123-abc"];
+    let mut complaints = Vec::new();
+    let name = match text.split_once('/') {
+        None => text,
+        Some((_, rest)) if rest.contains('/') => {
+            let complaint = regex_complaint(RULE, QUALIFIED_NAME, EXAMPLES);
+            return vec![format!(
+                "a qualified name {complaint} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
+        }
+        Some(("", name)) => {
+            complaints.push("prefix part must be non-empty".to_owned());
+            name
+        }
+        Some((prefix, name)) => {
+            complaints.extend(dns1123_subdomain(prefix).iter().map(|complaint| format!("prefix part {complaint}")));
+            name
+        }
+    };
+    if name.is_empty() {
+        complaints.push("name part must be non-empty".to_owned());
+    } else if name.len() > LABEL_MAX {
+        complaints.push(format!("name part {}", too_long(LABEL_MAX)));
+    }
+    if !is_qualified_form(name) {
+        complaints.push(format!("name part {}", regex_complaint(RULE, QUALIFIED_NAME, EXAMPLES)));
+    }
+    complaints
+}
+
+/// The value of a label.
+#[must_use]
+pub fn label_value(text: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if text.len() > LABEL_MAX {
+        complaints.push(too_long(LABEL_MAX));
+    }
+    if !text.is_empty() && !is_qualified_form(text) {
+        complaints.push(regex_complaint(
+            "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must \
+             start and end with an alphanumeric character",
+            LABEL_VALUE,
+            &["MyValue", "my_value", "12345"],
+        ));
+    }
+    complaints
+}
+
+/// The name of a port of a container: an IANA service name.
+#[must_use]
+pub fn port_name(text: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if text.len() > 15 {
+        complaints.push(too_long(15));
+    }
+    if text.is_empty() || !text.bytes().all(|byte| is_lower_or_digit(byte) || byte == b'-') {
+        complaints.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
+    }
+    if !text.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        complaints.push("must contain at least one letter (a-z)".to_owned());
+    }
+    if text.contains("--") {
+        complaints.push("must not contain consecutive hyphens".to_owned());
+    }
+    if text.starts_with('-') || text.ends_with('-') {
+        complaints.push("must not begin or end with a hyphen".to_owned());
+    }
+    complaints
+}
+
+/// The number of a port.
+#[must_use]
+pub fn port_number(number: i64) -> Vec<String> {
+    if (1..=65535).contains(&number) { Vec::new() } else { vec!["must be between 1 and 65535, inclusive".to_owned()] }
+}
+
+/// The name of an environment variable, as Kubernetes allows it since 1.34.
+#[must_use]
+pub fn env_name(text: &str) -> Vec<String> {
+    if text.is_empty() {
+        return vec!["environment variable name must be non-empty".to_owned()];
+    }
+    if text.chars().all(|c| (' '..='~').contains(&c) && c != '=') {
+        return Vec::new();
+    }
+    vec!["a valid environment variable name must consist only of printable ASCII characters other than '='".to_owned()]
+}
+
+/// The key of a ConfigMap or Secret.
+#[must_use]
+pub fn config_key(text: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if text.len() > SUBDOMAIN_MAX {
+        complaints.push(too_long(SUBDOMAIN_MAX));
+    }
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) {
+        complaints.push(regex_complaint(
+            "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
+            CONFIG_KEY,
+            &["key.name", "KEY_NAME", "key-name"],
+        ));
+    }
+    match text {
+        "." => complaints.push("must not be '.'".to_owned()),
+        ".." => complaints.push("must not be '..'".to_owned()),
+        _ if text.starts_with("..") => complaints.push("must not start with '..'".to_owned()),
+        _ => {}
+    }
+    complaints
+}
+
+/// The name of an HTTP header.
+#[must_use]
+pub fn http_header(text: &str) -> Vec<String> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        return Vec::new();
+    }
+    vec![regex_complaint(
+        "a valid HTTP header must consist of alphanumeric characters or '-'",
+        "[-A-Za-z0-9]+",
+        &["X-Header-Name"],
+    )]
+}
+
+/// An IP address; `010.1.1.1` is refused.
+#[must_use]
+pub fn ip(text: &str) -> Vec<String> {
+    if text.parse::<std::net::IpAddr>().is_ok() {
+        return Vec::new();
+    }
+    vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()]
+}
+
+/// A cron-like percentage, `25%`; gives the number.
+#[must_use]
+pub fn percent(text: &str) -> Option<i64> {
+    let digits = text.strip_suffix('%')?;
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_names_have_no_complaints() {
+        assert!(dns1123_label("a-1").is_empty());
+        assert!(dns1123_subdomain("a.b-c.d1").is_empty());
+        assert!(dns1035_label("web").is_empty());
+        assert!(qualified_name("app.kubernetes.io/Name_x").is_empty());
+        assert!(label_value("").is_empty());
+        assert!(label_value("v1.2_x").is_empty());
+        assert!(port_name("http-2").is_empty());
+        assert!(config_key("app.conf").is_empty());
+        assert!(env_name("my.odd-name").is_empty());
+    }
+
+    #[test]
+    fn bad_names_are_refused_in_kubernetes_words() {
+        assert_eq!(
+            dns1123_subdomain("Web"),
+            ["a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and \
+              must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
+              '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"]
+        );
+        assert_eq!(dns1123_label("a.b"), ["must not contain dots"]);
+        assert_eq!(
+            qualified_name("-x"),
+            ["name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
+              alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+              '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"]
+        );
+        assert_eq!(port_name("1"), ["must contain at least one letter (a-z)"]);
+        assert_eq!(config_key("..x"), ["must not start with '..'"]);
+        assert!(!dns1035_label("1web").is_empty());
+    }
+}
