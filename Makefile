@@ -1,0 +1,40 @@
+# What a developer runs. Logic longer than a line or two lives in deploy/scripts/ or in Rust.
+#   make demo    release build, a cluster, the guestbook, a rollout under load, everything cleaned up
+#   make test    everything that CI runs
+#   make bench   release build, the figures as a table
+#   make check   quick: formatting, clippy, compile
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+
+.PHONY: help deps demo test bench check fmt release clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+deps: ## install the system packages that are missing (as root)
+	@deploy/scripts/deps.sh build
+
+release: deps ## the release binary, target/release/reeve
+	$(CARGO) build --release --locked -p reeve
+
+demo: release ## the guestbook on a one-node cluster, start to finish (KEEP=1 leaves it up)
+	@deploy/scripts/demo.sh "$(TARGET)/release/reeve"
+
+test: ## all tests
+	@deploy/scripts/deps.sh test
+	@deploy/scripts/test.sh
+
+bench: release ## measure and print a table
+	@deploy/scripts/bench.sh "$(TARGET)/release/reeve"
+
+check: deps ## formatting, clippy, compile
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+fmt: ## format all code
+	$(CARGO) fmt --all
+
+clean: ## remove what was built
+	$(CARGO) clean

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Installs the system packages that Reeve's build or tests need and that are missing; says which.
+# Usage: deps.sh build|test. Does nothing when all are there. Written for Debian 12, 13 and Ubuntu 24.04.
+set -euo pipefail
+
+# command (or file) that must be there : package that brings it
+build=(cc:gcc protoc:protobuf-compiler mold:mold)
+test=("${build[@]}" ip:iproute2 nft:nftables busybox:busybox-static docker-registry:docker-registry curl:curl)
+
+case "${1:-build}" in
+build) wanted=("${build[@]}") ;;
+test) wanted=("${test[@]}") ;;
+*) echo "usage: deps.sh build|test" >&2; exit 64 ;;
+esac
+
+PATH="$PATH:/usr/sbin:/sbin"
+missing=()
+for pair in "${wanted[@]}"; do
+    command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+done
+# kubectl is used when it is 1.30 or newer; the tests say so when it is not there.
+
+if ! command -v cargo >/dev/null; then
+    echo "deps: cargo is missing: install a Rust toolchain (1.89 or newer), https://rustup.rs" >&2
+    exit 1
+fi
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+echo "deps: installing ${missing[*]}"
+if [ "$(id -u)" != 0 ]; then
+    echo "deps: not root; run: sudo apt-get install ${missing[*]}" >&2
+    exit 1
+fi
+if ! command -v apt-get >/dev/null; then
+    echo "deps: no apt-get here; install by hand what brings: ${missing[*]}" >&2
+    exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# A package's service is not wanted, only its program.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy"
+    trap 'rm -f "$policy"' EXIT
+fi
+apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
