@@ -59,7 +59,7 @@ impl FieldErrorKind {
     }
 
     fn shows_value(self) -> bool {
-        !matches!(self, Self::Required | Self::Forbidden | Self::TooLong | Self::TooMany)
+        !matches!(self, Self::Required | Self::Forbidden | Self::TooLong)
     }
 }
 

@@ -1,7 +1,15 @@
 //! The shape of a kind: its fields and their types, compact enough to be kept in memory for every kind.
 //!
-//! Made once from the schemas of `k8s-openapi` (which lack list and merge keys: those come from a small table
-//! of ours). The full schemas with their descriptions are generated only when OpenAPI is asked for.
+//! Made once from the schemas of `k8s-openapi` by [`of`] (they lack list and merge keys, and which fields are
+//! left out when they are zero: those come from small tables of ours). The full schemas with their descriptions
+//! are generated only when OpenAPI is asked for (`openapi`).
+
+mod build;
+pub(crate) mod tables;
+
+use reeve_api::patch::{FieldStrategy, ListStrategy, PatchSchema};
+
+pub use build::of;
 
 /// The type of one value.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,8 +20,10 @@ pub enum Shape {
     String,
     /// Text that is base64 of bytes.
     Bytes,
-    /// A timestamp of RFC 3339.
+    /// A timestamp of RFC 3339, to the second.
     Time,
+    /// A timestamp of RFC 3339, to the microsecond.
+    MicroTime,
     /// A whole number; the Go type's name, `int32` or `int64`.
     Integer(&'static str),
     /// A number.
@@ -66,6 +76,9 @@ pub struct FieldShape {
     pub required: bool,
     /// Whether strategic merge patch keeps only the keys named by `$retainKeys`.
     pub retain_keys: bool,
+    /// Whether the API server leaves the field out when it is empty, zero or false (a Go field that is no
+    /// pointer and says `omitempty`).
+    pub omit_empty: bool,
 }
 
 impl StructShape {
@@ -73,5 +86,80 @@ impl StructShape {
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&FieldShape> {
         self.fields.binary_search_by(|(own, _)| (*own).cmp(name)).ok().map(|index| &self.fields[index].1)
+    }
+}
+
+impl Shape {
+    /// The shape of the objects in a value of this shape: its own, its items' or its values'.
+    #[must_use]
+    pub fn inner_struct(&self) -> Option<&'static StructShape> {
+        match self {
+            Self::Struct(shape) => Some(shape),
+            Self::List(list) => list.items.inner_struct(),
+            Self::Map(values) => values.inner_struct(),
+            _ => None,
+        }
+    }
+}
+
+/// Strategic merge patch asks the shape which lists merge by which key.
+impl PatchSchema for StructShape {
+    fn field(&self, field: &str) -> Option<FieldStrategy<'_>> {
+        let field = StructShape::field(self, field)?;
+        let list = match &field.shape {
+            Shape::List(list) => match list.patch_merge_key {
+                Some(key) => ListStrategy::MergeByKey(key),
+                None if list.patch_set => ListStrategy::MergeAsSet,
+                None => ListStrategy::Replace,
+            },
+            _ => ListStrategy::Replace,
+        };
+        let schema = field.shape.inner_struct().map(|shape| shape as &dyn PatchSchema);
+        Some(FieldStrategy { list, retain_keys: field.retain_keys, schema })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::apps::v1::Deployment;
+
+    #[track_caller]
+    fn shape_at(path: &str) -> &'static FieldShape {
+        let mut shape = of::<Deployment>().inner_struct().unwrap();
+        let (last, parents) =
+            path.rsplit_once('.').map_or((path, Vec::new()), |(parents, last)| (last, parents.split('.').collect()));
+        for name in parents {
+            shape = shape.field(name).expect(name).shape.inner_struct().expect(name);
+        }
+        shape.field(last).expect(last)
+    }
+
+    #[test]
+    fn shapes_know_types_lists_and_merge_keys() {
+        assert_eq!(shape_at("spec.replicas").shape, Shape::Integer("int32"));
+        assert!(shape_at("spec.selector").required);
+        assert!(shape_at("spec.strategy").retain_keys);
+        assert_eq!(shape_at("spec.strategy.rollingUpdate.maxSurge").shape, Shape::IntOrString);
+        assert_eq!(shape_at("metadata.creationTimestamp").shape, Shape::Time);
+        let Shape::List(containers) = &shape_at("spec.template.spec.containers").shape else { panic!("no list") };
+        assert_eq!((containers.list_type, containers.patch_merge_key), ("map", Some("name")));
+        let Shape::List(tolerations) = &shape_at("spec.template.spec.tolerations").shape else { panic!("no list") };
+        assert_eq!((tolerations.list_type, tolerations.patch_merge_key), ("atomic", None));
+        let Shape::Map(limits) = &shape_at("spec.template.spec.containers.resources.limits").shape else {
+            panic!("no map")
+        };
+        assert_eq!(**limits, Shape::Quantity);
+        assert!(shape_at("spec.minReadySeconds").omit_empty && !shape_at("spec.replicas").omit_empty);
+    }
+
+    #[test]
+    fn every_line_of_the_tables_names_a_field_that_exists() {
+        let unknown: Vec<_> = tables::every_field()
+            .filter(|(owner, field)| {
+                !build::all().iter().any(|shape| shape.name == *owner && StructShape::field(shape, field).is_some())
+            })
+            .collect();
+        assert!(unknown.is_empty(), "no such fields: {unknown:?}");
     }
 }

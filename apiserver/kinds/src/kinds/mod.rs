@@ -1,0 +1,23 @@
+//! The built-in kinds, in the order of discovery.
+
+mod config_map;
+mod namespace;
+mod secret;
+mod service_account;
+
+use crate::kind::Kind;
+
+/// Every built-in kind, in the order of discovery: core group first, then the groups by name, resources by name.
+#[must_use]
+pub fn builtin() -> &'static [&'static dyn Kind] {
+    &[&config_map::ConfigMaps, &namespace::Namespaces, &secret::Secrets, &service_account::ServiceAccounts]
+}
+
+/// The shape of a kind's objects, made once.
+macro_rules! shape_of {
+    ($type:ty) => {{
+        static SHAPE: std::sync::OnceLock<&'static crate::shape::Shape> = std::sync::OnceLock::new();
+        SHAPE.get_or_init(crate::shape::of::<$type>)
+    }};
+}
+pub(crate) use shape_of;

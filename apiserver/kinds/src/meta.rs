@@ -1,0 +1,258 @@
+//! `metadata`: the rules that hold for every kind.
+//!
+//! Source: `k8s.io/apimachinery/pkg/api/validation` (ValidateObjectMeta, ValidateObjectMetaUpdate) and
+//! `pkg/registry/rest`. What is not here: uid, creationTimestamp, generateName and namespace of a request,
+//! which the generic API server sets.
+
+use reeve_api::names;
+use serde_json::{Value, json};
+
+use crate::errors::Errors;
+use crate::json::{at, entries, flag, get, int, list, text};
+use crate::path::Path;
+
+/// Most bytes that all annotations of an object may have together.
+const ANNOTATIONS_MAX: usize = 256 * 1024;
+
+/// The rule for a kind's names.
+pub(crate) type NameRule = fn(&str) -> Vec<String>;
+
+/// A rule for names that stand in URLs: anything but `.`, `..`, `/` and `%` (Kubernetes' path segment name).
+pub(crate) fn path_segment(name: &str) -> Vec<String> {
+    match name {
+        "." | ".." => vec![format!("may not be '{name}'")],
+        _ => ['/', '%'].iter().filter(|c| name.contains(**c)).map(|c| format!("may not contain '{c}'")).collect(),
+    }
+}
+
+/// What the rules for `metadata` need to know of a kind.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MetaRules {
+    /// Whether objects live in a namespace.
+    pub(crate) namespaced: bool,
+    /// The rule for names.
+    pub(crate) name: NameRule,
+}
+
+impl MetaRules {
+    /// Rules for a new object's `metadata`.
+    pub(crate) fn create(self, object: &Value, errors: &mut Errors) {
+        let (meta, path) = (get(object, "metadata"), Path::of("metadata"));
+        let prefix = text(meta, "generateName");
+        if !prefix.is_empty() {
+            // The prefix may end with a dash, because something follows it.
+            let masked = match prefix.strip_suffix('-') {
+                Some(start) if start.len() > 1 => format!("{}a", &start[..start.len() - last_char_len(start)]),
+                _ => prefix.to_owned(),
+            };
+            errors.invalid_each(&path.child("generateName"), prefix, (self.name)(&masked));
+        }
+        let name = text(meta, "name");
+        if name.is_empty() {
+            errors.required(&path.child("name"), "name or generateName is required");
+        } else {
+            errors.invalid_each(&path.child("name"), name, (self.name)(name));
+        }
+        self.namespace(meta, &path, errors);
+        errors.not_negative(&path.child("generation"), int(meta, "generation"));
+        common(meta, &path, errors);
+    }
+
+    fn namespace(self, meta: &Value, path: &Path<'_>, errors: &mut Errors) {
+        let (namespace, path) = (text(meta, "namespace"), path.child("namespace"));
+        match (self.namespaced, namespace.is_empty()) {
+            (true, true) => errors.required(&path, ""),
+            (true, false) => errors.invalid_each(&path, namespace, names::dns1123_label(namespace)),
+            (false, false) => errors.forbidden(&path, "not allowed on this type"),
+            (false, true) => {}
+        }
+    }
+
+    /// Rules for a changed object's `metadata`.
+    pub(crate) fn update(self, object: &Value, old: &Value, errors: &mut Errors) {
+        let (meta, was, path) = (get(object, "metadata"), get(old, "metadata"), Path::of("metadata"));
+        finalizers_of_the_dying(meta, was, &path, errors);
+        if int(meta, "generation").unwrap_or_default() < int(was, "generation").unwrap_or_default() {
+            errors.invalid(&path.child("generation"), get(meta, "generation").clone(), "must not be decremented");
+        }
+        for field in
+            ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"]
+        {
+            errors.immutable(&path.child(field), get(meta, field), get(was, field));
+        }
+        common(meta, &path, errors);
+    }
+}
+
+fn last_char_len(text: &str) -> usize {
+    text.chars().next_back().map_or(0, char::len_utf8)
+}
+
+/// Once an object is being deleted no finalizer may be added.
+fn finalizers_of_the_dying(meta: &Value, was: &Value, path: &Path<'_>, errors: &mut Errors) {
+    if get(was, "deletionTimestamp").is_null() {
+        return;
+    }
+    let added: Vec<_> = list(meta, "finalizers")
+        .iter()
+        .filter(|one| !list(was, "finalizers").contains(one))
+        .filter_map(Value::as_str)
+        .collect();
+    if !added.is_empty() {
+        let detail = format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers {}",
+            go_strings(&added)
+        );
+        errors.forbidden(&path.child("finalizers"), detail);
+    }
+}
+
+/// `[]string{"a", "b"}`, as Go prints it with `%#v`.
+fn go_strings(texts: &[&str]) -> String {
+    let quoted: Vec<_> = texts.iter().map(|text| format!("{text:?}")).collect();
+    format!("[]string{{{}}}", quoted.join(", "))
+}
+
+fn common(meta: &Value, path: &Path<'_>, errors: &mut Errors) {
+    labels(get(meta, "labels"), &path.child("labels"), errors);
+    annotations(meta, &path.child("annotations"), errors);
+    owner_references(meta, &path.child("ownerReferences"), errors);
+    finalizers(meta, &path.child("finalizers"), errors);
+}
+
+/// A map of labels: `metadata.labels`, a node selector, a Service's selector.
+pub(crate) fn labels(labels: &Value, path: &Path<'_>, errors: &mut Errors) {
+    for (key, value) in labels.as_object().into_iter().flatten() {
+        label_name(key, path, errors);
+        let value = value.as_str().unwrap_or_default();
+        errors.invalid_each(path, value, names::label_value(value));
+    }
+}
+
+/// The key of a label.
+pub(crate) fn label_name(key: &str, path: &Path<'_>, errors: &mut Errors) {
+    errors.invalid_each(path, key, names::qualified_name(key));
+}
+
+/// Annotations of an object or of a pod template.
+pub(crate) fn annotations(meta: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let mut size = 0;
+    for (key, value) in entries(meta, "annotations") {
+        errors.invalid_each(path, key, names::qualified_name(&key.to_lowercase()));
+        size += key.len() + value.as_str().unwrap_or_default().len();
+    }
+    if size > ANNOTATIONS_MAX {
+        errors.too_long(path, ANNOTATIONS_MAX);
+    }
+}
+
+fn owner_references(meta: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let mut controller: Option<&Value> = None;
+    for owner in list(meta, "ownerReferences") {
+        owner_reference(owner, path, errors);
+        if !flag(owner, "controller") {
+            continue;
+        }
+        if let Some(first) = controller {
+            let name = |owner| format!("{}/{}", text(owner, "kind"), text(owner, "name"));
+            let detail = format!(
+                "Only one reference can have Controller set to true. Found \"true\" in references for {} and {}",
+                name(first),
+                name(owner)
+            );
+            errors.invalid(path, get(meta, "ownerReferences").clone(), detail);
+        } else {
+            controller = Some(owner);
+        }
+    }
+}
+
+fn owner_reference(owner: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let version = text(owner, "apiVersion");
+    match version.split_once('/') {
+        _ if version.matches('/').count() > 1 => {
+            errors.invalid(&path.child("apiVersion"), version, format!("unexpected GroupVersion string: {version}"));
+        }
+        None if version.is_empty() => errors.invalid(&path.child("apiVersion"), "", "version must not be empty"),
+        Some((_, "")) => errors.invalid(&path.child("apiVersion"), version, "version must not be empty"),
+        _ => {}
+    }
+    for (field, detail) in
+        [("kind", "kind must not be empty"), ("name", "name must not be empty"), ("uid", "uid must not be empty")]
+    {
+        if text(owner, field).is_empty() {
+            errors.invalid(&path.child(field), "", detail);
+        }
+    }
+    if version == "v1" && text(owner, "kind") == "Event" {
+        errors.invalid(path, owner.clone(), "/v1, Kind=Event is disallowed from being an owner");
+    }
+}
+
+fn finalizers(meta: &Value, path: &Path<'_>, errors: &mut Errors) {
+    for finalizer in list(meta, "finalizers").iter().filter_map(Value::as_str) {
+        finalizer_name(finalizer, path, errors);
+        if !finalizer.contains('/') && !["foregroundDeletion", "orphan"].contains(&finalizer) {
+            errors.invalid(path, finalizer, "name is neither a standard finalizer name nor is it fully qualified");
+        }
+    }
+    let has = |name: &str| list(meta, "finalizers").iter().any(|finalizer| finalizer == name);
+    if has("orphan") && has("foregroundDeletion") {
+        errors.invalid(
+            path,
+            get(meta, "finalizers").clone(),
+            "finalizers \"orphan\" and \"foregroundDeletion\" cannot both be set",
+        );
+    }
+}
+
+/// The name of a finalizer: a qualified name.
+pub(crate) fn finalizer_name(name: &str, path: &Path<'_>, errors: &mut Errors) {
+    errors.invalid_each(path, name, names::qualified_name(name));
+}
+
+/// A label selector in object form, `{matchLabels, matchExpressions}`.
+pub(crate) fn label_selector(selector: &Value, path: &Path<'_>, errors: &mut Errors) {
+    labels(get(selector, "matchLabels"), &path.child("matchLabels"), errors);
+    let path = path.child("matchExpressions");
+    for (index, requirement) in list(selector, "matchExpressions").iter().enumerate() {
+        label_requirement(requirement, &path.index(index), errors);
+    }
+}
+
+fn label_requirement(requirement: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let values = list(requirement, "values");
+    match text(requirement, "operator") {
+        "In" | "NotIn" if values.is_empty() => {
+            errors.required(&path.child("values"), "must be specified when `operator` is 'In' or 'NotIn'");
+        }
+        "Exists" | "DoesNotExist" if !values.is_empty() => errors
+            .forbidden(&path.child("values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"),
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+        other => errors.invalid(&path.child("operator"), other, "not a valid selector operator"),
+    }
+    label_name(text(requirement, "key"), &path.child("key"), errors);
+    let path = path.child("values");
+    for (index, value) in values.iter().enumerate() {
+        let value = value.as_str().unwrap_or_default();
+        errors.invalid_each(&path.index(index), value, names::label_value(value));
+    }
+}
+
+/// Sets the generation of a new object of a kind that counts them.
+pub(crate) fn first_generation(object: &mut Value) {
+    crate::json::set(crate::json::object_mut(object, "metadata"), "generation", json!(1));
+}
+
+/// Sets the generation of a changed object: one more when `spec` differs.
+pub(crate) fn next_generation(object: &mut Value, old: &Value) {
+    let was = at(old, &["metadata", "generation"]).as_i64().unwrap_or_default();
+    let changed = get(object, "spec") != get(old, "spec");
+    let meta = crate::json::object_mut(object, "metadata");
+    let now = if changed { was + 1 } else { was };
+    if now == 0 {
+        crate::json::remove(meta, "generation");
+    } else {
+        crate::json::set(meta, "generation", now);
+    }
+}

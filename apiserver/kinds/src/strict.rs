@@ -1,0 +1,368 @@
+//! Brings a JSON object into the form of its kind: checks types, finds unknown fields, drops what Go would drop.
+//!
+//! What a typed decoder does in Kubernetes, done here by walking the value along the kind's [`Shape`]: nulls and
+//! empty optional fields go, quantities and times become canonical, unknown fields go and are reported (the
+//! caller refuses, warns or ignores, by `fieldValidation`). Complaints are worded as Go's JSON decoder words
+//! them. What is not here: reading text (duplicate fields are found there), defaults, validation.
+
+use jiff::Timestamp;
+use reeve_api::quantity::{Quantity, QuantityError};
+use serde_json::{Map, Value};
+
+use crate::kind::Kind;
+use crate::shape::{Shape, StructShape};
+
+/// Most unknown fields that are reported; the rest go silently.
+const MAX_REPORTED: usize = 100;
+
+/// Why an object cannot be read as its kind. Always the request's fault (400).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// A value of the wrong type.
+    #[error("json: cannot unmarshal {found} into Go {place} of type {wanted}")]
+    Type {
+        /// What is there: `string`, `number 1.5`, `object`.
+        found: String,
+        /// `struct field DeploymentSpec.spec.replicas` or `value`.
+        place: String,
+        /// The Go type: `int32`, `[]v1.Container`.
+        wanted: String,
+    },
+    /// A text that is no quantity.
+    #[error(transparent)]
+    Quantity(#[from] QuantityError),
+    /// A text that is no time.
+    #[error("parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\"")]
+    Time {
+        /// The text.
+        text: String,
+    },
+    /// A text that is not base64.
+    #[error("illegal base64 data at input byte {at}")]
+    Base64 {
+        /// Offset of the first character that does not fit.
+        at: usize,
+    },
+}
+
+/// Brings `object` into the form of `kind`. Gives the paths of unknown fields, which have been removed.
+///
+/// # Errors
+/// When a value has the wrong type.
+pub fn conform(kind: &dyn Kind, object: &mut Value) -> Result<Vec<String>, DecodeError> {
+    conform_to(kind.shape(), object)
+}
+
+/// As [`conform`], for any shape: bodies of subresources.
+///
+/// # Errors
+/// When a value has the wrong type.
+pub fn conform_to(shape: &Shape, object: &mut Value) -> Result<Vec<String>, DecodeError> {
+    let mut walk = Walk { path: Vec::new(), unknown: Vec::new() };
+    walk.value("", shape, object)?;
+    Ok(walk.unknown)
+}
+
+/// A step from an object or list to what is in it.
+enum Step {
+    Field(&'static str),
+    Key(String),
+    Index(usize),
+}
+
+struct Walk {
+    path: Vec<Step>,
+    unknown: Vec<String>,
+}
+
+impl Walk {
+    fn value(&mut self, owner: &'static str, shape: &Shape, value: &mut Value) -> Result<(), DecodeError> {
+        match (shape, &mut *value) {
+            (Shape::Any, _)
+            | (Shape::String | Shape::IntOrString, Value::String(_))
+            | (Shape::Boolean, Value::Bool(_))
+            | (Shape::Number, Value::Number(_)) => Ok(()),
+            (Shape::Struct(fields), Value::Object(map)) => self.fields(fields, map),
+            (Shape::List(list), Value::Array(items)) => self.items(owner, &list.items, items),
+            (Shape::Map(values), Value::Object(map)) => self.entries(owner, values, map),
+            (Shape::Integer(size), Value::Number(number)) if fits(size, number) => Ok(()),
+            (Shape::IntOrString, Value::Number(number)) if fits("int32", number) => Ok(()),
+            (Shape::Quantity, Value::String(_) | Value::Number(_)) => canonical_quantity(value),
+            (Shape::Time, Value::String(text)) => canonical_time(text, "%Y-%m-%dT%H:%M:%SZ"),
+            (Shape::MicroTime, Value::String(text)) => canonical_time(text, "%Y-%m-%dT%H:%M:%S.%6fZ"),
+            (Shape::Bytes, Value::String(text)) => check_base64(text),
+            _ => Err(self.wrong_type(owner, shape, value)),
+        }
+    }
+
+    fn fields(&mut self, shape: &StructShape, map: &mut Map<String, Value>) -> Result<(), DecodeError> {
+        let mut gone: Vec<String> = Vec::new();
+        for (name, value) in map.iter_mut() {
+            let Ok(index) = shape.fields.binary_search_by(|(own, _)| (*own).cmp(name)) else {
+                self.report_unknown(name);
+                gone.push(name.clone());
+                continue;
+            };
+            let (static_name, field) = &shape.fields[index];
+            if !value.is_null() {
+                self.path.push(Step::Field(static_name));
+                self.value(shape.name, &field.shape, value)?;
+                self.path.pop();
+            }
+            if value.is_null() || (field.omit_empty && is_empty(value)) {
+                gone.push(name.clone());
+            }
+        }
+        for name in gone {
+            map.remove(&name);
+        }
+        Ok(())
+    }
+
+    fn items(&mut self, owner: &'static str, shape: &Shape, items: &mut [Value]) -> Result<(), DecodeError> {
+        for (index, item) in items.iter_mut().enumerate() {
+            zero_for_null(shape, item);
+            self.path.push(Step::Index(index));
+            self.value(owner, shape, item)?;
+            self.path.pop();
+        }
+        Ok(())
+    }
+
+    fn entries(&mut self, owner: &'static str, shape: &Shape, map: &mut Map<String, Value>) -> Result<(), DecodeError> {
+        for (key, value) in map.iter_mut() {
+            zero_for_null(shape, value);
+            // Plain texts, the common case, need no path.
+            if matches!((shape, &*value), (Shape::String, Value::String(_))) {
+                continue;
+            }
+            self.path.push(Step::Key(key.clone()));
+            self.value(owner, shape, value)?;
+            self.path.pop();
+        }
+        Ok(())
+    }
+
+    fn report_unknown(&mut self, name: &str) {
+        if self.unknown.len() >= MAX_REPORTED {
+            return;
+        }
+        let mut path = String::new();
+        for step in &self.path {
+            match step {
+                Step::Index(index) => path.push_str(&format!("[{index}]")),
+                Step::Field(name) => push_dotted(&mut path, name),
+                Step::Key(name) => push_dotted(&mut path, name),
+            }
+        }
+        push_dotted(&mut path, name);
+        self.unknown.push(path);
+    }
+
+    /// Go names the struct and the dotted path without indices.
+    fn wrong_type(&self, owner: &str, shape: &Shape, value: &Value) -> DecodeError {
+        let mut place = format!("struct field {owner}");
+        for step in &self.path {
+            if let Step::Field(name) = step {
+                push_dotted(&mut place, name);
+            }
+        }
+        if self.path.is_empty() || matches!(shape, Shape::IntOrString | Shape::Time | Shape::MicroTime) {
+            place = "value".to_owned();
+        }
+        DecodeError::Type { found: found(shape, value), place, wanted: go_type(shape) }
+    }
+}
+
+fn push_dotted(path: &mut String, name: &str) {
+    if !path.is_empty() {
+        path.push('.');
+    }
+    path.push_str(name);
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(truth) => !truth,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+    }
+}
+
+/// In lists and maps Go turns null into the type's zero value.
+fn zero_for_null(shape: &Shape, value: &mut Value) {
+    if !value.is_null() {
+        return;
+    }
+    *value = match shape {
+        Shape::String | Shape::Bytes => Value::from(""),
+        Shape::Integer(_) | Shape::Number | Shape::IntOrString => Value::from(0),
+        Shape::Quantity => Value::from("0"),
+        Shape::Boolean => Value::Bool(false),
+        Shape::List(_) => Value::Array(Vec::new()),
+        Shape::Struct(_) | Shape::Map(_) => Value::Object(Map::new()),
+        Shape::Any | Shape::Time | Shape::MicroTime => return,
+    };
+}
+
+fn fits(size: &str, number: &serde_json::Number) -> bool {
+    number.as_i64().is_some_and(|number| size != "int32" || i32::try_from(number).is_ok())
+}
+
+fn canonical_quantity(value: &mut Value) -> Result<(), DecodeError> {
+    let canonical = match &*value {
+        Value::String(text) => Quantity::canonical_text(text)?,
+        other => Quantity::canonical_text(&other.to_string())?,
+    };
+    if value.as_str() != Some(canonical.as_str()) {
+        *value = Value::String(canonical);
+    }
+    Ok(())
+}
+
+fn canonical_time(text: &mut String, format: &str) -> Result<(), DecodeError> {
+    let time: Timestamp = text.parse().map_err(|_| DecodeError::Time { text: text.clone() })?;
+    *text = time.strftime(format).to_string();
+    Ok(())
+}
+
+fn check_base64(text: &str) -> Result<(), DecodeError> {
+    use base64::{DecodeError as Bad, Engine, engine::general_purpose::STANDARD};
+    // Go's decoder skips line breaks.
+    let joined;
+    let plain = if text.contains(['\r', '\n']) {
+        joined = text.replace(['\r', '\n'], "");
+        &joined
+    } else {
+        text
+    };
+    match STANDARD.decode(plain) {
+        Ok(_) => Ok(()),
+        Err(Bad::InvalidByte(at, _) | Bad::InvalidLastSymbol(at, _)) => Err(DecodeError::Base64 { at }),
+        Err(Bad::InvalidLength(_) | Bad::InvalidPadding) => Err(DecodeError::Base64 { at: plain.len() / 4 * 4 }),
+    }
+}
+
+fn found(shape: &Shape, value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(_) => "bool".to_owned(),
+        Value::Number(number) if matches!(shape, Shape::Integer(_) | Shape::IntOrString) => format!("number {number}"),
+        Value::Number(_) => "number".to_owned(),
+        Value::String(_) => "string".to_owned(),
+        Value::Array(_) => "array".to_owned(),
+        Value::Object(_) => "object".to_owned(),
+    }
+}
+
+fn go_type(shape: &Shape) -> String {
+    match shape {
+        Shape::Any => "runtime.RawExtension".to_owned(),
+        Shape::String | Shape::Time | Shape::MicroTime => "string".to_owned(),
+        Shape::Bytes => "[]uint8".to_owned(),
+        Shape::Integer(size) => (*size).to_owned(),
+        Shape::Number => "float64".to_owned(),
+        Shape::Boolean => "bool".to_owned(),
+        Shape::IntOrString => "int32".to_owned(),
+        Shape::Quantity => "resource.Quantity".to_owned(),
+        Shape::List(list) => format!("[]{}", go_type(&list.items)),
+        Shape::Map(Shape::Quantity) => "v1.ResourceList".to_owned(),
+        Shape::Map(values) => format!("map[string]{}", go_type(values)),
+        Shape::Struct(fields) => format!("v1.{}", fields.name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shape;
+    use k8s_openapi::api::{apps::v1::Deployment, core::v1::Secret};
+    use serde_json::json;
+
+    fn deployment(spec: &Value) -> Value {
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": spec})
+    }
+
+    #[track_caller]
+    fn refused(spec: Value, message: &str) {
+        let error = conform_to(shape::of::<Deployment>(), &mut deployment(&spec)).unwrap_err();
+        assert_eq!(error.to_string(), message);
+    }
+
+    #[test]
+    fn mistyped_values_are_refused_in_gos_words() {
+        refused(
+            json!({"replicas": "three"}),
+            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+        );
+        refused(
+            json!({"replicas": 1.5}),
+            "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
+        );
+        refused(
+            json!({"template": {"spec": {"containers": [{"env": [{"name": "A", "value": 1}]}]}}}),
+            "json: cannot unmarshal number into Go struct field \
+             EnvVar.spec.template.spec.containers.env.value of type string",
+        );
+        refused(
+            json!({"template": {"spec": {"containers": {}}}}),
+            "json: cannot unmarshal object into Go struct field PodSpec.spec.template.spec.containers of type []v1.Container",
+        );
+        refused(
+            json!({"selector": {"matchLabels": {"a": true}}}),
+            "json: cannot unmarshal bool into Go struct field LabelSelector.spec.selector.matchLabels of type string",
+        );
+        refused(
+            json!({"template": {"spec": {"containers": [{"resources": {"limits": {"cpu": "lots"}}}]}}}),
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+        );
+    }
+
+    #[test]
+    fn unknown_fields_are_reported_with_their_path_and_dropped() {
+        let mut object = deployment(&json!({
+            "Replicas": 1,
+            "template": {"spec": {"containers": [{"name": "a"}, {"name": "b", "foo": 1}]}},
+        }));
+        let unknown = conform_to(shape::of::<Deployment>(), &mut object).unwrap();
+        assert_eq!(unknown, ["spec.Replicas", "spec.template.spec.containers[1].foo"]);
+        assert_eq!(object["spec"], json!({"template": {"spec": {"containers": [{"name": "a"}, {"name": "b"}]}}}));
+    }
+
+    #[test]
+    fn what_go_would_leave_out_is_left_out_and_the_rest_is_canonical() {
+        let mut object = deployment(&json!({
+            "replicas": 0, "minReadySeconds": 0, "paused": false, "strategy": {},
+            "template": {
+                "metadata": {"creationTimestamp": null, "labels": {"a": null}},
+                "spec": {"hostNetwork": false, "enableServiceLinks": false, "nodeName": "", "volumes": [],
+                    "containers": [{"name": "a", "resources": {"limits": {"cpu": 0.5, "memory": "1024Mi"}}}]},
+            },
+        }));
+        object["metadata"]["creationTimestamp"] = json!("2026-01-02T03:04:05.678+01:00");
+        assert!(conform_to(shape::of::<Deployment>(), &mut object).unwrap().is_empty());
+        assert_eq!(object["metadata"]["creationTimestamp"], "2026-01-02T02:04:05Z");
+        assert_eq!(
+            object["spec"],
+            json!({
+                "replicas": 0, "strategy": {},
+                "template": {
+                    "metadata": {"labels": {"a": ""}},
+                    "spec": {"enableServiceLinks": false,
+                        "containers": [{"name": "a", "resources": {"limits": {"cpu": "500m", "memory": "1Gi"}}}]},
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn secret_data_must_be_base64() {
+        let shape = shape::of::<Secret>();
+        assert!(conform_to(shape, &mut json!({"data": {"a": "YQ=="}})).is_ok());
+        let error = conform_to(shape, &mut json!({"data": {"a": "a*=="}})).unwrap_err();
+        assert_eq!(error.to_string(), "illegal base64 data at input byte 1");
+    }
+}

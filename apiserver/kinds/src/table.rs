@@ -1,0 +1,63 @@
+//! What the tables of several kinds share: common columns and small renderings.
+
+use serde_json::Value;
+
+use crate::json::{entries, list, text, text_at};
+use crate::kind::Column;
+
+/// Kubernetes' descriptions of `metadata.name` and `metadata.creationTimestamp`.
+const NAME_TEXT: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
+const AGE_TEXT: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+
+/// The column with the object's name.
+pub(crate) const NAME: Column =
+    Column { name: "Name", kind: "string", format: "name", description: NAME_TEXT, priority: 0 };
+
+/// The column with the object's age.
+pub(crate) const AGE: Column = Column { name: "Age", kind: "string", format: "", description: AGE_TEXT, priority: 0 };
+
+/// A column of texts that is always shown.
+pub(crate) const fn column(name: &'static str, description: &'static str) -> Column {
+    Column { name, kind: "string", format: "", description, priority: 0 }
+}
+
+/// A column of whole numbers that is always shown.
+pub(crate) const fn number(name: &'static str, description: &'static str) -> Column {
+    Column { name, kind: "integer", format: "", description, priority: 0 }
+}
+
+/// A column of texts that only `-o wide` shows.
+pub(crate) const fn wide(name: &'static str, description: &'static str) -> Column {
+    Column { name, kind: "string", format: "", description, priority: 1 }
+}
+
+/// The object's name, as a cell.
+pub(crate) fn name(object: &Value) -> Value {
+    text_at(object, &["metadata", "name"]).into()
+}
+
+/// The text, or `<none>`.
+pub(crate) fn or_none(text: &str) -> Value {
+    if text.is_empty() { "<none>".into() } else { text.into() }
+}
+
+/// `a=b,c=d`, or `<none>`.
+pub(crate) fn labels(object: &Value, field: &str) -> Value {
+    let pairs: Vec<_> =
+        entries(object, field).map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    or_none(&pairs.join(","))
+}
+
+/// A label selector of the object form in its text form, or `<none>`.
+pub(crate) fn selector(selector: &Value) -> Value {
+    match reeve_api::selector::LabelSelector::from_value(selector) {
+        Ok(selector) => or_none(&selector.to_string()),
+        Err(_) => "<none>".into(),
+    }
+}
+
+/// One field of each container of a pod spec, joined by commas.
+pub(crate) fn containers(pod_spec: &Value, field: &str) -> Value {
+    let values: Vec<_> = list(pod_spec, "containers").iter().map(|container| text(container, field)).collect();
+    values.join(",").into()
+}
