@@ -4,3 +4,5 @@
 //! Kubernetes API, and works without a cluster.
 
 pub mod engine;
+pub mod images;
+pub mod snapshot;

@@ -1,0 +1,366 @@
+//! The images of a cluster: names, content, unpacked layers. Everything lies in one folder, which the running
+//! engine and the `reeve image` and `reeve build` commands use at the same time, without talking to each other:
+//!
+//! ```text
+//! images.json        which images there are (replaced atomically under index.lock)
+//! blobs/sha256/HEX   manifests, configurations, layers as they came
+//! layers/NAME/fs     each layer unpacked, once
+//! containers/ID/     root file systems (see `snapshot`)
+//! tmp/               what is being written; swept when nobody writes
+//! ```
+//!
+//! Whoever adds something holds `content.lock` shared until the index refers to it; whoever collects garbage holds
+//! it alone. An image in the index is complete and unpacked.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use oci_spec::image::ImageConfiguration;
+use reeve_api::clock::SharedClock;
+
+use crate::engine::Image;
+use crate::snapshot::layers::{Layer, Layers};
+pub use crate::snapshot::unpack::Limits;
+
+pub(crate) mod blobs;
+pub(crate) mod error;
+pub(crate) mod index;
+pub(crate) mod manifest;
+pub(crate) mod reference;
+
+use blobs::Blobs;
+pub use error::ImageError;
+use error::Step;
+use index::{Index, LayerRef, Lock, Record};
+use manifest::{Document, Manifest};
+pub use reference::{Digest, Fault, Reference, ReferenceError};
+
+/// Shortest prefix of an id that names an image.
+const ID_PREFIX_MIN: usize = 4;
+
+/// The images in one folder. Cheap to clone; any number of processes may have the same folder open.
+///
+/// All methods block (files, locks); those that only look something up cost a `stat` or two.
+#[derive(Debug, Clone)]
+pub struct ImageStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    dir: PathBuf,
+    blobs: Blobs,
+    layers: Layers,
+    index: Index,
+    limits: Limits,
+    clock: SharedClock,
+}
+
+/// Held while content is added that the index does not refer to yet: nothing is collected meanwhile.
+#[derive(Debug)]
+pub(crate) struct Session {
+    _lock: Lock,
+}
+
+/// An image whose blobs lie in the store, to be unpacked and named.
+#[derive(Debug, Default)]
+pub(crate) struct NewImage {
+    /// The manifest as it came: its digest is known to others.
+    pub(crate) manifest: Vec<u8>,
+    /// Normalised names with tag; they are taken from whatever image has them.
+    pub(crate) names: Vec<String>,
+    /// Normalised names with digest.
+    pub(crate) digests: Vec<String>,
+}
+
+/// Where the images of a cluster lie, in its data folder.
+#[must_use]
+pub fn images_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("images")
+}
+
+impl ImageStore {
+    /// Opens or makes the store in `dir` (see [`images_dir`]), which becomes root's alone.
+    pub fn open(dir: PathBuf, clock: SharedClock) -> Result<Self, ImageError> {
+        Self::open_with(dir, clock, Limits::default())
+    }
+
+    /// [`ImageStore::open`] with other limits.
+    pub fn open_with(dir: PathBuf, clock: SharedClock, limits: Limits) -> Result<Self, ImageError> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        // Unpacked layers hold setuid programs and devices: other users may not get near them.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).step("create", &dir)?;
+        let dir = dir.canonicalize().step("open", &dir)?;
+        let (blobs, layers, index) = (Blobs::open(&dir)?, Layers::open(&dir)?, Index::open(&dir));
+        let store = Self { inner: Arc::new(Inner { dir, blobs, layers, index, limits, clock }) };
+        store.sweep()?;
+        Ok(store)
+    }
+
+    /// The folder it lies in.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// All images, in the order they came.
+    pub fn list(&self) -> Result<Vec<Image>, ImageError> {
+        Ok(self.inner.index.read()?.iter().map(Record::to_image).collect())
+    }
+
+    /// The image of that name (normalised here), digest reference, id or unambiguous beginning of an id.
+    pub fn get(&self, reference_or_id: &str) -> Result<Option<Image>, ImageError> {
+        match self.record(reference_or_id) {
+            Ok(record) => Ok(Some(record.to_image())),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The configuration of an image: entrypoint, environment, user.
+    pub fn config(&self, reference_or_id: &str) -> Result<ImageConfiguration, ImageError> {
+        let record = self.record(reference_or_id)?;
+        let bytes = self.inner.blobs.read(&record.id)?;
+        Ok(manifest::parse_config(record.id.as_str(), &bytes)?.0)
+    }
+
+    /// Gives an image a further name, taking it from another image if need be. Answers the image.
+    pub fn tag(&self, source: &str, name: &str) -> Result<Image, ImageError> {
+        let reference = Reference::parse(name)?;
+        let name = reference.tagged().ok_or_else(|| ImageError::invalid(name, "a digest is not a name to give"))?;
+        self.inner.index.update(|records| {
+            let id = find(records, source)?.id.clone();
+            take_name(records, &name);
+            let record = records.iter_mut().find(|record| record.id == id);
+            let record = record.ok_or_else(|| ImageError::NotFound(source.to_owned()))?;
+            record.names.push(name);
+            record.names.sort();
+            record.removed = false;
+            Ok(record.to_image())
+        })
+    }
+
+    /// Removes a name; with the last name, or by id, the image. While a container uses it, it stays without names.
+    pub fn remove(&self, reference_or_id: &str) -> Result<(), ImageError> {
+        let used = self.images_in_use()?;
+        self.inner.index.update(|records| {
+            let id = find(records, reference_or_id)?.id.clone();
+            let name = Reference::parse(reference_or_id).map(|r| stored_name(&r)).unwrap_or_default();
+            let by_name = |names: &[String]| names.contains(&name);
+            records.retain_mut(|record| {
+                if record.id != id {
+                    return true;
+                }
+                if by_name(&record.names) || by_name(&record.digests) {
+                    record.names.retain(|other| *other != name);
+                    record.digests.retain(|other| *other != name);
+                } else {
+                    record.names.clear();
+                    record.digests.clear();
+                }
+                let nameless = record.names.is_empty();
+                record.removed = nameless;
+                !nameless || used.contains(record.id.as_str())
+            });
+            Ok(())
+        })?;
+        self.collect()
+    }
+
+    /// Unpacks an image whose blobs are here and writes it into the index.
+    pub(crate) fn add(&self, _session: &Session, new: NewImage) -> Result<Image, ImageError> {
+        let manifest_blob = self.inner.blobs.put(&new.manifest)?;
+        let Document::Manifest(manifest) = Document::parse(manifest_blob.digest.as_str(), &new.manifest)? else {
+            return Err(ImageError::invalid(manifest_blob.digest.as_str(), "an index, not an image manifest"));
+        };
+        let mut record = self.describe(manifest_blob.digest, &manifest)?;
+        let layers = self.inner.layers.ensure(&record.layers, &self.inner.blobs, &self.inner.limits)?;
+        record.size_bytes = layers.iter().map(|layer| layer.bytes).sum();
+        self.inner.index.update(|records| {
+            for name in &new.names {
+                take_name(records, name);
+            }
+            match records.iter_mut().find(|other| other.id == record.id) {
+                // The same image from elsewhere: its own blobs stay, it gains names.
+                Some(known) => {
+                    add_all(&mut known.names, new.names);
+                    add_all(&mut known.digests, new.digests);
+                    known.removed = false;
+                    Ok(known.to_image())
+                }
+                None => {
+                    add_all(&mut record.names, new.names);
+                    add_all(&mut record.digests, new.digests);
+                    let image = record.to_image();
+                    records.push(record);
+                    Ok(image)
+                }
+            }
+        })
+    }
+
+    /// Starts to add content.
+    pub(crate) fn begin(&self) -> Result<Session, ImageError> {
+        Ok(Session { _lock: Lock::shared(&self.inner.dir.join("content.lock"))? })
+    }
+
+    /// An image's id and its layers, lowest first, unpacked anew if somebody took them away.
+    pub(crate) fn unpacked(&self, reference_or_id: &str) -> Result<(String, Vec<Layer>), ImageError> {
+        let record = self.record(reference_or_id)?;
+        let mut layers = self.inner.layers.ensure(&record.layers, &self.inner.blobs, &self.inner.limits)?;
+        if layers.is_empty() {
+            layers.push(Layers::empty());
+        }
+        Ok((record.id.to_string(), layers))
+    }
+
+    pub(crate) fn layers_dir(&self) -> &Path {
+        self.inner.layers.dir()
+    }
+
+    pub(crate) fn tmp_dir(&self) -> PathBuf {
+        self.inner.dir.join("tmp")
+    }
+
+    pub(crate) fn blobs(&self) -> &Blobs {
+        &self.inner.blobs
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    pub(crate) fn clock(&self) -> &SharedClock {
+        &self.inner.clock
+    }
+
+    /// Lets go of images that were removed while a container still used them.
+    pub(crate) fn on_container_removed(&self) -> Result<(), ImageError> {
+        if !self.inner.index.read()?.iter().any(|record| record.removed) {
+            return Ok(());
+        }
+        let used = self.images_in_use()?;
+        self.inner.index.update(|records| {
+            records.retain(|record| !record.removed || used.contains(record.id.as_str()));
+            Ok(())
+        })?;
+        self.collect()
+    }
+
+    fn record(&self, reference_or_id: &str) -> Result<Record, ImageError> {
+        find(&self.inner.index.read()?, reference_or_id).cloned()
+    }
+
+    fn describe(&self, manifest_digest: Digest, manifest: &Manifest) -> Result<Record, ImageError> {
+        let subject = manifest.config.digest.as_str();
+        let (config, diff_ids) = manifest::parse_config(subject, &self.inner.blobs.read(&manifest.config.digest)?)?;
+        if diff_ids.len() != manifest.layers.len() {
+            let reason = format!("it has {} layers, but its manifest {}", diff_ids.len(), manifest.layers.len());
+            return Err(ImageError::invalid(subject, reason));
+        }
+        let blobs = manifest.layers.iter().map(|layer| layer.digest.clone());
+        Ok(Record {
+            id: manifest.config.digest.clone(),
+            manifest: manifest_digest,
+            names: Vec::new(),
+            digests: Vec::new(),
+            layers: blobs.zip(diff_ids).map(|(blob, diff_id)| LayerRef { blob, diff_id }).collect(),
+            size_bytes: 0,
+            created_at: config.created().as_deref().and_then(|time| time.parse().ok()),
+            user: config.config().as_ref().and_then(|c| c.user().clone()).unwrap_or_default(),
+            removed: false,
+        })
+    }
+
+    fn images_in_use(&self) -> Result<BTreeSet<String>, ImageError> {
+        let rootfs = crate::snapshot::records(&self.inner.dir.join("containers"))?;
+        Ok(rootfs.into_iter().map(|rootfs| rootfs.image).collect())
+    }
+
+    /// Removes blobs and layers that no image needs. While somebody adds content it is put off: a mark stays, and
+    /// the next to open the store or to remove something does it.
+    fn collect(&self) -> Result<(), ImageError> {
+        let mark = self.inner.dir.join("collect");
+        fs::write(&mark, b"").step("write", &mark)?;
+        let Some(_lock) = Lock::try_exclusive(&self.inner.dir.join("content.lock"))? else { return Ok(()) };
+        let records = self.inner.index.read()?;
+        let kept: BTreeSet<&Digest> = records.iter().flat_map(Record::blobs).collect();
+        for blob in self.inner.blobs.list()?.iter().filter(|blob| !kept.contains(blob)) {
+            self.inner.blobs.remove(blob)?;
+        }
+        let mut layers: BTreeSet<String> = records.iter().flat_map(|record| Layers::names(&record.layers)).collect();
+        // An image's record stays while a container stands on it; this is for records of a damaged index.
+        for rootfs in crate::snapshot::records(&self.inner.dir.join("containers"))? {
+            let names = rootfs.lowerdirs.iter().filter_map(|dir| dir.parent()?.file_name()?.to_str());
+            layers.extend(names.map(str::to_owned));
+        }
+        self.inner.layers.retain(&layers)?;
+        fs::remove_file(&mark).step("remove", &mark)
+    }
+
+    /// Removes what killed processes left half-written, and does a collection that was put off.
+    fn sweep(&self) -> Result<(), ImageError> {
+        {
+            let Some(_lock) = Lock::try_exclusive(&self.inner.dir.join("content.lock"))? else { return Ok(()) };
+            let tmp = self.tmp_dir();
+            for entry in fs::read_dir(&tmp).step("list", &tmp)? {
+                let path = entry.step("list", &tmp)?.path();
+                let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                removed.step("remove", &path)?;
+            }
+        }
+        if self.inner.dir.join("collect").exists() { self.collect() } else { Ok(()) }
+    }
+}
+
+/// Finds an image as people and pods name it.
+fn find<'a>(records: &'a [Record], text: &str) -> Result<&'a Record, ImageError> {
+    let not_found = || ImageError::NotFound(text.to_owned());
+    if let Ok(id) = Digest::parse(text) {
+        return records.iter().find(|r| r.id == id || r.manifest == id).ok_or_else(not_found);
+    }
+    let hex = text.len() >= ID_PREFIX_MIN && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    match Reference::parse(text) {
+        Ok(reference) => {
+            let by_name = find_name(records, &reference);
+            if by_name.is_some() || !hex {
+                return by_name.ok_or_else(not_found);
+            }
+        }
+        Err(error) if !hex => return Err(error.into()),
+        Err(_) => {}
+    }
+    let mut by_id = records.iter().filter(|record| record.id.hex().starts_with(text));
+    match (by_id.next(), by_id.next()) {
+        (Some(record), None) => Ok(record),
+        (Some(_), Some(_)) => Err(ImageError::Ambiguous(text.to_owned())),
+        (None, _) => Err(not_found()),
+    }
+}
+
+fn find_name<'a>(records: &'a [Record], reference: &Reference) -> Option<&'a Record> {
+    let name = stored_name(reference);
+    records.iter().find(|record| record.names.contains(&name) || record.digests.contains(&name))
+}
+
+/// A name as records have it: beside a digest the tag says nothing.
+fn stored_name(reference: &Reference) -> String {
+    match reference.digest() {
+        Some(digest) => format!("{}@{digest}", reference.repository()),
+        None => reference.to_string(),
+    }
+}
+
+fn take_name(records: &mut [Record], name: &str) {
+    for record in records {
+        record.names.retain(|other| other != name);
+    }
+}
+
+fn add_all(names: &mut Vec<String>, more: Vec<String>) {
+    names.extend(more);
+    names.sort();
+    names.dedup();
+}

@@ -1,0 +1,218 @@
+//! Root file systems of containers: an image's layers below, a folder of its own on top, joined by overlayfs.
+//!
+//! Under the store's folder: `layers/NAME/fs` per unpacked layer, and per container `containers/ID/` with `upper`,
+//! `work`, the mount point `rootfs` and `rootfs.json` (what it stands on: its layers are kept). The mount is made in
+//! the mount namespace of the calling process and outlives it.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags};
+use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
+
+use crate::images::ImageStore;
+use crate::images::error::{ImageError, Step};
+
+pub(crate) mod layers;
+pub(crate) mod root;
+pub(crate) mod tar;
+pub(crate) mod unpack;
+
+/// Makes, mounts and removes root file systems. All methods block; all are idempotent.
+#[derive(Debug, Clone)]
+pub struct Snapshots {
+    store: ImageStore,
+    dir: PathBuf,
+}
+
+/// A container's root file system, mounted or not. May be kept in a record and used by a later process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rootfs {
+    /// The container.
+    pub container: String,
+    /// Id of its image.
+    pub image: String,
+    /// Read-only folders, topmost first.
+    pub lowerdirs: Vec<PathBuf>,
+    /// Folder of the container's own changes.
+    pub upper: PathBuf,
+    /// overlayfs' own folder.
+    pub work: PathBuf,
+    /// Where the whole is mounted.
+    pub path: PathBuf,
+}
+
+impl Snapshots {
+    /// Root file systems on the images of `store`, in its folder.
+    pub fn open(store: ImageStore) -> Result<Self, ImageError> {
+        let dir = store.dir().join("containers");
+        fs::create_dir_all(&dir).step("create", &dir)?;
+        Ok(Self { store, dir })
+    }
+
+    /// Makes the folders of a new container. From now on the image's layers are kept until [`Snapshots::remove`].
+    pub fn prepare(&self, container_id: &str, image_id: &str) -> Result<Rootfs, ImageError> {
+        let home = self.home(container_id)?;
+        if let Some(rootfs) = self.get(container_id)? {
+            return Ok(rootfs);
+        }
+        let _session = self.store.begin()?;
+        let (image, layers) = self.store.unpacked(image_id)?;
+        let lowerdirs: Vec<PathBuf> = layers.iter().rev().map(|l| self.store.layers_dir().join(&l.path)).collect();
+        let rootfs = Rootfs {
+            container: container_id.to_owned(),
+            image,
+            lowerdirs,
+            upper: home.join("upper"),
+            work: home.join("work"),
+            path: home.join("rootfs"),
+        };
+        for dir in [&home, &rootfs.upper, &rootfs.work, &rootfs.path] {
+            fs::create_dir_all(dir).step("create", dir)?;
+        }
+        if let Some(top) = rootfs.lowerdirs.first() {
+            copy_root_attributes(top, &rootfs.upper)?;
+        }
+        write_record(&home, &rootfs)?;
+        Ok(rootfs)
+    }
+
+    /// What [`Snapshots::prepare`] made.
+    pub fn get(&self, container_id: &str) -> Result<Option<Rootfs>, ImageError> {
+        read_record(&self.home(container_id)?)
+    }
+
+    /// Mounts it at [`Rootfs::path`], in this process's mount namespace, unless it is.
+    pub fn mount(&self, rootfs: &Rootfs) -> Result<(), ImageError> {
+        if is_mounted(&rootfs.path)? {
+            return Ok(());
+        }
+        // What an earlier mount left here would stop this one (`volatile` marks its work folder as unclean).
+        remove_tree(&rootfs.work)?;
+        fs::create_dir_all(&rootfs.work).step("create", &rootfs.work)?;
+        let layers = self.store.layers_dir().to_owned();
+        let options = mount_options(&layers, rootfs)?;
+        let target = rootfs.path.clone();
+        // Relative names keep many layers within the page that mount(2) takes as options. They start at the
+        // current folder, so the mount is made on a thread with a current folder of its own.
+        let thread = std::thread::Builder::new().name("mount".to_owned()).spawn(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)?;
+            nix::unistd::chdir(&layers)?;
+            nix::mount::mount(Some("overlay"), &target, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+        });
+        let joined = thread.step("start a thread to mount", &rootfs.path)?.join();
+        joined
+            .map_err(|_| io::Error::other("the mounting thread died"))
+            .step("mount", &rootfs.path)?
+            .step("mount an overlay at", &rootfs.path)
+    }
+
+    /// Takes the mount away; processes that are in it keep it until they end.
+    pub fn unmount(&self, container_id: &str) -> Result<(), ImageError> {
+        let path = self.home(container_id)?.join("rootfs");
+        match nix::mount::umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            // Not mounted, or nothing there at all.
+            Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => Ok(()),
+            other => other.step("unmount", &path),
+        }
+    }
+
+    /// Unmounts it and removes everything the container wrote.
+    pub fn remove(&self, container_id: &str) -> Result<(), ImageError> {
+        self.unmount(container_id)?;
+        let home = self.home(container_id)?;
+        let _session = self.store.begin()?;
+        // One rename takes it out of sight: killed here, the rest is swept at the next start.
+        let doomed = tempfile::tempdir_in(self.store.tmp_dir()).step("create a folder in", &self.store.tmp_dir())?;
+        match fs::rename(&home, doomed.path().join("container")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.step("move away", &home)?,
+        }
+        drop(_session);
+        remove_tree(doomed.path())?;
+        self.store.on_container_removed()
+    }
+
+    /// Every root file system there is, also those of an earlier life of the process.
+    pub fn list(&self) -> Result<Vec<Rootfs>, ImageError> {
+        records(&self.dir)
+    }
+
+    /// Ids come from us, but they become paths.
+    fn home(&self, container_id: &str) -> Result<PathBuf, ImageError> {
+        let fine = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        if container_id.is_empty() || container_id.len() > 128 || !container_id.bytes().all(fine) {
+            return Err(ImageError::invalid(container_id, "not a container id"));
+        }
+        Ok(self.dir.join(container_id))
+    }
+}
+
+/// The records below a store's `containers` folder. Folders without one were never complete.
+pub(crate) fn records(dir: &Path) -> Result<Vec<Rootfs>, ImageError> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.step("list", dir)?,
+    };
+    let homes = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    homes.filter_map(|home| read_record(&home).transpose()).collect()
+}
+
+fn read_record(home: &Path) -> Result<Option<Rootfs>, ImageError> {
+    let path = home.join("rootfs.json");
+    let bytes = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.step("read", &path)?,
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| ImageError::invalid(path.display().to_string(), error.to_string()))
+}
+
+/// Not synced: after a crash of the machine no container runs, and a lost record frees what it kept.
+fn write_record(home: &Path, rootfs: &Rootfs) -> Result<(), ImageError> {
+    let path = home.join("rootfs.json");
+    let json = serde_json::to_vec(rootfs).map_err(io::Error::other).step("encode", &path)?;
+    let mut file = NamedTempFile::new_in(home).step("create a file in", home)?;
+    file.write_all(&json).step("write", file.path())?;
+    file.persist(&path).map_err(|error| error.error).step("replace", &path)?;
+    Ok(())
+}
+
+/// `volatile`: the upper folder never outlives a crash of the machine, so syncing it would be for nothing.
+/// `index=off`: an upper folder is used by one mount only, and we see to that.
+fn mount_options(layers: &Path, rootfs: &Rootfs) -> Result<String, ImageError> {
+    let relative = |dir: &PathBuf| dir.strip_prefix(layers).map(|p| p.display().to_string());
+    let lower: Vec<String> = rootfs
+        .lowerdirs
+        .iter()
+        .map(relative)
+        .collect::<Result<_, _>>()
+        .map_err(|_| ImageError::invalid(rootfs.container.as_str(), "its layers are not of this store"))?;
+    let home = format!("../containers/{}", rootfs.container);
+    Ok(format!("lowerdir={},upperdir={home}/upper,workdir={home}/work,index=off,volatile", lower.join(":")))
+}
+
+/// The merged root looks like the upper folder: it takes after the image's.
+fn copy_root_attributes(from: &Path, to: &Path) -> Result<(), ImageError> {
+    let stat = rustix::fs::stat(from).step("stat", from)?;
+    let dir = fs::File::open(to).step("open", to)?;
+    unpack::copy_attributes(dir.as_fd(), &stat).step("set the attributes of", to)
+}
+
+fn is_mounted(path: &Path) -> Result<bool, ImageError> {
+    let parent = path.parent().unwrap_or(path);
+    let (inner, outer) = (fs::metadata(path).step("stat", path)?, fs::metadata(parent).step("stat", parent)?);
+    Ok(inner.dev() != outer.dev())
+}
+
+fn remove_tree(path: &Path) -> Result<(), ImageError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).step("remove", path),
+        _ => Ok(()),
+    }
+}
