@@ -1,1 +1,3 @@
-//! End-to-end tests, load generator, benchmarks, tidy.
+//! What the end-to-end tests share: reading the source tree for the tidy test.
+
+pub mod source;
