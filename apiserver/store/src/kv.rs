@@ -307,7 +307,7 @@ pub enum KvError {
 
 /// A key-value store with etcd's semantics. Cheap to share; every method may be called from any task at
 /// any time. Implementations: [`crate::MemoryKv`] (tests, simulation) and the embedded Raft store; both
-/// pass the suite in `suite.rs`.
+/// pass the suite in `tests/suite`.
 #[async_trait::async_trait]
 pub trait Kv: Send + Sync + 'static {
     /// Reads. Without a revision the answer contains every write acknowledged before the call.

@@ -1,0 +1,244 @@
+//! The applied state as its readers, watchers and the one who applies share it: the view, where it stands, and
+//! the hub. Applying is for one at a time; reading is for everybody at any time.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use tokio::sync::Notify;
+
+use crate::encoding::{self, POSITION_KEY, Position, State};
+use crate::evaluate::{Answer, Command, Evaluator, check_revision};
+use crate::hub::{Hub, Join, Queue};
+use crate::kv::{KvError, RangeRequest, RangeResponse, Revision, WatchBatch, WatchRequest, WatchStream};
+use crate::limits::Limits;
+use crate::read;
+use crate::view::{View, ViewBatch, ViewError, Visit};
+
+/// How often a read starts again because a compaction has overtaken it.
+const READ_ATTEMPTS_MAX: usize = 8;
+/// Revisions of history that a watcher gets in one batch while it catches up.
+const CATCH_UP_REVISIONS: u64 = 256;
+/// History records that one step of [`Mvcc::scrub`] removes: well below a millisecond of work each.
+const SCRUB_STEP: usize = 256;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Mvcc {
+    view: RwLock<Arc<dyn View>>,
+    /// Where the view stands for readers. Set after a batch is in the view and before its events are published.
+    position: RwLock<Position>,
+    hub: Hub,
+    broken: Mutex<Option<ViewError>>,
+    breaks: Notify,
+}
+
+impl Mvcc {
+    /// Takes over a view with what is in it.
+    pub(crate) fn new(view: Arc<dyn View>, limits: Limits) -> Result<Self, ViewError> {
+        let position = position_of(&*view)?;
+        Ok(Self {
+            view: RwLock::new(view),
+            position: RwLock::new(position),
+            hub: Hub::new(limits, position.revision),
+            broken: Mutex::new(None),
+            breaks: Notify::new(),
+        })
+    }
+
+    pub(crate) fn view(&self) -> Arc<dyn View> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn position(&self) -> Position {
+        *self.position.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads as of the newest applied revision or an older one.
+    pub(crate) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, KvError> {
+        for _ in 0..READ_ATTEMPTS_MAX {
+            let position = self.position();
+            let at = check_revision(request.revision, &position)?;
+            let mut response = read::range_at(&*self.view(), request, at).map_err(|err| self.report_broken(err))?;
+            if self.position().compacted <= at {
+                response.revision = position.revision;
+                return Ok(response);
+            }
+        }
+        Err(KvError::Unavailable { reason: "compaction overtakes every attempt to read".to_owned() })
+    }
+
+    /// Applies commands that lie in Raft entry (`index`, `term`) or end with it: into the view, then visible to
+    /// readers, then to watchers. After an error nothing of it has happened.
+    pub(crate) fn apply(
+        &self,
+        commands: &[Command],
+        stamp: (u64, u64),
+    ) -> Result<Vec<Result<Answer, KvError>>, ViewError> {
+        let view = self.view();
+        let mut evaluator = Evaluator::new(&*view, self.position());
+        commands.iter().try_for_each(|command| evaluator.execute(command))?;
+        let evaluated = evaluator.finish(stamp);
+        view.apply(evaluated.batch)?;
+        *self.position.write().unwrap_or_else(PoisonError::into_inner) = evaluated.position;
+        self.hub.publish(evaluated.position.revision, &evaluated.events);
+        Ok(evaluated.answers)
+    }
+
+    /// Removes a bit of what lies below the compaction point; whether there is more. Nobody can tell: reads
+    /// below that point are refused from the moment it moves.
+    pub(crate) fn scrub(&self) -> Result<bool, ViewError> {
+        let view = self.view();
+        let compacted = self.position().compacted;
+        let mut batch = ViewBatch::default();
+        let mut keys = BTreeSet::new();
+        let (from, to) = (encoding::history_start(Revision(0)), encoding::history_start(compacted));
+        view.visit(&from, &to, &mut |view_key, key| {
+            keys.insert(Bytes::copy_from_slice(key));
+            batch.remove(view_key.to_vec());
+            if batch.changes.len() < SCRUB_STEP { Visit::Next } else { Visit::Stop }
+        })?;
+        let more = batch.changes.len() >= SCRUB_STEP;
+        for key in &keys {
+            superseded(&*view, key, compacted, &mut batch)?;
+        }
+        if !batch.changes.is_empty() {
+            view.apply(batch)?;
+        }
+        Ok(more)
+    }
+
+    /// Follows changes; see [`crate::Kv::watch`].
+    pub(crate) fn watch(self: &Arc<Self>, request: WatchRequest) -> WatchStream {
+        let next = request.start.unwrap_or_else(|| Revision(self.hub.revision().0 + 1));
+        // Revision 1 is the empty store: nothing has ever changed at it or before.
+        let phase = Phase::CatchingUp { next: next.max(Revision(1)) };
+        let mut watch = Watch { mvcc: self.clone(), request, phase };
+        watch.join_if_caught_up();
+        futures::stream::unfold(watch, |mut watch| async {
+            let item = watch.next().await?;
+            Some((item, watch))
+        })
+        .boxed()
+    }
+
+    /// Ends every watch.
+    pub(crate) fn close(&self) {
+        self.hub.close();
+    }
+
+    /// Notes that the view failed, so that its owner rebuilds it; what to tell the reader.
+    pub(crate) fn report_broken(&self, err: ViewError) -> KvError {
+        let reason = format!("its view is rebuilt ({err})");
+        *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(err);
+        self.breaks.notify_one();
+        KvError::Unavailable { reason }
+    }
+
+    /// Waits until the view has failed.
+    pub(crate) async fn breaks(&self) -> ViewError {
+        loop {
+            if let Some(err) = self.broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                return err;
+            }
+            self.breaks.notified().await;
+        }
+    }
+
+    /// Goes on with another view, which must stand where this one stood.
+    pub(crate) fn replace_view(&self, view: Arc<dyn View>) {
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+/// Where a view stands; the beginning, when it is empty.
+pub(crate) fn position_of(view: &dyn View) -> Result<Position, ViewError> {
+    match view.get(POSITION_KEY)? {
+        None => Ok(Position::EMPTY),
+        Some(bytes) => Position::decode(&bytes).ok_or_else(|| ViewError::malformed("has no position", POSITION_KEY)),
+    }
+}
+
+/// The compaction point that keeps `history_max` revisions, when it is time to move there.
+pub(crate) fn due_compaction(position: &Position, history_max: u64) -> Option<Revision> {
+    let kept = position.revision.0 - position.compacted.0.min(position.revision.0);
+    (kept > history_max + history_max / 8).then(|| Revision(position.revision.0 - history_max))
+}
+
+/// Adds the removal of all states of a key that a reader at `compacted` or later cannot see.
+fn superseded(view: &dyn View, key: &Bytes, compacted: Revision, batch: &mut ViewBatch) -> Result<(), ViewError> {
+    let (from, to) = encoding::versions_up_to(key, compacted);
+    let mut newest = true;
+    let mut malformed = None;
+    view.visit(&from, &to, &mut |view_key, record| {
+        let Some(((_, revision), state)) = encoding::split_version_key(view_key).zip(State::decode(record)) else {
+            malformed = Some(ViewError::malformed("cannot scrub", view_key));
+            return Visit::Stop;
+        };
+        if !newest || (state == State::Deleted && revision < compacted) {
+            batch.remove(view_key.to_vec());
+        }
+        newest = false;
+        Visit::Next
+    })?;
+    malformed.map_or(Ok(()), Err)
+}
+
+/// One watcher's way through history into the present.
+struct Watch {
+    mvcc: Arc<Mvcc>,
+    request: WatchRequest,
+    phase: Phase,
+}
+
+enum Phase {
+    /// Reads history from `next` on; leads to `Live` as soon as nothing published is left to read.
+    CatchingUp { next: Revision },
+    /// Gets every change as it is published; leads to `Ended` on the first error.
+    Live(Arc<Queue>),
+    /// Nothing more comes, but why, if that has not been said yet.
+    Ended(Option<KvError>),
+}
+
+impl Watch {
+    async fn next(&mut self) -> Option<Result<WatchBatch, KvError>> {
+        let item = match &mut self.phase {
+            // ## CatchingUp => (CatchingUp | Live | Ended)
+            Phase::CatchingUp { next } => {
+                let next = *next;
+                self.catch_up(next)
+            }
+            // ## Live => (Live | Ended)
+            Phase::Live(queue) => queue.next().await,
+            Phase::Ended(err) => Err(err.take()?),
+        };
+        match item {
+            Err(_) => self.phase = Phase::Ended(None),
+            Ok(_) => self.join_if_caught_up(),
+        }
+        Some(item)
+    }
+
+    /// Joins the hub before the watcher polls again, so that from here on nothing depends on its pace.
+    fn join_if_caught_up(&mut self) {
+        let Phase::CatchingUp { next } = self.phase else { return };
+        match self.mvcc.hub.join(&self.request.range, self.request.previous, next) {
+            Ok(Join::Joined(queue)) => self.phase = Phase::Live(queue),
+            Ok(Join::Behind) => {}
+            Err(err) => self.phase = Phase::Ended(Some(err)),
+        }
+    }
+
+    fn catch_up(&mut self, next: Revision) -> Result<WatchBatch, KvError> {
+        let last = Revision(self.mvcc.hub.revision().0.min(next.0 + CATCH_UP_REVISIONS - 1));
+        let compacted = |mvcc: &Mvcc| check_revision(Some(next), &mvcc.position()).map(|_| ());
+        compacted(&self.mvcc)?;
+        let events = read::history(&*self.mvcc.view(), &self.request.range, (next, last), self.request.previous)
+            .map_err(|err| self.mvcc.report_broken(err))?;
+        compacted(&self.mvcc)?; // what is scrubbed while it is read would leave a gap
+        self.phase = Phase::CatchingUp { next: Revision(last.0 + 1) };
+        Ok(WatchBatch { revision: last, events })
+    }
+}

@@ -1,0 +1,213 @@
+//! Reads of a [`View`]: keys of a range as of a revision, and the changes of a span of revisions.
+//! Pure but for the view; knows nothing of who writes and when.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::encoding::{self, State};
+use crate::kv::{Event, EventKind, KeyRange, KeyValue, RangeRequest, RangeResponse, Revision};
+use crate::view::{View, ViewError, Visit};
+
+/// How many versions of a key a scan steps over before it looks up the next key instead: a lookup in
+/// sled costs about as much as this many steps.
+const STEPS_BEFORE_SEEK: usize = 6;
+
+/// Changes that are not in the view yet: a key's newest state, `None` when it is deleted.
+pub(crate) type Overlay = BTreeMap<Bytes, Option<KeyValue>>;
+
+/// The newest state of `key` at `at` or older; `None` when it did not exist then.
+pub(crate) fn key_at(view: &dyn View, key: &Bytes, at: Revision) -> Result<Option<KeyValue>, ViewError> {
+    let (from, to) = encoding::versions_up_to(key, at);
+    let mut found = Ok(None);
+    view.visit(&from, &to, &mut |view_key, record| {
+        let parts = encoding::split_version_key(view_key).zip(State::decode(record));
+        found = match parts {
+            Some(((_, revision), state)) => Ok(state.into_key_value(key.clone(), revision, false)),
+            None => Err(ViewError::malformed("cannot read a key", view_key)),
+        };
+        Visit::Stop
+    })?;
+    found
+}
+
+/// What a range looked like at `at`; the caller has checked that this revision exists and is not compacted.
+pub(crate) fn range_at(view: &dyn View, request: &RangeRequest, at: Revision) -> Result<RangeResponse, ViewError> {
+    if let (KeyRange::Key(key), false) = (&request.range, request.keys_only || request.count_only) {
+        let kvs: Vec<_> = key_at(view, key, at)?.into_iter().collect();
+        return Ok(RangeResponse { revision: at, count: kvs.len(), kvs, more: false });
+    }
+    let mut page = Page::new(request);
+    scan(view, &request.range, at, &mut |shared, revision, state| {
+        page.count += 1;
+        if page.wants_more() {
+            let key = encoding::unescape(shared).ok_or_else(|| ViewError::malformed("cannot read a range", shared))?;
+            page.kvs.extend(state.into_key_value(key, revision, request.keys_only));
+        }
+        Ok(())
+    })?;
+    Ok(page.into_response(at))
+}
+
+/// The same with changes on top that are not in the view.
+pub(crate) fn range_over(
+    view: &dyn View,
+    request: &RangeRequest,
+    at: Revision,
+    overlay: &Overlay,
+) -> Result<RangeResponse, ViewError> {
+    let all = RangeRequest { limit: 0, keys_only: false, count_only: false, ..request.clone() };
+    let mut kvs: BTreeMap<Bytes, KeyValue> =
+        range_at(view, &all, at)?.kvs.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
+    for (key, kv) in overlay.range(request.range.bounds()) {
+        match kv {
+            Some(kv) => kvs.insert(key.clone(), kv.clone()),
+            None => kvs.remove(key),
+        };
+    }
+    let mut page = Page::new(request);
+    for (_, mut kv) in kvs {
+        if page.wants_more() {
+            if request.keys_only {
+                kv.value = Bytes::new();
+            }
+            page.kvs.push(kv);
+        }
+        page.count += 1;
+    }
+    Ok(page.into_response(at))
+}
+
+/// All changes from `first` to `last` (both included) that concern a range, in order.
+pub(crate) fn history(
+    view: &dyn View,
+    range: &KeyRange,
+    (first, last): (Revision, Revision),
+    previous: bool,
+) -> Result<Vec<Event>, ViewError> {
+    let (from, to) = (encoding::history_start(first), encoding::history_start(Revision(last.0 + 1)));
+    let mut changes = Vec::new();
+    view.visit(&from, &to, &mut |view_key, key| {
+        if range.contains(key) {
+            changes.push((encoding::history_revision(view_key), Bytes::copy_from_slice(key)));
+        }
+        Visit::Next
+    })?;
+    let mut events = Vec::with_capacity(changes.len());
+    for (revision, key) in changes {
+        let revision = revision.ok_or_else(|| ViewError::malformed("cannot read history of", &key))?;
+        // The state is gone when a compaction overtakes this read; the caller looks at the compaction point after it.
+        let Some(record) = view.get(&encoding::version_key(&key, revision))? else { continue };
+        events.push(event(view, key, (revision, &record), previous)?);
+    }
+    Ok(events)
+}
+
+fn event(
+    view: &dyn View,
+    key: Bytes,
+    (revision, record): (Revision, &[u8]),
+    previous: bool,
+) -> Result<Event, ViewError> {
+    let state = State::decode(record).ok_or_else(|| ViewError::malformed("cannot read the state of", &key))?;
+    let previous = if previous { key_at(view, &key, Revision(revision.0 - 1))? } else { None };
+    Ok(match state.into_key_value(key.clone(), revision, false) {
+        Some(kv) => Event { kind: EventKind::Put, kv, previous },
+        None => Event { kind: EventKind::Delete, kv: deleted(key, revision), previous },
+    })
+}
+
+/// What a deletion's event carries as the key's state.
+pub(crate) fn deleted(key: Bytes, revision: Revision) -> KeyValue {
+    KeyValue { key, value: Bytes::new(), create_revision: Revision(0), mod_revision: revision, version: 0 }
+}
+
+/// What a scan does with a key that exists: the part its versions share, its revision, its state.
+type OnKey<'a> = dyn FnMut(&[u8], Revision, State<'_>) -> Result<(), ViewError> + 'a;
+
+/// Shows every key of the range that exists at `at`, once, in order.
+fn scan(view: &dyn View, range: &KeyRange, at: Revision, on_key: &mut OnKey<'_>) -> Result<(), ViewError> {
+    let (from, to) = encoding::versions_of_range(range);
+    let mut cursor = Cursor { shared: Vec::new(), done: false, steps: 0 };
+    let mut outcome = Ok(());
+    view.visit(&from, &to, &mut |view_key, record| {
+        let Some(((shared, revision), state)) = encoding::split_version_key(view_key).zip(State::decode(record)) else {
+            outcome = Err(ViewError::malformed("cannot scan past", view_key));
+            return Visit::Stop;
+        };
+        if cursor.is_new(shared) {
+            cursor.begin(shared);
+        }
+        if cursor.done || revision > at {
+            return cursor.step_over(at);
+        }
+        cursor.done = true;
+        if state != State::Deleted {
+            outcome = on_key(shared, revision, state);
+        }
+        if outcome.is_ok() { Visit::Next } else { Visit::Stop }
+    })?;
+    outcome
+}
+
+/// Where a scan is among the versions of one key.
+struct Cursor {
+    shared: Vec<u8>,
+    /// The version that counts has been seen.
+    done: bool,
+    /// Versions stepped over since then or since the key began.
+    steps: usize,
+}
+
+impl Cursor {
+    fn is_new(&self, shared: &[u8]) -> bool {
+        self.shared != shared
+    }
+
+    fn begin(&mut self, shared: &[u8]) {
+        self.shared.clear();
+        self.shared.extend_from_slice(shared);
+        self.done = false;
+        self.steps = 0;
+    }
+
+    fn step_over(&mut self, at: Revision) -> Visit {
+        self.steps += 1;
+        if self.steps < STEPS_BEFORE_SEEK {
+            return Visit::Next;
+        }
+        self.steps = 0;
+        Visit::Seek(if self.done {
+            encoding::behind_key(&self.shared)
+        } else {
+            encoding::seek_version(&self.shared, at)
+        })
+    }
+}
+
+/// An answer in the making.
+struct Page {
+    kvs: Vec<KeyValue>,
+    count: usize,
+    limit: usize,
+}
+
+impl Page {
+    fn new(request: &RangeRequest) -> Self {
+        let limit = match (request.count_only, request.limit) {
+            (true, _) => 0,
+            (false, 0) => usize::MAX,
+            (false, limit) => limit,
+        };
+        Self { kvs: Vec::new(), count: 0, limit }
+    }
+
+    fn wants_more(&self) -> bool {
+        self.kvs.len() < self.limit
+    }
+
+    fn into_response(self, revision: Revision) -> RangeResponse {
+        let more = self.limit > 0 && self.count > self.kvs.len();
+        RangeResponse { revision, more, count: self.count, kvs: self.kvs }
+    }
+}
