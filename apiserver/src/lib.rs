@@ -1,5 +1,6 @@
 //! The Kubernetes API server: REST, watch cache, admission, authentication.
 
 pub mod decode;
+pub mod pki;
 pub mod registry;
 pub mod status;
