@@ -1,5 +1,7 @@
 //! The Kubernetes API server: REST, watch cache, admission, authentication.
 
+mod admission;
+mod cache;
 pub mod decode;
 pub mod pki;
 pub mod registry;

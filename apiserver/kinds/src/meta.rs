@@ -42,7 +42,7 @@ impl MetaRules {
         if !prefix.is_empty() {
             // The prefix may end with a dash, because something follows it.
             let masked = match prefix.strip_suffix('-') {
-                Some(start) if start.len() > 1 => format!("{}a", &start[..start.len() - last_char_len(start)]),
+                Some(start) if !start.is_empty() => format!("{}a", &start[..start.len() - last_char_len(start)]),
                 _ => prefix.to_owned(),
             };
             errors.invalid_each(&path.child("generateName"), prefix, (self.name)(&masked));

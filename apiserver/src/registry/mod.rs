@@ -4,9 +4,28 @@
 //! authenticates and authorizes, then calls one verb here with a [`Request`]; what it gets back is JSON ready
 //! to be sent. Nothing here knows HTTP.
 
+mod accept;
 mod answer;
+mod bind;
+mod bootstrap;
+mod commit;
+mod create;
+mod delete;
+pub(crate) mod encode;
+mod housekeeping;
+pub(crate) mod meta;
+mod page;
+mod patch;
+mod read;
 mod request;
 mod resource;
+mod scale;
+mod services;
+mod update;
+mod watching;
+
+#[cfg(test)]
+mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -24,7 +43,9 @@ pub use request::{
 };
 pub use resource::Resource;
 
+use crate::cache::{Cache, Feed};
 use crate::status::ApiError;
+use services::Allocators;
 
 /// What the registry must know about the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,17 +75,28 @@ pub struct RegistryParts {
 
 /// All served resources and their objects. One per API server; share it in an [`Arc`].
 pub struct Registry {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) clock: SharedClock,
+    pub(crate) rng: SharedRng,
+    kv: SharedKv,
     resources: Vec<Arc<Resource>>,
+    services: Allocators,
 }
 
 impl Registry {
     /// Reads the whole store into the watch cache, makes the objects that every cluster has (system namespaces,
     /// the `kubernetes` Service) and follows the store's changes until it is dropped.
     pub async fn start(config: RegistryConfig, parts: RegistryParts) -> Result<Arc<Self>, ApiError> {
-        let _ = config;
-        let resources =
-            parts.kinds.iter().enumerate().map(|(index, kind)| Arc::new(Resource::new(*kind, index))).collect();
-        Ok(Arc::new(Self { resources }))
+        let RegistryParts { kv, kinds, clock, rng } = parts;
+        let resources: Vec<_> =
+            kinds.iter().enumerate().map(|(index, kind)| Arc::new(Resource::new(*kind, index))).collect();
+        let cache = Arc::new(Cache::new(Arc::clone(&kv), &resources));
+        let feed = Feed::load(&cache).await.map_err(|error| ApiError::store(&error))?;
+        feed.spawn(&cache);
+        let registry = Arc::new(Self { cache, clock, rng, kv, resources, services: Allocators::new(&config) });
+        bootstrap::ensure(&registry, &config).await?;
+        housekeeping::spawn(&registry);
+        Ok(registry)
     }
 
     /// The served resources, in the order of discovery.
@@ -82,54 +114,75 @@ impl Registry {
     /// The object from the cache as it is now, without any wait: for checks by the server itself (tokens, nodes).
     #[must_use]
     pub fn peek(&self, resource: &Resource, namespace: &str, name: &str) -> Option<Object> {
-        let _ = (resource, namespace, name);
-        None
+        self.cache.of(resource).get(resource.cache_key(namespace, name).as_bytes())
     }
 
     /// Reads one object, or its scale.
     pub async fn get(&self, request: &Request) -> Result<Object, ApiError> {
-        Err(absent(request))
+        self.get_object(request).await
     }
 
     /// Reads a collection.
     pub async fn list(&self, request: &Request) -> Result<List, ApiError> {
-        Err(absent(request))
+        self.list_objects(request).await
     }
 
     /// Follows a collection (or one object: the HTTP side then sets the field selector `metadata.name=…`).
     pub async fn watch(&self, request: &Request) -> Result<Watch, ApiError> {
-        Err(absent(request))
+        self.watch_objects(request).await
     }
 
     /// Creates an object, or binds a pod.
     pub async fn create(&self, request: &Request, body: Body) -> Result<Written, ApiError> {
-        let _ = body;
-        Err(absent(request))
+        match request.subresource {
+            Subresource::None => self.create_object(request, body).await,
+            Subresource::Binding => self.bind(request, body).await,
+            _ => Err(ApiError::method_not_supported(request.resource.names(), "create")),
+        }
     }
 
     /// Replaces an object, its status, its scale or its finalizers.
     pub async fn update(&self, request: &Request, body: Body) -> Result<Written, ApiError> {
-        let _ = body;
-        Err(absent(request))
+        match request.subresource {
+            Subresource::Scale => self.update_scale(request, body).await,
+            Subresource::Binding => Err(ApiError::method_not_supported(request.resource.names(), "update")),
+            _ => self.update_object(request, body).await,
+        }
     }
 
     /// Changes an object, its status or its scale by a patch.
     pub async fn patch(&self, request: &Request, patch: Patch) -> Result<Written, ApiError> {
-        let _ = patch;
-        Err(absent(request))
+        match request.subresource {
+            Subresource::None | Subresource::Status => self.patch_object(request, &patch).await,
+            Subresource::Scale => self.patch_scale(request, &patch).await,
+            _ => Err(ApiError::method_not_supported(request.resource.names(), "patch")),
+        }
     }
 
     /// Deletes an object, or begins to. The options of a `DeleteOptions` body are already in the request.
     pub async fn delete(&self, request: &Request) -> Result<Written, ApiError> {
-        Err(absent(request))
+        match request.subresource {
+            Subresource::None => self.delete_object(request).await,
+            _ => Err(ApiError::method_not_supported(request.resource.names(), "delete")),
+        }
     }
 
     /// Deletes every object of a collection that the selectors match; answers what was deleted.
     pub async fn delete_collection(&self, request: &Request) -> Result<List, ApiError> {
-        Err(absent(request))
+        self.delete_matching(request).await
     }
-}
 
-fn absent(request: &Request) -> ApiError {
-    ApiError::new(503, "ServiceUnavailable", format!("{} are not served yet", request.resource.qualified()))
+    /// Waits until reads see every write that was acknowledged before the call.
+    pub async fn fresh(&self) -> Result<(), ApiError> {
+        self.cache.fresh().await
+    }
+
+    /// The core resource of that name, if it is served.
+    pub(crate) fn core(&self, plural: &str) -> Option<&Arc<Resource>> {
+        self.resource("", "v1", plural)
+    }
+
+    fn cache_key(&self, request: &Request, name: &str) -> String {
+        request.resource.cache_key(&request.namespace, name)
+    }
 }

@@ -70,6 +70,11 @@ impl Resource {
         &self.prefix
     }
 
+    /// The key of an object behind the prefix: its key in the cache.
+    pub(crate) fn cache_key(&self, namespace: &str, name: &str) -> String {
+        if self.names().namespaced { format!("{namespace}/{name}") } else { name.to_owned() }
+    }
+
     /// The key of an object, or with an empty name the prefix of a namespace's objects.
     pub(crate) fn key(&self, namespace: &str, name: &str) -> Bytes {
         let mut key = Vec::with_capacity(self.prefix.len() + namespace.len() + name.len() + 1);

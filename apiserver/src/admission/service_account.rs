@@ -1,0 +1,125 @@
+//! ServiceAccount: each pod runs as a service account that exists, with its token, the cluster's CA and the
+//! namespace mounted where client libraries look for them.
+
+use std::time::Duration;
+
+use reeve_api::rng::RngExt as _;
+use serde_json::{Map, Value, json};
+
+use super::forbidden;
+use crate::registry::{Object, Registry, Request, meta};
+use crate::status::ApiError;
+
+/// Where the token and its companions are mounted; fixed by client libraries.
+const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// Life of a token: an hour, and the seven seconds by which Kubernetes marks tokens of this kind.
+const TOKEN_SECONDS: i64 = 3607;
+
+/// The account of pods that name none; made by a controller a moment after its namespace.
+const DEFAULT: &str = "default";
+
+/// How long a pod waits for the default account of a new namespace.
+const DEFAULT_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Marks a node's own static pods, which have no account.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Sets the account and mounts what belongs to it.
+pub(super) async fn admit(registry: &Registry, request: &Request, pod: &mut Value) -> Result<(), ApiError> {
+    if meta::get(pod, "annotations").get(MIRROR).is_some() {
+        return Ok(());
+    }
+    let name = account_name(pod);
+    let account = find(registry, &request.namespace, &name).await?;
+    let Some(account) = account else {
+        let why = format!(
+            "error looking up service account {}/{name}: serviceaccount \"{name}\" not found",
+            request.namespace
+        );
+        return Err(forbidden(request, pod, &why));
+    };
+    let account = account.value();
+    let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
+    spec.insert("serviceAccountName".to_owned(), name.as_str().into());
+    spec.insert("serviceAccount".to_owned(), name.into());
+    let pull_secrets = &account["imagePullSecrets"];
+    if !spec.get("imagePullSecrets").is_some_and(|list| list.as_array().is_some_and(|list| !list.is_empty()))
+        && pull_secrets.is_array()
+    {
+        spec.insert("imagePullSecrets".to_owned(), pull_secrets.clone());
+    }
+    let wanted = spec.get("automountServiceAccountToken").and_then(Value::as_bool);
+    if wanted.or_else(|| account["automountServiceAccountToken"].as_bool()).unwrap_or(true) {
+        mount(spec, &format!("kube-api-access-{}", registry.rng.suffix(5)));
+    }
+    Ok(())
+}
+
+fn account_name(pod: &Value) -> String {
+    let stated = ["serviceAccountName", "serviceAccount"].iter().filter_map(|field| pod["spec"][*field].as_str());
+    stated.into_iter().find(|name| !name.is_empty()).unwrap_or(DEFAULT).to_owned()
+}
+
+async fn find(registry: &Registry, namespace: &str, name: &str) -> Result<Option<Object>, ApiError> {
+    let Some(accounts) = registry.core("serviceaccounts") else { return Ok(None) };
+    if let Some(found) = registry.peek(accounts, namespace, name) {
+        return Ok(Some(found));
+    }
+    registry.fresh().await?;
+    if name != DEFAULT {
+        return Ok(registry.peek(accounts, namespace, name));
+    }
+    let mut progress = registry.cache.progress();
+    let appears = progress.wait_for(|_| registry.peek(accounts, namespace, name).is_some());
+    // Not there in time: the caller says so.
+    let _ = tokio::time::timeout(DEFAULT_WAIT_MAX, appears).await.is_ok_and(|waited| waited.is_ok());
+    Ok(registry.peek(accounts, namespace, name))
+}
+
+/// Mounts the volume into every container that has nothing at its place; the volume is only made when one has not.
+fn mount(spec: &mut Map<String, Value>, volume: &str) {
+    let mut used = false;
+    for list in ["initContainers", "containers"] {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            used |= mount_into(container, volume);
+        }
+    }
+    if !used {
+        return;
+    }
+    let volumes = spec.entry("volumes").or_insert_with(|| json!([]));
+    if volumes.is_null() {
+        *volumes = json!([]);
+    }
+    if let Some(volumes) = volumes.as_array_mut() {
+        volumes.push(token_volume(volume));
+    }
+}
+
+fn mount_into(container: &mut Value, volume: &str) -> bool {
+    let Some(fields) = container.as_object_mut() else { return false };
+    let mounts = fields.entry("volumeMounts").or_insert_with(|| json!([]));
+    if mounts.is_null() {
+        *mounts = json!([]);
+    }
+    let Some(mounts) = mounts.as_array_mut() else { return false };
+    if mounts.iter().any(|mount| mount["mountPath"] == MOUNT_PATH) {
+        return false;
+    }
+    mounts.push(json!({ "name": volume, "readOnly": true, "mountPath": MOUNT_PATH }));
+    true
+}
+
+fn token_volume(name: &str) -> Value {
+    json!({
+        "name": name,
+        "projected": { "defaultMode": 420, "sources": [
+            { "serviceAccountToken": { "expirationSeconds": TOKEN_SECONDS, "path": "token" } },
+            { "configMap": { "name": "kube-root-ca.crt", "items": [{ "key": "ca.crt", "path": "ca.crt" }] } },
+            { "downwardAPI": { "items": [
+                { "path": "namespace", "fieldRef": { "apiVersion": "v1", "fieldPath": "metadata.namespace" } },
+            ] } },
+        ] },
+    })
+}

@@ -1,0 +1,106 @@
+//! Which objects of a resource a list or watch wants: namespace, label selector, field selector.
+
+use std::cell::OnceCell;
+
+use reeve_api::selector::{FieldSelector, LabelSelector};
+use reeve_kinds::Kind;
+use serde_json::Value;
+
+use crate::registry::{Object, Request, Resource};
+use crate::status::ApiError;
+
+/// An object that is parsed when somebody needs a field of it, and then once.
+pub(crate) struct Lazy<'o> {
+    object: &'o Object,
+    value: OnceCell<Value>,
+}
+
+impl<'o> Lazy<'o> {
+    /// Not parsed yet.
+    pub(crate) fn new(object: &'o Object) -> Self {
+        Self { object, value: OnceCell::new() }
+    }
+
+    fn value(&self) -> &Value {
+        self.value.get_or_init(|| self.object.value())
+    }
+}
+
+/// The wish of one list or watch. All parts must hold.
+pub(crate) struct Filter {
+    kind: &'static dyn Kind,
+    /// What the keys begin with, behind the resource's prefix: `NAMESPACE/` or nothing.
+    scope: String,
+    labels: LabelSelector,
+    fields: FieldSelector,
+}
+
+impl Filter {
+    /// Reads the selectors of a request. A field that cannot be selected by is refused.
+    pub(crate) fn new(request: &Request) -> Result<Self, ApiError> {
+        let options = &request.options;
+        let bad = |error: &dyn std::fmt::Display| ApiError::bad_request(error.to_string());
+        let labels = LabelSelector::parse(&options.label_selector)
+            .map_err(|error| ApiError::bad_request(format!("unable to parse requirement: {error}")))?;
+        let fields = FieldSelector::parse(&options.field_selector).map_err(|error| bad(&error))?;
+        check_fields(&request.resource, &fields)?;
+        let scope = if request.resource.names().namespaced && !request.namespace.is_empty() {
+            format!("{}/", request.namespace)
+        } else {
+            String::new()
+        };
+        Ok(Self { kind: request.resource.kind, scope, labels, fields })
+    }
+
+    /// What the wanted keys begin with, behind the resource's prefix.
+    pub(crate) fn scope(&self) -> &str {
+        &self.scope
+    }
+
+    /// The one key that can match, when the request names namespace (where there is one) and name.
+    pub(crate) fn only_key(&self) -> Option<String> {
+        let name = self.fields.exact("metadata.name")?;
+        let namespace = match self.fields.exact("metadata.namespace") {
+            Some(namespace) if self.scope.is_empty() => format!("{namespace}/"),
+            _ => self.scope.clone(),
+        };
+        let complete = !self.kind.names().namespaced || !namespace.is_empty();
+        complete.then(|| format!("{namespace}{name}"))
+    }
+
+    /// Whether no selector narrows the collection.
+    pub(crate) fn is_everything(&self) -> bool {
+        self.labels.is_everything() && self.fields.is_everything()
+    }
+
+    /// Whether the object at `key` (behind the resource's prefix) is wanted.
+    pub(crate) fn matches(&self, key: &[u8], object: &Lazy<'_>) -> bool {
+        key.starts_with(self.scope.as_bytes()) && (self.is_everything() || self.matches_value(key, object))
+    }
+
+    fn matches_value(&self, key: &[u8], object: &Lazy<'_>) -> bool {
+        let fields = self.fields.matches_with(|field| self.field(key, object, field));
+        fields && (self.labels.is_everything() || self.labels.matches_value(&object.value()["metadata"]["labels"]))
+    }
+
+    fn field(&self, key: &[u8], object: &Lazy<'_>, field: &str) -> Option<String> {
+        let key = String::from_utf8_lossy(key);
+        let (namespace, name) = key.split_once('/').unwrap_or(("", &key));
+        match field {
+            "metadata.name" => Some(name.to_owned()),
+            "metadata.namespace" => Some(namespace.to_owned()),
+            _ => self.kind.selectable_field(object.value(), field),
+        }
+    }
+}
+
+fn check_fields(resource: &Resource, fields: &FieldSelector) -> Result<(), ApiError> {
+    let nothing = Value::Object(serde_json::Map::new());
+    for term in fields.terms() {
+        let common = matches!(term.field.as_str(), "metadata.name" | "metadata.namespace");
+        if !common && resource.kind.selectable_field(&nothing, &term.field).is_none() {
+            return Err(ApiError::bad_request(format!("field label not supported: {}", term.field)));
+        }
+    }
+    Ok(())
+}

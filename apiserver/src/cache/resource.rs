@@ -1,0 +1,191 @@
+//! The cache of one resource: the snapshot that readers take, the history and the watchers.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use imbl::OrdMap;
+use reeve_store::Revision;
+use tokio::sync::mpsc;
+
+use super::filter::{Filter, Lazy};
+use super::history::{Change, History};
+use super::watcher::{Delivery, QUEUE_LEN_MAX};
+use crate::registry::{EventType, Object, Resource, WatchEvent};
+
+/// All objects of a resource at one moment. Immutable.
+#[derive(Clone, Default)]
+pub(crate) struct Snapshot {
+    /// The revision of the last change in it.
+    pub(crate) revision: Revision,
+    /// By key behind the resource's prefix: `NAMESPACE/NAME` or `NAME`.
+    pub(crate) objects: OrdMap<Bytes, Object>,
+}
+
+impl Snapshot {
+    /// The objects whose keys begin with `scope`, in order, from `start` on.
+    pub(crate) fn scan(&self, scope: &str, start: &[u8]) -> impl Iterator<Item = (&Bytes, &Object)> {
+        let from = Bytes::copy_from_slice(if start > scope.as_bytes() { start } else { scope.as_bytes() });
+        let scope = scope.as_bytes().to_vec();
+        self.objects.range(from..).take_while(move |(key, _)| key.starts_with(&scope))
+    }
+}
+
+struct Watcher {
+    filter: Arc<Filter>,
+    queue: mpsc::Sender<Delivery>,
+}
+
+/// What only the feed and new watchers touch; held for microseconds.
+#[derive(Default)]
+struct Behind {
+    history: History,
+    watchers: Vec<Watcher>,
+}
+
+/// The cache of one resource.
+pub(crate) struct ResourceCache {
+    /// Whose cache it is.
+    pub(crate) resource: Arc<Resource>,
+    snapshot: ArcSwap<Snapshot>,
+    behind: Mutex<Behind>,
+}
+
+/// Where a new watcher starts: what it is to be sent first, and the queue of everything after that.
+pub(crate) struct Start {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) missed: Vec<Arc<Change>>,
+    pub(crate) queue: mpsc::Receiver<Delivery>,
+}
+
+impl ResourceCache {
+    pub(crate) fn new(resource: Arc<Resource>) -> Self {
+        Self { resource, snapshot: ArcSwap::default(), behind: Mutex::default() }
+    }
+
+    /// The newest snapshot.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// The newest state of one object.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<Object> {
+        self.snapshot.load().objects.get(key).cloned()
+    }
+
+    fn behind(&self) -> std::sync::MutexGuard<'_, Behind> {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces everything (at start, and after the feed was cut off). Watchers end: they must list again.
+    pub(crate) fn reset(&self, objects: OrdMap<Bytes, Object>, revision: Revision) {
+        let mut behind = self.behind();
+        behind.watchers.clear();
+        behind.history.restart(revision);
+        self.snapshot.store(Arc::new(Snapshot { revision, objects }));
+    }
+
+    /// Takes in the changes of one batch of the store, in order, and hands them to the watchers.
+    /// `changes` hold the objects' new states (`None`: deleted) with their revisions.
+    pub(crate) fn apply(&self, changes: Vec<(Bytes, Revision, Option<Object>)>) {
+        let mut behind = self.behind();
+        let mut next = Snapshot::clone(&self.snapshot.load());
+        let mut applied = Vec::with_capacity(changes.len());
+        for (key, revision, now) in changes {
+            let before = match &now {
+                Some(object) => next.objects.insert(key.clone(), object.clone()),
+                None => next.objects.remove(&key),
+            };
+            next.revision = revision;
+            if now.is_some() || before.is_some() {
+                applied.push(Arc::new(Change { key, revision, now, before }));
+            }
+        }
+        self.snapshot.store(Arc::new(next));
+        for change in applied {
+            behind.dispatch(&change);
+            behind.history.push(change);
+        }
+    }
+
+    /// Registers a watcher. With `after`, it gets the changes after that revision; `Err` gives the oldest
+    /// revision one may ask for.
+    pub(crate) fn subscribe(&self, filter: Arc<Filter>, after: Option<Revision>) -> Result<Start, Revision> {
+        let mut behind = self.behind();
+        let missed = after.map_or(Ok(Vec::new()), |revision| behind.history.after(revision))?;
+        // Full: the watcher is dropped from the list, which ends its stream; it watches again from where it was.
+        let (sender, queue) = mpsc::channel(QUEUE_LEN_MAX);
+        behind.watchers.retain(|watcher| !watcher.queue.is_closed());
+        behind.watchers.push(Watcher { filter, queue: sender });
+        Ok(Start { snapshot: self.snapshot(), missed, queue })
+    }
+
+    /// How many watchers there are.
+    #[cfg(test)]
+    pub(crate) fn watchers(&self) -> usize {
+        self.behind().watchers.len()
+    }
+}
+
+impl Behind {
+    fn dispatch(&mut self, change: &Arc<Change>) {
+        if self.watchers.is_empty() {
+            return;
+        }
+        let seen = Seen::of(change);
+        self.watchers.retain(|watcher| match seen.event_for(&watcher.filter) {
+            Some(event) => watcher.queue.try_send(Delivery { revision: change.revision, event }).is_ok(),
+            None => true,
+        });
+    }
+}
+
+/// A change with both states parsed at most once, however many watchers look at it.
+pub(crate) struct Seen<'c> {
+    change: &'c Change,
+    now: Option<Lazy<'c>>,
+    before: Option<Lazy<'c>>,
+    /// What is sent when the object leaves the watcher's view: its last state with the change's revision.
+    gone: std::cell::OnceCell<Object>,
+}
+
+impl<'c> Seen<'c> {
+    pub(crate) fn of(change: &'c Change) -> Self {
+        Self {
+            change,
+            now: change.now.as_ref().map(Lazy::new),
+            before: change.before.as_ref().map(Lazy::new),
+            gone: std::cell::OnceCell::new(),
+        }
+    }
+
+    /// What a watcher with this filter sees of the change: an object that begins to match is added, one that
+    /// ceases to match is deleted.
+    pub(crate) fn event_for(&self, filter: &Filter) -> Option<WatchEvent> {
+        let wanted =
+            |state: &Option<Lazy<'_>>| state.as_ref().is_some_and(|object| filter.matches(&self.change.key, object));
+        let (kind, object) = match (wanted(&self.before), wanted(&self.now)) {
+            (false, false) => return None,
+            (false, true) => (EventType::Added, self.change.now.clone()?),
+            (true, true) => (EventType::Modified, self.change.now.clone()?),
+            (true, false) => (EventType::Deleted, self.gone()?),
+        };
+        Some(WatchEvent { kind, object })
+    }
+
+    fn gone(&self) -> Option<Object> {
+        let before = self.change.before.as_ref()?;
+        Some(self.gone.get_or_init(|| with_revision(before, self.change.revision)).clone())
+    }
+}
+
+/// The object with another resourceVersion; ours always stands at the same place.
+fn with_revision(object: &Object, revision: Revision) -> Object {
+    let old = format!("\"metadata\":{{\"resourceVersion\":\"{}\"", object.revision);
+    let Some(at) = object.json.windows(old.len()).position(|window| window == old.as_bytes()) else {
+        return Object { json: object.json.clone(), revision };
+    };
+    let new = format!("\"metadata\":{{\"resourceVersion\":\"{revision}\"");
+    let json = [&object.json[..at], new.as_bytes(), &object.json[at + old.len()..]].concat();
+    Object { json: json.into(), revision }
+}

@@ -1,0 +1,93 @@
+//! From a decoded body to an object of the kind: its type, its fields, and what to do about those it should not have.
+
+use reeve_kinds::{Kind, strict};
+use serde_json::Value;
+
+use super::meta;
+use super::request::{Body, FieldValidation};
+use crate::status::ApiError;
+
+/// An object whose fields are those of its kind.
+pub(crate) struct Accepted {
+    /// The object, with `apiVersion`, `kind` and `metadata`.
+    pub(crate) object: Value,
+    /// Unknown and duplicate fields, when they are only to be warned of.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Checks a whole object as it comes with create and update.
+pub(crate) fn whole(kind: &dyn Kind, body: Body, validation: FieldValidation) -> Result<Accepted, ApiError> {
+    let names = kind.names();
+    let Body { value: mut object, complaints } = body;
+    let (stated_version, stated_kind) = set_type(&mut object, &names.api_version(), names.kind)?;
+    let version = stated_version.rsplit('/').next().unwrap_or_default().to_owned();
+    let refuse = |why: String| {
+        let own = names.kind;
+        ApiError::bad_request(format!("{stated_kind} in version {version:?} cannot be handled as a {own}: {why}"))
+    };
+    let unknown = strict::conform(kind, &mut object).map_err(|error| refuse(error.to_string()))?;
+    let warnings = judge(complaints, unknown, validation).map_err(refuse)?;
+    meta::fields(&mut object);
+    Ok(Accepted { object, warnings })
+}
+
+/// Checks what a patch has made of an object; complaints blame the patch.
+pub(crate) fn patched(
+    kind: &dyn Kind,
+    body: Body,
+    validation: FieldValidation,
+    refuse: impl Fn(String) -> ApiError,
+) -> Result<Accepted, ApiError> {
+    let Body { value: mut object, complaints } = body;
+    set_type(&mut object, &kind.names().api_version(), kind.names().kind)?;
+    let unknown = strict::conform(kind, &mut object).map_err(|error| refuse(error.to_string()))?;
+    let warnings = judge(complaints, unknown, validation).map_err(refuse)?;
+    meta::fields(&mut object);
+    Ok(Accepted { object, warnings })
+}
+
+/// Fills in `apiVersion` and `kind`, or checks them. Gives what the object said.
+pub(crate) fn set_type(object: &mut Value, api_version: &str, kind: &str) -> Result<(String, String), ApiError> {
+    let Some(fields) = object.as_object_mut() else {
+        return Err(ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; \
+             json parse error: json: cannot unmarshal value into Go value of type struct"
+        )));
+    };
+    let mut stated = |name: &str, wanted: &str| match fields.get(name).and_then(Value::as_str) {
+        Some(text) if !text.is_empty() => text.to_owned(),
+        _ => {
+            fields.insert(name.to_owned(), wanted.into());
+            wanted.to_owned()
+        }
+    };
+    let (own_version, own_kind) = (stated("apiVersion", api_version), stated("kind", kind));
+    if own_version != api_version {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({own_version}) does not match the expected API version ({api_version})"
+        )));
+    }
+    if own_kind != kind {
+        let version = own_version.rsplit('/').next().unwrap_or_default();
+        return Err(ApiError::bad_request(format!(
+            "{own_kind} in version {version:?} cannot be handled as a {kind}: \
+             converting (v1.{own_kind}) to (v1.{kind}): unknown conversion"
+        )));
+    }
+    Ok((own_version, own_kind))
+}
+
+/// What follows from the complaints: warnings, nothing, or a refusal.
+fn judge(
+    mut complaints: Vec<String>,
+    unknown: Vec<String>,
+    validation: FieldValidation,
+) -> Result<Vec<String>, String> {
+    complaints.extend(unknown.into_iter().map(|path| format!("unknown field \"{path}\"")));
+    match validation {
+        FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Warn => Ok(complaints),
+        FieldValidation::Strict if complaints.is_empty() => Ok(complaints),
+        FieldValidation::Strict => Err(format!("strict decoding error: {}", complaints.join(", "))),
+    }
+}

@@ -1,0 +1,106 @@
+//! `pods/NAME/binding`: the scheduler gives a pod its node, once.
+
+use reeve_kinds::field::{FieldError, FieldErrorKind};
+use serde_json::{Value, json};
+
+use super::answer::{Object, Written};
+use super::request::{Body, Request, Subresource};
+use super::{Registry, accept, encode, meta};
+use crate::status::{self, ApiError};
+
+/// How often a binding is tried on newer and newer states of the pod.
+const ATTEMPTS_MAX: u32 = 8;
+
+impl Registry {
+    pub(super) async fn bind(&self, request: &Request, body: Body) -> Result<Written, ApiError> {
+        let mut binding = body.value;
+        accept::set_type(&mut binding, "v1", "Binding")?;
+        meta::check_namespace(&mut binding, request)?;
+        meta::check_name(&mut binding, request)?;
+        let node = target(&binding, &request.name)?;
+        let pod = Request { subresource: Subresource::None, ..request.clone() };
+        let mut current = self.current(&pod).await?;
+        for _ in 0..ATTEMPTS_MAX {
+            let old = encode::bare(&current);
+            meta::check_uid(&binding, &old, pod.resource.names())?;
+            let bound = self.bound(&old, &binding, node).map_err(|why| conflict(&pod, &why))?;
+            match self.write_raw(&pod, current.revision, &bound).await? {
+                Ok(written) => return Ok(accepted(&written)),
+                Err(Some(newer)) => current = newer,
+                Err(None) => return Err(ApiError::not_found(pod.resource.names(), &pod.name)),
+            }
+        }
+        Err(ApiError::modified(pod.resource.names(), &pod.name))
+    }
+
+    /// The pod on its node, or why it cannot go there.
+    fn bound(&self, pod: &Value, binding: &Value, node: &str) -> Result<Value, String> {
+        let name = meta::text(pod, "name");
+        if meta::is_terminating(pod) {
+            return Err(format!("pod {name} is being deleted, cannot be assigned to a host"));
+        }
+        match pod["spec"]["nodeName"].as_str() {
+            None | Some("") => {}
+            Some(there) => return Err(format!("pod {name} is already assigned to node \"{there}\"")),
+        }
+        if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+            return Err(format!("pod {name} has non-empty .spec.schedulingGates"));
+        }
+        let mut bound = pod.clone();
+        if let Some(spec) = bound.get_mut("spec").and_then(Value::as_object_mut) {
+            spec.insert("nodeName".to_owned(), node.into());
+        }
+        merge_annotations(&mut bound, binding);
+        self.set_scheduled(&mut bound);
+        Ok(bound)
+    }
+
+    fn set_scheduled(&self, pod: &mut Value) {
+        let Some(fields) = pod.as_object_mut() else { return };
+        let status = fields.entry("status").or_insert_with(|| json!({}));
+        let Some(status) = status.as_object_mut() else { return };
+        let conditions = status.entry("conditions").or_insert_with(|| json!([]));
+        let Some(conditions) = conditions.as_array_mut() else { return };
+        conditions.retain(|condition| condition["type"] != "PodScheduled");
+        conditions.push(json!({
+            "type": "PodScheduled", "status": "True", "lastProbeTime": null,
+            "lastTransitionTime": meta::time(self.clock.now()),
+        }));
+    }
+}
+
+fn merge_annotations(pod: &mut Value, binding: &Value) {
+    let Some(new) = meta::get(binding, "annotations").as_object() else { return };
+    let mut all = meta::get(pod, "annotations").as_object().cloned().unwrap_or_default();
+    all.extend(new.iter().map(|(key, value)| (key.clone(), value.clone())));
+    meta::set(pod, "annotations", all);
+}
+
+/// The node a binding names.
+fn target<'b>(binding: &'b Value, pod: &str) -> Result<&'b str, ApiError> {
+    let (kind, name) = (&binding["target"]["kind"], binding["target"]["name"].as_str().unwrap_or_default());
+    let mut errors = Vec::new();
+    if !matches!(kind.as_str().unwrap_or_default(), "" | "Node") {
+        let detail = "supported values: \"Node\", \"<empty>\"";
+        errors.push(FieldError::new(FieldErrorKind::NotSupported, "target.kind", kind.clone(), detail));
+    }
+    if name.is_empty() {
+        errors.push(FieldError::new(FieldErrorKind::Required, "target.name", Value::Null, ""));
+    }
+    if errors.is_empty() { Ok(name) } else { Err(ApiError::invalid_kind("Binding", "", pod, &errors)) }
+}
+
+fn conflict(request: &Request, why: &str) -> ApiError {
+    let mut error = ApiError::conflict(request.resource.names(), &request.name, why);
+    error.message = format!("Operation cannot be fulfilled on pods/binding \"{}\": {why}", request.name);
+    if let Some(details) = &mut error.details {
+        details.kind = "pods/binding".to_owned();
+    }
+    error
+}
+
+fn accepted(pod: &Object) -> Written {
+    let status = status::success(None, 201);
+    let object = Object { json: status.to_string().into(), revision: pod.revision };
+    Written { object, created: true, is_status: true, warnings: Vec::new() }
+}

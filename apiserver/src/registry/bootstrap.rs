@@ -1,0 +1,123 @@
+//! The objects every cluster has: the system namespaces, and the Service by which pods reach the API server.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tracing::warn;
+
+use super::request::{Body, Options, Request, Subresource, UserInfo};
+use super::resource::Resource;
+use super::{Registry, RegistryConfig, encode, meta};
+use crate::status::ApiError;
+
+/// As Kubernetes makes them.
+const NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", "default"];
+
+/// The name of the Service and of what belongs to it.
+const NAME: &str = "kubernetes";
+
+/// Makes what is missing and corrects the endpoints.
+pub(super) async fn ensure(registry: &Registry, config: &RegistryConfig) -> Result<(), ApiError> {
+    if let Some(namespaces) = registry.core("namespaces") {
+        for name in NAMESPACES {
+            let namespace = json!({ "metadata": { "name": name } });
+            create_missing(registry, namespaces, "", name, namespace).await?;
+        }
+    }
+    if let Some(services) = registry.core("services") {
+        create_missing(registry, services, "default", NAME, service(config)).await?;
+    }
+    let address = config.advertise.ip();
+    if address.is_loopback() || address.is_unspecified() {
+        warn!(%address, "No pod can reach this address: the kubernetes Service stays without endpoints.");
+        return Ok(());
+    }
+    if let Some(endpoints) = registry.core("endpoints") {
+        keep_true(registry, endpoints, endpoints_object(config), &["subsets"]).await?;
+    }
+    if let Some(slices) = registry.resource("discovery.k8s.io", "v1", "endpointslices") {
+        keep_true(registry, slices, slice(config), &["endpoints", "ports"]).await?;
+    }
+    Ok(())
+}
+
+fn request(resource: &Arc<Resource>, namespace: &str, name: &str) -> Request {
+    Request {
+        user: UserInfo::new("system:apiserver", &["system:masters", "system:authenticated"]),
+        resource: Arc::clone(resource),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        subresource: Subresource::None,
+        options: Options::default(),
+    }
+}
+
+async fn create_missing(
+    registry: &Registry,
+    resource: &Arc<Resource>,
+    namespace: &str,
+    name: &str,
+    object: Value,
+) -> Result<(), ApiError> {
+    if registry.peek(resource, namespace, name).is_some() {
+        return Ok(());
+    }
+    match registry.create(&request(resource, namespace, name), Body::from(object)).await {
+        Err(error) if !error.is_already_exists() => Err(error),
+        // The next object may need this one (its namespace) in the cache.
+        _ => registry.fresh().await,
+    }
+}
+
+/// Creates the object, or sets the fields that do not say what they should.
+async fn keep_true(
+    registry: &Registry,
+    resource: &Arc<Resource>,
+    object: Value,
+    fields: &[&str],
+) -> Result<(), ApiError> {
+    let Some(there) = registry.peek(resource, "default", NAME) else {
+        return create_missing(registry, resource, "default", NAME, object).await;
+    };
+    let mut wanted = encode::bare(&there);
+    for field in fields {
+        if let Some(wanted) = wanted.as_object_mut() {
+            wanted.insert((*field).to_owned(), object[*field].clone());
+        }
+    }
+    registry.update(&request(resource, "default", NAME), Body::from(wanted)).await.map(|_| ())
+}
+
+fn service(config: &RegistryConfig) -> Value {
+    let first = config.service_cidr.hosts().next().unwrap_or(config.service_cidr.addr());
+    json!({
+        "metadata": { "name": NAME, "labels": { "component": "apiserver", "provider": "kubernetes" } },
+        "spec": {
+            "type": "ClusterIP", "clusterIP": first.to_string(), "sessionAffinity": "None",
+            "ports": [{ "name": "https", "protocol": "TCP", "port": 443, "targetPort": config.advertise.port() }],
+        },
+    })
+}
+
+fn ports(config: &RegistryConfig) -> Value {
+    json!([{ "name": "https", "protocol": "TCP", "port": config.advertise.port() }])
+}
+
+fn endpoints_object(config: &RegistryConfig) -> Value {
+    json!({
+        "metadata": { "name": NAME, "labels": { "endpointslice.kubernetes.io/skip-mirror": "true" } },
+        "subsets": [{ "addresses": [{ "ip": config.advertise.ip() }], "ports": ports(config) }],
+    })
+}
+
+fn slice(config: &RegistryConfig) -> Value {
+    let mut slice = json!({
+        "metadata": { "name": NAME, "labels": { "kubernetes.io/service-name": NAME } },
+        "addressType": match config.advertise.ip() { IpAddr::V4(_) => "IPv4", IpAddr::V6(_) => "IPv6" },
+        "endpoints": [{ "addresses": [config.advertise.ip()], "conditions": { "ready": true } }],
+        "ports": ports(config),
+    });
+    meta::set(&mut slice, "namespace", "default");
+    slice
+}

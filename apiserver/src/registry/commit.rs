@@ -1,0 +1,67 @@
+//! One write as a store transaction: the object's key, what must still hold, and what goes with it.
+
+use bytes::Bytes;
+use reeve_store::{Compare, KeyRange, KeyValue, Kv, Op, OpResponse, RangeRequest, Revision, Txn};
+
+use crate::status::ApiError;
+
+/// What is written together, or not at all.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// The object's key.
+    pub(crate) key: Bytes,
+    /// Its new text; `None` deletes it.
+    pub(crate) value: Option<Bytes>,
+    /// Its revision must still be this; 0: it must not exist.
+    pub(crate) expect: Revision,
+    /// Other keys whose revisions must still be these.
+    pub(crate) guards: Vec<(Bytes, Revision)>,
+    /// Allocations made with it: keys that must not exist yet.
+    pub(crate) claims: Vec<(Bytes, Bytes)>,
+    /// Allocations given back with it.
+    pub(crate) releases: Vec<Bytes>,
+}
+
+/// How a write ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It is durable, at this revision.
+    Done(Revision),
+    /// The object is not as expected; this is what it is (`None`: it does not exist).
+    Changed(Option<KeyValue>),
+    /// The object is as expected, but a guard or a claim did not hold: decide again on newer facts.
+    Overtaken,
+}
+
+impl Plan {
+    fn txn(self) -> Txn {
+        let mut compare = vec![Compare::ModRevision { key: self.key.clone(), equals: self.expect }];
+        compare.extend(self.guards.into_iter().map(|(key, equals)| Compare::ModRevision { key, equals }));
+        let write = match self.value {
+            Some(value) => Op::Put { key: self.key.clone(), value },
+            None => Op::Delete(KeyRange::Key(self.key.clone())),
+        };
+        let mut then = vec![write];
+        for (key, value) in self.claims {
+            compare.push(Compare::ModRevision { key: key.clone(), equals: Revision(0) });
+            then.push(Op::Put { key, value });
+        }
+        then.extend(self.releases.into_iter().map(|key| Op::Delete(KeyRange::Key(key))));
+        Txn { compare, then, otherwise: vec![Op::Range(RangeRequest::key(self.key))] }
+    }
+
+    /// Writes.
+    pub(crate) async fn commit(self, kv: &dyn Kv) -> Result<Outcome, ApiError> {
+        let expect = self.expect;
+        let response = kv.txn(self.txn()).await.map_err(|error| ApiError::store(&error))?;
+        if response.succeeded {
+            return Ok(Outcome::Done(response.revision));
+        }
+        let Some(OpResponse::Range(found)) = response.responses.into_iter().next() else {
+            return Err(ApiError::internal("the store's answer lacks the object's state"));
+        };
+        let current = found.kvs.into_iter().next();
+        let revision = current.as_ref().map_or(Revision(0), |kv| kv.mod_revision);
+        Ok(if revision == expect { Outcome::Overtaken } else { Outcome::Changed(current) })
+    }
+}

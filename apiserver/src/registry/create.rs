@@ -1,0 +1,121 @@
+//! Creating an object.
+
+use reeve_api::rng::RngExt as _;
+use serde_json::Value;
+
+use super::answer::Written;
+use super::commit::{Outcome, Plan};
+use super::request::{Body, Request};
+use super::{Registry, accept, encode, meta};
+use crate::admission;
+use crate::status::ApiError;
+
+/// How often a generated name is drawn, and how often a decision is made again that others have overtaken.
+const ATTEMPTS_MAX: u32 = 8;
+
+/// Length of the random part of a generated name.
+const SUFFIX_LEN: usize = 5;
+
+/// Longest `generateName` that is used in full, so that the name fits a label value.
+const PREFIX_LEN_MAX: usize = 58;
+
+impl Registry {
+    pub(super) async fn create_object(&self, request: &Request, body: Body) -> Result<Written, ApiError> {
+        let kind = request.resource.kind;
+        let accepted = accept::whole(kind, body, request.options.field_validation)?;
+        let mut object = accepted.object;
+        meta::check_namespace(&mut object, request)?;
+        if !matches!(meta::text(&object, "resourceVersion"), "" | "0") {
+            return Err(ApiError::unknown("resourceVersion should not be set on objects to be created"));
+        }
+        if !request.name.is_empty() {
+            meta::check_name(&mut object, request)?;
+        }
+        meta::begin(&mut object, self.rng.uuid(), self.clock.now());
+        kind.default(&mut object);
+        kind.prepare_create(&mut object);
+        let mut written = self.create_prepared(request, &object).await?;
+        written.warnings.splice(0..0, accepted.warnings);
+        Ok(written)
+    }
+
+    /// Decides and writes, again while others overtake the decision.
+    async fn create_prepared(&self, request: &Request, prepared: &Value) -> Result<Written, ApiError> {
+        let names = request.resource.names();
+        let generated = meta::text(prepared, "name").is_empty() && !meta::text(prepared, "generateName").is_empty();
+        let mut last_name = String::new();
+        for _ in 0..ATTEMPTS_MAX {
+            let mut object = prepared.clone();
+            let mut plan =
+                Plan { guards: admission::admit_create(self, request, &mut object).await?, ..Plan::default() };
+            if generated {
+                meta::set(&mut object, "name", self.generate_name(meta::text(prepared, "generateName")));
+                // Some defaults hold the name.
+                request.resource.kind.default(&mut object);
+            }
+            last_name = meta::text(&object, "name").to_owned();
+            self.finish_create(request, &mut object, &mut plan).await?;
+            let warnings = request.resource.kind.warnings(&object);
+            if request.options.dry_run {
+                match self.dry_create(request, &last_name, &object, warnings).await {
+                    Err(error) if generated && error.is_already_exists() => continue,
+                    answer => return answer,
+                }
+            }
+            let text = encode::stored(&object);
+            plan.key = request.resource.key(&request.namespace, &last_name);
+            plan.value = Some(text.clone());
+            match plan.commit(&*self.kv).await? {
+                Outcome::Done(revision) => {
+                    let object = encode::sent(&text, revision);
+                    return Ok(Written { object, created: true, is_status: false, warnings });
+                }
+                Outcome::Changed(_) if !generated => return Err(ApiError::already_exists(names, &last_name)),
+                Outcome::Changed(_) => {}
+                Outcome::Overtaken => self.cache.fresh().await?,
+            }
+        }
+        if generated {
+            return Err(ApiError::generated_name_taken(names, &last_name));
+        }
+        Err(ApiError::conflict(
+            names,
+            &last_name,
+            "the namespace or an allocation changed while the object was created",
+        ))
+    }
+
+    /// Validates, then claims what the object needs.
+    async fn finish_create(&self, request: &Request, object: &mut Value, plan: &mut Plan) -> Result<(), ApiError> {
+        let resource = &request.resource;
+        let errors = resource.kind.validate_create(object);
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(resource.names(), meta::text(object, "name"), &errors));
+        }
+        if resource.is("", "services") {
+            self.cache.fresh().await?;
+            self.services.allocate(&self.cache, object, None, plan, &*self.rng)?;
+        }
+        Ok(())
+    }
+
+    async fn dry_create(
+        &self,
+        request: &Request,
+        name: &str,
+        object: &Value,
+        warnings: Vec<String>,
+    ) -> Result<Written, ApiError> {
+        self.cache.fresh().await?;
+        let key = self.cache_key(request, name);
+        if self.cache.of(&request.resource).get(key.as_bytes()).is_some() {
+            return Err(ApiError::already_exists(request.resource.names(), name));
+        }
+        Ok(Written { object: encode::unwritten(object), created: true, is_status: false, warnings })
+    }
+
+    fn generate_name(&self, prefix: &str) -> String {
+        let cut = prefix.char_indices().nth(PREFIX_LEN_MAX).map_or(prefix.len(), |(at, _)| at);
+        format!("{}{}", &prefix[..cut], self.rng.suffix(SUFFIX_LEN))
+    }
+}

@@ -1,0 +1,79 @@
+//! What is done from time to time: old history and old events are dropped, so that the store stays small.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use reeve_store::{Compare, KeyRange, Op, Revision, Txn};
+use serde_json::Value;
+use tracing::warn;
+
+use super::Registry;
+
+/// How much history is kept: the compaction interval of the Kubernetes API server.
+const INTERVAL: Duration = Duration::from_secs(300);
+
+/// How long events are kept: Kubernetes' `--event-ttl`.
+const EVENT_TTL: SignedDuration = SignedDuration::from_hours(1);
+
+/// Most events deleted in one transaction.
+const BATCH_LEN_MAX: usize = 100;
+
+/// Starts the task; it ends when the registry is dropped.
+pub(super) fn spawn(registry: &Arc<Registry>) {
+    tokio::spawn(run(Arc::downgrade(registry)));
+}
+
+async fn run(registry: Weak<Registry>) {
+    let mut compact_to = Revision(0);
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        let Some(registry) = registry.upgrade() else { return };
+        registry.expire_events().await;
+        if compact_to > Revision(0)
+            && let Err(error) = registry.kv.compact(compact_to).await
+        {
+            warn!(%error, revision = %compact_to, "Old history could not be dropped; trying again later.");
+        }
+        compact_to = registry.cache.revision();
+    }
+}
+
+impl Registry {
+    /// Deletes the events that nobody has renewed for an hour.
+    pub(super) async fn expire_events(&self) {
+        let Some(events) = self.core("events") else { return };
+        let now = self.clock.now();
+        let snapshot = self.cache.of(events).snapshot();
+        let old: Vec<_> = snapshot
+            .objects
+            .iter()
+            .filter(|(_, object)| is_expired(&object.value(), now))
+            .map(|(key, object)| ([&events.prefix()[..], &key[..]].concat(), object.revision))
+            .collect();
+        for batch in old.chunks(BATCH_LEN_MAX) {
+            let mut txn = Txn::default();
+            for (key, revision) in batch {
+                txn.compare.push(Compare::ModRevision { key: key.clone().into(), equals: *revision });
+                txn.then.push(Op::Delete(KeyRange::Key(key.clone().into())));
+            }
+            // An event that was renewed meanwhile keeps its batch until the next round.
+            if let Err(error) = self.kv.txn(txn).await {
+                warn!(%error, "Old events could not be deleted; trying again later.");
+                return;
+            }
+        }
+    }
+}
+
+/// Whether the newest of the event's times lies too far back.
+fn is_expired(event: &Value, now: Timestamp) -> bool {
+    let times = [
+        &event["metadata"]["creationTimestamp"],
+        &event["lastTimestamp"],
+        &event["eventTime"],
+        &event["series"]["lastObservedTime"],
+    ];
+    let newest = times.iter().filter_map(|time| time.as_str()?.parse::<Timestamp>().ok()).max();
+    newest.is_some_and(|newest| now.duration_since(newest) > EVENT_TTL)
+}

@@ -1,0 +1,202 @@
+//! `metadata` of objects: what every kind has in common when it is created, changed and deleted.
+
+use jiff::Timestamp;
+use reeve_kinds::Names;
+use reeve_kinds::field::{FieldError, FieldErrorKind};
+use serde_json::{Map, Value};
+
+use super::request::Request;
+use crate::status::ApiError;
+
+/// What only the server writes.
+const SERVER_OWNED: [&str; 5] =
+    ["creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "selfLink", "uid"];
+
+/// A field of `metadata`; null when absent.
+pub(crate) fn get<'o>(object: &'o Value, field: &str) -> &'o Value {
+    &object["metadata"][field]
+}
+
+/// A text field of `metadata`; empty when absent.
+pub(crate) fn text<'o>(object: &'o Value, field: &str) -> &'o str {
+    get(object, field).as_str().unwrap_or_default()
+}
+
+/// Sets a field of `metadata`, or removes it with null.
+pub(crate) fn set(object: &mut Value, field: &str, value: impl Into<Value>) {
+    let value = value.into();
+    if let Some(metadata) = fields(object) {
+        if value.is_null() {
+            metadata.remove(field);
+        } else {
+            metadata.insert(field.to_owned(), value);
+        }
+    }
+}
+
+/// `metadata` itself, made if it is missing.
+pub(crate) fn fields(object: &mut Value) -> Option<&mut Map<String, Value>> {
+    let metadata = object.as_object_mut()?.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
+    if metadata.is_null() {
+        *metadata = Value::Object(Map::new());
+    }
+    metadata.as_object_mut()
+}
+
+/// The texts of a list in `metadata`.
+pub(crate) fn texts<'o>(object: &'o Value, field: &str) -> Vec<&'o str> {
+    get(object, field).as_array().map(|items| items.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
+}
+
+/// RFC 3339 with whole seconds, as Kubernetes writes times.
+pub(crate) fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Whether the object is being deleted.
+pub(crate) fn is_terminating(object: &Value) -> bool {
+    !get(object, "deletionTimestamp").is_null()
+}
+
+/// Brings the namespace of the path into the object and checks that the object says nothing else.
+pub(crate) fn check_namespace(object: &mut Value, request: &Request) -> Result<(), ApiError> {
+    let own = text(object, "namespace").to_owned();
+    if !request.resource.names().namespaced {
+        if own.is_empty() {
+            set(object, "namespace", Value::Null);
+            return Ok(());
+        }
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    if request.namespace.is_empty() {
+        return Err(ApiError::bad_request("an empty namespace may not be set during creation"));
+    }
+    if !own.is_empty() && own != request.namespace {
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    set(object, "namespace", request.namespace.as_str());
+    Ok(())
+}
+
+/// Checks that the object of an update is the one of the path.
+pub(crate) fn check_name(object: &mut Value, request: &Request) -> Result<(), ApiError> {
+    let own = text(object, "name").to_owned();
+    if own.is_empty() {
+        set(object, "name", request.name.as_str());
+    } else if own != request.name {
+        let (own, wanted) = (&own, &request.name);
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({own}) does not match the name on the URL ({wanted})"
+        )));
+    }
+    Ok(())
+}
+
+/// Takes out of a new object what only the server writes, and gives it identity and time of birth.
+pub(crate) fn begin(object: &mut Value, uid: String, now: Timestamp) {
+    if let Some(metadata) = fields(object) {
+        for field in SERVER_OWNED.iter().chain(&["managedFields", "resourceVersion"]) {
+            metadata.remove(*field);
+        }
+    }
+    set(object, "uid", uid);
+    set(object, "creationTimestamp", time(now));
+}
+
+/// Takes over from the former state what an update cannot change. Complaints about attempts to.
+pub(crate) fn carry_over(object: &mut Value, old: &Value) -> Vec<FieldError> {
+    let errors = unchangeable(object, old);
+    for field in SERVER_OWNED.iter().chain(&["generation"]) {
+        set(object, field, get(old, field).clone());
+    }
+    set(object, "managedFields", Value::Null);
+    set(object, "resourceVersion", Value::Null);
+    errors
+}
+
+fn unchangeable(object: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+        let (new, former) = (get(object, field), get(old, field));
+        if !new.is_null() && new != former {
+            let path = format!("metadata.{field}");
+            errors.push(FieldError::new(FieldErrorKind::Invalid, path, new.clone(), "field is immutable"));
+        }
+    }
+    errors
+}
+
+/// No finalizer may be added to an object that is being deleted.
+pub(crate) fn new_finalizers(object: &Value, old: &Value) -> Option<FieldError> {
+    if !is_terminating(old) {
+        return None;
+    }
+    let former = texts(old, "finalizers");
+    let added: Vec<String> =
+        texts(object, "finalizers").iter().filter(|one| !former.contains(one)).map(|one| format!("{one:?}")).collect();
+    if added.is_empty() {
+        return None;
+    }
+    let detail = format!(
+        "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+        added.join(", ")
+    );
+    Some(FieldError::new(FieldErrorKind::Forbidden, "metadata.finalizers", Value::Null, detail))
+}
+
+/// The version an update is for must be the one there is.
+pub(crate) fn check_version(
+    object: &Value,
+    current: &Value,
+    names: &Names,
+    unconditional: bool,
+) -> Result<(), ApiError> {
+    let (asked, there) = (text(object, "resourceVersion"), text(current, "resourceVersion"));
+    let name = text(current, "name");
+    if asked.is_empty() || asked == "0" {
+        if unconditional {
+            return Ok(());
+        }
+        let error = FieldError::new(
+            FieldErrorKind::Invalid,
+            "metadata.resourceVersion",
+            Value::from(0),
+            "must be specified for an update",
+        );
+        return Err(ApiError::invalid(names, name, &[error]));
+    }
+    if asked.parse::<u64>().is_err() {
+        let error =
+            FieldError::new(FieldErrorKind::Invalid, "metadata.resourceVersion", asked, "must be an unsigned integer");
+        return Err(ApiError::invalid(names, name, &[error]));
+    }
+    if asked == there { Ok(()) } else { Err(ApiError::modified(names, name)) }
+}
+
+/// A UID that an update names must be that of the object.
+pub(crate) fn check_uid(object: &Value, current: &Value, names: &Names) -> Result<(), ApiError> {
+    let (asked, there) = (text(object, "uid"), text(current, "uid"));
+    if asked.is_empty() || asked == there {
+        Ok(())
+    } else {
+        Err(uid_mismatch(names, text(current, "name"), asked, there))
+    }
+}
+
+/// The object is another one than the client means.
+pub(crate) fn uid_mismatch(names: &Names, name: &str, asked: &str, there: &str) -> ApiError {
+    let why = format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {there}");
+    ApiError::conflict(names, name, &why)
+}
+
+/// The object is in another version than the client means.
+pub(crate) fn version_mismatch(names: &Names, name: &str, asked: &str, there: &str) -> ApiError {
+    let why = format!(
+        "Precondition failed: ResourceVersion in precondition: {asked}, ResourceVersion in object meta: {there}"
+    );
+    ApiError::conflict(names, name, &why)
+}

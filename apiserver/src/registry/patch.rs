@@ -1,0 +1,99 @@
+//! Changing an object by a patch.
+
+use reeve_api::patch::{PatchSchema, merge_patch, strategic_merge};
+use reeve_kinds::field::{FieldError, FieldErrorKind};
+use serde_json::Value;
+
+use super::answer::Written;
+use super::request::{Body, Patch, Request};
+use super::update::Edited;
+use super::{Registry, accept, meta};
+use crate::status::{ApiError, Cause, Details};
+
+/// Most operations in one JSON patch; the limit of the Kubernetes API server.
+const OPERATIONS_MAX: usize = 10_000;
+
+impl Patch {
+    /// Applies the patch. `schema` says how strategic merge patch merges lists; `None`: the kind does not take it.
+    pub(super) fn apply(&self, target: &mut Value, schema: Option<&dyn PatchSchema>) -> Result<(), ApiError> {
+        match self {
+            Self::Json(operations) => apply_json(target, operations),
+            Self::Merge(patch) => {
+                merge_patch(target, &patch.value);
+                Ok(())
+            }
+            Self::Strategic(patch) => match schema {
+                Some(schema) => {
+                    strategic_merge(target, &patch.value, schema).map_err(|error| rejected(&error.to_string()))
+                }
+                None => Err(not_taken()),
+            },
+            Self::Apply => Err(not_taken()),
+        }
+    }
+
+    fn complaints(&self) -> &[String] {
+        match self {
+            Self::Merge(body) | Self::Strategic(body) => &body.complaints,
+            Self::Json(_) | Self::Apply => &[],
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Json(value) => value.to_string(),
+            Self::Merge(body) | Self::Strategic(body) => body.value.to_string(),
+            Self::Apply => String::new(),
+        }
+    }
+
+    /// Refuses the patch for what it makes of the object.
+    pub(super) fn refusal(&self, why: String) -> ApiError {
+        let error = FieldError::new(FieldErrorKind::Invalid, "patch", self.text(), why);
+        ApiError::invalid_kind("", "", "", &[error])
+    }
+}
+
+fn not_taken() -> ApiError {
+    ApiError::unsupported_media_type(&[
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/strategic-merge-patch+json",
+    ])
+}
+
+fn apply_json(target: &mut Value, operations: &Value) -> Result<(), ApiError> {
+    let count = operations.as_array().map_or(0, Vec::len);
+    if count > OPERATIONS_MAX {
+        let message = format!("The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {count}");
+        return Err(ApiError::new(413, "RequestEntityTooLarge", message));
+    }
+    let patch: json_patch::Patch = serde_json::from_value(operations.clone())
+        .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
+    json_patch::patch(target, &patch).map_err(|error| rejected(&error.to_string()))
+}
+
+/// The patch does not fit the object.
+fn rejected(why: &str) -> ApiError {
+    let cause = Cause { reason: "UnexpectedServerResponse".to_owned(), message: why.to_owned(), field: String::new() };
+    let details = Details { causes: vec![cause], ..Details::default() };
+    let message = "the server rejected our request due to an error in our request";
+    ApiError { details: Some(Box::new(details)), ..ApiError::new(422, "Invalid", message) }
+}
+
+impl Registry {
+    pub(super) async fn patch_object(&self, request: &Request, patch: &Patch) -> Result<Written, ApiError> {
+        let kind = request.resource.kind;
+        let shape = kind.shape().inner_struct();
+        self.change(request, |current| {
+            let mut object = current.clone();
+            patch.apply(&mut object, shape.map(|shape| shape as &dyn PatchSchema))?;
+            let body = Body { value: object, complaints: patch.complaints().to_vec() };
+            let mut accepted = accept::patched(kind, body, request.options.field_validation, |why| patch.refusal(why))?;
+            meta::check_namespace(&mut accepted.object, request)?;
+            meta::check_name(&mut accepted.object, request)?;
+            Ok(Edited { object: accepted.object, warnings: accepted.warnings, unconditional: true })
+        })
+        .await
+    }
+}

@@ -1,0 +1,207 @@
+//! Get and list: what `resourceVersion`, `limit` and `continue` mean.
+//!
+//! Source: "Efficient detection of changes" and "Retrieving large results sets in chunks" of the Kubernetes API
+//! concepts.
+
+use bytes::Bytes;
+use reeve_store::{KeyRange, KvError, RangeRequest, Revision};
+use serde_json::Value;
+
+use super::answer::{List, Object};
+use super::page::Token;
+use super::request::{Options, Request, Subresource, VersionMatch};
+use super::{Registry, encode, scale};
+use crate::cache::{Filter, Lazy, Snapshot};
+use crate::status::ApiError;
+
+/// Most keys read from the store at once for one page.
+const CHUNK_LEN_MAX: usize = 500;
+
+/// The state a list is to show.
+enum At {
+    /// The newest there is.
+    Newest,
+    /// This one or a newer one.
+    NotOlderThan(Revision),
+    /// Exactly this one.
+    Exact(Revision),
+}
+
+impl Registry {
+    pub(super) async fn get_object(&self, request: &Request) -> Result<Object, ApiError> {
+        match request.subresource {
+            Subresource::None | Subresource::Status => {}
+            Subresource::Scale => return scale::read(request, &self.current(request).await?),
+            other => return Err(ApiError::method_not_supported(request.resource.names(), other.name())),
+        }
+        match parse_version(&request.options.resource_version)? {
+            None => self.current(request).await,
+            Some(revision) => {
+                self.cache.reach(revision).await?;
+                let key = self.cache_key(request, &request.name);
+                let found = self.cache.of(&request.resource).get(key.as_bytes());
+                found.ok_or_else(|| ApiError::not_found(request.resource.names(), &request.name))
+            }
+        }
+    }
+
+    pub(super) async fn list_objects(&self, request: &Request) -> Result<List, ApiError> {
+        let filter = Filter::new(request)?;
+        let options = &request.options;
+        let (at, start) = if options.continue_token.is_empty() {
+            (wanted_state(options)?, String::new())
+        } else {
+            self.resume(options, &filter)?
+        };
+        let page = Page {
+            filter: &filter,
+            start: start.as_bytes(),
+            limit: usize::try_from(options.limit).unwrap_or(usize::MAX),
+        };
+        match at {
+            At::Newest => self.cache.fresh().await?,
+            At::NotOlderThan(revision) => self.cache.reach(revision).await?,
+            At::Exact(revision) => return self.list_at(request, revision, &page).await,
+        }
+        let (snapshot, revision) = self.cache.snapshot(&request.resource);
+        Ok(page.cut(&snapshot, revision))
+    }
+
+    /// Where a list goes on, and in which state.
+    fn resume(&self, options: &Options, filter: &Filter) -> Result<(At, String), ApiError> {
+        if !matches!(options.resource_version.as_str(), "" | "0") {
+            return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+        }
+        let token = Token::decode(&options.continue_token)?;
+        if !token.start.starts_with(filter.scope()) {
+            return Err(ApiError::bad_request("continue key is not valid: the token is of another namespace"));
+        }
+        Ok((token.revision.map_or(At::Newest, At::Exact), token.start))
+    }
+
+    /// A list of an exact revision: from the cache when nothing has changed since, else from the store's history.
+    async fn list_at(&self, request: &Request, revision: Revision, page: &Page<'_>) -> Result<List, ApiError> {
+        self.cache.reach(revision).await?;
+        let snapshot = self.cache.of(&request.resource).snapshot();
+        if snapshot.revision <= revision {
+            return Ok(page.cut(&snapshot, revision));
+        }
+        let mut objects = imbl::OrdMap::new();
+        let prefix = request.resource.prefix();
+        let (mut start, end) = (page.first_key(prefix), page.end_key(prefix));
+        loop {
+            let range = KeyRange::Span { start: start.clone(), end: end.clone() };
+            let read = RangeRequest { revision: Some(revision), limit: CHUNK_LEN_MAX, ..RangeRequest::new(range) };
+            let found = self.kv.range(read).await.map_err(|error| history_error(&error, request, page))?;
+            let Some(last) = found.kvs.last() else { break };
+            start = [&last.key[..], b"\0"].concat().into();
+            for kv in found.kvs {
+                let key = kv.key.slice(prefix.len()..);
+                let object = encode::sent(&kv.value, kv.mod_revision);
+                if page.filter.matches(&key, &Lazy::new(&object)) {
+                    objects.insert(key, object);
+                }
+            }
+            // One more than the page, so that it is known whether there is a next one.
+            if !found.more || (page.limit > 0 && objects.len() > page.limit) {
+                break;
+            }
+        }
+        let mut list = page.cut(&Snapshot { revision, objects }, revision);
+        // Not all of the rest has been read.
+        list.remaining = None;
+        Ok(list)
+    }
+}
+
+struct Page<'f> {
+    filter: &'f Filter,
+    start: &'f [u8],
+    limit: usize,
+}
+
+impl Page<'_> {
+    fn first_key(&self, prefix: &Bytes) -> Bytes {
+        [&prefix[..], self.start.max(self.filter.scope().as_bytes())].concat().into()
+    }
+
+    fn end_key(&self, prefix: &Bytes) -> Bytes {
+        let all = [&prefix[..], self.filter.scope().as_bytes()].concat();
+        reeve_store::kv::prefix_end(&all).unwrap_or_default()
+    }
+
+    /// The page out of a snapshot.
+    fn cut(&self, snapshot: &Snapshot, revision: Revision) -> List {
+        let mut list = List { revision, continue_token: String::new(), remaining: None, items: Vec::new() };
+        if let Some(key) = self.filter.only_key() {
+            let found = snapshot.objects.get(key.as_bytes());
+            list.items.extend(found.filter(|object| self.filter.matches(key.as_bytes(), &Lazy::new(object))).cloned());
+            return list;
+        }
+        let mut wanted = snapshot
+            .scan(self.filter.scope(), self.start)
+            .filter(|(key, object)| self.filter.matches(key, &Lazy::new(object)));
+        if self.limit == 0 {
+            list.items.extend(wanted.map(|(_, object)| object.clone()));
+            return list;
+        }
+        let mut last: &[u8] = b"";
+        for (key, object) in wanted.by_ref().take(self.limit) {
+            last = key;
+            list.items.push(object.clone());
+        }
+        if wanted.next().is_some() {
+            list.continue_token = Token::after(revision, last).encode();
+            list.remaining = self.filter.is_everything().then(|| 1 + wanted.count() as u64);
+        }
+        list
+    }
+}
+
+fn wanted_state(options: &Options) -> Result<At, ApiError> {
+    let Some(revision) = parse_version(&options.resource_version)? else {
+        return match options.version_match {
+            None => Ok(At::Newest),
+            Some(_) => Err(bad_list_options("resourceVersionMatch is forbidden unless resourceVersion is provided")),
+        };
+    };
+    match options.version_match {
+        Some(VersionMatch::Exact) if revision.0 == 0 => {
+            Err(bad_list_options("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""))
+        }
+        Some(VersionMatch::Exact) => Ok(At::Exact(revision)),
+        None if options.limit > 0 && revision.0 > 0 => Ok(At::Exact(revision)),
+        _ => Ok(At::NotOlderThan(revision)),
+    }
+}
+
+fn bad_list_options(why: &str) -> ApiError {
+    use reeve_kinds::field::{FieldError, FieldErrorKind};
+    let error = FieldError::new(FieldErrorKind::Forbidden, "resourceVersionMatch", Value::Null, why);
+    ApiError::invalid_kind("ListOptions", "meta.k8s.io", "", &[error])
+}
+
+/// `None` when it is not set.
+pub(super) fn parse_version(text: &str) -> Result<Option<Revision>, ApiError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let invalid =
+        |_| ApiError::bad_request(format!("resourceVersion: Invalid value: {text:?}: must be an unsigned integer"));
+    text.parse().map(|number| Some(Revision(number))).map_err(invalid)
+}
+
+/// What a client is told whose revision is gone: with a `continue` token it may go on, inconsistently.
+fn history_error(error: &KvError, request: &Request, page: &Page<'_>) -> ApiError {
+    let KvError::Compacted { .. } = error else { return ApiError::store(error) };
+    if request.options.continue_token.is_empty() {
+        return ApiError::expired("The resourceVersion for the provided list is too old.");
+    }
+    let message = "The provided continue parameter is too old to display a consistent list result. You can start a \
+                   new list without the continue parameter, or use the continue token in this response to retrieve \
+                   the remainder of the results. Continuing with the provided token results in an inconsistent list \
+                   - objects that were created, modified, or deleted between the time the first chunk was returned \
+                   and now may show up in the list.";
+    let token = Token { revision: None, start: String::from_utf8_lossy(page.start).into_owned() };
+    ApiError { continue_token: token.encode(), ..ApiError::expired(message) }
+}

@@ -1,0 +1,122 @@
+//! The scale subresource: the replicas of a workload as an `autoscaling/v1` `Scale`.
+
+use bytes::Bytes;
+use reeve_api::patch::NoSchema;
+use reeve_api::selector::LabelSelector;
+use reeve_kinds::ScalePaths;
+use reeve_kinds::field::{FieldError, FieldErrorKind};
+use serde_json::{Value, json};
+
+use super::answer::{Object, Written};
+use super::request::{Body, Patch, Request, Subresource};
+use super::update::Edited;
+use super::{Registry, accept, meta};
+use crate::status::ApiError;
+
+const API_VERSION: &str = "autoscaling/v1";
+const KIND: &str = "Scale";
+
+fn paths(request: &Request) -> Result<ScalePaths, ApiError> {
+    request.resource.kind.scale().ok_or_else(ApiError::no_such_path)
+}
+
+fn at<'o>(object: &'o Value, path: &str) -> &'o Value {
+    path.split('.').fold(object, |value, field| &value[field])
+}
+
+fn put(object: &mut Value, path: &str, new: Value) {
+    let (parents, last) = path.rsplit_once('.').unwrap_or(("", path));
+    let mut target = object;
+    for field in parents.split('.').filter(|field| !field.is_empty()) {
+        let Some(fields) = target.as_object_mut() else { return };
+        target = fields.entry(field).or_insert_with(|| json!({}));
+    }
+    if let Some(fields) = target.as_object_mut() {
+        fields.insert(last.to_owned(), new);
+    }
+}
+
+/// The scale of an object that is sent.
+pub(super) fn read(request: &Request, object: &Object) -> Result<Object, ApiError> {
+    let scale = of(&object.value(), paths(request)?);
+    Ok(Object { json: Bytes::from(scale.to_string()), revision: object.revision })
+}
+
+fn of(object: &Value, paths: ScalePaths) -> Value {
+    let mut metadata = serde_json::Map::new();
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        let value = meta::get(object, field);
+        if !value.is_null() {
+            metadata.insert(field.to_owned(), value.clone());
+        }
+    }
+    let mut spec = serde_json::Map::new();
+    let replicas = at(object, paths.spec_replicas).as_i64().unwrap_or(0);
+    if replicas != 0 {
+        spec.insert("replicas".to_owned(), replicas.into());
+    }
+    let mut status = json!({ "replicas": at(object, paths.status_replicas).as_i64().unwrap_or(0) });
+    if let Ok(selector) = LabelSelector::from_value(at(object, paths.selector)) {
+        status["selector"] = selector.to_string().into();
+    }
+    json!({ "kind": KIND, "apiVersion": API_VERSION, "metadata": metadata, "spec": spec, "status": status })
+}
+
+/// The replicas a scale asks for.
+fn wanted(scale: &Value, name: &str) -> Result<i64, ApiError> {
+    let replicas = &scale["spec"]["replicas"];
+    let refuse = |kind, detail: &str| {
+        let error = FieldError::new(kind, "spec.replicas", replicas.clone(), detail);
+        Err(ApiError::invalid_kind(KIND, "autoscaling", name, &[error]))
+    };
+    match replicas.as_i64() {
+        None if replicas.is_null() => Ok(0),
+        Some(count) if (0..=i64::from(i32::MAX)).contains(&count) => Ok(count),
+        Some(count) if count < 0 => refuse(FieldErrorKind::Invalid, "must be greater than or equal to 0"),
+        _ => Err(ApiError::bad_request(format!(
+            "{KIND} in version \"v1\" cannot be handled as a {KIND}: json: cannot unmarshal {replicas} into Go struct \
+             field ScaleSpec.spec.replicas of type int32"
+        ))),
+    }
+}
+
+impl Registry {
+    pub(super) async fn update_scale(&self, request: &Request, body: Body) -> Result<Written, ApiError> {
+        let mut scale = body.value;
+        accept::set_type(&mut scale, API_VERSION, KIND)?;
+        meta::check_name(&mut scale, request)?;
+        self.write_scale(request, |_| Ok(scale.clone())).await
+    }
+
+    pub(super) async fn patch_scale(&self, request: &Request, patch: &Patch) -> Result<Written, ApiError> {
+        self.write_scale(request, |current| {
+            let mut scale = current.clone();
+            patch.apply(&mut scale, Some(&NoSchema))?;
+            Ok(scale)
+        })
+        .await
+    }
+
+    async fn write_scale(
+        &self,
+        request: &Request,
+        edit: impl Fn(&Value) -> Result<Value, ApiError>,
+    ) -> Result<Written, ApiError> {
+        let paths = paths(request)?;
+        let main = Request { subresource: Subresource::None, ..request.clone() };
+        let change = |current: &Value| {
+            let scale = edit(&of(current, paths))?;
+            let replicas = wanted(&scale, &request.name)?;
+            let mut object = current.clone();
+            put(&mut object, paths.spec_replicas, replicas.into());
+            for field in ["resourceVersion", "uid"] {
+                meta::set(&mut object, field, meta::get(&scale, field).clone());
+            }
+            Ok(Edited { object, warnings: Vec::new(), unconditional: true })
+        };
+        let mut written = self.change(&main, change).await?;
+        written.object = read(request, &written.object)?;
+        written.warnings.clear();
+        Ok(written)
+    }
+}

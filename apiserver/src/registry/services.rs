@@ -1,0 +1,350 @@
+//! Cluster IPs and node ports: which Service has which, and which are free.
+//!
+//! Each allocation is a key of its own in the store, written in the same transaction as the Service and under
+//! the condition that nobody has it: two Services never share one, and nothing is leaked when a process dies.
+//! Fields and refusals are worded as Kubernetes' Service registry words them.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
+
+use bytes::Bytes;
+use ipnet::Ipv4Net;
+use reeve_api::rng::{Rng, RngExt as _};
+use reeve_kinds::field::{FieldError, FieldErrorKind};
+use serde_json::{Map, Value, json};
+
+use super::commit::Plan;
+use super::resource::Resource;
+use super::{RegistryConfig, meta};
+use crate::cache::{Cache, RANGES};
+use crate::status::ApiError;
+
+/// Where cluster IPs and node ports come from.
+pub(super) struct Allocators {
+    cidr: Ipv4Net,
+    reserved: Option<IpAddr>,
+    node_ports: RangeInclusive<u16>,
+}
+
+/// What a Service is to get, and what it had.
+struct Draft<'d> {
+    taken: &'d dyn Fn(&str) -> bool,
+    owner: String,
+    had: Vec<String>,
+    has: Vec<String>,
+    plan: &'d mut Plan,
+    rng: &'d dyn Rng,
+}
+
+fn ip_entry(ip: &str) -> String {
+    format!("serviceips/{ip}")
+}
+
+fn port_entry(port: u64) -> String {
+    format!("servicenodeports/{port}")
+}
+
+fn key(entry: &str) -> Bytes {
+    [RANGES, entry.as_bytes()].concat().into()
+}
+
+/// Everything a stored Service holds.
+fn entries(service: &Value) -> Vec<String> {
+    let spec = &service["spec"];
+    let ips = spec["clusterIPs"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let mut all: Vec<String> = ips.filter(|ip| *ip != "None").map(ip_entry).collect();
+    let ports = spec["ports"].as_array().into_iter().flatten().map(|port| &port["nodePort"]);
+    for port in ports.chain([&spec["healthCheckNodePort"]]).filter_map(Value::as_u64).filter(|port| *port > 0) {
+        let entry = port_entry(port);
+        if !all.contains(&entry) {
+            all.push(entry);
+        }
+    }
+    all
+}
+
+fn needs_cluster_ip(spec: &Value) -> bool {
+    matches!(spec["type"].as_str(), Some("ClusterIP" | "NodePort" | "LoadBalancer"))
+}
+
+fn needs_node_ports(spec: &Value) -> bool {
+    match spec["type"].as_str() {
+        Some("NodePort") => true,
+        Some("LoadBalancer") => spec["allocateLoadBalancerNodePorts"] != false,
+        _ => false,
+    }
+}
+
+fn needs_health_port(spec: &Value) -> bool {
+    spec["type"] == "LoadBalancer" && spec["externalTrafficPolicy"] == "Local"
+}
+
+fn is_unset(value: &Value) -> bool {
+    value.is_null() || value == "" || *value == 0
+}
+
+/// Takes over from the former Service what was allocated for it and the client has left out, and drops what the
+/// new type has no use for, so that `PUT` without these fields is no change.
+pub(super) fn carry_over(service: &mut Value, old: &Value) {
+    let Some(spec) = service.get_mut("spec") else { return };
+    let former = &old["spec"];
+    if needs_cluster_ip(former) && needs_cluster_ip(spec) {
+        if is_unset(&spec["clusterIP"]) {
+            spec["clusterIP"] = former["clusterIP"].clone();
+        }
+        if spec["clusterIPs"].as_array().is_none_or(Vec::is_empty) && spec["clusterIP"] == former["clusterIP"] {
+            spec["clusterIPs"] = former["clusterIPs"].clone();
+        }
+    } else if !needs_cluster_ip(spec) && spec["clusterIP"] == former["clusterIP"] {
+        remove(spec, &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]);
+    }
+    carry_over_ports(spec, former);
+    if needs_health_port(former) && needs_health_port(spec) && is_unset(&spec["healthCheckNodePort"]) {
+        spec["healthCheckNodePort"] = former["healthCheckNodePort"].clone();
+    }
+}
+
+fn remove(spec: &mut Value, fields: &[&str]) {
+    if let Some(spec) = spec.as_object_mut() {
+        spec.retain(|field, _| !fields.contains(&field.as_str()));
+    }
+}
+
+fn carry_over_ports(spec: &mut Value, former: &Value) {
+    let (had, has) = (needs_node_ports(former), needs_node_ports(spec));
+    let before = former["ports"].as_array().cloned().unwrap_or_default();
+    let Some(ports) = spec.get_mut("ports").and_then(Value::as_array_mut) else { return };
+    let mut used: Vec<Value> =
+        ports.iter().map(|port| port["nodePort"].clone()).filter(|port| !is_unset(port)).collect();
+    for port in ports {
+        let twin = before.iter().find(|old| old["port"] == port["port"] && old["protocol"] == port["protocol"]);
+        let Some(twin) = twin.filter(|twin| !is_unset(&twin["nodePort"])) else { continue };
+        if had && has && is_unset(&port["nodePort"]) && !used.contains(&twin["nodePort"]) {
+            port["nodePort"] = twin["nodePort"].clone();
+            used.push(twin["nodePort"].clone());
+        } else if had && !has && port["nodePort"] == twin["nodePort"] {
+            remove(port, &["nodePort"]);
+        }
+    }
+}
+
+impl Allocators {
+    pub(super) fn new(config: &RegistryConfig) -> Self {
+        Self { cidr: config.service_cidr, reserved: config.dns_address, node_ports: config.node_ports.clone() }
+    }
+
+    /// The keys of what an object holds; nothing for anything but a Service.
+    pub(super) fn held(&self, resource: &Resource, object: &Value) -> Vec<Bytes> {
+        if resource.is("", "services") { entries(object).iter().map(|entry| key(entry)).collect() } else { Vec::new() }
+    }
+
+    /// Gives the Service what it needs and takes back what it no longer has. The claims go into `plan`.
+    pub(super) fn allocate(
+        &self,
+        cache: &Cache,
+        service: &mut Value,
+        old: Option<&Value>,
+        plan: &mut Plan,
+        rng: &dyn Rng,
+    ) -> Result<(), ApiError> {
+        let name = meta::text(service, "name").to_owned();
+        let owner = format!("{}/{name}", meta::text(service, "namespace"));
+        let taken = |entry: &str| cache.is_allocated(entry);
+        let had = old.map(entries).unwrap_or_default();
+        let mut draft = Draft { taken: &taken, owner, had, has: Vec::new(), plan, rng };
+        let Some(spec) = service.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
+        self.all(spec, &mut draft).map_err(|refusal| refusal.error(&name))?;
+        let Draft { had, has, plan, .. } = draft;
+        plan.releases.extend(had.iter().filter(|entry| !has.contains(entry)).map(|entry| key(entry)));
+        Ok(())
+    }
+
+    fn all(&self, spec: &mut Map<String, Value>, draft: &mut Draft<'_>) -> Result<(), Refusal> {
+        let view = Value::Object(spec.clone());
+        if needs_cluster_ip(&view) {
+            families(spec)?;
+            self.cluster_ip(spec, draft)?;
+        }
+        if let Some(ports) = spec.get_mut("ports").and_then(Value::as_array_mut) {
+            self.ports(ports, needs_node_ports(&view), draft)?;
+        }
+        if needs_health_port(&view) {
+            let wanted = view["healthCheckNodePort"].as_u64().filter(|port| *port > 0);
+            let port = self.node_port(wanted, "spec.healthCheckNodePort", draft)?;
+            spec.insert("healthCheckNodePort".to_owned(), port.into());
+        }
+        Ok(())
+    }
+
+    fn cluster_ip(&self, spec: &mut Map<String, Value>, draft: &mut Draft<'_>) -> Result<(), Refusal> {
+        let stated =
+            |value: Option<&Value>| value.and_then(Value::as_str).filter(|ip| !ip.is_empty()).map(str::to_owned);
+        let first = spec.get("clusterIPs").and_then(|list| list.get(0));
+        let wanted = stated(spec.get("clusterIP")).or_else(|| stated(first));
+        let ip = match wanted.as_deref() {
+            Some("None") => "None".to_owned(),
+            Some(ip) => self.claim_ip(ip, draft)?,
+            None => self.free_ip(draft)?,
+        };
+        spec.insert("clusterIP".to_owned(), ip.as_str().into());
+        spec.insert("clusterIPs".to_owned(), json!([ip]));
+        Ok(())
+    }
+
+    fn claim_ip(&self, ip: &str, draft: &mut Draft<'_>) -> Result<String, Refusal> {
+        let refuse = |why: String| {
+            Refusal::invalid("spec.clusterIPs", json!([ip]), format!("failed to allocate IP {ip}: {why}"))
+        };
+        let entry = ip_entry(ip);
+        if draft.had.contains(&entry) {
+            draft.has.push(entry);
+            return Ok(ip.to_owned());
+        }
+        let inside = ip
+            .parse::<Ipv4Addr>()
+            .is_ok_and(|ip| self.cidr.contains(&ip) && ip != self.cidr.network() && ip != self.cidr.broadcast());
+        if !inside {
+            let range = self.cidr;
+            return Err(refuse(format!(
+                "the provided IP ({ip}) is not in the valid range. The range of valid IPs is {range}"
+            )));
+        }
+        if (draft.taken)(&entry) {
+            return Err(refuse("provided IP is already allocated".to_owned()));
+        }
+        draft.claim(entry);
+        Ok(ip.to_owned())
+    }
+
+    /// A free address: from the upper part of the range first, as Kubernetes does, so that the lower part stays
+    /// free for Services that ask for a certain address.
+    fn free_ip(&self, draft: &mut Draft<'_>) -> Result<String, Refusal> {
+        let base = u64::from(u32::from(self.cidr.network()));
+        let size = u64::from(u32::from(self.cidr.broadcast())) - base;
+        let band = (size / 16).clamp(16, 256).min(size);
+        for (from, to) in [(band, size), (1, band)] {
+            let span = to.saturating_sub(from);
+            let start = draft.rng.below(span);
+            for step in 0..span {
+                let number = base + from + (start + step) % span;
+                let Ok(ip) = u32::try_from(number).map(Ipv4Addr::from) else { continue };
+                let entry = ip_entry(&ip.to_string());
+                if self.reserved != Some(IpAddr::V4(ip)) && !(draft.taken)(&entry) && !draft.has.contains(&entry) {
+                    draft.claim(entry);
+                    return Ok(ip.to_string());
+                }
+            }
+        }
+        Err(Refusal::Full("failed to allocate a serviceIP: range is full"))
+    }
+
+    fn ports(&self, ports: &mut [Value], needed: bool, draft: &mut Draft<'_>) -> Result<(), Refusal> {
+        for index in 0..ports.len() {
+            let (before, rest) = ports.split_at_mut(index);
+            let Some(port) = rest.first_mut() else { break };
+            let wanted = port["nodePort"].as_u64().filter(|port| *port > 0);
+            if !needed && wanted.is_none() {
+                continue;
+            }
+            // The same port of another protocol (DNS) shares its node port.
+            let twin =
+                before.iter().find(|other| other["port"] == port["port"] && other["protocol"] != port["protocol"]);
+            let wanted = wanted.or_else(|| twin.and_then(|twin| twin["nodePort"].as_u64()));
+            let given = self.node_port(wanted, &format!("spec.ports[{index}].nodePort"), draft)?;
+            if let Some(port) = port.as_object_mut() {
+                port.insert("nodePort".to_owned(), given.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn node_port(&self, wanted: Option<u64>, field: &str, draft: &mut Draft<'_>) -> Result<u64, Refusal> {
+        let (first, last) = (u64::from(*self.node_ports.start()), u64::from(*self.node_ports.end()));
+        let Some(port) = wanted else { return free_port(first, last, draft) };
+        let entry = port_entry(port);
+        if draft.has.contains(&entry) {
+            return Ok(port);
+        }
+        if draft.had.contains(&entry) {
+            draft.has.push(entry);
+            return Ok(port);
+        }
+        if !(first..=last).contains(&port) {
+            let why = format!("provided port is not in the valid range. The range of valid ports is {first}-{last}");
+            return Err(Refusal::invalid(field, port.into(), why));
+        }
+        if (draft.taken)(&entry) {
+            return Err(Refusal::invalid(field, port.into(), "provided port is already allocated".to_owned()));
+        }
+        draft.claim(entry);
+        Ok(port)
+    }
+}
+
+fn free_port(first: u64, last: u64, draft: &mut Draft<'_>) -> Result<u64, Refusal> {
+    let span = last.saturating_sub(first) + 1;
+    let start = draft.rng.below(span);
+    for step in 0..span {
+        let port = first + (start + step) % span;
+        let entry = port_entry(port);
+        if !(draft.taken)(&entry) && !draft.has.contains(&entry) {
+            draft.claim(entry);
+            return Ok(port);
+        }
+    }
+    Err(Refusal::Full("failed to allocate a nodePort: range is full"))
+}
+
+impl Draft<'_> {
+    fn claim(&mut self, entry: String) {
+        self.plan.claims.push((key(&entry), Bytes::from(self.owner.clone())));
+        self.has.push(entry);
+    }
+}
+
+/// The IP families of a Service in a cluster that has IPv4 only.
+fn families(spec: &mut Map<String, Value>) -> Result<(), Refusal> {
+    let asked = spec.get("ipFamilies").and_then(Value::as_array).cloned().unwrap_or_default();
+    let headless = spec.get("clusterIP").is_some_and(|ip| ip == "None")
+        || spec.get("clusterIPs").and_then(|list| list.get(0)).is_some_and(|ip| ip == "None");
+    let selects = spec.get("selector").and_then(Value::as_object).is_some_and(|selector| !selector.is_empty());
+    if headless && !selects {
+        // Whoever writes the endpoints decides: all families are possible.
+        spec.entry("ipFamilyPolicy").or_insert_with(|| "RequireDualStack".into());
+        if asked.is_empty() {
+            let single = spec.get("ipFamilyPolicy").is_some_and(|policy| policy == "SingleStack");
+            spec.insert("ipFamilies".to_owned(), if single { json!(["IPv4"]) } else { json!(["IPv4", "IPv6"]) });
+        }
+        return Ok(());
+    }
+    if let Some((index, family)) = asked.iter().enumerate().find(|(_, family)| **family != "IPv4") {
+        let why = "not configured on this cluster".to_owned();
+        return Err(Refusal::invalid(&format!("spec.ipFamilies[{index}]"), family.clone(), why));
+    }
+    let policy = spec.entry("ipFamilyPolicy").or_insert_with(|| "SingleStack".into());
+    if *policy == "RequireDualStack" {
+        let why = "this cluster is not configured for dual-stack services".to_owned();
+        return Err(Refusal::invalid("spec.ipFamilyPolicy", policy.clone(), why));
+    }
+    spec.insert("ipFamilies".to_owned(), json!(["IPv4"]));
+    Ok(())
+}
+
+/// Why a Service does not get what it asks for.
+enum Refusal {
+    Invalid(FieldError),
+    Full(&'static str),
+}
+
+impl Refusal {
+    fn invalid(field: &str, value: Value, detail: String) -> Self {
+        Self::Invalid(FieldError::new(FieldErrorKind::Invalid, field, value, detail))
+    }
+
+    fn error(self, name: &str) -> ApiError {
+        match self {
+            Self::Invalid(error) => ApiError::invalid_kind("Service", "", name, &[error]),
+            Self::Full(why) => ApiError::internal(why),
+        }
+    }
+}

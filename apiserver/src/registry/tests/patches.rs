@@ -1,0 +1,86 @@
+//! Patches: JSON, merge, strategic merge.
+
+use super::*;
+
+async fn patch(world: &World, path: &str, patch: Patch) -> Result<Value, ApiError> {
+    world.registry.patch(&world.request(path), patch).await.map(|written| written.object.value())
+}
+
+#[tokio::test]
+async fn the_three_kinds_of_patches_change_what_they_name() {
+    let world = World::new().await;
+    world.config_map("a", json!({"x": "1", "y": "1"})).await;
+    let json = Patch::Json(json!([
+        {"op": "test", "path": "/data/x", "value": "1"},
+        {"op": "replace", "path": "/data/x", "value": "2"},
+        {"op": "remove", "path": "/data/y"},
+    ]));
+    assert_eq!(patch(&world, "configmaps/a", json).await.unwrap()["data"], json!({"x": "2"}));
+    let merge = Patch::Merge(json!({"data": {"x": null, "z": "3"}}).into());
+    assert_eq!(patch(&world, "configmaps/a", merge).await.unwrap()["data"], json!({"z": "3"}));
+    let strategic = Patch::Strategic(json!({"data": {"$patch": "replace", "w": "4"}}).into());
+    assert_eq!(patch(&world, "configmaps/a", strategic).await.unwrap()["data"], json!({"w": "4"}));
+    assert_eq!(data(&world.get("configmaps/a").await.unwrap(), "w"), "4");
+}
+
+#[tokio::test]
+async fn strategic_merge_knows_the_merge_keys_of_the_kind() {
+    let world = World::new().await;
+    let account = json!({"metadata": {"name": "a"}, "secrets": [{"name": "one"}]});
+    world.create("serviceaccounts", account).await;
+    let more = Patch::Strategic(json!({"secrets": [{"name": "two"}]}).into());
+    let merged = patch(&world, "serviceaccounts/a", more).await.unwrap();
+    assert_eq!(merged["secrets"].as_array().unwrap().len(), 2);
+    let less = Patch::Strategic(json!({"secrets": [{"name": "one", "$patch": "delete"}]}).into());
+    assert_eq!(patch(&world, "serviceaccounts/a", less).await.unwrap()["secrets"], json!([{"name": "two"}]));
+}
+
+#[tokio::test]
+async fn a_patch_that_does_not_fit_changes_nothing_and_says_why() {
+    let world = World::new().await;
+    world.config_map("a", json!({"x": "1"})).await;
+    let failed = Patch::Json(json!([{"op": "test", "path": "/data/x", "value": "9"}]));
+    let error = patch(&world, "configmaps/a", failed).await.unwrap_err();
+    assert_eq!((error.code, error.reason), (422, "Invalid"));
+    assert_eq!(error.message, "the server rejected our request due to an error in our request");
+    let error = patch(&world, "configmaps/a", Patch::Json(json!({"op": "add"}))).await.unwrap_err();
+    assert!(error.code == 400 && error.message.starts_with("error decoding patch: "), "{error}");
+    let mistyped = Patch::Merge(json!({"data": {"x": 1}}).into());
+    let error = patch(&world, "configmaps/a", mistyped).await.unwrap_err();
+    assert!(error.code == 422 && error.message.contains("json: cannot unmarshal number into Go "), "{error}");
+    assert_eq!(patch(&world, "configmaps/a", Patch::Apply).await.unwrap_err().code, 415);
+    assert!(patch(&world, "configmaps/b", Patch::Merge(json!({}).into())).await.unwrap_err().is_not_found());
+}
+
+#[tokio::test]
+async fn a_strict_patch_may_not_bring_unknown_fields() {
+    let world = World::new().await;
+    world.config_map("a", json!({})).await;
+    let request = world.with("configmaps/a", |options| options.field_validation = FieldValidation::Strict);
+    let error = world.registry.patch(&request, Patch::Strategic(json!({"foo": 1}).into())).await.unwrap_err();
+    assert_eq!(error.code, 422);
+    assert!(error.message.ends_with("strict decoding error: unknown field \"foo\""), "{error}");
+    let warned =
+        world.registry.patch(&world.request("configmaps/a"), Patch::Merge(json!({"foo": 1}).into())).await.unwrap();
+    assert_eq!(warned.warnings, ["unknown field \"foo\""]);
+}
+
+#[tokio::test]
+async fn a_patch_with_a_version_is_a_conflict_when_it_is_old_and_one_without_never_loses() {
+    let world = Arc::new(World::new().await);
+    let first = world.config_map("a", json!({})).await;
+    let version = meta::text(&first, "resourceVersion").to_owned();
+    world.merge("configmaps/a", json!({"data": {"x": "1"}})).await.unwrap();
+    let stale = json!({"metadata": {"resourceVersion": version}, "data": {"x": "2"}});
+    assert!(world.merge("configmaps/a", stale).await.unwrap_err().is_conflict());
+    let tasks: Vec<_> = (0..16)
+        .map(|index| {
+            let world = Arc::clone(&world);
+            tokio::spawn(async move { world.merge("configmaps/a", json!({"data": {format!("k{index}"): "v"}})).await })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!(world.get("configmaps/a").await.unwrap()["data"].as_object().unwrap().len(), 17);
+}

@@ -1,0 +1,187 @@
+//! Changing an object: replace, status, finalize, and the loop that patches and scales share.
+
+use reeve_kinds::Part;
+use reeve_kinds::field::FieldError;
+use reeve_store::Revision;
+use serde_json::Value;
+
+use super::answer::{Object, Written};
+use super::commit::{Outcome, Plan};
+use super::request::{Body, Request, Subresource};
+use super::{Registry, accept, encode, meta};
+use crate::admission;
+use crate::status::ApiError;
+
+/// How often a change is tried on newer and newer states before the client is told of the conflict.
+const ATTEMPTS_MAX: u32 = 32;
+
+/// What an edit makes of the current state.
+pub(super) struct Edited {
+    /// The wanted state. Its resourceVersion and uid, where set, must be the current ones.
+    pub(super) object: Value,
+    /// Texts for the `Warning` header.
+    pub(super) warnings: Vec<String>,
+    /// Whether a missing resourceVersion is fine although the kind demands one.
+    pub(super) unconditional: bool,
+}
+
+impl Registry {
+    pub(super) async fn update_object(&self, request: &Request, body: Body) -> Result<Written, ApiError> {
+        let kind = request.resource.kind;
+        let mut accepted = accept::whole(kind, body, request.options.field_validation)?;
+        meta::check_namespace(&mut accepted.object, request)?;
+        meta::check_name(&mut accepted.object, request)?;
+        let may_create = kind.create_on_update() && request.subresource == Subresource::None;
+        if may_create && self.current(request).await.is_err_and(|error| error.is_not_found()) {
+            meta::set(&mut accepted.object, "resourceVersion", Value::Null);
+            return self.create_object(request, Body::from(accepted.object)).await;
+        }
+        let edit = |_: &Value| {
+            let (object, warnings) = (accepted.object.clone(), accepted.warnings.clone());
+            Ok(Edited { object, warnings, unconditional: kind.unconditional_update() })
+        };
+        self.change(request, edit).await
+    }
+
+    /// The object as it is now, with its resourceVersion.
+    pub(super) async fn current(&self, request: &Request) -> Result<Object, ApiError> {
+        self.cache.fresh().await?;
+        let key = self.cache_key(request, &request.name);
+        let found = self.cache.of(&request.resource).get(key.as_bytes());
+        found.ok_or_else(|| ApiError::not_found(request.resource.names(), &request.name))
+    }
+
+    /// Reads, edits, checks and writes; again on the newer state while others are faster. An edit that carries
+    /// a resourceVersion fails on the second round by itself.
+    pub(super) async fn change(
+        &self,
+        request: &Request,
+        edit: impl Fn(&Value) -> Result<Edited, ApiError>,
+    ) -> Result<Written, ApiError> {
+        let names = request.resource.names();
+        let mut current = self.current(request).await?;
+        for _ in 0..ATTEMPTS_MAX {
+            let old = current.value();
+            let edited = edit(&old)?;
+            meta::check_uid(&edited.object, &old, names)?;
+            meta::check_version(&edited.object, &old, names, edited.unconditional)?;
+            let old = encode::bare(&current);
+            let mut plan = Plan { expect: current.revision, ..Plan::default() };
+            let new = self.settle(request, edited.object, &old, &mut plan).await?;
+            let mut warnings = edited.warnings;
+            warnings.extend(request.resource.kind.warnings(&new));
+            match self.write_change(request, &current, &old, new, plan).await? {
+                Attempt::Done(object) => return Ok(Written { object, created: false, is_status: false, warnings }),
+                Attempt::Again(newer) => current = newer,
+            }
+        }
+        Err(ApiError::modified(names, &request.name))
+    }
+
+    /// Defaults, rules and admission: from the wanted state to the one that is stored.
+    async fn settle(
+        &self,
+        request: &Request,
+        mut object: Value,
+        old: &Value,
+        plan: &mut Plan,
+    ) -> Result<Value, ApiError> {
+        let resource = &request.resource;
+        let mut errors: Vec<FieldError> = meta::carry_over(&mut object, old);
+        if request.subresource == Subresource::Finalize {
+            return Ok(finalize(&object, old));
+        }
+        let part = if request.subresource == Subresource::Status { Part::Status } else { Part::Main };
+        resource.kind.default(&mut object);
+        if resource.is("", "services") && part == Part::Main {
+            crate::registry::services::carry_over(&mut object, old);
+        }
+        resource.kind.prepare_update(part, &mut object, old);
+        admission::admit_update(self, request, &object, old)?;
+        errors.extend(resource.kind.validate_update(part, &object, old));
+        if !errors.iter().any(|error| error.field == "metadata.finalizers") {
+            errors.extend(meta::new_finalizers(&object, old));
+        }
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(resource.names(), &request.name, &errors));
+        }
+        if resource.is("", "services") && part == Part::Main {
+            self.services.allocate(&self.cache, &mut object, Some(old), plan, &*self.rng)?;
+        }
+        Ok(object)
+    }
+
+    async fn write_change(
+        &self,
+        request: &Request,
+        current: &Object,
+        old: &Value,
+        new: Value,
+        mut plan: Plan,
+    ) -> Result<Attempt, ApiError> {
+        let gone = super::delete::is_complete(&request.resource, &new);
+        if new == *old && !gone {
+            return Ok(Attempt::Done(current.clone()));
+        }
+        let text = encode::stored(&new);
+        if request.options.dry_run {
+            return Ok(Attempt::Done(encode::sent(&text, current.revision)));
+        }
+        plan.key = request.resource.key(&request.namespace, &request.name);
+        if gone {
+            plan.claims.clear();
+            plan.releases = self.services.held(&request.resource, old);
+        } else {
+            plan.value = Some(text.clone());
+        }
+        match plan.commit(&*self.kv).await? {
+            Outcome::Done(revision) => Ok(Attempt::Done(encode::sent(&text, revision))),
+            Outcome::Changed(None) => Err(ApiError::not_found(request.resource.names(), &request.name)),
+            Outcome::Changed(Some(kv)) => Ok(Attempt::Again(encode::sent(&kv.value, kv.mod_revision))),
+            Outcome::Overtaken => {
+                self.cache.fresh().await?;
+                Ok(Attempt::Again(current.clone()))
+            }
+        }
+    }
+
+    /// Writes a state as it is, past defaults and admission: for the server's own changes (marks of deletion,
+    /// bindings). `None` when the object has changed meanwhile.
+    pub(super) async fn write_raw(
+        &self,
+        request: &Request,
+        expect: Revision,
+        object: &Value,
+    ) -> Result<Result<Object, Option<Object>>, ApiError> {
+        let text = encode::stored(object);
+        if request.options.dry_run {
+            return Ok(Ok(encode::sent(&text, expect)));
+        }
+        let key = request.resource.key(&request.namespace, &request.name);
+        let plan = Plan { key, value: Some(text.clone()), expect, ..Plan::default() };
+        Ok(match plan.commit(&*self.kv).await? {
+            Outcome::Done(revision) => Ok(encode::sent(&text, revision)),
+            Outcome::Changed(newer) => Err(newer.map(|kv| encode::sent(&kv.value, kv.mod_revision))),
+            Outcome::Overtaken => Err(None),
+        })
+    }
+}
+
+enum Attempt {
+    Done(Object),
+    Again(Object),
+}
+
+/// `namespaces/NAME/finalize` changes `spec.finalizers` and nothing else.
+fn finalize(object: &Value, old: &Value) -> Value {
+    let mut new = old.clone();
+    let finalizers = object["spec"]["finalizers"].clone();
+    if let Some(spec) = new.get_mut("spec").and_then(Value::as_object_mut) {
+        if finalizers.as_array().is_none_or(Vec::is_empty) {
+            spec.remove("finalizers");
+        } else {
+            spec.insert("finalizers".to_owned(), finalizers);
+        }
+    }
+    new
+}

@@ -1,0 +1,69 @@
+//! Watch: which events a request gets first, and from where on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reeve_api::rng::RngExt as _;
+use reeve_kinds::field::{FieldError, FieldErrorKind};
+use serde_json::Value;
+
+use super::Registry;
+use super::answer::Watch;
+use super::read::parse_version;
+use super::request::{Options, Request, VersionMatch};
+use crate::cache::{Filter, Subscription, WatchPlan};
+use crate::status::ApiError;
+
+/// Without a timeout of its own a watch ends after this time up to twice of it, so that clients spread out.
+const TIMEOUT_MIN: Duration = Duration::from_secs(1800);
+
+impl Registry {
+    pub(super) async fn watch_objects(&self, request: &Request) -> Result<Watch, ApiError> {
+        let filter = Arc::new(Filter::new(request)?);
+        let options = &request.options;
+        check_options(options)?;
+        let version = parse_version(&options.resource_version)?;
+        let from_any = version.is_none_or(|revision| revision.0 == 0);
+        let initial = options.send_initial_events.unwrap_or(from_any);
+        match version {
+            None => self.cache.fresh().await?,
+            Some(revision) if initial => self.cache.reach(revision).await?,
+            Some(_) => {}
+        }
+        let after = if initial || from_any { None } else { version };
+        let plan = WatchPlan {
+            filter,
+            after,
+            initial,
+            mark_initial_end: options.send_initial_events == Some(true) && options.allow_watch_bookmarks,
+            bookmarks: options.allow_watch_bookmarks,
+            timeout: options.timeout.filter(|timeout| !timeout.is_zero()).unwrap_or_else(|| self.watch_timeout()),
+        };
+        let cache = self.cache.of(&request.resource);
+        Ok(match Subscription::new(cache, self.cache.progress(), plan) {
+            Ok(subscription) => Watch::new(subscription.events()),
+            Err(error) => Watch::new(futures::stream::once(async { Err(error) })),
+        })
+    }
+
+    fn watch_timeout(&self) -> Duration {
+        TIMEOUT_MIN + Duration::from_secs(self.rng.below(TIMEOUT_MIN.as_secs()))
+    }
+}
+
+fn check_options(options: &Options) -> Result<(), ApiError> {
+    let forbidden = |field: &str, why: &str| {
+        let error = FieldError::new(FieldErrorKind::Forbidden, field, Value::Null, why);
+        Err(ApiError::invalid_kind("ListOptions", "meta.k8s.io", "", &[error]))
+    };
+    match (options.send_initial_events, options.version_match) {
+        (Some(_), Some(VersionMatch::NotOlderThan)) | (None, None) => Ok(()),
+        (Some(_), _) => {
+            forbidden("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+        }
+        (None, Some(_)) => forbidden(
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        ),
+    }
+}
