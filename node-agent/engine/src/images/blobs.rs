@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::Digest as _;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use super::error::{ImageError, Step};
 use super::reference::Digest;
@@ -37,6 +37,15 @@ pub(crate) struct BlobWriter {
     hash: sha2::Sha256,
     size: u64,
     dir: PathBuf,
+}
+
+/// A blob that is written but not in the store yet; holds no descriptor. Dropping it removes it.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    file: TempPath,
+    dir: PathBuf,
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
 }
 
 impl Blobs {
@@ -128,17 +137,43 @@ impl BlobWriter {
         Ok(())
     }
 
+    /// Ends it, so that its digest is known.
+    pub(crate) fn park(self) -> Parked {
+        let digest = Digest::from_sha256(&self.hash.finalize());
+        Parked { file: self.file.into_temp_path(), dir: self.dir, digest, size: self.size }
+    }
+
     /// Puts the blob in its place, on disk; refuses content that is not `expected`.
     pub(crate) fn commit(self, expected: Option<&Digest>) -> Result<Blob, ImageError> {
-        let digest = Digest::from_sha256(&self.hash.finalize());
+        let parked = self.park();
         if let Some(expected) = expected {
-            check(&digest, expected)?;
+            check(&parked.digest, expected)?;
         }
-        let path = self.dir.join(digest.hex());
-        self.file.as_file().sync_all().step("sync", self.file.path())?;
+        parked.commit()
+    }
+}
+
+impl Parked {
+    /// Its bytes, if it is a document.
+    pub(crate) fn read(&self, subject: &str) -> Result<Vec<u8>, ImageError> {
+        if self.size > DOCUMENT_BYTES_MAX {
+            return Err(ImageError::invalid(subject, format!("larger than {DOCUMENT_BYTES_MAX} bytes")));
+        }
+        fs::read(&self.file).step("read", &self.file)
+    }
+
+    /// Its first bytes, up to `buf`'s length.
+    pub(crate) fn peek(&self, buf: &mut [u8]) -> Result<usize, ImageError> {
+        File::open(&self.file).and_then(|mut file| file.read(buf)).step("read", &self.file)
+    }
+
+    /// Puts the blob in its place, on disk.
+    pub(crate) fn commit(self) -> Result<Blob, ImageError> {
+        let path = self.dir.join(self.digest.hex());
+        File::open(&self.file).and_then(|file| file.sync_all()).step("sync", &self.file)?;
         self.file.persist(&path).map_err(|error| error.error).step("rename a blob to", &path)?;
         sync_dir(&self.dir)?;
-        Ok(Blob { digest, size: self.size })
+        Ok(Blob { digest: self.digest, size: self.size })
     }
 }
 

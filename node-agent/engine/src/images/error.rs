@@ -60,7 +60,7 @@ impl From<ImageError> for EngineError {
     fn from(error: ImageError) -> Self {
         match error {
             ImageError::NotFound(id) => Self::NotFound { what: "image", id },
-            ImageError::Pull { image, reason } => Self::Pull { image, reason },
+            ImageError::Pull { ref image, .. } => Self::Pull { image: image.clone(), reason: error.to_string() },
             ImageError::Io { step, source } => Self::Io { step, source },
             other => Self::Invalid(other.to_string()),
         }

@@ -24,11 +24,20 @@ use crate::engine::Image;
 use crate::snapshot::layers::{Layer, Layers};
 pub use crate::snapshot::unpack::Limits;
 
+mod archive;
 pub(crate) mod blobs;
 pub(crate) mod error;
 pub(crate) mod index;
 pub(crate) mod manifest;
+mod pull;
 pub(crate) mod reference;
+mod save;
+mod transfer;
+
+#[cfg(test)]
+mod pull_tests;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use blobs::Blobs;
 pub use error::ImageError;
@@ -54,8 +63,24 @@ struct Inner {
     blobs: Blobs,
     layers: Layers,
     index: Index,
-    limits: Limits,
+    options: StoreOptions,
     clock: SharedClock,
+    pulls: pull::Pulls,
+}
+
+/// What a store may do and take.
+#[derive(Debug, Clone, Default)]
+pub struct StoreOptions {
+    /// What an image may cost.
+    pub limits: Limits,
+    /// Registries spoken to over plain HTTP, `registry.lan:5000`. Those of this machine are so anyway, as with Docker.
+    pub insecure_registries: Vec<String>,
+}
+
+impl From<Limits> for StoreOptions {
+    fn from(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
 }
 
 /// Held while content is added that the index does not refer to yet: nothing is collected meanwhile.
@@ -84,17 +109,19 @@ pub fn images_dir(data_dir: &Path) -> PathBuf {
 impl ImageStore {
     /// Opens or makes the store in `dir` (see [`images_dir`]), which becomes root's alone.
     pub fn open(dir: PathBuf, clock: SharedClock) -> Result<Self, ImageError> {
-        Self::open_with(dir, clock, Limits::default())
+        Self::open_with(dir, clock, StoreOptions::default())
     }
 
-    /// [`ImageStore::open`] with other limits.
-    pub fn open_with(dir: PathBuf, clock: SharedClock, limits: Limits) -> Result<Self, ImageError> {
+    /// [`ImageStore::open`] with other limits or registries.
+    pub fn open_with(dir: PathBuf, clock: SharedClock, options: StoreOptions) -> Result<Self, ImageError> {
         use std::os::unix::fs::DirBuilderExt as _;
         // Unpacked layers hold setuid programs and devices: other users may not get near them.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).step("create", &dir)?;
         let dir = dir.canonicalize().step("open", &dir)?;
         let (blobs, layers, index) = (Blobs::open(&dir)?, Layers::open(&dir)?, Index::open(&dir));
-        let store = Self { inner: Arc::new(Inner { dir, blobs, layers, index, limits, clock }) };
+        let store = Self {
+            inner: Arc::new(Inner { dir, blobs, layers, index, options, clock, pulls: pull::Pulls::default() }),
+        };
         store.sweep()?;
         Ok(store)
     }
@@ -176,7 +203,7 @@ impl ImageStore {
             return Err(ImageError::invalid(manifest_blob.digest.as_str(), "an index, not an image manifest"));
         };
         let mut record = self.describe(manifest_blob.digest, &manifest)?;
-        let layers = self.inner.layers.ensure(&record.layers, &self.inner.blobs, &self.inner.limits)?;
+        let layers = self.inner.layers.ensure(&record.layers, &self.inner.blobs, &self.inner.options.limits)?;
         record.size_bytes = layers.iter().map(|layer| layer.bytes).sum();
         self.inner.index.update(|records| {
             for name in &new.names {
@@ -209,7 +236,7 @@ impl ImageStore {
     /// An image's id and its layers, lowest first, unpacked anew if somebody took them away.
     pub(crate) fn unpacked(&self, reference_or_id: &str) -> Result<(String, Vec<Layer>), ImageError> {
         let record = self.record(reference_or_id)?;
-        let mut layers = self.inner.layers.ensure(&record.layers, &self.inner.blobs, &self.inner.limits)?;
+        let mut layers = self.inner.layers.ensure(&record.layers, &self.inner.blobs, &self.inner.options.limits)?;
         if layers.is_empty() {
             layers.push(Layers::empty());
         }
@@ -229,7 +256,15 @@ impl ImageStore {
     }
 
     pub(crate) fn limits(&self) -> &Limits {
-        &self.inner.limits
+        &self.inner.options.limits
+    }
+
+    fn pulls(&self) -> &pull::Pulls {
+        &self.inner.pulls
+    }
+
+    fn insecure_registries(&self) -> &[String] {
+        &self.inner.options.insecure_registries
     }
 
     pub(crate) fn clock(&self) -> &SharedClock {

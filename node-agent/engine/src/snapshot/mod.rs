@@ -22,6 +22,9 @@ pub(crate) mod root;
 pub(crate) mod tar;
 pub(crate) mod unpack;
 
+#[cfg(test)]
+mod tests;
+
 /// Makes, mounts and removes root file systems. All methods block; all are idempotent.
 #[derive(Debug, Clone)]
 pub struct Snapshots {

@@ -1,0 +1,326 @@
+//! Pulling from Debian's `docker-registry` on loopback, and from a registry of ours that lies and breaks off.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::join_all;
+use oci_client::client::{ClientConfig, ClientProtocol};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::manifest::{OCI_INDEX, OCI_MANIFEST, architecture};
+use super::reference::Digest;
+use super::tests::{Fixture, config, layer};
+use crate::engine::{EngineError, RegistryAuth};
+
+/// `alice` with the password `s3cret`, as `htpasswd -B` writes it.
+const HTPASSWD: &str = "alice:$2b$04$sXUs6G2MhX0VhCO3AFjjdupX3aNGzcCZulleSp14OkqdmdoXrkHZ6\n";
+
+/// A real registry, killed when the test ends.
+struct Registry {
+    child: Child,
+    address: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Registry {
+    /// Starts one on a free port; `None`, loudly, where the package is not installed.
+    async fn start(htpasswd: bool) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let mut text = json!({
+            "version": "0.1",
+            "log": {"level": "error"},
+            "storage": {"filesystem": {"rootdirectory": dir.path().join("data")}},
+            "http": {"addr": address},
+        });
+        if htpasswd {
+            let path = dir.path().join("htpasswd");
+            fs::write(&path, HTPASSWD).unwrap();
+            text["auth"] = json!({"htpasswd": {"realm": "test", "path": path}});
+        }
+        let file = dir.path().join("config.yml");
+        fs::write(&file, text.to_string()).unwrap();
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let Ok(child) = command.spawn() else {
+            eprintln!("SKIPPED: no docker-registry on PATH (apt-get install docker-registry)");
+            return None;
+        };
+        let registry = Self { child, address, _dir: dir };
+        for _ in 0..200 {
+            if tokio::net::TcpStream::connect(&registry.address).await.is_ok() {
+                return Some(registry);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("docker-registry did not come up");
+    }
+
+    /// Pushes an image and answers its manifest's digest.
+    async fn push(&self, name: &str, layers: &[Vec<u8>], auth: &oci_client::secrets::RegistryAuth) -> String {
+        let client = oci_client::Client::new(ClientConfig { protocol: ClientProtocol::Http, ..Default::default() });
+        let target: oci_client::Reference = format!("{}/{name}", self.address).parse().unwrap();
+        client.store_auth_if_needed(&self.address, auth).await;
+        let config = config(layers, name);
+        let mut descriptors = Vec::new();
+        for (n, layer) in layers.iter().enumerate() {
+            let blob = if n % 2 == 0 { zstd::encode_all(layer.as_slice(), 1).unwrap() } else { layer.clone() };
+            descriptors.push(json!({"mediaType": "x", "digest": Digest::of(&blob), "size": blob.len()}));
+            client.push_blob(&target, blob.clone(), Digest::of(&blob).as_str()).await.unwrap();
+        }
+        client.push_blob(&target, config.clone(), Digest::of(&config).as_str()).await.unwrap();
+        let manifest = manifest(&config, &descriptors);
+        let media_type = OCI_MANIFEST.parse().unwrap();
+        client.push_manifest_raw(&target, manifest.clone(), media_type).await.unwrap();
+        // An index over it, as multi-platform images have.
+        let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [
+            {"mediaType": OCI_MANIFEST, "digest": Digest::of(&manifest), "size": manifest.len(),
+             "platform": {"os": "linux", "architecture": architecture()}},
+        ]});
+        let list: oci_client::Reference = format!("{}/{name}-multi", self.address).parse().unwrap();
+        let index = serde_json::to_vec(&index).unwrap();
+        client.push_manifest_raw(&list, index, OCI_INDEX.parse().unwrap()).await.unwrap();
+        Digest::of(&manifest).to_string()
+    }
+}
+
+fn manifest(config: &[u8], layers: &[serde_json::Value]) -> Vec<u8> {
+    let config = json!({"mediaType": super::manifest::OCI_CONFIG, "digest": Digest::of(config), "size": config.len()});
+    serde_json::to_vec(&json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers}))
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_is_pulled_by_tag_by_digest_and_by_platform() {
+    super::pull::install_crypto();
+    let Some(registry) = Registry::start(false).await else { return };
+    let layers = [layer(&[("a", "1")]), layer(&[("b", "22")]), layer(&[("c", "333")])];
+    let digest = registry.push("team/app:v1", &layers, &oci_client::secrets::RegistryAuth::Anonymous).await;
+    let fixture = Fixture::new();
+    let name = format!("{}/team/app", registry.address);
+    let image = fixture.store.pull(&format!("{name}:v1"), None).await.unwrap();
+    assert_eq!(image.tags, [format!("{name}:v1")]);
+    assert_eq!(image.digests, [format!("{name}@{digest}")]);
+    assert_eq!(image.size_bytes, 6);
+    assert_eq!(fixture.store.get(&format!("{name}@{digest}")).unwrap().as_ref(), Some(&image));
+    let by_digest = fixture.store.pull(&format!("{name}@{digest}"), None).await.unwrap();
+    assert_eq!(by_digest, image);
+    let by_index = fixture.store.pull(&format!("{name}:v1-multi"), None).await.unwrap();
+    assert_eq!(by_index.id, image.id);
+    let nothing = fixture.store.pull(&format!("{name}:v2"), None).await.unwrap_err();
+    assert_eq!(
+        nothing.to_string(),
+        format!(
+            "failed to pull and unpack image \"{name}:v2\": failed to resolve reference \"{name}:v2\": \
+             {name}:v2: not found"
+        )
+    );
+    assert!(matches!(EngineError::from(nothing), EngineError::Pull { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_with_passwords_gives_images_only_to_those_who_have_one() {
+    super::pull::install_crypto();
+    let Some(registry) = Registry::start(true).await else { return };
+    let login = oci_client::secrets::RegistryAuth::Basic("alice".to_owned(), "s3cret".to_owned());
+    registry.push("app:1", &[layer(&[("a", "1")])], &login).await;
+    let fixture = Fixture::new();
+    let name = format!("{}/app:1", registry.address);
+    let auth = |password: &str| Some(RegistryAuth { username: "alice".to_owned(), password: password.to_owned() });
+    for wrong in [None, auth("guess")] {
+        let error = fixture.store.pull(&name, wrong).await.unwrap_err().to_string();
+        assert!(error.contains("pull access denied"), "{error}");
+        assert!(!error.contains("guess"), "{error}");
+    }
+    assert!(fixture.store.pull(&name, auth("s3cret")).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_registry_that_is_not_there_is_named_in_the_error() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = Fixture::new().store.pull(&format!("{address}/x"), None).await.unwrap_err().to_string();
+    assert!(error.starts_with(&format!("failed to pull and unpack image \"{address}/x:latest\": ")), "{error}");
+    assert!(error.contains("Connection refused"), "{error}");
+}
+
+/// One answer of the lying registry.
+#[derive(Clone)]
+struct Answer {
+    status: u16,
+    headers: String,
+    body: Vec<u8>,
+    /// Bytes after which the connection is cut.
+    cut: Option<usize>,
+}
+
+fn ok(body: &[u8]) -> Answer {
+    Answer { status: 200, headers: String::new(), body: body.to_vec(), cut: None }
+}
+
+type Log = Arc<Mutex<Vec<String>>>;
+
+/// A registry that answers each path from a list, the last one again and again; `Range` is honoured.
+async fn lying_registry(answers: Vec<(String, Vec<Answer>)>) -> (String, Log) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let answers: Arc<Mutex<BTreeMap<String, Vec<Answer>>>> = Arc::new(Mutex::new(answers.into_iter().collect()));
+    let log = Log::default();
+    let seen = Arc::clone(&log);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (answers, seen) = (Arc::clone(&answers), Arc::clone(&seen));
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let Ok(byte) = stream.read_u8().await else { return };
+                    head.push(byte);
+                }
+                let head = String::from_utf8(head).unwrap().to_lowercase();
+                let path = head.split(' ').nth(1).unwrap().to_owned();
+                seen.lock().unwrap().push(head.clone());
+                let answer = {
+                    let mut answers = answers.lock().unwrap();
+                    match answers.get_mut(&path) {
+                        Some(list) if list.len() > 1 => list.remove(0),
+                        Some(list) => list[0].clone(),
+                        None => Answer { status: 404, ..ok(b"") },
+                    }
+                };
+                let start: usize =
+                    head.split("bytes=").nth(1).map_or(0, |r| r.split('-').next().unwrap().parse().unwrap());
+                let body = &answer.body[start..];
+                let status = if start > 0 { 206 } else { answer.status };
+                let length = body.len();
+                let text = format!(
+                    "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n{}\r\n",
+                    answer.headers
+                );
+                let _ = stream.write_all(text.as_bytes()).await;
+                let _ = stream.write_all(&body[..answer.cut.unwrap_or(length).min(length)]).await;
+            });
+        }
+    });
+    (address, log)
+}
+
+/// What a registry with one image `x:1` answers.
+fn one_image() -> (Vec<(String, Vec<Answer>)>, [String; 2]) {
+    let layer = layer(&[("a", &"content ".repeat(1000))]);
+    let config = config(std::slice::from_ref(&layer), "");
+    let descriptor = json!({"mediaType": "x", "digest": Digest::of(&layer), "size": layer.len()});
+    let manifest_path = "/v2/x/manifests/1".to_owned();
+    let layer_path = format!("/v2/x/blobs/{}", Digest::of(&layer));
+    let answers = vec![
+        ("/v2/".to_owned(), vec![ok(b"{}")]),
+        (manifest_path.clone(), vec![typed(manifest(&config, &[descriptor]))]),
+        (format!("/v2/x/blobs/{}", Digest::of(&config)), vec![ok(&config)]),
+        (layer_path.clone(), vec![ok(&layer)]),
+    ];
+    (answers, [manifest_path, layer_path])
+}
+
+fn typed(manifest: Vec<u8>) -> Answer {
+    Answer { headers: format!("Content-Type: {OCI_MANIFEST}\r\n"), ..ok(&manifest) }
+}
+
+fn edit(answers: &mut [(String, Vec<Answer>)], path: &str, change: impl FnOnce(&mut Vec<Answer>)) {
+    change(&mut answers.iter_mut().find(|(other, _)| other == path).unwrap().1);
+}
+
+#[tokio::test]
+async fn a_transfer_that_breaks_off_goes_on_where_it_stopped() {
+    let (mut answers, [manifest, layer]) = one_image();
+    edit(&mut answers, &manifest, |list| list.insert(0, Answer { status: 503, ..ok(b"busy") }));
+    edit(&mut answers, &layer, |list| list.insert(0, Answer { cut: Some(4000), ..list[0].clone() }));
+    let (address, log) = lying_registry(answers).await;
+    let fixture = Fixture::new();
+    fixture.store.pull(&format!("{address}/x:1"), None).await.unwrap();
+    let requests = log.lock().unwrap();
+    assert!(requests.iter().any(|head| head.contains("range: bytes=4000-")), "{requests:?}");
+}
+
+#[tokio::test]
+async fn content_that_is_not_what_was_asked_for_is_never_kept() {
+    let (answers, [manifest_path, layer_path]) = one_image();
+    let size = answers[3].1[0].body.len();
+    let with = |path: &str, answer: Answer| {
+        let mut answers = answers.clone();
+        edit(&mut answers, path, |list| *list = vec![answer]);
+        answers
+    };
+    let huge = json!({"mediaType": "x", "digest": Digest::of(b""), "size": 1_u64 << 62});
+    for (name, answers, words) in [
+        ("forged layer", with(&layer_path, ok(&vec![b'x'; size])), "unexpected digest"),
+        ("longer layer", with(&layer_path, ok(&vec![b'x'; size + 1])), "longer than its"),
+        ("manifest that is none", with(&manifest_path, typed(b"{}".to_vec())), "neither an image manifest nor"),
+        ("huge layer", with(&manifest_path, typed(manifest(b"{}", &[huge]))), "at most"),
+        ("layer gone", with(&layer_path, Answer { status: 404, ..ok(b"") }), "failed to fetch sha256:"),
+    ] {
+        let (address, _) = lying_registry(answers).await;
+        let fixture = Fixture::new();
+        let error = fixture.store.pull(&format!("{address}/x:1"), None).await.unwrap_err().to_string();
+        assert!(error.contains(words), "{name}: {error}");
+        assert!(fixture.store.list().unwrap().is_empty(), "{name}");
+        // A transfer beside the one that failed lets go of its file a moment later.
+        for _ in 0..100 {
+            if fs::read_dir(fixture.store.dir().join("tmp")).unwrap().count() == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(fs::read_dir(fixture.store.dir().join("tmp")).unwrap().count(), 0, "{name}");
+    }
+    let (address, _) = lying_registry(answers).await;
+    let other = Digest::of(b"another manifest");
+    let error = Fixture::new().store.pull(&format!("{address}/x@{other}"), None).await.unwrap_err().to_string();
+    assert!(error.contains("not found"), "{error}");
+}
+
+#[tokio::test]
+async fn calls_for_the_same_image_share_one_transfer() {
+    let (answers, [manifest, layer]) = one_image();
+    let (address, log) = lying_registry(answers).await;
+    let fixture = Fixture::new();
+    let name = format!("{address}/x:1");
+    let images = join_all((0..20).map(|_| fixture.store.pull(&name, None))).await;
+    assert!(images.iter().all(|image| image.as_ref().unwrap().tags == [name.clone()]));
+    let requests = log.lock().unwrap();
+    for path in [manifest, layer] {
+        assert_eq!(requests.iter().filter(|head| head.starts_with(&format!("get {path} "))).count(), 1, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_wants_a_token_gets_one_for_the_password() {
+    let (mut answers, [manifest, layer]) = one_image();
+    let (token_server, token_log) = lying_registry(vec![(
+        "/token?scope=repository%3ax%3apull&service=s".to_owned(),
+        vec![ok(br#"{"token":"tok"}"#)],
+    )])
+    .await;
+    let challenge = format!("WWW-Authenticate: Bearer realm=\"http://{token_server}/token\",service=\"s\"\r\n");
+    edit(&mut answers, "/v2/", |list| *list = vec![Answer { status: 401, headers: challenge, ..ok(b"") }]);
+    let (address, log) = lying_registry(answers).await;
+    let auth = RegistryAuth { username: "alice".to_owned(), password: "s3cret".to_owned() };
+    Fixture::new().store.pull(&format!("{address}/x:1"), Some(auth)).await.unwrap();
+    let login = token_log.lock().unwrap();
+    // "alice:s3cret" in base64, in lower case as the log has it.
+    assert!(login[0].contains("authorization: basic ywxpy2u6cznjcmv0"), "{login:?}");
+    let requests = log.lock().unwrap();
+    for path in [manifest, layer] {
+        let head = requests.iter().find(|head| head.starts_with(&format!("get {path} "))).unwrap();
+        assert!(head.contains("authorization: bearer tok"), "{head}");
+    }
+}
