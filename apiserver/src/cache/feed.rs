@@ -10,7 +10,7 @@ use imbl::OrdMap;
 use reeve_store::{
     Event, EventKind, KeyRange, KvError, RangeRequest, Revision, SharedKv, WatchBatch, WatchRequest, WatchStream,
 };
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::Cache;
 use crate::registry::{Object, encode};
@@ -21,8 +21,8 @@ pub(crate) const ROOT: &[u8] = b"/registry/";
 /// What the keys of allocations (cluster IPs, node ports) begin with.
 pub(crate) const RANGES: &[u8] = b"/registry/ranges/";
 
-/// How long the feed waits before it reads everything again after the store has cut it off.
-const RELOAD_PAUSE: Duration = Duration::from_millis(200);
+/// How long the feed waits before it asks a store again that does not answer.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// The task that follows the store. Ends when the cache is dropped or the store is closed.
 pub(crate) struct Feed {
@@ -61,10 +61,10 @@ impl Feed {
                 Some(Ok(batch)) => self.take(&cache, batch),
                 Some(Err(KvError::Closed)) => return,
                 other => {
-                    let why =
-                        other.and_then(Result::err).map_or_else(|| "it ended".to_owned(), |error| error.to_string());
-                    warn!(why, "The store's change feed was cut off; reading everything again.");
-                    if !self.reload(&cache).await {
+                    // A stream that just ends is one that was cut off.
+                    let error = other.and_then(Result::err).unwrap_or(KvError::SlowWatcher { behind: 0 });
+                    warn!(%error, revision = %cache.revision(), "The cache lost the store's changes.");
+                    if !self.recover(&cache, error).await {
                         return;
                     }
                 }
@@ -105,28 +105,37 @@ impl Feed {
         Some((index, (key, event.kv.mod_revision, object)))
     }
 
-    async fn reload(&mut self, cache: &Cache) -> bool {
+    /// Follows again from where the cache is; when the store's history does not reach back so far, reads
+    /// everything anew. `false` when the store is closed.
+    async fn recover(&mut self, cache: &Cache, mut error: KvError) -> bool {
         loop {
-            match load(&self.kv, cache, &self.by_prefix).await {
+            let changes = match error {
+                KvError::Closed => return false,
+                KvError::Compacted { .. } => load(&self.kv, cache, &self.by_prefix).await,
+                _ => follow(&self.kv, cache.revision()).await,
+            };
+            match changes {
                 Ok(changes) => {
                     self.changes = changes;
-                    info!(revision = %cache.revision(), "The watch cache is complete again.");
                     return true;
                 }
-                Err(KvError::Closed) => return false,
-                Err(error) => {
-                    warn!(%error, "The store cannot be read; trying again.");
-                    tokio::time::sleep(RELOAD_PAUSE).await;
-                }
+                Err(next) => error = next,
             }
+            warn!(%error, "The store cannot be followed; trying again.");
+            tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
 }
 
+/// Every change after `revision`.
+async fn follow(kv: &SharedKv, revision: Revision) -> Result<WatchStream, KvError> {
+    let start = Some(Revision(revision.0 + 1));
+    kv.watch(WatchRequest { range: KeyRange::Prefix(Bytes::new()), start, previous: false }).await
+}
+
 async fn load(kv: &SharedKv, cache: &Cache, by_prefix: &HashMap<Bytes, usize>) -> Result<WatchStream, KvError> {
     let all = kv.range(RangeRequest::prefix(ROOT)).await?;
-    let start = Some(Revision(all.revision.0 + 1));
-    let changes = kv.watch(WatchRequest { range: KeyRange::Prefix(Bytes::new()), start, previous: false }).await?;
+    let changes = follow(kv, all.revision).await?;
     let mut maps = vec![OrdMap::new(); cache.resources.len()];
     let mut allocated = HashSet::new();
     for kv in all.kvs {

@@ -1,24 +1,50 @@
 //! Which objects of a resource a list or watch wants: namespace, label selector, field selector.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 
 use reeve_api::selector::{FieldSelector, LabelSelector};
 use reeve_kinds::Kind;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::registry::{Object, Request, Resource};
 use crate::status::ApiError;
 
-/// An object that is parsed when somebody needs a field of it, and then once.
+/// An object that is parsed when somebody needs a field of it, and then once. Labels alone are read without
+/// building the rest: they are what most lists select by.
 pub(crate) struct Lazy<'o> {
     object: &'o Object,
     value: OnceCell<Value>,
+    labels: OnceCell<Labels<'o>>,
+}
+
+type Labels<'o> = BTreeMap<Cow<'o, str>, Cow<'o, str>>;
+
+/// The part of an object that label selectors look at.
+#[derive(Deserialize)]
+struct Labelled<'o> {
+    #[serde(borrow)]
+    metadata: LabelledMeta<'o>,
+}
+
+#[derive(Deserialize)]
+struct LabelledMeta<'o> {
+    #[serde(borrow, default)]
+    labels: Option<Labels<'o>>,
 }
 
 impl<'o> Lazy<'o> {
     /// Not parsed yet.
     pub(crate) fn new(object: &'o Object) -> Self {
-        Self { object, value: OnceCell::new() }
+        Self { object, value: OnceCell::new(), labels: OnceCell::new() }
+    }
+
+    fn label(&self, key: &str) -> Option<&str> {
+        let read =
+            || serde_json::from_slice::<Labelled<'o>>(&self.object.json).ok().and_then(|object| object.metadata.labels);
+        self.labels.get_or_init(|| read().unwrap_or_default()).get(key).map(|value| &**value)
     }
 
     fn value(&self) -> &Value {
@@ -80,7 +106,7 @@ impl Filter {
 
     fn matches_value(&self, key: &[u8], object: &Lazy<'_>) -> bool {
         let fields = self.fields.matches_with(|field| self.field(key, object, field));
-        fields && (self.labels.is_everything() || self.labels.matches_value(&object.value()["metadata"]["labels"]))
+        fields && (self.labels.is_everything() || self.labels.matches_with(|key| object.label(key)))
     }
 
     fn field(&self, key: &[u8], object: &Lazy<'_>, field: &str) -> Option<String> {

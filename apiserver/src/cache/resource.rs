@@ -119,12 +119,6 @@ impl ResourceCache {
         behind.watchers.push(Watcher { filter, queue: sender });
         Ok(Start { snapshot: self.snapshot(), missed, queue })
     }
-
-    /// How many watchers there are.
-    #[cfg(test)]
-    pub(crate) fn watchers(&self) -> usize {
-        self.behind().watchers.len()
-    }
 }
 
 impl Behind {

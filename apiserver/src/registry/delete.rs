@@ -1,5 +1,6 @@
 //! Deleting: at once, gracefully, or when the finalizers are gone.
 
+use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -13,6 +14,9 @@ use crate::status::{self, ApiError};
 
 /// How often a deletion is tried on newer and newer states.
 const ATTEMPTS_MAX: u32 = 32;
+
+/// How many objects of a collection are deleted at the same time.
+const PARALLEL_MAX: usize = 32;
 
 /// The garbage collector removes the owner references of the dependents, then this finalizer.
 const ORPHAN: &str = "orphan";
@@ -68,7 +72,7 @@ fn plan_delete(resource: &Resource, object: &Value, options: &Options, now: Time
         if resource.is("", "namespaces") { Value::Null } else { seconds.into() },
     );
     meta::set(&mut marked, "finalizers", if finalizers.is_empty() { Value::Null } else { json!(finalizers) });
-    if let Some(generation) = meta::get(&marked, "generation").as_i64().filter(|_| grace.is_some()) {
+    if let Some(generation) = meta::get(&marked, "generation").as_i64() {
         meta::set(&mut marked, "generation", generation + 1);
     }
     if resource.is("", "namespaces")
@@ -124,9 +128,6 @@ fn finalizers<'o>(object: &'o Value, propagation: Option<Propagation>) -> Vec<&'
 impl Registry {
     pub(super) async fn delete_object(&self, request: &Request) -> Result<Written, ApiError> {
         let resource = &request.resource;
-        if request.options.grace_period_seconds.is_some_and(|seconds| seconds < 0) {
-            return Err(ApiError::bad_request("gracePeriodSeconds: Invalid value: must be greater than or equal to 0"));
-        }
         let mut current = self.current(request).await?;
         admission::admit_delete(self, request, &current.value())?;
         for _ in 0..ATTEMPTS_MAX {
@@ -173,21 +174,25 @@ impl Registry {
 
     pub(super) async fn delete_matching(&self, request: &Request) -> Result<List, ApiError> {
         let mut list = self.list_objects(request).await?;
-        for object in &mut list.items {
-            let value = object.value();
-            let mut one = request.clone();
-            one.name = meta::text(&value, "name").to_owned();
-            one.namespace = meta::text(&value, "namespace").to_owned();
-            // Only what was listed is deleted, not a namesake made since.
-            one.options.preconditions.uid.get_or_insert_with(|| meta::text(&value, "uid").to_owned());
-            match self.delete_object(&one).await {
-                Ok(written) if !written.is_status => *object = written.object,
-                Ok(_) => {}
-                Err(error) if error.is_not_found() || error.is_conflict() => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let deletions = list.items.into_iter().map(|object| self.delete_listed(request, object));
+        // At the same time, so that they share the store's writes.
+        list.items = futures::stream::iter(deletions).buffered(PARALLEL_MAX).try_collect().await?;
         Ok(list)
+    }
+
+    /// Deletes one object of a list; one that is gone or was replaced by a namesake meanwhile is passed over.
+    async fn delete_listed(&self, request: &Request, object: Object) -> Result<Object, ApiError> {
+        let value = object.value();
+        let mut one = request.clone();
+        one.name = meta::text(&value, "name").to_owned();
+        one.namespace = meta::text(&value, "namespace").to_owned();
+        one.options.preconditions.uid.get_or_insert_with(|| meta::text(&value, "uid").to_owned());
+        match self.delete_object(&one).await {
+            Ok(written) if !written.is_status => Ok(written.object),
+            Ok(_) => Ok(object),
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(object),
+            Err(error) => Err(error),
+        }
     }
 }
 

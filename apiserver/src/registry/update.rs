@@ -34,7 +34,9 @@ impl Registry {
         let may_create = kind.create_on_update() && request.subresource == Subresource::None;
         if may_create && self.current(request).await.is_err_and(|error| error.is_not_found()) {
             meta::set(&mut accepted.object, "resourceVersion", Value::Null);
-            return self.create_object(request, Body::from(accepted.object)).await;
+            let mut written = self.create_object(request, Body::from(accepted.object)).await?;
+            written.warnings.splice(0..0, accepted.warnings);
+            return Ok(written);
         }
         let edit = |_: &Value| {
             let (object, warnings) = (accepted.object.clone(), accepted.warnings.clone());

@@ -2,6 +2,7 @@
 
 mod crud;
 mod delete;
+mod faults;
 mod lists;
 mod patches;
 mod watches;
