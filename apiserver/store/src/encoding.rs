@@ -140,6 +140,11 @@ pub(crate) fn all_versions() -> (Vec<u8>, Vec<u8>) {
     (vec![VERSION_SPACE], vec![VERSION_SPACE + 1])
 }
 
+/// The whole history space: the first key and the one behind the last.
+pub(crate) fn all_history() -> (Vec<u8>, Vec<u8>) {
+    (vec![HISTORY_SPACE], vec![HISTORY_SPACE + 1])
+}
+
 /// Takes a version key apart: the part all versions of the key share, and the revision.
 pub(crate) fn split_version_key(view_key: &[u8]) -> Option<(&[u8], Revision)> {
     let (shared, revision) = view_key.split_at_checked(view_key.len().checked_sub(REVISION_LEN)?)?;

@@ -78,6 +78,11 @@ impl<'v> Evaluator<'v> {
         Ok(())
     }
 
+    /// The answer to a transaction that only reads.
+    pub(crate) fn query(mut self, txn: &Txn) -> Result<Result<TxnResponse, KvError>, ViewError> {
+        self.txn(txn)
+    }
+
     /// Everything evaluated so far, as of the Raft entry (`index`, `term`).
     pub(crate) fn finish(mut self, (index, term): (u64, u64)) -> Evaluated {
         let position = Position { index, term, ..self.position };

@@ -3,20 +3,36 @@
 //! [`Kv`] is the seam the API server stands on. Everything behind it (log, view, transport) is private.
 //! What is not here: Kubernetes. The store knows keys and bytes.
 
+pub mod disk;
 pub mod kv;
 pub mod view;
 
+mod convert;
 mod encoding;
 mod evaluate;
+mod frame;
 mod hub;
 mod limits;
+mod log;
+mod member;
 mod memory;
 mod mvcc;
 mod read;
+mod recover;
+mod sim_disk;
+mod sled_view;
+mod snapshot;
+mod store;
+mod tail;
 
+pub use frame::Damage;
 pub use kv::{
     Compare, Event, EventKind, KeyRange, KeyValue, Kv, KvError, Op, OpResponse, RangeRequest, RangeResponse, Revision,
     SharedKv, Txn, TxnResponse, WatchBatch, WatchRequest, WatchStream,
 };
 pub use limits::{KEY_LEN_MAX, Limits, TXN_BYTES_MAX, TXN_OPS_MAX};
 pub use memory::MemoryKv;
+pub use recover::OpenError;
+pub use sim_disk::SimDisk;
+pub use sled_view::SledViews;
+pub use store::{Store, StoreConfig};

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::evaluate::{Answer, Command, check_compaction};
 use crate::kv::{Kv, KvError, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchRequest, WatchStream};
-use crate::limits::{Limits, check_txn};
+use crate::limits::{Limits, check_txn, only_reads};
 use crate::mvcc::{Mvcc, due_compaction};
 use crate::view::{MemoryView, ViewError};
 
@@ -68,6 +68,9 @@ impl Kv for MemoryKv {
 
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, KvError> {
         check_txn(&txn)?;
+        if only_reads(&txn) {
+            return self.mvcc.query(&txn);
+        }
         match self.apply(Command::Txn(txn))? {
             Answer::Txn(response) => Ok(response),
             Answer::Compacted => Err(KvError::Closed),

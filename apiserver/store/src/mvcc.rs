@@ -11,7 +11,9 @@ use tokio::sync::Notify;
 use crate::encoding::{self, POSITION_KEY, Position, State};
 use crate::evaluate::{Answer, Command, Evaluator, check_revision};
 use crate::hub::{Hub, Join, Queue};
-use crate::kv::{KvError, RangeRequest, RangeResponse, Revision, WatchBatch, WatchRequest, WatchStream};
+use crate::kv::{
+    KvError, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchBatch, WatchRequest, WatchStream,
+};
 use crate::limits::Limits;
 use crate::read;
 use crate::view::{View, ViewBatch, ViewError, Visit};
@@ -66,7 +68,20 @@ impl Mvcc {
                 return Ok(response);
             }
         }
-        Err(KvError::Unavailable { reason: "compaction overtakes every attempt to read".to_owned() })
+        Err(overtaken())
+    }
+
+    /// Runs a transaction that only reads.
+    pub(crate) fn query(&self, txn: &Txn) -> Result<TxnResponse, KvError> {
+        for _ in 0..READ_ATTEMPTS_MAX {
+            let (view, position) = (self.view(), self.position());
+            let response = Evaluator::new(&*view, position).query(txn).map_err(|err| self.report_broken(err))?;
+            // Even the oldest revision that it may have read is still there.
+            if self.position().compacted == position.compacted {
+                return response;
+            }
+        }
+        Err(overtaken())
     }
 
     /// Applies commands that lie in Raft entry (`index`, `term`) or end with it: into the view, then visible to
@@ -151,6 +166,10 @@ impl Mvcc {
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
         self.broken.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
+}
+
+fn overtaken() -> KvError {
+    KvError::Unavailable { reason: "compaction overtakes every attempt to read".to_owned() }
 }
 
 /// Where a view stands; the beginning, when it is empty.

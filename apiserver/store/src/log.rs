@@ -1,0 +1,196 @@
+//! The write-ahead log: Raft's entries and hard state in append-only segment files. One record is one `fdatasync`,
+//! and a write is acknowledged when its record is there. Reading is for the start; nothing reads while it runs.
+//!
+//! A segment is called after the number of its first record. Record numbers have no gaps, within a segment and
+//! from one to the next, so that a lost or damaged piece shows. Only the end of the last segment may be torn: that
+//! is a record nobody was told of, and it is cut. A bad record with a good one behind it is damage, and refused.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use prost::Message as _;
+use reeve_proto::store::{HardState, LogEntry, LogRecord, VERSION};
+
+use crate::disk::{Disk, DiskError, DiskFile, read_file};
+use crate::frame::{self, Damage, HEADER_LEN, ReadError};
+
+/// The folder of the segments.
+pub(crate) const LOG_FOLDER: &str = "log";
+/// The largest segment is this and one record. Small: reading at the start holds one in memory.
+const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Writes the log. Owned by one; all methods block.
+pub(crate) struct Log {
+    disk: Arc<dyn Disk>,
+    /// Oldest first; the last one is written to if `file` is there.
+    segments: VecDeque<Segment>,
+    file: Option<Box<dyn DiskFile>>,
+    next_number: u64,
+    buffer: Vec<u8>,
+}
+
+struct Segment {
+    name: String,
+    bytes: u64,
+    /// The highest index in it; 0 when it holds no entry.
+    last_index: u64,
+}
+
+/// What was in the log.
+#[derive(Debug, Default)]
+pub(crate) struct Recovered {
+    pub(crate) hard_state: HardState,
+    /// The entries behind the index that was asked for.
+    pub(crate) entries: VecDeque<LogEntry>,
+    /// The first index in the log; 0 when it is empty.
+    pub(crate) first_index: u64,
+    /// The last index in the log; 0 when it is empty.
+    pub(crate) last_index: u64,
+}
+
+impl Log {
+    /// Reads the log and makes it ready to be written. Of the entries only those behind `keep_after` are kept.
+    pub(crate) fn open(disk: Arc<dyn Disk>, keep_after: u64) -> Result<(Self, Recovered), ReadError> {
+        let mut log = Self { disk, segments: VecDeque::new(), file: None, next_number: 1, buffer: Vec::new() };
+        let mut recovered = Recovered::default();
+        let names = log.disk.list(LOG_FOLDER)?;
+        for (n, name) in names.iter().enumerate() {
+            let first =
+                first_number(name).ok_or_else(|| log.damage(name, 0, "a file of this name has no place here"))?;
+            if n == 0 {
+                log.next_number = first;
+            }
+            if first != log.next_number {
+                let what = format!("records {} to {} are missing before it", log.next_number, first.saturating_sub(1));
+                return Err(log.damage(name, 0, &what).into());
+            }
+            log.read_segment(name, n + 1 == names.len(), &mut recovered, keep_after)?;
+        }
+        Ok((log, recovered))
+    }
+
+    /// Makes a record durable. After an error nothing is known of it, and the log must not be used any more.
+    pub(crate) fn append(&mut self, record: &LogRecord) -> Result<(), DiskError> {
+        self.buffer.clear();
+        frame::encode(self.next_number, record, &mut self.buffer);
+        let full = self.segments.back().is_none_or(|segment| segment.bytes >= SEGMENT_BYTES);
+        let new = full || self.file.is_none();
+        if new {
+            self.begin_segment()?;
+        }
+        if let (Some(file), Some(segment)) = (&mut self.file, self.segments.back_mut()) {
+            file.append(&self.buffer)?;
+            file.sync()?;
+            segment.bytes += self.buffer.len() as u64;
+            segment.last_index = record.entries.last().map_or(segment.last_index, |entry| entry.index);
+        }
+        if new {
+            self.disk.sync_folder(LOG_FOLDER)?;
+        }
+        self.next_number += 1;
+        self.buffer.shrink_to(SEGMENT_BYTES.try_into().unwrap_or(usize::MAX)); // a huge batch must not stay in memory
+        Ok(())
+    }
+
+    /// Removes segments that hold nothing behind `index`: all that is in them is in a durable snapshot.
+    pub(crate) fn cut(&mut self, index: u64) -> Result<(), DiskError> {
+        let mut removed = false;
+        while self.segments.len() > 1 && self.segments.front().is_some_and(|segment| segment.last_index <= index) {
+            if let Some(segment) = self.segments.pop_front() {
+                self.disk.remove(&path(&segment.name))?;
+                removed = true;
+            }
+        }
+        if removed { self.disk.sync_folder(LOG_FOLDER) } else { Ok(()) }
+    }
+
+    /// Bytes of all segments.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// Number of segments.
+    pub(crate) fn segments(&self) -> usize {
+        self.segments.len()
+    }
+
+    fn begin_segment(&mut self) -> Result<(), DiskError> {
+        let name = format!("{:016x}.log", self.next_number);
+        self.file = Some(self.disk.create(&path(&name))?);
+        self.segments.push_back(Segment { name, bytes: 0, last_index: 0 });
+        Ok(())
+    }
+
+    fn read_segment(
+        &mut self,
+        name: &str,
+        is_last: bool,
+        recovered: &mut Recovered,
+        keep_after: u64,
+    ) -> Result<(), ReadError> {
+        let bytes = read_file(&*self.disk, &path(name))?.unwrap_or_default();
+        let mut segment = Segment { name: name.to_owned(), bytes: 0, last_index: 0 };
+        let mut at = 0;
+        while let Some(payload) = bytes.get(at..).and_then(|rest| frame::decode(self.next_number, rest)) {
+            let record = LogRecord::decode(payload)
+                .ok()
+                .filter(|record| record.version <= VERSION)
+                .ok_or_else(|| self.damage(name, at, "record of a newer version"))?;
+            recovered.take(record, keep_after).map_err(|what| self.damage(name, at, &what))?;
+            segment.last_index = recovered.last_index;
+            self.next_number += 1;
+            at += HEADER_LEN + payload.len();
+        }
+        let rest = bytes.get(at..).unwrap_or_default();
+        if !rest.is_empty() {
+            if !is_last || frame::any_later(self.next_number, rest) {
+                return Err(self.damage(name, at, &format!("record {} is not whole", self.next_number)).into());
+            }
+            tracing::warn!(segment = name, offset = at, bytes = rest.len(), "Cut off the torn end of the log.");
+            self.disk.truncate(&path(name), at as u64)?;
+        }
+        if at == 0 {
+            self.disk.remove(&path(name))?;
+            self.disk.sync_folder(LOG_FOLDER)?;
+            return Ok(());
+        }
+        segment.bytes = at as u64;
+        self.segments.push_back(segment);
+        Ok(())
+    }
+
+    fn damage(&self, name: &str, offset: usize, what: &str) -> Damage {
+        Damage { path: self.disk.path_of(&path(name)), offset: offset as u64, what: what.to_owned() }
+    }
+}
+
+impl Recovered {
+    fn take(&mut self, record: LogRecord, keep_after: u64) -> Result<(), String> {
+        self.hard_state = record.hard_state.ok_or("record without hard state")?;
+        for entry in record.entries {
+            if self.last_index != 0 && entry.index > self.last_index + 1 {
+                return Err(format!("entry {} follows entry {}", entry.index, self.last_index));
+            }
+            while self.entries.back().is_some_and(|last| last.index >= entry.index) {
+                self.entries.pop_back();
+            }
+            if self.first_index == 0 {
+                self.first_index = entry.index;
+            }
+            self.last_index = entry.index;
+            if entry.index > keep_after {
+                self.entries.push_back(entry);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn path(name: &str) -> String {
+    format!("{LOG_FOLDER}/{name}")
+}
+
+fn first_number(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".log").filter(|digits| digits.len() == 16)?;
+    u64::from_str_radix(digits, 16).ok()
+}

@@ -1,0 +1,256 @@
+//! A disk in memory that does what real disks do on bad days: it loses what was not synced, tears the last write,
+//! flips bits and refuses to sync. For tests and the simulation.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use reeve_api::rng::{Rng, RngExt as _};
+
+use crate::disk::{Disk, DiskError, DiskFile, DiskLock, LockError, folder_of};
+
+/// A handle on the disk; clones are the same disk. Whoever writes through handles from before a crash gets errors,
+/// as if that process were gone.
+#[derive(Debug, Clone, Default)]
+pub struct SimDisk {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What each name means now, and what it means after a power cut.
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    files: Vec<FileState>,
+    /// Counts crashes of the process: older handles are dead.
+    process: u64,
+    /// Counts power cuts.
+    boot: u64,
+    locked: bool,
+    syncs: u64,
+    fail_syncs: bool,
+}
+
+#[derive(Debug, Default)]
+struct FileState {
+    bytes: Vec<u8>,
+    synced_len: usize,
+}
+
+impl SimDisk {
+    /// The process dies; the machine goes on, so nothing written is lost.
+    pub fn kill_process(&self) {
+        let mut state = self.lock_state();
+        state.process += 1;
+        state.locked = false;
+    }
+
+    /// The power fails: of each file what was not synced is lost, but for a part whose last byte may be wrong;
+    /// names that were not synced are as before, or not, folder by folder.
+    pub fn cut_power(&self, rng: &dyn Rng) {
+        self.kill_process();
+        let mut state = self.lock_state();
+        state.boot += 1;
+        state.fail_syncs = false;
+        for file in &mut state.files {
+            let unsynced = file.bytes.len() - file.synced_len;
+            let kept = usize::try_from(rng.below(unsynced as u64 + 1)).unwrap_or(0);
+            file.bytes.truncate(file.synced_len + kept);
+            if let Some(last) = file.bytes.last_mut().filter(|_| kept > 0 && rng.below(2) == 0) {
+                *last ^= 0x55;
+            }
+            file.synced_len = file.bytes.len();
+        }
+        if rng.below(2) == 0 {
+            state.names = state.durable_names.clone();
+        }
+        state.durable_names = state.names.clone();
+    }
+
+    /// From now on every sync fails, until the power does.
+    pub fn fail_syncs(&self) {
+        self.lock_state().fail_syncs = true;
+    }
+
+    /// How many syncs of files have succeeded.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.lock_state().syncs
+    }
+
+    /// Flips one bit of a file; `false` when the file has no such byte.
+    #[must_use]
+    pub fn flip(&self, file: &str, offset: usize) -> bool {
+        self.change(file, |bytes| bytes.get_mut(offset).map(|byte| *byte ^= 0x10))
+    }
+
+    /// Cuts a file behind the disk's back; `false` when it is not there.
+    #[must_use]
+    pub fn cut_file(&self, file: &str, len: usize) -> bool {
+        self.change(file, |bytes| Some(bytes.truncate(len)))
+    }
+
+    /// The length of a file; 0 when there is none.
+    #[must_use]
+    pub fn len_of(&self, file: &str) -> usize {
+        let mut len = 0;
+        let _ = self.change(file, |bytes| Some(len = bytes.len()));
+        len
+    }
+
+    fn change(&self, file: &str, change: impl FnOnce(&mut Vec<u8>) -> Option<()>) -> bool {
+        let mut state = self.lock_state();
+        let id = state.names.get(file).copied();
+        let Some(file) = id.and_then(|id| state.files.get_mut(id)) else { return false };
+        let done = change(&mut file.bytes).is_some();
+        file.synced_len = file.synced_len.min(file.bytes.len());
+        done
+    }
+
+    fn lock_state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn id(&self, verb: &'static str, file: &str) -> Result<usize, DiskError> {
+        self.names.get(file).copied().ok_or_else(|| error(verb, file, io::ErrorKind::NotFound))
+    }
+}
+
+impl Disk for SimDisk {
+    fn lock(&self) -> Result<DiskLock, LockError> {
+        let mut state = self.lock_state();
+        if state.locked {
+            return Err(LockError::Held { folder: self.path_of(""), holder: state.process.to_string() });
+        }
+        state.locked = true;
+        Ok(Box::new(SimLock { disk: self.clone(), process: state.process }))
+    }
+
+    fn boot_id(&self) -> Result<String, DiskError> {
+        Ok(self.lock_state().boot.to_string())
+    }
+
+    fn list(&self, folder: &str) -> Result<Vec<String>, DiskError> {
+        let state = self.lock_state();
+        let names = state.names.keys().filter(|name| folder_of(name) == folder);
+        Ok(names.filter_map(|name| name.rsplit('/').next()).map(str::to_owned).collect())
+    }
+
+    fn open(&self, file: &str) -> Result<Option<Box<dyn Read + Send>>, DiskError> {
+        let state = self.lock_state();
+        let Some(file) = state.names.get(file).and_then(|id| state.files.get(*id)) else { return Ok(None) };
+        Ok(Some(Box::new(io::Cursor::new(file.bytes.clone()))))
+    }
+
+    fn create(&self, file: &str) -> Result<Box<dyn DiskFile>, DiskError> {
+        let mut state = self.lock_state();
+        state.files.push(FileState::default());
+        let id = state.files.len() - 1;
+        state.names.insert(file.to_owned(), id);
+        Ok(Box::new(SimFile { disk: self.clone(), id, process: state.process, path: file.to_owned() }))
+    }
+
+    fn truncate(&self, file: &str, len: u64) -> Result<(), DiskError> {
+        let mut state = self.lock_state();
+        let id = state.id("cut", file)?;
+        if let Some(file) = state.files.get_mut(id) {
+            file.bytes.truncate(usize::try_from(len).unwrap_or(usize::MAX));
+            file.synced_len = file.bytes.len();
+        }
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        let mut state = self.lock_state();
+        let id = state.id("rename", from)?;
+        state.names.remove(from);
+        state.names.insert(to.to_owned(), id);
+        Ok(())
+    }
+
+    fn remove(&self, file: &str) -> Result<(), DiskError> {
+        let mut state = self.lock_state();
+        state.id("remove", file)?;
+        state.names.remove(file);
+        Ok(())
+    }
+
+    fn sync_folder(&self, folder: &str) -> Result<(), DiskError> {
+        let mut state = self.lock_state();
+        if state.fail_syncs {
+            return Err(error("sync", folder, io::ErrorKind::Other));
+        }
+        let State { names, durable_names, .. } = &mut *state;
+        durable_names.retain(|name, _| folder_of(name) != folder);
+        let synced = names.iter().filter(|(name, _)| folder_of(name) == folder);
+        durable_names.extend(synced.map(|(name, id)| (name.clone(), *id)));
+        Ok(())
+    }
+
+    fn path_of(&self, file: &str) -> String {
+        format!("sim:/{file}")
+    }
+}
+
+struct SimLock {
+    disk: SimDisk,
+    process: u64,
+}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        let mut state = self.disk.lock_state();
+        if state.process == self.process {
+            state.locked = false;
+        }
+    }
+}
+
+struct SimFile {
+    disk: SimDisk,
+    id: usize,
+    process: u64,
+    path: String,
+}
+
+impl SimFile {
+    fn with<T>(
+        &self,
+        verb: &'static str,
+        act: impl FnOnce(&mut State, usize) -> Result<T, io::ErrorKind>,
+    ) -> Result<T, DiskError> {
+        let mut state = self.disk.lock_state();
+        if state.process != self.process {
+            return Err(error(verb, &self.path, io::ErrorKind::BrokenPipe));
+        }
+        act(&mut state, self.id).map_err(|kind| error(verb, &self.path, kind))
+    }
+}
+
+impl DiskFile for SimFile {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
+        self.with("write", |state, id| {
+            let file = state.files.get_mut(id).ok_or(io::ErrorKind::NotFound)?;
+            file.bytes.extend_from_slice(bytes);
+            Ok(())
+        })
+    }
+
+    fn sync(&mut self) -> Result<(), DiskError> {
+        self.with("sync", |state, id| {
+            if state.fail_syncs {
+                return Err(io::ErrorKind::Other);
+            }
+            let file = state.files.get_mut(id).ok_or(io::ErrorKind::NotFound)?;
+            file.synced_len = file.bytes.len();
+            state.syncs += 1;
+            Ok(())
+        })
+    }
+}
+
+fn error(verb: &'static str, path: &str, kind: io::ErrorKind) -> DiskError {
+    DiskError { verb, path: format!("sim:/{path}"), source: kind.into() }
+}

@@ -1,0 +1,199 @@
+//! Snapshot files: the whole applied state as of one Raft entry, checksummed and synced, so that the log before it
+//! can be dropped and a lost view rebuilt. At most one whole snapshot is kept.
+
+use std::io::Read;
+
+use prost::Message as _;
+use reeve_proto::store::{SnapshotEnd, SnapshotPart, SnapshotRecord, VERSION};
+
+use crate::disk::{Disk, DiskError, DiskFile};
+use crate::encoding::{self, POSITION_KEY, Position};
+use crate::frame::{self, Damage, HEADER_LEN, Header, ReadError};
+use crate::kv::Revision;
+use crate::view::{View, ViewBatch, ViewError, Visit};
+
+const SNAPSHOT_FOLDER: &str = "snapshots";
+/// A part is written when it has this many bytes. Small beside the memory of an idle process.
+const PART_BYTES: usize = 256 * 1024;
+
+/// Why a snapshot could not be written. The log stays as it is; nothing is lost.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(transparent)]
+    View(#[from] ViewError),
+}
+
+/// Why a view could not be filled from a snapshot.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RestoreError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    View(#[from] ViewError),
+}
+
+impl From<Damage> for RestoreError {
+    fn from(damage: Damage) -> Self {
+        Self::Read(damage.into())
+    }
+}
+
+impl From<DiskError> for RestoreError {
+    fn from(err: DiskError) -> Self {
+        Self::Read(err.into())
+    }
+}
+
+/// Writes what the view held at `position`, then removes older snapshots; how many bytes it took. The view may
+/// take over newer entries meanwhile, but nothing may be scrubbed from it.
+pub(crate) fn write(disk: &dyn Disk, view: &dyn View, position: Position, voters: &[u64]) -> Result<u64, WriteError> {
+    let (file, temporary) = (file_of(position.index), format!("{SNAPSHOT_FOLDER}/writing.tmp"));
+    let mut writer = Writer {
+        file: disk.create(&temporary)?,
+        part: SnapshotPart::default(),
+        part_bytes: 0,
+        parts: 0,
+        records: 0,
+        bytes: 0,
+    };
+    writer.copy(view, &encoding::all_versions(), |key| encoding::split_version_key(key).map(|(_, at)| at), position)?;
+    writer.copy(view, &encoding::all_history(), encoding::history_revision, position)?;
+    writer.finish(position, voters)?;
+    let bytes = writer.bytes;
+    disk.rename(&temporary, &file)?;
+    disk.sync_folder(SNAPSHOT_FOLDER)?;
+    for name in disk.list(SNAPSHOT_FOLDER)? {
+        let old = format!("{SNAPSHOT_FOLDER}/{name}");
+        if old != file {
+            disk.remove(&old)?;
+        }
+    }
+    Ok(bytes)
+}
+
+/// The index of the newest snapshot; `None` when there is none.
+pub(crate) fn newest(disk: &dyn Disk) -> Result<Option<u64>, DiskError> {
+    let names = disk.list(SNAPSHOT_FOLDER)?;
+    Ok(names.iter().filter_map(|name| u64::from_str_radix(name.strip_suffix(".snap")?, 16).ok()).max())
+}
+
+/// Fills an empty view from the snapshot of this index. Only at the end the view says where it stands.
+pub(crate) fn restore(disk: &dyn Disk, index: u64, view: &dyn View) -> Result<Position, RestoreError> {
+    let name = file_of(index);
+    let gone = || Damage { path: disk.path_of(&name), offset: 0, what: "it is not there".to_owned() };
+    let mut reader =
+        Reader { file: disk.open(&name)?.ok_or_else(gone)?, path: disk.path_of(&name), offset: 0, parts: 0 };
+    let mut records = 0;
+    loop {
+        let part = reader.next()?;
+        records += part.records.len() as u64;
+        let changes = part.records.into_iter().map(|record| (record.key, Some(record.value))).collect();
+        view.apply(ViewBatch { changes })?;
+        let Some(end) = part.end else { continue };
+        if end.version > VERSION || end.index != index || end.records != records {
+            return Err(reader.damage("its end does not fit").into());
+        }
+        let (revision, compacted) = (Revision(end.revision), Revision(end.compacted));
+        let position = Position { index, term: end.term, revision, compacted };
+        view.apply(ViewBatch { changes: vec![(POSITION_KEY.to_vec(), Some(position.encode()))] })?;
+        return Ok(position);
+    }
+}
+
+struct Writer {
+    file: Box<dyn DiskFile>,
+    part: SnapshotPart,
+    part_bytes: usize,
+    parts: u64,
+    records: u64,
+    bytes: u64,
+}
+
+impl Writer {
+    /// Copies a key space, without what is newer than the snapshot.
+    fn copy(
+        &mut self,
+        view: &dyn View,
+        (from, to): &(Vec<u8>, Vec<u8>),
+        revision_of: impl Fn(&[u8]) -> Option<Revision>,
+        position: Position,
+    ) -> Result<(), WriteError> {
+        let mut outcome = Ok(());
+        view.visit(from, to, &mut |key, value| {
+            match revision_of(key) {
+                Some(revision) if revision > position.revision => return Visit::Next,
+                Some(_) => outcome = self.add(key, value).map_err(WriteError::from),
+                None => outcome = Err(ViewError::malformed("cannot be copied past", key).into()),
+            }
+            if outcome.is_ok() { Visit::Next } else { Visit::Stop }
+        })?;
+        outcome
+    }
+
+    fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), DiskError> {
+        self.part_bytes += key.len() + value.len();
+        self.part.records.push(SnapshotRecord { key: key.to_vec(), value: value.to_vec() });
+        self.records += 1;
+        if self.part_bytes >= PART_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), DiskError> {
+        let mut bytes = Vec::new();
+        frame::encode(self.parts, &std::mem::take(&mut self.part), &mut bytes);
+        self.file.append(&bytes)?;
+        self.bytes += bytes.len() as u64;
+        self.parts += 1;
+        self.part_bytes = 0;
+        Ok(())
+    }
+
+    fn finish(&mut self, position: Position, voters: &[u64]) -> Result<(), DiskError> {
+        self.part.end = Some(SnapshotEnd {
+            version: VERSION,
+            index: position.index,
+            term: position.term,
+            revision: position.revision.0,
+            compacted: position.compacted.0,
+            voters: voters.to_vec(),
+            records: self.records,
+        });
+        self.flush()?;
+        self.file.sync()
+    }
+}
+
+struct Reader {
+    file: Box<dyn Read + Send>,
+    path: String,
+    offset: u64,
+    parts: u64,
+}
+
+impl Reader {
+    fn next(&mut self) -> Result<SnapshotPart, Damage> {
+        let mut header = [0; HEADER_LEN];
+        self.file.read_exact(&mut header).map_err(|err| self.damage(&err.to_string()))?;
+        let header = Header::decode(&header)
+            .filter(|header| header.number == self.parts)
+            .ok_or_else(|| self.damage("no part begins here"))?;
+        let mut payload = vec![0; header.len];
+        self.file.read_exact(&mut payload).map_err(|err| self.damage(&err.to_string()))?;
+        let part = Some(&payload[..])
+            .filter(|payload| header.fits(payload))
+            .and_then(|payload| SnapshotPart::decode(payload).ok())
+            .ok_or_else(|| self.damage("checksum does not fit"))?;
+        self.offset += (HEADER_LEN + header.len) as u64;
+        self.parts += 1;
+        Ok(part)
+    }
+
+    fn damage(&self, what: &str) -> Damage {
+        Damage { path: self.path.clone(), offset: self.offset, what: what.to_owned() }
+    }
+}
+
+fn file_of(index: u64) -> String {
+    format!("{SNAPSHOT_FOLDER}/{index:016x}.snap")
+}

@@ -1,0 +1,314 @@
+//! What stands in the Raft log, in snapshots and beside them. Framing and checksums are the store's.
+
+use bytes::Bytes;
+
+/// The version of all messages of this module. A reader refuses messages of a higher one.
+pub const VERSION: u32 = 1;
+
+/// The data of one Raft entry: commands that arrived together and share one fsync. They are applied in order;
+/// each keeps an outcome of its own. A command is named by proposer, sequence and its place in the batch.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Batch {
+    /// [`VERSION`].
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// Random number of the process that proposed it: only that process has callers waiting for the outcome.
+    #[prost(fixed64, tag = "2")]
+    pub proposer: u64,
+    /// Counts the batches of the proposer, from 1.
+    #[prost(uint64, tag = "3")]
+    pub sequence: u64,
+    /// The commands.
+    #[prost(message, repeated, tag = "4")]
+    pub commands: Vec<Command>,
+}
+
+/// One command.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Command {
+    /// What is asked for; a reader refuses a command without it.
+    #[prost(oneof = "command::Kind", tags = "1, 2")]
+    pub kind: Option<command::Kind>,
+}
+
+/// The kinds of commands.
+pub mod command {
+    /// See [`super::Command`].
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub enum Kind {
+        /// Run a transaction.
+        #[prost(message, tag = "1")]
+        Txn(super::Txn),
+        /// Move the compaction point to this revision.
+        #[prost(uint64, tag = "2")]
+        Compact(u64),
+    }
+}
+
+/// A transaction: `then` if all comparisons hold, else `otherwise`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Txn {
+    /// The conditions.
+    #[prost(message, repeated, tag = "1")]
+    pub compare: Vec<Compare>,
+    /// Steps when all hold.
+    #[prost(message, repeated, tag = "2")]
+    pub then: Vec<Op>,
+    /// Steps when one does not.
+    #[prost(message, repeated, tag = "3")]
+    pub otherwise: Vec<Op>,
+}
+
+/// A condition on a key.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Compare {
+    /// The key.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    /// What must hold.
+    #[prost(oneof = "compare::Target", tags = "2, 3")]
+    pub target: Option<compare::Target>,
+}
+
+/// What a comparison is about.
+pub mod compare {
+    use bytes::Bytes;
+
+    /// See [`super::Compare`].
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub enum Target {
+        /// The mod revision is this; 0 when the key does not exist.
+        #[prost(uint64, tag = "2")]
+        ModRevision(u64),
+        /// The value is this.
+        #[prost(bytes = "bytes", tag = "3")]
+        Value(Bytes),
+    }
+}
+
+/// One step of a transaction.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Op {
+    /// What is done.
+    #[prost(oneof = "op::Kind", tags = "1, 2, 3")]
+    pub kind: Option<op::Kind>,
+}
+
+/// The kinds of steps.
+pub mod op {
+    /// See [`super::Op`].
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub enum Kind {
+        /// Write a key.
+        #[prost(message, tag = "1")]
+        Put(super::Put),
+        /// Delete a range.
+        #[prost(message, tag = "2")]
+        Delete(super::KeyRange),
+        /// Read.
+        #[prost(message, tag = "3")]
+        Range(super::Range),
+    }
+}
+
+/// Writes a key.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Put {
+    /// The key.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    /// Its new value.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub value: Bytes,
+}
+
+/// Some keys.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct KeyRange {
+    /// Which; a reader refuses a range without it.
+    #[prost(oneof = "key_range::Kind", tags = "1, 2, 3")]
+    pub kind: Option<key_range::Kind>,
+}
+
+/// The kinds of ranges.
+pub mod key_range {
+    use bytes::Bytes;
+
+    /// See [`super::KeyRange`].
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub enum Kind {
+        /// One key.
+        #[prost(bytes = "bytes", tag = "1")]
+        Key(Bytes),
+        /// All keys with a prefix.
+        #[prost(bytes = "bytes", tag = "2")]
+        Prefix(Bytes),
+        /// All keys from one to before another.
+        #[prost(message, tag = "3")]
+        Span(super::Span),
+    }
+}
+
+/// All keys from `start` up to, not including, `end`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Span {
+    /// The first key.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub start: Bytes,
+    /// The first key behind the last.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub end: Bytes,
+}
+
+/// A read inside a transaction.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Range {
+    /// The keys.
+    #[prost(message, optional, tag = "1")]
+    pub range: Option<KeyRange>,
+    /// As of this revision, the newest if absent.
+    #[prost(uint64, optional, tag = "2")]
+    pub revision: Option<u64>,
+    /// At most so many keys; 0 means all.
+    #[prost(uint64, tag = "3")]
+    pub limit: u64,
+    /// Without values.
+    #[prost(bool, tag = "4")]
+    pub keys_only: bool,
+    /// Without keys and values.
+    #[prost(bool, tag = "5")]
+    pub count_only: bool,
+}
+
+/// One record of the write-ahead log: what one fsync makes durable.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LogRecord {
+    /// [`VERSION`].
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// Raft's hard state after this record. Every record has it, so that old segments can be dropped.
+    #[prost(message, optional, tag = "2")]
+    pub hard_state: Option<HardState>,
+    /// Entries, in order. An index that was there before replaces it and all behind it.
+    #[prost(message, repeated, tag = "3")]
+    pub entries: Vec<LogEntry>,
+}
+
+/// Raft's hard state.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct HardState {
+    /// The newest term this member knows.
+    #[prost(uint64, tag = "1")]
+    pub term: u64,
+    /// Whom it voted for in that term; 0 for nobody.
+    #[prost(uint64, tag = "2")]
+    pub vote: u64,
+    /// The last index it knows to be committed.
+    #[prost(uint64, tag = "3")]
+    pub commit: u64,
+}
+
+/// One Raft entry.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct LogEntry {
+    /// Its index.
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    /// Its term.
+    #[prost(uint64, tag = "2")]
+    pub term: u64,
+    /// Raft's entry type: 0 for a [`Batch`] or, when `data` is empty, the entry that begins a term.
+    #[prost(int32, tag = "3")]
+    pub kind: i32,
+    /// A [`Batch`].
+    #[prost(bytes = "vec", tag = "4")]
+    pub data: Vec<u8>,
+}
+
+/// Who this member is; written once, when the data folder is made.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Member {
+    /// [`VERSION`].
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// Raft's number of this member.
+    #[prost(uint64, tag = "2")]
+    pub id: u64,
+    /// The members that vote when the log is empty.
+    #[prost(uint64, repeated, tag = "3")]
+    pub voters: Vec<u64>,
+}
+
+/// A part of a snapshot: some records of the view, in order; the last part has the end.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SnapshotPart {
+    /// Records.
+    #[prost(message, repeated, tag = "1")]
+    pub records: Vec<SnapshotRecord>,
+    /// Only in the last part. A snapshot without it is not whole.
+    #[prost(message, optional, tag = "2")]
+    pub end: Option<SnapshotEnd>,
+}
+
+/// One record of the view.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct SnapshotRecord {
+    /// Its key in the view.
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: Vec<u8>,
+    /// Its value.
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: Vec<u8>,
+}
+
+/// Where the state of a snapshot stands.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct SnapshotEnd {
+    /// [`VERSION`].
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// The last Raft entry in it.
+    #[prost(uint64, tag = "2")]
+    pub index: u64,
+    /// That entry's term.
+    #[prost(uint64, tag = "3")]
+    pub term: u64,
+    /// The newest revision.
+    #[prost(uint64, tag = "4")]
+    pub revision: u64,
+    /// The compaction point.
+    #[prost(uint64, tag = "5")]
+    pub compacted: u64,
+    /// The members that vote at that index.
+    #[prost(uint64, repeated, tag = "6")]
+    pub voters: Vec<u64>,
+    /// How many records all parts have together.
+    #[prost(uint64, tag = "7")]
+    pub records: u64,
+}
+
+/// What is known of the view that lies beside the log: whether it may be used.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ViewState {
+    /// [`VERSION`].
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// The machine's boot id when the view was opened.
+    #[prost(string, tag = "2")]
+    pub boot_id: String,
+    /// How far it is.
+    #[prost(enumeration = "ViewPhase", tag = "3")]
+    pub phase: i32,
+}
+
+/// The life of a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum ViewPhase {
+    /// It is being filled: of no use.
+    Building = 0,
+    /// It is in use: good as long as the machine has not been restarted.
+    Open = 1,
+    /// It was synced and closed: good.
+    Clean = 2,
+}
