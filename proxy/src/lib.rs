@@ -1,6 +1,15 @@
 //! Services over nftables, and cluster DNS.
 //!
-//! The proxy is the only owner of its nftables table. What is not here: links, routes and addresses of pods (the
-//! node agent's).
+//! [`Proxy`] follows Services and EndpointSlices and keeps one nftables table and one DNS server in step. The proxy
+//! is the only owner of its table. What is not here: links, routes and addresses of pods (the node agent's).
 
+mod cache;
 pub mod dns;
+mod link;
+mod nft;
+mod proxy;
+mod services;
+
+pub use link::LinkError;
+pub use nft::NftError;
+pub use proxy::{Proxy, ProxyConfig, ProxyError, cleanup};

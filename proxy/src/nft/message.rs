@@ -1,0 +1,107 @@
+//! Netlink messages and attributes as bytes.
+
+/// `nlmsghdr.nlmsg_flags`
+pub(crate) const NLM_F_REQUEST: u16 = 0x1;
+pub(crate) const NLM_F_ACK: u16 = 0x4;
+pub(crate) const NLM_F_CREATE: u16 = 0x400;
+pub(crate) const NLM_F_APPEND: u16 = 0x800;
+
+const HEADER_LEN: usize = 16;
+const NLA_F_NESTED: u16 = 0x8000;
+const NFNETLINK_V0: u8 = 0;
+
+/// Builds one buffer of messages. Lengths are filled in when a message or attribute ends.
+#[derive(Debug, Default)]
+pub(crate) struct Buffer {
+    bytes: Vec<u8>,
+}
+
+/// What stands in a message's header.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Header {
+    /// Subsystem in the high byte, message in the low one.
+    pub kind: u16,
+    /// `NLM_F_…`
+    pub flags: u16,
+    /// Comes back in the kernel's answer.
+    pub sequence: u32,
+    /// `nfgenmsg.nfgen_family`
+    pub family: u8,
+    /// `nfgenmsg.res_id`
+    pub resource: u16,
+}
+
+impl Buffer {
+    /// The finished bytes.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// One message with what `body` writes into it.
+    pub(crate) fn message(&mut self, header: Header, body: impl FnOnce(&mut Self)) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 4]);
+        self.bytes.extend_from_slice(&header.kind.to_ne_bytes());
+        self.bytes.extend_from_slice(&header.flags.to_ne_bytes());
+        self.bytes.extend_from_slice(&header.sequence.to_ne_bytes());
+        self.bytes.extend_from_slice(&0_u32.to_ne_bytes());
+        self.bytes.push(header.family);
+        self.bytes.push(NFNETLINK_V0);
+        self.bytes.extend_from_slice(&header.resource.to_be_bytes());
+        body(self);
+        let length = u32::try_from(self.bytes.len() - start).unwrap_or(u32::MAX);
+        self.bytes[start..start + 4].copy_from_slice(&length.to_ne_bytes());
+        debug_assert!(self.bytes.len() - start >= HEADER_LEN);
+    }
+
+    /// An attribute with raw bytes, padded to four.
+    pub(crate) fn bytes(&mut self, kind: u16, value: &[u8]) {
+        self.attribute(kind, |buffer| buffer.bytes.extend_from_slice(value));
+    }
+
+    /// An attribute with a text and its final NUL.
+    pub(crate) fn text(&mut self, kind: u16, value: &str) {
+        self.attribute(kind, |buffer| {
+            buffer.bytes.extend_from_slice(value.as_bytes());
+            buffer.bytes.push(0);
+        });
+    }
+
+    /// An attribute with a number in network order.
+    pub(crate) fn number(&mut self, kind: u16, value: u32) {
+        self.bytes(kind, &value.to_be_bytes());
+    }
+
+    /// An attribute that holds others.
+    pub(crate) fn nested(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
+        self.attribute(kind | NLA_F_NESTED, body);
+    }
+
+    fn attribute(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 2]);
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        body(self);
+        let length = u16::try_from(self.bytes.len() - start).unwrap_or(u16::MAX);
+        self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+        while !self.bytes.len().is_multiple_of(4) {
+            self.bytes.push(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_padded_and_lengths_are_not() {
+        let mut buffer = Buffer::default();
+        let header = Header { kind: 0x0a00, flags: 1, sequence: 7, family: 2, resource: 0 };
+        buffer.message(header, |body| body.text(1, "ab"));
+        let bytes = buffer.into_bytes();
+        assert_eq!(bytes.len(), 16 + 4 + 8);
+        assert_eq!(u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]), 28);
+        assert_eq!(bytes[20..28], [7, 0, 1, 0, b'a', b'b', 0, 0]);
+    }
+}

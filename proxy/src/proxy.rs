@@ -1,0 +1,259 @@
+//! The proxy of one node: follows Services and slices, and keeps the kernel in step.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use kube::Resource as _;
+use reeve_api::drain::EndpointDrain;
+use reeve_client::{Component, EventRecorder, NeverSynced, ObjectKey};
+use tokio::sync::{Notify, watch};
+use tracing::{error, info};
+
+use crate::cache::{self, Cache};
+use crate::dns::{DnsConfig, DnsError, DnsServer, forward};
+use crate::link::{LinkError, ServiceLink};
+use crate::nft::NftError;
+use crate::services::layout::Ranges;
+use crate::services::loopback::{Conflict, LoopbackPorts};
+use crate::services::plan::{NodePort, plan};
+use crate::services::rules::Rules;
+
+/// Pause before the kernel is tried again after it refused; the rules in force stay meanwhile.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
+/// Pause before NodePorts that others hold are tried again. Nobody tells when a port becomes free.
+const HELD_PORT_PAUSE: Duration = Duration::from_secs(10);
+/// Nftables chains and links are named after the cluster; a longer name would not fit a link.
+const LINK_SUFFIX: &str = "svc";
+
+/// What the proxy must know of its node and cluster.
+#[derive(Debug, Clone)]
+pub struct ProxyConfig {
+    /// The cluster's name: names the nftables table, `reeve-NAME`.
+    pub cluster: String,
+    /// Prefix of the names of the cluster's links, at most 12 bytes.
+    pub link_prefix: String,
+    /// The node's name: local traffic policies ask for it.
+    pub node: String,
+    /// The node's address: source of the host's own packets to Services.
+    pub node_address: Ipv4Addr,
+    /// Addresses of all pods.
+    pub cluster_cidr: Ipv4Net,
+    /// Addresses of Services.
+    pub service_cidr: Ipv4Net,
+    /// Address of the cluster DNS, inside the service range.
+    pub dns_address: Ipv4Addr,
+    /// `cluster.local`
+    pub domain: String,
+    /// Where the servers for foreign names are read from, once.
+    pub resolv_conf: PathBuf,
+}
+
+impl ProxyConfig {
+    fn table(&self) -> String {
+        format!("reeve-{}", self.cluster)
+    }
+
+    fn link(&self) -> String {
+        format!("{}{LINK_SUFFIX}", self.link_prefix)
+    }
+}
+
+/// Why a proxy could not be started. All of it is the machine's fault; retrying without a change does not help.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// nftables is missing or refuses.
+    #[error(transparent)]
+    Nft(#[from] NftError),
+    /// The device of the service range could not be made.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The DNS server could not be bound.
+    #[error(transparent)]
+    Dns(#[from] DnsError),
+    /// The proxy was told to stop before it had begun.
+    #[error(transparent)]
+    NeverSynced(#[from] NeverSynced),
+}
+
+/// A proxy that is ready to run.
+pub struct Proxy {
+    config: ProxyConfig,
+    component: Component,
+    cache: Cache,
+    dirty: Arc<Dirty>,
+    drain: Arc<Drain>,
+}
+
+/// Services to look at again. Bounded by the number of Services.
+#[derive(Default)]
+struct Dirty {
+    keys: Mutex<BTreeSet<ObjectKey>>,
+    changed: Notify,
+}
+
+impl Dirty {
+    fn mark(&self, key: ObjectKey) {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        self.changed.notify_one();
+    }
+
+    fn take(&self) -> BTreeSet<ObjectKey> {
+        std::mem::take(&mut *self.keys.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Knows which addresses the rules lead to.
+struct Drain {
+    in_use: watch::Sender<BTreeSet<Ipv4Addr>>,
+}
+
+#[async_trait::async_trait]
+impl EndpointDrain for Drain {
+    async fn drained(&self, pod_ips: &[IpAddr]) {
+        let own: Vec<Ipv4Addr> = pod_ips
+            .iter()
+            .filter_map(|ip| match ip {
+                IpAddr::V4(ip) => Some(*ip),
+                IpAddr::V6(_) => None,
+            })
+            .collect();
+        let mut in_use = self.in_use.subscribe();
+        // An error means that the proxy has ended: then nothing will change any more.
+        drop(in_use.wait_for(|in_use| !own.iter().any(|ip| in_use.contains(ip))).await);
+    }
+}
+
+impl Proxy {
+    /// Starts to watch; nothing is changed in the kernel yet.
+    #[must_use]
+    pub fn new(config: ProxyConfig, component: Component) -> Self {
+        let cache = Cache::start(&component);
+        let dirty = Arc::new(Dirty::default());
+        let marks = Arc::clone(&dirty);
+        cache.services.on_change(move |change| marks.mark(ObjectKey::of(change.object().as_ref())));
+        let marks = Arc::clone(&dirty);
+        cache.slices.on_change(move |change| {
+            for slice in [change.old(), change.new()].into_iter().flatten() {
+                if let Some(key) = cache::owner(slice) {
+                    marks.mark(key);
+                }
+            }
+        });
+        let drain = Arc::new(Drain { in_use: watch::Sender::new(BTreeSet::new()) });
+        Self { config, component, cache, dirty, drain }
+    }
+
+    /// Answers the node agent when a pod gets no new connections any more.
+    #[must_use]
+    pub fn drain(&self) -> Arc<dyn EndpointDrain> {
+        Arc::clone(&self.drain) as Arc<dyn EndpointDrain>
+    }
+
+    /// Makes the table, the device and the DNS server, then follows the cluster until told to stop. The rules stay
+    /// in the kernel when it returns: connections and Services go on while the proxy is away.
+    ///
+    /// # Errors
+    /// When the kernel or the machine cannot do what is needed.
+    pub async fn run(self) -> Result<(), ProxyError> {
+        let link = ServiceLink {
+            name: self.config.link(),
+            service_cidr: self.config.service_cidr,
+            dns_address: self.config.dns_address,
+            node_address: self.config.node_address,
+        };
+        link.ensure().await?;
+        self.serve_dns().await?;
+        self.cache.synced(&self.component).await?;
+        let ranges = Ranges { cluster: self.config.cluster_cidr, service: self.config.service_cidr };
+        let mut rules = Rules::new(self.config.table(), ranges)?;
+        let mut ports = LoopbackPorts::new();
+        let recorder = EventRecorder::start(&self.component, "reeve-proxy", Some(&self.config.node));
+        info!(table = self.config.table(), "proxying Services");
+        loop {
+            let dirty = self.dirty.take();
+            let refused = self.sync(&mut rules, dirty);
+            let conflicts = self.hold_ports(&mut ports, &rules, &recorder);
+            let pause = if refused {
+                RETRY_PAUSE
+            } else if conflicts {
+                HELD_PORT_PAUSE
+            } else {
+                Duration::MAX
+            };
+            tokio::select! {
+                () = self.component.shutdown.cancelled() => return Ok(()),
+                () = self.dirty.changed.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn serve_dns(&self) -> Result<(), DnsError> {
+        let config = DnsConfig {
+            address: self.config.dns_address,
+            port: 53,
+            domain: self.config.domain.clone(),
+            upstreams: forward::upstreams(&self.config.resolv_conf, self.config.dns_address.into()),
+        };
+        let records = Arc::new(self.cache.clone());
+        let server = DnsServer::bind(config, records, Arc::clone(&self.component.rng)).await?;
+        self.component.spawn("dns", server.run(self.component.shutdown.clone()));
+        Ok(())
+    }
+
+    /// Brings the rules of some Services up to date; `true` when the kernel refused and all must be tried again.
+    fn sync(&self, rules: &mut Rules, dirty: BTreeSet<ObjectKey>) -> bool {
+        let changes: Vec<_> = dirty
+            .into_iter()
+            .map(|key| {
+                let service = self.cache.get(&key);
+                let entries = service.map(|own| plan(&own, &self.cache.slices_of(&key), &self.config.node));
+                (key, entries)
+            })
+            .collect();
+        let outcome = rules.sync(changes);
+        if let Err(err) = &outcome {
+            error!(%err, "cannot bring the Services' rules up to date");
+        } else {
+            self.drain.in_use.send_if_modified(|in_use| {
+                let now = rules.lasting();
+                let changed = *in_use != now;
+                *in_use = now;
+                changed
+            });
+        }
+        outcome.is_err()
+    }
+
+    /// Holds the NodePorts of all Services; `true` when others hold some of them.
+    fn hold_ports(&self, ports: &mut LoopbackPorts, rules: &Rules, recorder: &EventRecorder) -> bool {
+        let wanted = rules.services().flat_map(|(_, entries)| entries.node_ports.iter().copied()).collect();
+        let conflicts = ports.sync(&wanted);
+        for conflict in &conflicts {
+            let owner = rules.services().find(|(_, entries)| entries.node_ports.contains(&conflict.port));
+            if let Some(service) = owner.and_then(|(key, _)| self.cache.get(key)) {
+                recorder.warning(&service.object_ref(&()), "NodePortInUse", conflict_message(conflict, &self.config));
+            }
+        }
+        !conflicts.is_empty()
+    }
+}
+
+fn conflict_message(conflict: &Conflict, config: &ProxyConfig) -> String {
+    let NodePort { protocol, port, .. } = conflict.port;
+    format!("nodePort {port}/{protocol} cannot be used on node {}: {} holds it", config.node, conflict.holder)
+}
+
+/// Removes what a cluster's proxy put into the kernel. Idempotent.
+///
+/// # Errors
+/// When the kernel refuses.
+pub async fn cleanup(cluster: &str, link_prefix: &str) -> Result<(), ProxyError> {
+    Rules::remove(&format!("reeve-{cluster}"))?;
+    ServiceLink::remove(&format!("{link_prefix}{LINK_SUFFIX}")).await?;
+    Ok(())
+}
