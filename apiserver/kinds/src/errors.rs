@@ -18,12 +18,13 @@ impl Errors {
         self.0
     }
 
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
-    fn push(&mut self, kind: FieldErrorKind, path: &Path<'_>, value: Value, detail: impl Into<String>) {
+    /// A complaint of any kind.
+    pub(crate) fn add(&mut self, kind: FieldErrorKind, path: &Path<'_>, value: Value, detail: impl Into<String>) {
         if self.0.len() < MAX_ERRORS {
             self.0.push(FieldError::new(kind, path.to_string(), value, detail));
         }
@@ -31,12 +32,12 @@ impl Errors {
 
     /// Something must be there.
     pub(crate) fn required(&mut self, path: &Path<'_>, detail: impl Into<String>) {
-        self.push(FieldErrorKind::Required, path, Value::Null, detail);
+        self.add(FieldErrorKind::Required, path, Value::Null, detail);
     }
 
     /// The value breaks a rule.
     pub(crate) fn invalid(&mut self, path: &Path<'_>, value: impl Into<Value>, detail: impl Into<String>) {
-        self.push(FieldErrorKind::Invalid, path, value.into(), detail);
+        self.add(FieldErrorKind::Invalid, path, value.into(), detail);
     }
 
     /// One complaint for each rule the text breaks.
@@ -50,32 +51,32 @@ impl Errors {
     pub(crate) fn unsupported(&mut self, path: &Path<'_>, value: &str, supported: &[&str]) {
         let quoted: Vec<_> = supported.iter().map(|one| format!("\"{one}\"")).collect();
         let detail = format!("supported values: {}", quoted.join(", "));
-        self.push(FieldErrorKind::NotSupported, path, value.into(), detail);
+        self.add(FieldErrorKind::NotSupported, path, value.into(), detail);
     }
 
     /// The field may not be there.
     pub(crate) fn forbidden(&mut self, path: &Path<'_>, detail: impl Into<String>) {
-        self.push(FieldErrorKind::Forbidden, path, Value::Null, detail);
+        self.add(FieldErrorKind::Forbidden, path, Value::Null, detail);
     }
 
     /// The value stands twice.
     pub(crate) fn duplicate(&mut self, path: &Path<'_>, value: impl Into<Value>) {
-        self.push(FieldErrorKind::Duplicate, path, value.into(), "");
+        self.add(FieldErrorKind::Duplicate, path, value.into(), "");
     }
 
     /// What is named does not exist.
     pub(crate) fn not_found(&mut self, path: &Path<'_>, value: &str) {
-        self.push(FieldErrorKind::NotFound, path, value.into(), "");
+        self.add(FieldErrorKind::NotFound, path, value.into(), "");
     }
 
     /// The value has more bytes than it may have.
     pub(crate) fn too_long(&mut self, path: &Path<'_>, limit: usize) {
-        self.push(FieldErrorKind::TooLong, path, Value::Null, format!("may not be more than {limit} bytes"));
+        self.add(FieldErrorKind::TooLong, path, Value::Null, format!("may not be more than {limit} bytes"));
     }
 
     /// The list has more items than it may have.
     pub(crate) fn too_many(&mut self, path: &Path<'_>, count: usize, limit: usize) {
-        self.push(FieldErrorKind::TooMany, path, count.into(), format!("must have at most {limit} items"));
+        self.add(FieldErrorKind::TooMany, path, count.into(), format!("must have at most {limit} items"));
     }
 
     /// A text that must be there and must be one of a few.

@@ -41,6 +41,7 @@ pub mod kind;
 mod kinds;
 mod meta;
 mod path;
+mod pod;
 pub mod shape;
 pub mod strict;
 mod table;

@@ -1,0 +1,166 @@
+//! Pod: containers that live and die together on one node.
+
+mod rules;
+mod table;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use reeve_api::names;
+use serde_json::{Value, json};
+
+use super::shape_of;
+use crate::errors::Errors;
+use crate::field::FieldError;
+use crate::json::{copy_field, flag, get, has, int, items_mut, list, object_mut, set, some_mut, text, text_at};
+use crate::kind::{Column, Kind, Names, Part};
+use crate::meta::{self, MetaRules};
+use crate::path::Path;
+use crate::pod;
+use crate::shape::Shape;
+
+const NAMES: Names = Names {
+    group: "",
+    version: "v1",
+    kind: "Pod",
+    plural: "pods",
+    singular: "pod",
+    short: &["po"],
+    categories: &["all"],
+    namespaced: true,
+};
+
+const META: MetaRules = MetaRules { namespaced: true, name: names::dns1123_subdomain };
+
+/// The kind.
+pub(super) struct Pods;
+
+impl Kind for Pods {
+    fn names(&self) -> &'static Names {
+        &NAMES
+    }
+
+    fn shape(&self) -> &'static Shape {
+        shape_of!(Pod)
+    }
+
+    fn has_status(&self) -> bool {
+        true
+    }
+
+    fn default(&self, object: &mut Value) {
+        pod::default_pod(object);
+        let status = object_mut(object, "status");
+        for list in ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"] {
+            for one in items_mut(status, list) {
+                object_mut(one, "state");
+                object_mut(one, "lastState");
+            }
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        let gated = !list(get(object, "spec"), "schedulingGates").is_empty();
+        let mut status = json!({"phase": "Pending", "qosClass": pod::qos_class(get(object, "spec"))});
+        if gated {
+            let condition = json!({
+                "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+                "message": "Scheduling is blocked due to non-empty scheduling gates",
+            });
+            set(&mut status, "conditions", vec![condition]);
+        }
+        set(object, "status", status);
+        meta::first_generation(object);
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        META.create(object, &mut errors);
+        let (spec, path) = (get(object, "spec"), Path::of("spec"));
+        pod::spec(spec, true, &path, &mut errors);
+        pod::pod_only(spec, &path, &mut errors);
+        if !list(spec, "ephemeralContainers").is_empty() {
+            errors.forbidden(&path.child("ephemeralContainers"), "cannot be set on create");
+        }
+        if has(spec, "nodeName") && !list(spec, "schedulingGates").is_empty() {
+            let detail = "cannot be set until all schedulingGates have been cleared";
+            errors.forbidden(&path.child("nodeName"), detail);
+        }
+        errors.into_vec()
+    }
+
+    fn prepare_update(&self, part: Part, object: &mut Value, old: &Value) {
+        match part {
+            Part::Main => copy_field(object, old, "status"),
+            Part::Status => {
+                pod::keep_for_status(object, old);
+                // The class is decided once.
+                if let Some(class) = get(get(old, "status"), "qosClass").as_str() {
+                    set(object_mut(object, "status"), "qosClass", class);
+                }
+            }
+        }
+        meta::next_generation(object, old);
+    }
+
+    fn validate_update(&self, part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        META.update(object, old, &mut errors);
+        match part {
+            Part::Main => rules::spec_update(object, old, &mut errors),
+            Part::Status => rules::status_update(object, old, &mut errors),
+        }
+        errors.into_vec()
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        pod::spec_warnings(get(object, "spec"), &Path::of("spec"))
+    }
+
+    fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
+        let (spec, status) = (get(object, "spec"), get(object, "status"));
+        let value = match field {
+            "spec.nodeName" | "spec.restartPolicy" | "spec.schedulerName" | "spec.serviceAccountName" => {
+                text(spec, field.trim_start_matches("spec."))
+            }
+            "spec.hostNetwork" => return Some(flag(spec, "hostNetwork").to_string()),
+            "status.phase" | "status.nominatedNodeName" | "status.podIP" => {
+                text(status, field.trim_start_matches("status."))
+            }
+            "status.podIPs" => {
+                let ips: Vec<_> = list(status, "podIPs").iter().map(|ip| text(ip, "ip")).collect();
+                return Some(ips.join(","));
+            }
+            _ => return None,
+        };
+        Some(value.to_owned())
+    }
+
+    fn deletion_grace(&self, object: &Value, requested: Option<i64>) -> Option<i64> {
+        let spec = get(object, "spec");
+        let nobody_runs_it = text(spec, "nodeName").is_empty();
+        let is_over = matches!(text_at(object, &["status", "phase"]), "Failed" | "Succeeded");
+        if nobody_runs_it || is_over {
+            return Some(0);
+        }
+        let seconds = requested.or_else(|| int(spec, "terminationGracePeriodSeconds")).unwrap_or_default();
+        Some(if seconds < 0 { 1 } else { seconds })
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        table::COLUMNS
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        table::row(object, now)
+    }
+}
+
+/// For the rules: makes a part of the new spec what it is in the old one.
+fn copy_nested(new: &mut Value, old: &Value, parent: &str, field: &str) {
+    if let Some(inner) = some_mut(new, parent) {
+        copy_field(inner, get(old, parent), field);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! What may change in a pod: nearly nothing in its spec, nothing backwards in its status.
+
+use reeve_api::names;
+use serde_json::Value;
+
+use super::copy_nested;
+use crate::errors::Errors;
+use crate::json::{copy_field, get, has, int, items_mut, list, set, text};
+use crate::path::Path;
+use crate::pod;
+
+const CHANGEABLE: &str = "pod updates may not change fields other than \
+    `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
+    `spec.tolerations` (only additions to existing tolerations),\
+    `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+
+/// Rules for a change of `spec`.
+pub(super) fn spec_update(object: &Value, old: &Value, errors: &mut Errors) {
+    let (spec, was, path) = (get(object, "spec"), get(old, "spec"), Path::of("spec"));
+    pod::spec(spec, true, &path, errors);
+    pod::pod_only(spec, &path, errors);
+    for kind in ["containers", "initContainers"] {
+        if list(spec, kind).len() != list(was, kind).len() {
+            return errors.forbidden(&path.child(kind), "pod updates may not add or remove containers");
+        }
+    }
+    if !deadline(spec, was, &path.child("activeDeadlineSeconds"), errors) {
+        return;
+    }
+    added_tolerations(spec, was, &path.child("tolerations"), errors);
+    removed_gates(spec, was, &path.child("schedulingGates"), errors);
+    if spec == was {
+        return;
+    }
+    if pod::qos_class(spec) != pod::qos_class(was) {
+        let class = get(get(object, "status"), "qosClass").clone();
+        errors.invalid(&Path::of("metadata"), class, "Pod QoS is immutable");
+    }
+    let masked = mask_changeable(spec, was, &path, errors);
+    if masked != *was {
+        errors.forbidden(&path, format!("{CHANGEABLE}\n{}", difference(&masked, was)));
+    }
+}
+
+/// The deadline may come, and come nearer.
+fn deadline(spec: &Value, was: &Value, path: &Path<'_>, errors: &mut Errors) -> bool {
+    match (int(spec, "activeDeadlineSeconds"), int(was, "activeDeadlineSeconds")) {
+        (Some(new), _) if !(0..=i64::from(i32::MAX)).contains(&new) => {
+            errors.invalid(path, new, "must be between 0 and 2147483647, inclusive");
+            false
+        }
+        (Some(new), Some(old)) if new > old => {
+            errors.invalid(path, new, "must be less than or equal to previous value");
+            false
+        }
+        (None, Some(_)) => {
+            errors.invalid(path, Value::Null, "must not update from a positive integer to nil value");
+            true
+        }
+        _ => true,
+    }
+}
+
+fn added_tolerations(spec: &Value, was: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let same_but_seconds = |new: &Value, old: &Value| {
+        let mut old = old.clone();
+        copy_field(&mut old, new, "tolerationSeconds");
+        *new == old
+    };
+    for old in list(was, "tolerations") {
+        if !list(spec, "tolerations").iter().any(|new| same_but_seconds(new, old)) {
+            let detail = "existing toleration can not be modified except its tolerationSeconds";
+            return errors.forbidden(path, detail);
+        }
+    }
+    pod::tolerations(spec, path, errors);
+}
+
+fn removed_gates(spec: &Value, was: &Value, path: &Path<'_>, errors: &mut Errors) {
+    for (index, gate) in list(spec, "schedulingGates").iter().enumerate() {
+        let name = text(gate, "name");
+        if !list(was, "schedulingGates").iter().any(|old| text(old, "name") == name) {
+            let detail = format!("only deletion is allowed, but found new scheduling gate '{name}'");
+            errors.forbidden(&path.index(index).child("name"), detail);
+        }
+    }
+}
+
+/// The new spec with everything that may change as it was.
+fn mask_changeable(spec: &Value, was: &Value, path: &Path<'_>, errors: &mut Errors) -> Value {
+    let mut masked = spec.clone();
+    for kind in ["containers", "initContainers"] {
+        for (new, old) in items_mut(&mut masked, kind).zip(list(was, kind)) {
+            copy_field(new, old, "image");
+        }
+    }
+    for field in ["activeDeadlineSeconds", "schedulingGates", "tolerations"] {
+        copy_field(&mut masked, was, field);
+    }
+    let grace = "terminationGracePeriodSeconds";
+    if int(was, grace).is_some_and(|seconds| seconds < 0) && int(spec, grace) == Some(1) {
+        copy_field(&mut masked, was, grace);
+    }
+    // A pod that nobody may schedule yet can still be told where to go.
+    if !list(was, "schedulingGates").is_empty() {
+        pod::node_selector_additions(spec, was, &path.child("nodeSelector"), errors);
+        copy_field(&mut masked, was, "nodeSelector");
+        if has(was, "affinity") {
+            copy_nested(&mut masked, was, "affinity", "nodeAffinity");
+        } else if get(&masked, "affinity").as_object().is_some_and(|map| map.keys().all(|key| key == "nodeAffinity")) {
+            copy_field(&mut masked, was, "affinity");
+        }
+    }
+    masked
+}
+
+/// Which fields of the spec differ, each with its old and new value.
+fn difference(new: &Value, old: &Value) -> String {
+    let fields = |value: &Value| value.as_object().map(|map| map.keys().cloned().collect()).unwrap_or_default();
+    let mut all: Vec<String> = fields(old);
+    all.extend(fields(new).into_iter().filter(|field: &String| get(old, field).is_null()));
+    let changed = all.iter().filter(|field| get(new, field) != get(old, field));
+    let lines = changed.map(|field| format!("-\t{field}: {}\n+\t{field}: {}\n", get(old, field), get(new, field)));
+    lines.collect()
+}
+
+/// Rules for a change of `status`.
+pub(super) fn status_update(object: &Value, old: &Value, errors: &mut Errors) {
+    let (status, was, path) = (get(object, "status"), get(old, "status"), Path::of("status"));
+    let conditions = Path::of("metadata");
+    let conditions = conditions.child("conditions");
+    for (index, condition) in list(status, "conditions").iter().enumerate() {
+        let (path, kind) = (conditions.index(index), text(condition, "type"));
+        errors.invalid_each(&path.child("Type"), kind, names::qualified_name(kind));
+    }
+    let nominated = text(status, "nominatedNodeName");
+    if !nominated.is_empty() && nominated != text(was, "nominatedNodeName") {
+        errors.invalid_each(&path.child("nominatedNodeName"), nominated, names::dns1123_subdomain(nominated));
+    }
+    let policy = text(get(old, "spec"), "restartPolicy");
+    for (kind, policy) in
+        [("containerStatuses", policy), ("initContainerStatuses", policy), ("ephemeralContainerStatuses", "Never")]
+    {
+        transitions(object, old, kind, policy, &path.child(kind), errors);
+    }
+    addresses(status, "podIPs", &path.child("podIPs"), errors);
+    addresses(status, "hostIPs", &path.child("hostIPs"), errors);
+}
+
+/// A container that has ended for good does not come back.
+fn transitions(object: &Value, old: &Value, kind: &str, policy: &str, path: &Path<'_>, errors: &mut Errors) {
+    if policy == "Always" {
+        return;
+    }
+    let (new, was) = (list(get(object, "status"), kind), list(get(old, "status"), kind));
+    for (index, before) in was.iter().enumerate() {
+        let name = text(before, "name");
+        let ended = get(get(before, "state"), "terminated");
+        let may_restart = int(ended, "exitCode") != Some(0) && policy == "OnFailure";
+        if ended.is_null() || may_restart || own_policy(get(old, "spec"), name) {
+            continue;
+        }
+        let back = |after: &&Value| text(after, "name") == name && !has(get(after, "state"), "terminated");
+        if new.iter().any(|after| back(&after)) {
+            let detail = "may not be transitioned to non-terminated state";
+            errors.forbidden(&path.index(index).child("state"), detail);
+        }
+    }
+}
+
+/// Whether the container says itself that it is started again.
+fn own_policy(spec: &Value, name: &str) -> bool {
+    let mut all = list(spec, "containers").iter().chain(list(spec, "initContainers"));
+    all.any(|container| {
+        text(container, "name") == name
+            && (matches!(text(container, "restartPolicy"), "Always" | "OnFailure")
+                || has(container, "restartPolicyRules"))
+    })
+}
+
+fn addresses(status: &Value, field: &str, path: &Path<'_>, errors: &mut Errors) {
+    let ips: Vec<_> = list(status, field).iter().map(|entry| text(entry, "ip")).collect();
+    for (index, ip) in ips.iter().enumerate() {
+        errors.invalid_each(&path.index(index), ip, names::ip(ip));
+    }
+    if field == "hostIPs" && ips.first().is_some_and(|first| *first != text(status, "hostIP")) {
+        errors.invalid(&path.index(0).child("ip"), ips[0], "must be equal to `hostIP`");
+    }
+    let sixes = ips.iter().filter(|ip| ip.contains(':')).count();
+    if ips.len() > 2 || sixes > 1 || ips.len() - sixes > 1 {
+        let detail = "may specify no more than one IP for each IP family";
+        errors.invalid(path, get(status, field).clone(), detail);
+    }
+    let mut seen = Vec::new();
+    for (index, ip) in ips.iter().enumerate() {
+        if seen.contains(ip) {
+            let mut entry = Value::Null;
+            set(&mut entry, "ip", *ip);
+            errors.duplicate(&path.index(index), entry);
+        }
+        seen.push(*ip);
+    }
+}

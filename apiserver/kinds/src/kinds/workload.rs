@@ -1,0 +1,75 @@
+//! What ReplicaSet and Deployment share: replicas, selector, template.
+
+use reeve_api::selector::LabelSelector;
+use serde_json::Value;
+
+use crate::errors::Errors;
+use crate::json::{at, get, has, int, text_at};
+use crate::meta;
+use crate::path::Path;
+use crate::pod;
+
+/// Where the replicas stand.
+pub(super) const SCALE: crate::kind::ScalePaths = crate::kind::ScalePaths {
+    spec_replicas: "spec.replicas",
+    status_replicas: "status.replicas",
+    selector: "spec.selector",
+};
+
+/// Rules for `spec.replicas`, `spec.minReadySeconds`, `spec.selector` and `spec.template`.
+pub(super) fn spec(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    errors.not_negative(&path.child("replicas"), int(spec, "replicas"));
+    errors.not_negative(&path.child("minReadySeconds"), int(spec, "minReadySeconds"));
+    let (selector, selector_path) = (get(spec, "selector"), path.child("selector"));
+    if selector.is_null() {
+        errors.required(&selector_path, "");
+    } else {
+        meta::label_selector(selector, &selector_path, errors);
+        if !has(selector, "matchLabels") && !has(selector, "matchExpressions") {
+            errors.invalid(&selector_path, selector.clone(), "empty selector is invalid for deployment");
+        }
+    }
+    match LabelSelector::from_value(selector) {
+        Ok(parsed) => template(get(spec, "template"), &parsed, &path.child("template"), errors),
+        Err(_) => errors.invalid(&selector_path, selector.clone(), "invalid label selector"),
+    }
+}
+
+fn template(template: &Value, selector: &LabelSelector, path: &Path<'_>, errors: &mut Errors) {
+    if !selector.is_everything() && !selector.is_nothing() {
+        let labels = at(template, &["metadata", "labels"]);
+        if !selector.matches_value(labels) {
+            let labels = if labels.is_null() { Value::Object(serde_json::Map::new()) } else { labels.clone() };
+            let path = path.child("metadata");
+            errors.invalid(&path.child("labels"), labels, "`selector` does not match template `labels`");
+        }
+    }
+    pod::template(template, path, errors);
+    let path = path.child("spec");
+    let policy = text_at(template, &["spec", "restartPolicy"]);
+    if policy != "Always" {
+        errors.unsupported(&path.child("restartPolicy"), policy, &["Always"]);
+    }
+    if has(get(template, "spec"), "activeDeadlineSeconds") {
+        let detail = "activeDeadlineSeconds in ReplicaSet is not Supported";
+        errors.forbidden(&path.child("activeDeadlineSeconds"), detail);
+    }
+}
+
+/// Rules for the counters in `status`: none is negative, none exceeds the one it is part of.
+pub(super) fn status(object: &Value, counters: &[&str], parts: &[(&str, &str)], errors: &mut Errors) {
+    let (status, path) = (get(object, "status"), Path::of("status"));
+    for counter in counters {
+        errors.not_negative(&path.child(counter), int(status, counter));
+    }
+    for (part, whole) in parts {
+        let (value, limit) = (int(status, part).unwrap_or_default(), int(status, whole).unwrap_or_default());
+        if value > limit {
+            errors.invalid(&path.child(part), value, format!("cannot be greater than {}", whole_name(whole)));
+        }
+    }
+}
+
+fn whole_name(whole: &str) -> String {
+    if whole == "replicas" { "status.replicas".to_owned() } else { whole.to_owned() }
+}

@@ -1,0 +1,230 @@
+//! Rules for where a pod may go: affinity, tolerations, topology spread.
+
+use reeve_api::names;
+use serde_json::Value;
+
+use crate::errors::Errors;
+use crate::json::{entries, get, has, int, list, text};
+use crate::meta;
+use crate::path::Path;
+
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
+
+/// Rules for `affinity`.
+pub(super) fn affinity(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let affinity = get(spec, "affinity");
+    node_affinity(get(affinity, "nodeAffinity"), &path.child("nodeAffinity"), errors);
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        pod_affinity(get(affinity, kind), &path.child(kind), errors);
+    }
+}
+
+fn node_affinity(affinity: &Value, path: &Path<'_>, errors: &mut Errors) {
+    if has(affinity, REQUIRED) {
+        let (terms, path) = (list(get(affinity, REQUIRED), "nodeSelectorTerms"), path.child(REQUIRED));
+        let path = path.child("nodeSelectorTerms");
+        if terms.is_empty() {
+            errors.required(&path, "must have at least one node selector term");
+        }
+        for (index, term) in terms.iter().enumerate() {
+            node_term(term, &path.index(index), errors);
+        }
+    }
+    let path = path.child(PREFERRED);
+    for (index, term) in list(affinity, PREFERRED).iter().enumerate() {
+        let path = path.index(index);
+        weight(term, &path, errors);
+        node_term(get(term, "preference"), &path.child("preference"), errors);
+    }
+}
+
+fn weight(term: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let weight = int(term, "weight").unwrap_or_default();
+    if !(1..=100).contains(&weight) {
+        errors.invalid(&path.child("weight"), weight, "must be in the range 1-100");
+    }
+}
+
+fn node_term(term: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let expressions = path.child("matchExpressions");
+    for (index, requirement) in list(term, "matchExpressions").iter().enumerate() {
+        node_requirement(requirement, &expressions.index(index), errors);
+    }
+    let fields = path.child("matchFields");
+    for (index, requirement) in list(term, "matchFields").iter().enumerate() {
+        node_field(requirement, &fields.index(index), errors);
+    }
+}
+
+fn node_requirement(requirement: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let (values, values_path) = (list(requirement, "values"), path.child("values"));
+    match text(requirement, "operator") {
+        "In" | "NotIn" if values.is_empty() => {
+            errors.required(&values_path, "must be specified when `operator` is 'In' or 'NotIn'");
+        }
+        "Exists" | "DoesNotExist" if !values.is_empty() => {
+            errors.forbidden(&values_path, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+        }
+        "Gt" | "Lt" if values.len() != 1 => {
+            errors.required(&values_path, "must be specified single value when `operator` is 'Lt' or 'Gt'");
+        }
+        "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
+        other => errors.invalid(&path.child("operator"), other, "not a valid selector operator"),
+    }
+    meta::label_name(text(requirement, "key"), &path.child("key"), errors);
+}
+
+fn node_field(requirement: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let (values, key) = (list(requirement, "values"), text(requirement, "key"));
+    match text(requirement, "operator") {
+        "In" | "NotIn" if values.len() == 1 => {}
+        "In" | "NotIn" => errors.required(
+            &path.child("values"),
+            "must be only one value when `operator` is 'In' or 'NotIn' for node field selector",
+        ),
+        other => errors.invalid(&path.child("operator"), other, "not a valid selector operator"),
+    }
+    if key != "metadata.name" {
+        return errors.invalid(&path.child("key"), key, "not a valid field selector key");
+    }
+    let path = path.child("values");
+    for (index, value) in values.iter().enumerate() {
+        let name = value.as_str().unwrap_or_default();
+        errors.invalid_each(&path.index(index), name, names::dns1123_subdomain(name));
+    }
+}
+
+fn pod_affinity(affinity: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let required = path.child(REQUIRED);
+    for (index, term) in list(affinity, REQUIRED).iter().enumerate() {
+        pod_term(term, &required.index(index), errors);
+    }
+    let preferred = path.child(PREFERRED);
+    for (index, term) in list(affinity, PREFERRED).iter().enumerate() {
+        let path = preferred.index(index);
+        weight(term, &path, errors);
+        pod_term(get(term, "podAffinityTerm"), &path.child("podAffinityTerm"), errors);
+    }
+}
+
+fn pod_term(term: &Value, path: &Path<'_>, errors: &mut Errors) {
+    for field in ["labelSelector", "namespaceSelector"] {
+        meta::label_selector(get(term, field), &path.child(field), errors);
+    }
+    for namespace in list(term, "namespaces").iter().filter_map(Value::as_str) {
+        errors.invalid_each(&path.child("namespace"), namespace, names::dns1123_label(namespace));
+    }
+    for field in ["matchLabelKeys", "mismatchLabelKeys"] {
+        label_keys(term, field, &path.child(field), errors);
+    }
+    let key = text(term, "topologyKey");
+    if key.is_empty() {
+        errors.required(&path.child("topologyKey"), "can not be empty");
+    }
+    meta::label_name(key, &path.child("topologyKey"), errors);
+}
+
+/// Keys whose values are taken from the pod itself, besides a selector.
+fn label_keys(term: &Value, field: &str, path: &Path<'_>, errors: &mut Errors) {
+    let keys = list(term, field);
+    if keys.is_empty() {
+        return;
+    }
+    if !has(term, "labelSelector") {
+        return errors.forbidden(path, "must not be specified when labelSelector is not set");
+    }
+    for (index, key) in keys.iter().enumerate() {
+        meta::label_name(key.as_str().unwrap_or_default(), &path.index(index), errors);
+    }
+}
+
+/// Rules for `tolerations`.
+pub(crate) fn tolerations(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    for (index, toleration) in list(spec, "tolerations").iter().enumerate() {
+        toleration_rules(toleration, &path.index(index), errors);
+    }
+}
+
+fn toleration_rules(toleration: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let (key, operator) = (text(toleration, "key"), text(toleration, "operator"));
+    let (value, effect) = (text(toleration, "value"), text(toleration, "effect"));
+    if !key.is_empty() {
+        meta::label_name(key, &path.child("key"), errors);
+    } else if operator != "Exists" {
+        let detail = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
+        errors.invalid(&path.child("operator"), operator, detail);
+    }
+    if has(toleration, "tolerationSeconds") && effect != "NoExecute" {
+        let detail = "effect must be 'NoExecute' when `tolerationSeconds` is set";
+        errors.invalid(&path.child("effect"), effect, detail);
+    }
+    match operator {
+        "" | "Equal" => {
+            let complaints = names::label_value(value);
+            if !complaints.is_empty() {
+                errors.invalid(&path.child("operator"), value, complaints.join(";"));
+            }
+        }
+        "Exists" if !value.is_empty() => {
+            let detail = "value must be empty when `operator` is 'Exists'";
+            errors.invalid(&path.child("operator"), toleration.clone(), detail);
+        }
+        "Exists" => {}
+        other => errors.unsupported(&path.child("operator"), other, &["Equal", "Exists"]),
+    }
+    if !effect.is_empty() && !EFFECTS.contains(&effect) {
+        errors.unsupported(&path.child("effect"), effect, EFFECTS);
+    }
+}
+
+/// Rules for `topologySpreadConstraints`.
+pub(super) fn topology_spread(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let mut seen = Vec::new();
+    for (index, constraint) in list(spec, "topologySpreadConstraints").iter().enumerate() {
+        let path = path.index(index);
+        let (key, unsatisfiable) = (text(constraint, "topologyKey"), text(constraint, "whenUnsatisfiable"));
+        let skew = int(constraint, "maxSkew").unwrap_or_default();
+        if skew <= 0 {
+            errors.invalid(&path.child("maxSkew"), skew, "must be greater than zero");
+        }
+        if key.is_empty() {
+            errors.required(&path.child("topologyKey"), "can not be empty");
+        }
+        let policies = &["DoNotSchedule", "ScheduleAnyway"];
+        if !policies.contains(&unsatisfiable) {
+            errors.unsupported(&path.child("whenUnsatisfiable"), unsatisfiable, policies);
+        }
+        if seen.contains(&(key, unsatisfiable)) {
+            errors.duplicate(&path.child("{topologyKey, whenUnsatisfiable}"), format!("{{{key}, {unsatisfiable}}}"));
+        }
+        seen.push((key, unsatisfiable));
+        if let Some(domains) = int(constraint, "minDomains") {
+            let path = path.child("minDomains");
+            if domains <= 0 {
+                errors.invalid(&path, domains, "must be greater than zero");
+            }
+            if unsatisfiable != "DoNotSchedule" {
+                let detail = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {unsatisfiable}");
+                errors.invalid(&path, domains, detail);
+            }
+        }
+        label_keys(constraint, "matchLabelKeys", &path.child("matchLabelKeys"), errors);
+        meta::label_selector(get(constraint, "labelSelector"), &path.child("labelSelector"), errors);
+    }
+}
+
+/// A pod with scheduling gates may get more entries in its node selector, never fewer or others.
+pub(crate) fn node_selector_additions(new: &Value, old: &Value, path: &Path<'_>, errors: &mut Errors) {
+    for (key, value) in entries(old, "nodeSelector") {
+        if get(get(new, "nodeSelector"), key) != value {
+            errors.invalid(
+                path,
+                get(new, "nodeSelector").clone(),
+                "only additions to spec.nodeSelector are allowed (no mutations or deletions)",
+            );
+            return;
+        }
+    }
+}
