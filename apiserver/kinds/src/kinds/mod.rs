@@ -2,12 +2,17 @@
 
 mod config_map;
 mod deployment;
+mod endpoint_slice;
+mod endpoints;
+mod event;
 mod lease;
 mod namespace;
+mod node;
 mod pods;
 mod replica_set;
 mod secret;
 mod service_account;
+mod services;
 mod workload;
 
 use crate::kind::Kind;
@@ -17,13 +22,18 @@ use crate::kind::Kind;
 pub fn builtin() -> &'static [&'static dyn Kind] {
     &[
         &config_map::ConfigMaps,
+        &endpoints::EndpointsKind,
+        &event::Events,
         &namespace::Namespaces,
+        &node::Nodes,
         &pods::Pods,
         &secret::Secrets,
         &service_account::ServiceAccounts,
+        &services::Services,
         &deployment::Deployments,
         &replica_set::ReplicaSets,
         &lease::Leases,
+        &endpoint_slice::EndpointSlices,
     ]
 }
 

@@ -158,11 +158,13 @@ const POINTER_TEXTS: &[&str] = &[
     "volumeMode",
 ];
 
-/// Texts that are pointers in Go although fields of that name elsewhere are not.
+/// Texts that are pointers in Go (or always written) although fields of that name elsewhere are not.
 const POINTER_TEXTS_OF: &[(&str, &[&str])] = &[
     ("Container", &["restartPolicy"]),
     ("Endpoint", &["hostname", "nodeName", "zone"]),
     ("EndpointAddress", &["nodeName"]),
+    ("EndpointPort", &["name"]),
+    ("Event", &["reportingComponent", "reportingInstance"]),
     ("GRPCAction", &["service"]),
     ("HostPathVolumeSource", &["type"]),
     ("LeaseSpec", &["strategy"]),

@@ -50,6 +50,7 @@ impl Kind for Pods {
     fn default(&self, object: &mut Value) {
         pod::default_pod(object);
         let status = object_mut(object, "status");
+        pod_ips(status);
         for list in ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"] {
             for one in items_mut(status, list) {
                 object_mut(one, "state");
@@ -152,6 +153,17 @@ impl Kind for Pods {
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         table::row(object, now)
+    }
+}
+
+/// The old field always shows the first entry of the new one.
+fn pod_ips(status: &mut Value) {
+    let old = text(status, "podIP").to_owned();
+    match list(status, "podIPs").first().map(|first| text(first, "ip").to_owned()) {
+        Some(first) if old.is_empty() => set(status, "podIP", first),
+        Some(first) if first == old => {}
+        _ if !old.is_empty() => set(status, "podIPs", vec![json!({"ip": old})]),
+        _ => {}
     }
 }
 

@@ -1,0 +1,303 @@
+//! Node: a machine that runs pods.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use reeve_api::names;
+use serde_json::Value;
+
+use super::shape_of;
+use crate::errors::Errors;
+use crate::field::{FieldError, FieldErrorKind};
+use crate::json::{copy_field, entries, flag, get, has, list, object_mut, set, set_default, text, text_at};
+use crate::kind::{Column, Kind, Names, Part};
+use crate::meta::{self, MetaRules};
+use crate::path::Path;
+use crate::pod::resources;
+use crate::shape::Shape;
+use crate::{age, table};
+
+const NAMES: Names = Names {
+    group: "",
+    version: "v1",
+    kind: "Node",
+    plural: "nodes",
+    singular: "node",
+    short: &["no"],
+    categories: &[],
+    namespaced: false,
+};
+
+const META: MetaRules = MetaRules { namespaced: false, name: names::dns1123_subdomain };
+
+const ROLE_LABEL: &str = "node-role.kubernetes.io/";
+const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
+
+/// Fields of `status.nodeInfo` that are always there.
+const INFO: &[&str] = &[
+    "machineID",
+    "systemUUID",
+    "bootID",
+    "kernelVersion",
+    "osImage",
+    "containerRuntimeVersion",
+    "kubeletVersion",
+    "kubeProxyVersion",
+    "operatingSystem",
+    "architecture",
+];
+
+const ADDRESSES_TEXT: &str = "List of addresses reachable to the node. Queried from cloud provider, if available. More info: https://kubernetes.io/docs/reference/node/node-status/#addresses Note: This field is declared as mergeable, but the merge key is not sufficiently unique, which can cause data corruption when it is merged. Callers should instead use a full-replacement patch. See https://pr.k8s.io/79391 for an example. Consumers should assume that addresses can change during the lifetime of a Node. However, there are some exceptions where this may not be possible, such as Pods that inherit a Node's address in its own status or consumers of the downward API (status.hostIP).";
+
+const COLUMNS: &[Column] = &[
+    table::NAME,
+    table::column("Status", "The status of the node"),
+    table::column("Roles", "The roles of the node"),
+    table::AGE,
+    table::column("Version", "Kubelet Version reported by the node."),
+    table::wide("Internal-IP", ADDRESSES_TEXT),
+    table::wide("External-IP", ADDRESSES_TEXT),
+    table::wide("OS-Image", "OS Image reported by the node from /etc/os-release (e.g. Debian GNU/Linux 7 (wheezy))."),
+    table::wide("Kernel-Version", "Kernel Version reported by the node from 'uname -r' (e.g. 3.16.0-0.bpo.4-amd64)."),
+    table::wide(
+        "Container-Runtime",
+        "ContainerRuntime Version reported by the node through runtime remote API (e.g. containerd://1.4.2).",
+    ),
+];
+
+/// The kind.
+pub(super) struct Nodes;
+
+impl Kind for Nodes {
+    fn names(&self) -> &'static Names {
+        &NAMES
+    }
+
+    fn shape(&self) -> &'static Shape {
+        shape_of!(Node)
+    }
+
+    fn has_status(&self) -> bool {
+        true
+    }
+
+    fn default(&self, object: &mut Value) {
+        pod_ranges(object_mut(object, "spec"));
+        let status = object_mut(object, "status");
+        if !has(status, "allocatable") && has(status, "capacity") {
+            let capacity = get(status, "capacity").clone();
+            set(status, "allocatable", capacity);
+        }
+        let kubelet = object_mut(object_mut(status, "daemonEndpoints"), "kubeletEndpoint");
+        set_default(kubelet, "Port", 0);
+        let info = object_mut(status, "nodeInfo");
+        for field in INFO {
+            set_default(info, field, "");
+        }
+    }
+
+    fn prepare_create(&self, _object: &mut Value) {}
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        META.create(object, &mut errors);
+        rules(object, &mut errors);
+        errors.into_vec()
+    }
+
+    fn prepare_update(&self, part: Part, object: &mut Value, old: &Value) {
+        match part {
+            Part::Main => copy_field(object, old, "status"),
+            Part::Status => copy_field(object, old, "spec"),
+        }
+    }
+
+    fn validate_update(&self, part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        META.update(object, old, &mut errors);
+        rules(object, &mut errors);
+        if part == Part::Main {
+            set_once(object, old, &mut errors);
+        }
+        errors.into_vec()
+    }
+
+    fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
+        (field == "spec.unschedulable").then(|| flag(get(object, "spec"), "unschedulable").to_string())
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let info = |field| match text_at(object, &["status", "nodeInfo", field]) {
+            "" => age::UNKNOWN.to_owned(),
+            text => text.to_owned(),
+        };
+        vec![
+            table::name(object),
+            status_of(object).into(),
+            roles(object),
+            age::of(object, now).into(),
+            text_at(object, &["status", "nodeInfo", "kubeletVersion"]).into(),
+            address(object, "InternalIP"),
+            address(object, "ExternalIP"),
+            info("osImage").into(),
+            info("kernelVersion").into(),
+            info("containerRuntimeVersion").into(),
+        ]
+    }
+}
+
+/// The old field always shows the first entry of the new one.
+fn pod_ranges(spec: &mut Value) {
+    let old = text(spec, "podCIDR").to_owned();
+    match list(spec, "podCIDRs").first().cloned() {
+        Some(first) => set(spec, "podCIDR", first),
+        None if !old.is_empty() => set(spec, "podCIDRs", vec![old]),
+        None => {}
+    }
+}
+
+fn status_of(object: &Value) -> String {
+    let conditions = list(get(object, "status"), "conditions");
+    let ready = conditions.iter().find(|condition| text(condition, "type") == "Ready");
+    let mut status = match ready.map(|condition| text(condition, "status")) {
+        Some("True") => "Ready",
+        Some(_) => "NotReady",
+        None => "Unknown",
+    }
+    .to_owned();
+    if flag(get(object, "spec"), "unschedulable") {
+        status.push_str(",SchedulingDisabled");
+    }
+    status
+}
+
+fn roles(object: &Value) -> Value {
+    let mut roles: Vec<_> = entries(get(object, "metadata"), "labels")
+        .filter_map(|(key, value)| match key.strip_prefix(ROLE_LABEL) {
+            Some(role) if !role.is_empty() => Some(role),
+            _ if key == "kubernetes.io/role" => value.as_str().filter(|role| !role.is_empty()),
+            _ => None,
+        })
+        .collect();
+    roles.sort_unstable();
+    roles.dedup();
+    table::or_none(&roles.join(","))
+}
+
+fn address(object: &Value, kind: &str) -> Value {
+    let all = list(get(object, "status"), "addresses");
+    table::or_none(all.iter().find(|one| text(one, "type") == kind).map_or("", |one| text(one, "address")))
+}
+
+fn rules(object: &Value, errors: &mut Errors) {
+    let (spec, path) = (get(object, "spec"), Path::of("spec"));
+    taints(spec, &path.child("taints"), errors);
+    let ranges = path.child("podCIDRs");
+    for (index, range) in list(spec, "podCIDRs").iter().enumerate() {
+        let range = range.as_str().unwrap_or_default();
+        if range.parse::<ipnet::IpNet>().is_err() {
+            let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+            errors.invalid(&ranges.index(index), range, detail);
+        }
+    }
+    let status = Path::of("status");
+    for kind in ["capacity", "allocatable"] {
+        let path = status.child(kind);
+        for (name, amount) in entries(get(object, "status"), kind) {
+            resources::quantity(name, amount, &path.child(name), errors);
+        }
+    }
+    let path = status.child("addresses");
+    let addresses = list(get(object, "status"), "addresses");
+    for (index, address) in addresses.iter().enumerate() {
+        if addresses[..index].contains(address) {
+            errors.duplicate(&path.index(index), address.clone());
+        }
+    }
+}
+
+fn taints(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let mut seen = Vec::new();
+    for (index, taint) in list(spec, "taints").iter().enumerate() {
+        let path = path.index(index);
+        let (key, value, effect) = (text(taint, "key"), text(taint, "value"), text(taint, "effect"));
+        meta::label_name(key, &path.child("key"), errors);
+        let complaints = names::label_value(value);
+        if !complaints.is_empty() {
+            errors.invalid(&path.child("value"), value, complaints.join(";"));
+        }
+        errors.one_of(&path.child("effect"), effect, EFFECTS);
+        if seen.contains(&(key, effect)) {
+            let detail = "taints must be unique by key and effect pair";
+            errors.add(FieldErrorKind::Duplicate, &path, taint.clone(), detail);
+        }
+        seen.push((key, effect));
+    }
+}
+
+/// What may be said once and then stays.
+fn set_once(object: &Value, old: &Value, errors: &mut Errors) {
+    let (spec, was, path) = (get(object, "spec"), get(old, "spec"), Path::of("spec"));
+    for (field, name) in [("podCIDRs", "podCIDR"), ("providerID", "providerID")] {
+        if has(was, field) && get(spec, field) != get(was, field) {
+            let detail = format!("node updates may not change {name} except from \"\" to valid");
+            errors.forbidden(&path.child(field), detail);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kind::Part;
+    use crate::testing::*;
+    use serde_json::json;
+
+    const PLAIN: &str = "{apiVersion: v1, kind: Node, metadata: {name: n1, labels: {node-role.kubernetes.io/control-plane: ''}}, spec: {unschedulable: true, podCIDRs: [10.1.0.0/24], taints: [{key: a, effect: NoSchedule}]}, status: {capacity: {cpu: 2, memory: 4Gi}, addresses: [{type: InternalIP, address: 10.0.0.1}], conditions: [{type: Ready, status: 'True'}], nodeInfo: {kubeletVersion: v1.36.0, osImage: Debian}}}";
+
+    #[test]
+    fn what_is_there_can_be_given_away_unless_the_node_says_otherwise() {
+        let node = created(PLAIN);
+        assert_eq!(node["status"]["allocatable"], json!({"cpu": "2", "memory": "4Gi"}));
+        assert_eq!(node["status"]["nodeInfo"]["bootID"], "");
+        check_valid(PLAIN);
+    }
+
+    #[test]
+    fn taints_are_checked() {
+        check_invalid(
+            &PLAIN.replace("effect: NoSchedule}", "effect: NoSchedule}, {key: a, effect: NoSchedule}, {key: b}"),
+            &[
+                "spec.taints[1]: Duplicate value: {\"effect\":\"NoSchedule\",\"key\":\"a\"}: taints must be unique by key and effect pair",
+                "spec.taints[2].effect: Required value",
+            ],
+        );
+    }
+
+    #[test]
+    fn the_pod_range_is_given_once() {
+        check_update(
+            PLAIN,
+            |new| new["spec"]["podCIDRs"] = json!(["10.2.0.0/24"]),
+            &["spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid"],
+        );
+        let (new, errors) = updated(Part::Status, PLAIN, |new| {
+            new["spec"]["unschedulable"] = json!(false);
+            new["status"]["capacity"]["cpu"] = json!("4");
+        });
+        assert_eq!(
+            (errors.len(), &new["spec"]["unschedulable"], &new["status"]["capacity"]["cpu"]),
+            (0, &json!(true), &json!("4"))
+        );
+    }
+
+    #[test]
+    fn a_row_shows_what_kubectl_shows() {
+        assert_eq!(
+            row(PLAIN),
+            "n1 | Ready,SchedulingDisabled | control-plane | <unknown> | v1.36.0 | 10.0.0.1 | <none> | Debian | <unknown> | <unknown>"
+        );
+    }
+}

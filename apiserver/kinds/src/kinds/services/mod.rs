@@ -1,0 +1,176 @@
+//! Service: a stable address and name for a set of pods.
+//!
+//! What is not here: handing out cluster addresses and node ports; the API server does that between
+//! `prepare_create` (or `prepare_update`) and the rules.
+
+mod rules;
+mod table;
+mod update;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Service;
+use reeve_api::names;
+use serde_json::{Value, json};
+
+use super::shape_of;
+use crate::errors::Errors;
+use crate::field::FieldError;
+use crate::json::{copy_field, get, has, int, items_mut, list, object_mut, remove, set, set_default, text};
+use crate::kind::{Column, Kind, Names, Part};
+use crate::meta::MetaRules;
+use crate::shape::Shape;
+
+const NAMES: Names = Names {
+    group: "",
+    version: "v1",
+    kind: "Service",
+    plural: "services",
+    singular: "service",
+    short: &["svc"],
+    categories: &["all"],
+    namespaced: true,
+};
+
+const META: MetaRules = MetaRules { namespaced: true, name: names::dns1035_label };
+
+/// Seconds a client stays with its pod.
+const AFFINITY_SECONDS: i64 = 10800;
+
+/// The kind.
+pub(super) struct Services;
+
+impl Kind for Services {
+    fn names(&self) -> &'static Names {
+        &NAMES
+    }
+
+    fn shape(&self) -> &'static Shape {
+        shape_of!(Service)
+    }
+
+    fn has_status(&self) -> bool {
+        true
+    }
+
+    fn default(&self, object: &mut Value) {
+        default_spec(object_mut(object, "spec"));
+        object_mut(object_mut(object, "status"), "loadBalancer");
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        set(object, "status", json!({"loadBalancer": {}}));
+        let spec = object_mut(object, "spec");
+        let ip = text(spec, "clusterIP").to_owned();
+        if !ip.is_empty() && list(spec, "clusterIPs").is_empty() {
+            set(spec, "clusterIPs", vec![ip]);
+        }
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        META.create(object, &mut errors);
+        rules::service(object, &mut errors);
+        errors.into_vec()
+    }
+
+    fn prepare_update(&self, part: Part, object: &mut Value, old: &Value) {
+        match part {
+            Part::Main => {
+                copy_field(object, old, "status");
+                update::prepare(object_mut(object, "spec"), get(old, "spec"));
+            }
+            Part::Status => copy_field(object, old, "spec"),
+        }
+    }
+
+    fn validate_update(&self, part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        META.update(object, old, &mut errors);
+        match part {
+            Part::Main => {
+                update::rules(get(object, "spec"), get(old, "spec"), &mut errors);
+                rules::service(object, &mut errors);
+            }
+            Part::Status => rules::load_balancer_status(object, &mut errors),
+        }
+        errors.into_vec()
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let spec = get(object, "spec");
+        let mut warnings = Vec::new();
+        if text(spec, "type") == "ExternalName" && !list(spec, "externalIPs").is_empty() {
+            warnings.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
+        }
+        if text(spec, "type") != "ExternalName" && !text(spec, "externalName").is_empty() {
+            warnings.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
+        }
+        if text(spec, "clusterIP") == "None" {
+            if !text(spec, "loadBalancerIP").is_empty() {
+                warnings.push("spec.loadBalancerIP is ignored for headless services".to_owned());
+            }
+            if !list(spec, "externalIPs").is_empty() {
+                warnings.push("spec.externalIPs is ignored for headless services".to_owned());
+            }
+            if text(spec, "sessionAffinity") != "None" {
+                warnings.push("spec.SessionAffinity is ignored for headless services".to_owned());
+            }
+        }
+        warnings
+    }
+
+    fn create_on_update(&self) -> bool {
+        true
+    }
+
+    fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
+        match field {
+            "spec.clusterIP" => Some(text(get(object, "spec"), "clusterIP").to_owned()),
+            "spec.type" => Some(text(get(object, "spec"), "type").to_owned()),
+            _ => None,
+        }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        table::COLUMNS
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        table::row(object, now)
+    }
+}
+
+fn default_spec(spec: &mut Value) {
+    set_default(spec, "sessionAffinity", "None");
+    match text(spec, "sessionAffinity") {
+        "None" => {
+            remove(spec, "sessionAffinityConfig");
+        }
+        "ClientIP" => {
+            let client = object_mut(object_mut(spec, "sessionAffinityConfig"), "clientIP");
+            set_default(client, "timeoutSeconds", AFFINITY_SECONDS);
+        }
+        _ => {}
+    }
+    set_default(spec, "type", "ClusterIP");
+    for port in items_mut(spec, "ports") {
+        set_default(port, "protocol", "TCP");
+        let target = get(port, "targetPort");
+        if target.is_null() || target.as_i64() == Some(0) || target.as_str() == Some("") {
+            let number = int(port, "port").unwrap_or_default();
+            set(port, "targetPort", number);
+        }
+    }
+    if rules::externally_accessible(spec) {
+        set_default(spec, "externalTrafficPolicy", "Cluster");
+    }
+    if ["ClusterIP", "NodePort", "LoadBalancer"].contains(&text(spec, "type")) && !has(spec, "internalTrafficPolicy") {
+        set(spec, "internalTrafficPolicy", "Cluster");
+    }
+    if text(spec, "type") == "LoadBalancer" {
+        set_default(spec, "allocateLoadBalancerNodePorts", true);
+    }
+}
+
+#[cfg(test)]
+mod tests;
