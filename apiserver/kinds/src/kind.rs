@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::field::FieldError;
+use crate::openapi::Schemas;
 use crate::shape::Shape;
 
 /// How a kind is called in URLs, in discovery and on the command line.
@@ -85,6 +86,11 @@ pub trait Kind: Send + Sync + 'static {
 
     /// The kind's fields and their types: for strict decoding, field selectors and OpenAPI.
     fn shape(&self) -> &'static Shape;
+
+    /// The kind's OpenAPI schemas. Large and made anew at each call; a kind without them is left out of OpenAPI.
+    fn schemas(&self) -> Schemas {
+        Schemas::default()
+    }
 
     /// Whether there is a `…/status` subresource.
     fn has_status(&self) -> bool {

@@ -11,6 +11,7 @@
 //! | [`field`] | one broken rule, in Kubernetes' words |
 //! | [`shape`] | fields, types, merge keys of a kind |
 //! | [`strict`] | brings a JSON object into its kind's form: types, unknown fields, canonical values |
+//! | [`openapi`] | OpenAPI v3 documents |
 //! | `meta` | rules for `metadata` |
 //! | `pod` | defaults and rules of pod specs and templates, for every kind that has one |
 //! | `kinds` | the kinds themselves |
@@ -40,6 +41,7 @@ mod json;
 pub mod kind;
 mod kinds;
 mod meta;
+pub mod openapi;
 mod path;
 mod pod;
 pub mod shape;

@@ -10,6 +10,7 @@ pub(crate) mod tables;
 use reeve_api::patch::{FieldStrategy, ListStrategy, PatchSchema};
 
 pub use build::of;
+pub(crate) use build::{generator, reference, short_name};
 
 /// The type of one value.
 #[derive(Debug, Clone, PartialEq)]

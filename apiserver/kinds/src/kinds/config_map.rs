@@ -11,6 +11,7 @@ use crate::field::FieldError;
 use crate::json::{entries, flag, get};
 use crate::kind::{Column, Kind, Names, Part};
 use crate::meta::MetaRules;
+use crate::openapi::{self, Schemas};
 use crate::path::Path;
 use crate::shape::Shape;
 use crate::{age, table};
@@ -50,6 +51,10 @@ impl Kind for ConfigMaps {
 
     fn shape(&self) -> &'static Shape {
         shape_of!(ConfigMap)
+    }
+
+    fn schemas(&self) -> Schemas {
+        openapi::of::<ConfigMap>()
     }
 
     fn default(&self, _object: &mut Value) {}

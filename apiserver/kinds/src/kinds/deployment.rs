@@ -11,6 +11,7 @@ use crate::field::FieldError;
 use crate::json::{at, copy_field, get, int, object_mut, set, set_default, text};
 use crate::kind::{Column, Kind, Names, Part, ScalePaths};
 use crate::meta::{self, MetaRules};
+use crate::openapi::{self, Schemas};
 use crate::path::Path;
 use crate::pod;
 use crate::shape::Shape;
@@ -59,6 +60,10 @@ impl Kind for Deployments {
 
     fn shape(&self) -> &'static Shape {
         shape_of!(Deployment)
+    }
+
+    fn schemas(&self) -> Schemas {
+        openapi::of::<Deployment>()
     }
 
     fn has_status(&self) -> bool {

@@ -12,6 +12,7 @@ use crate::field::FieldError;
 use crate::json::{at, get, has, int, items_mut, list, object_mut, set, set_default, text};
 use crate::kind::{Column, Kind, Names, Part};
 use crate::meta::{self, MetaRules};
+use crate::openapi::{self, Schemas};
 use crate::path::Path;
 use crate::shape::Shape;
 use crate::{age, table};
@@ -61,6 +62,10 @@ impl Kind for EndpointSlices {
 
     fn shape(&self) -> &'static Shape {
         shape_of!(EndpointSlice)
+    }
+
+    fn schemas(&self) -> Schemas {
+        openapi::of::<EndpointSlice>()
     }
 
     fn default(&self, object: &mut Value) {

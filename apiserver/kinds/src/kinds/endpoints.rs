@@ -11,6 +11,7 @@ use crate::field::FieldError;
 use crate::json::{get, has, int, items_mut, list, set_default, text};
 use crate::kind::{Column, Kind, Names, Part};
 use crate::meta::MetaRules;
+use crate::openapi::{self, Schemas};
 use crate::path::Path;
 use crate::shape::Shape;
 use crate::{age, table};
@@ -50,6 +51,10 @@ impl Kind for EndpointsKind {
 
     fn shape(&self) -> &'static Shape {
         shape_of!(Endpoints)
+    }
+
+    fn schemas(&self) -> Schemas {
+        openapi::of::<Endpoints>()
     }
 
     fn default(&self, object: &mut Value) {

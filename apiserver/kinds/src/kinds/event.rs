@@ -11,6 +11,7 @@ use crate::field::FieldError;
 use crate::json::{get, has, int, set, text, text_at};
 use crate::kind::{Column, Kind, Names, Part};
 use crate::meta::{self, MetaRules};
+use crate::openapi::{self, Schemas};
 use crate::path::Path;
 use crate::shape::Shape;
 use crate::{age, table};
@@ -65,6 +66,10 @@ impl Kind for Events {
 
     fn shape(&self) -> &'static Shape {
         shape_of!(Event)
+    }
+
+    fn schemas(&self) -> Schemas {
+        openapi::of::<Event>()
     }
 
     /// The two fields are always there.

@@ -11,6 +11,7 @@ use crate::field::FieldError;
 use crate::json::{get, has, int, object_mut, text, text_at};
 use crate::kind::{Column, Kind, Names, Part};
 use crate::meta::MetaRules;
+use crate::openapi::{self, Schemas};
 use crate::path::Path;
 use crate::shape::Shape;
 use crate::{age, table};
@@ -47,6 +48,10 @@ impl Kind for Leases {
 
     fn shape(&self) -> &'static Shape {
         shape_of!(Lease)
+    }
+
+    fn schemas(&self) -> Schemas {
+        openapi::of::<Lease>()
     }
 
     fn default(&self, object: &mut Value) {

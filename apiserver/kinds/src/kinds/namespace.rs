@@ -11,6 +11,7 @@ use crate::field::FieldError;
 use crate::json::{copy_field, get, has, list, object_mut, set, set_default, text, text_at};
 use crate::kind::{Column, Kind, Names, Part};
 use crate::meta::{self, MetaRules};
+use crate::openapi::{self, Schemas};
 use crate::path::Path;
 use crate::shape::Shape;
 use crate::{age, table};
@@ -43,6 +44,10 @@ impl Kind for Namespaces {
 
     fn shape(&self) -> &'static Shape {
         shape_of!(Namespace)
+    }
+
+    fn schemas(&self) -> Schemas {
+        openapi::of::<Namespace>()
     }
 
     fn has_status(&self) -> bool {

@@ -11,6 +11,7 @@ use crate::field::{FieldError, FieldErrorKind};
 use crate::json::{copy_field, entries, flag, get, has, list, object_mut, set, set_default, text, text_at};
 use crate::kind::{Column, Kind, Names, Part};
 use crate::meta::{self, MetaRules};
+use crate::openapi::{self, Schemas};
 use crate::path::Path;
 use crate::pod::resources;
 use crate::shape::Shape;
@@ -74,6 +75,10 @@ impl Kind for Nodes {
 
     fn shape(&self) -> &'static Shape {
         shape_of!(Node)
+    }
+
+    fn schemas(&self) -> Schemas {
+        openapi::of::<Node>()
     }
 
     fn has_status(&self) -> bool {

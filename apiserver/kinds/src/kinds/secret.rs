@@ -13,6 +13,7 @@ use crate::field::FieldError;
 use crate::json::{at, entries, get, object_mut, remove, set, set_default, text};
 use crate::kind::{Column, Kind, Names, Part};
 use crate::meta::MetaRules;
+use crate::openapi::{self, Schemas};
 use crate::path::Path;
 use crate::shape::Shape;
 use crate::{age, table};
@@ -61,6 +62,10 @@ impl Kind for Secrets {
 
     fn shape(&self) -> &'static Shape {
         shape_of!(Secret)
+    }
+
+    fn schemas(&self) -> Schemas {
+        openapi::of::<Secret>()
     }
 
     /// `stringData` is a way to write `data`, never stored.

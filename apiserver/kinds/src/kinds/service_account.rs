@@ -11,6 +11,7 @@ use crate::field::FieldError;
 use crate::json::list;
 use crate::kind::{Column, Kind, Names, Part};
 use crate::meta::MetaRules;
+use crate::openapi::{self, Schemas};
 use crate::shape::Shape;
 use crate::{age, table};
 
@@ -46,6 +47,10 @@ impl Kind for ServiceAccounts {
 
     fn shape(&self) -> &'static Shape {
         shape_of!(ServiceAccount)
+    }
+
+    fn schemas(&self) -> Schemas {
+        openapi::of::<ServiceAccount>()
     }
 
     fn default(&self, _object: &mut Value) {}

@@ -9,9 +9,6 @@ use serde_json::{Map, Value};
 
 use super::{FieldShape, ListShape, Shape, StructShape, tables};
 
-/// Where `$ref`s of the generated schemas point.
-pub(crate) const DEFINITIONS: &str = "/components/schemas";
-
 /// Shapes live as long as the process: there is one per Kubernetes type and they are shared.
 #[derive(Default)]
 struct Shared {

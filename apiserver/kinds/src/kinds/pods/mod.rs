@@ -14,6 +14,7 @@ use crate::field::FieldError;
 use crate::json::{copy_field, flag, get, has, int, items_mut, list, object_mut, set, some_mut, text, text_at};
 use crate::kind::{Column, Kind, Names, Part};
 use crate::meta::{self, MetaRules};
+use crate::openapi::{self, Schemas};
 use crate::path::Path;
 use crate::pod;
 use crate::shape::Shape;
@@ -41,6 +42,10 @@ impl Kind for Pods {
 
     fn shape(&self) -> &'static Shape {
         shape_of!(Pod)
+    }
+
+    fn schemas(&self) -> Schemas {
+        openapi::of::<Pod>()
     }
 
     fn has_status(&self) -> bool {

@@ -18,6 +18,7 @@ use crate::field::FieldError;
 use crate::json::{copy_field, get, has, int, items_mut, list, object_mut, remove, set, set_default, text};
 use crate::kind::{Column, Kind, Names, Part};
 use crate::meta::MetaRules;
+use crate::openapi::{self, Schemas};
 use crate::shape::Shape;
 
 const NAMES: Names = Names {
@@ -46,6 +47,10 @@ impl Kind for Services {
 
     fn shape(&self) -> &'static Shape {
         shape_of!(Service)
+    }
+
+    fn schemas(&self) -> Schemas {
+        openapi::of::<Service>()
     }
 
     fn has_status(&self) -> bool {

@@ -1,0 +1,80 @@
+//! OpenAPI v3 documents, one per API group and version, of exactly what is served.
+//!
+//! `kubectl explain` reads the descriptions, `kubectl apply` the merge keys and whether a kind takes strategic
+//! merge patches, `--validate=strict` whether it takes `fieldValidation`. The schemas are those of
+//! `k8s-openapi`, named as Kubernetes names them, with our table of list types and merge keys added. Documents
+//! are large and made anew at each call: whoever serves them keeps the encoded bytes, or makes them again.
+//! What is not here: the index and its hashes (the HTTP side), OpenAPI v2.
+
+mod operations;
+mod paths;
+mod schemas;
+
+use serde_json::{Map, Value, json};
+
+use crate::kind::Kind;
+
+pub(crate) use schemas::of;
+
+/// The version that documents name: that of the Kubernetes API they describe.
+const VERSION: &str = "v1.36.2";
+
+/// The schemas a kind needs, by name, and which is its own.
+#[derive(Debug, Clone, Default)]
+pub struct Schemas {
+    /// Name of the kind's own schema, `io.k8s.api.apps.v1.Deployment`; empty when it has none.
+    pub own: String,
+    /// All of them.
+    pub all: Map<String, Value>,
+}
+
+/// The groups and versions of some kinds, each once, in their order.
+#[must_use]
+pub fn group_versions(kinds: &[&'static dyn Kind]) -> Vec<(&'static str, &'static str)> {
+    let mut found = Vec::new();
+    for names in kinds.iter().map(|kind| kind.names()) {
+        if !found.contains(&(names.group, names.version)) {
+            found.push((names.group, names.version));
+        }
+    }
+    found
+}
+
+/// The document of one group and version (the group is empty for core); `None` when none of `kinds` is in it.
+#[must_use]
+pub fn document(kinds: &[&'static dyn Kind], group: &str, version: &str) -> Option<Value> {
+    let (mut all, mut paths) = (schemas::shared(), Map::new());
+    let wanted = kinds.iter().filter(|kind| kind.names().group == group && kind.names().version == version);
+    for kind in wanted {
+        let Schemas { own, all: more } = kind.schemas();
+        if own.is_empty() {
+            continue;
+        }
+        all.extend(more);
+        schemas::add_kind(&mut all, kind.names(), &own);
+        paths.extend(paths::of(*kind, &own));
+    }
+    if paths.is_empty() {
+        return None;
+    }
+    schemas::finish(&mut all);
+    Some(json!({
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": VERSION},
+        "paths": paths,
+        "components": {
+            "schemas": all,
+            "securitySchemes": {
+                "BearerToken": {
+                    "description": "Bearer Token authentication",
+                    "in": "header",
+                    "name": "authorization",
+                    "type": "apiKey",
+                },
+            },
+        },
+    }))
+}
+
+#[cfg(test)]
+mod tests;

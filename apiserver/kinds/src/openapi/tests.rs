@@ -1,0 +1,104 @@
+//! What kubectl looks for in the documents is there.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::builtin;
+
+fn apps() -> Value {
+    document(builtin(), "apps", "v1").unwrap()
+}
+
+#[test]
+fn there_is_one_document_per_group_and_version() {
+    assert_eq!(
+        group_versions(builtin()),
+        [("", "v1"), ("apps", "v1"), ("coordination.k8s.io", "v1"), ("discovery.k8s.io", "v1")]
+    );
+    assert!(document(builtin(), "apps", "v1beta1").is_none());
+}
+
+#[test]
+fn operations_say_what_they_do_and_to_which_kind() {
+    let document = apps();
+    let item = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"];
+    let gvk = json!({"group": "apps", "kind": "Deployment", "version": "v1"});
+    for (method, action) in [("get", "get"), ("put", "put"), ("patch", "patch"), ("delete", "delete")] {
+        assert_eq!(item[method]["x-kubernetes-action"], action);
+        assert_eq!(item[method]["x-kubernetes-group-version-kind"], gvk);
+    }
+    let parameters = item["patch"]["parameters"].as_array().unwrap();
+    for name in ["dryRun", "fieldManager", "fieldValidation"] {
+        assert!(parameters.iter().any(|parameter| parameter["name"] == name), "{name}");
+    }
+    let bodies = item["patch"]["requestBody"]["content"].as_object().unwrap();
+    assert!(bodies.contains_key("application/strategic-merge-patch+json"));
+    assert_eq!(item["get"]["operationId"], "readAppsV1NamespacedDeployment");
+    let scale = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale"]["get"];
+    assert_eq!(scale["x-kubernetes-group-version-kind"]["kind"], "Scale");
+    let core = document_of_core();
+    assert!(core["paths"]["/api/v1/namespaces/{name}/finalize"]["put"].is_object());
+    assert_eq!(core["paths"]["/api/v1/pods"]["get"]["x-kubernetes-action"], "list");
+}
+
+fn document_of_core() -> Value {
+    document(builtin(), "", "v1").unwrap()
+}
+
+#[test]
+fn schemas_carry_descriptions_lists_and_merge_keys() {
+    let document = apps();
+    let schemas = &document["components"]["schemas"];
+    let deployment = &schemas["io.k8s.api.apps.v1.Deployment"];
+    assert_eq!(
+        deployment["x-kubernetes-group-version-kind"],
+        json!([{"group": "apps", "kind": "Deployment", "version": "v1"}])
+    );
+    assert!(deployment["description"].as_str().unwrap().starts_with("Deployment enables declarative updates"));
+    assert_eq!(
+        deployment["properties"]["spec"]["allOf"],
+        json!([{"$ref": "#/components/schemas/io.k8s.api.apps.v1.DeploymentSpec"}])
+    );
+    let containers = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+    assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
+    assert_eq!(containers["x-kubernetes-patch-strategy"], "merge");
+    assert_eq!(containers["x-kubernetes-list-type"], "map");
+    assert_eq!(containers["x-kubernetes-list-map-keys"], json!(["name"]));
+    let volumes = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["volumes"];
+    assert_eq!(volumes["x-kubernetes-patch-strategy"], "merge,retainKeys");
+    let strategy = &schemas["io.k8s.api.apps.v1.DeploymentSpec"]["properties"]["strategy"];
+    assert_eq!(strategy["x-kubernetes-patch-strategy"], "retainKeys");
+    assert_eq!(
+        schemas["io.k8s.apimachinery.pkg.api.resource.Quantity"]["oneOf"],
+        json!([{"type": "string"}, {"type": "number"}])
+    );
+}
+
+#[test]
+fn every_reference_points_to_a_schema_of_the_document() {
+    for (group, version) in group_versions(builtin()) {
+        let document = document(builtin(), group, version).unwrap();
+        let mut references = BTreeSet::new();
+        collect(&document, &mut references);
+        for name in references {
+            let name = name.strip_prefix("#/components/schemas/").expect(&name);
+            assert!(document["components"]["schemas"][name].is_object(), "{group}/{version} lacks {name}");
+        }
+    }
+}
+
+fn collect(value: &Value, references: &mut BTreeSet<String>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| collect(item, references)),
+        Value::Object(map) => {
+            if let Some(Value::String(target)) = map.get("$ref") {
+                assert_eq!(map.len(), 1, "a reference has no siblings: {value}");
+                references.insert(target.clone());
+            }
+            map.values().for_each(|value| collect(value, references));
+        }
+        _ => {}
+    }
+}
