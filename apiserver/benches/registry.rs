@@ -1,6 +1,7 @@
 //! What the registry costs: one create, one get, a list of 5,000, an event seen by 100 watchers.
 //!
 //! On the in-memory store, without HTTP, so that the figures are the registry's own.
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot run has nothing to say")]
 
 use std::hint::black_box;
 use std::net::SocketAddr;

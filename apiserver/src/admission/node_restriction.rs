@@ -23,8 +23,8 @@ fn node(request: &Request) -> Option<&str> {
     request.user.name.strip_prefix(USER_PREFIX).filter(|_| request.user.in_group(GROUP))
 }
 
-fn refuse(request: &Request, object: &Value, why: String) -> Result<(), ApiError> {
-    Err(forbidden(request, object, &why))
+fn refuse(request: &Request, object: &Value, why: &str) -> Result<(), ApiError> {
+    Err(forbidden(request, object, why))
 }
 
 pub(super) fn admit_create(request: &Request, object: &Value) -> Result<(), ApiError> {
@@ -40,7 +40,7 @@ pub(super) fn admit_create(request: &Request, object: &Value) -> Result<(), ApiE
             "pod does not have \"kubernetes.io/config.mirror\" annotation, node \"{node}\" can only create mirror pods"
         );
         if meta::get(object, "annotations").get("kubernetes.io/config.mirror").is_none() {
-            return refuse(request, object, why);
+            return refuse(request, object, &why);
         }
         own_pod(request, object, node, "create")
     } else {
@@ -54,7 +54,7 @@ pub(super) fn admit_update(request: &Request, object: &Value, old: &Value) -> Re
     if resource.is("", "nodes") {
         own_node(request, object, node, &request.name)?;
         if object["spec"]["taints"] != old["spec"]["taints"] {
-            return refuse(request, object, format!("node \"{node}\" is not allowed to modify taints"));
+            return refuse(request, object, &format!("node \"{node}\" is not allowed to modify taints"));
         }
         labels(request, object, old, node)
     } else if resource.is("coordination.k8s.io", "leases") {
@@ -64,7 +64,7 @@ pub(super) fn admit_update(request: &Request, object: &Value, old: &Value) -> Re
             return refuse(
                 request,
                 object,
-                format!("unexpected operation \"UPDATE\", node \"{node}\" can only create and delete mirror pods"),
+                &format!("unexpected operation \"UPDATE\", node \"{node}\" can only create and delete mirror pods"),
             );
         }
         own_pod(request, old, node, "update pod status for")
@@ -91,7 +91,7 @@ fn own_node(request: &Request, object: &Value, node: &str, name: &str) -> Result
     if name == node {
         return Ok(());
     }
-    refuse(request, object, format!("node \"{node}\" is not allowed to modify node \"{name}\""))
+    refuse(request, object, &format!("node \"{node}\" is not allowed to modify node \"{name}\""))
 }
 
 fn own_lease(request: &Request, object: &Value, node: &str, name: &str) -> Result<(), ApiError> {
@@ -99,20 +99,20 @@ fn own_lease(request: &Request, object: &Value, node: &str, name: &str) -> Resul
         return refuse(
             request,
             object,
-            format!("can only access leases in the \"{LEASE_NAMESPACE}\" system namespace"),
+            &format!("can only access leases in the \"{LEASE_NAMESPACE}\" system namespace"),
         );
     }
     if name == node {
         return Ok(());
     }
-    refuse(request, object, "can only access node lease with the same name as the requesting node".to_owned())
+    refuse(request, object, "can only access node lease with the same name as the requesting node")
 }
 
 fn own_pod(request: &Request, pod: &Value, node: &str, verb: &str) -> Result<(), ApiError> {
     if pod["spec"]["nodeName"] == node {
         return Ok(());
     }
-    refuse(request, pod, format!("node \"{node}\" can only {verb} pods with spec.nodeName set to itself"))
+    refuse(request, pod, &format!("node \"{node}\" can only {verb} pods with spec.nodeName set to itself"))
 }
 
 fn labels(request: &Request, object: &Value, old: &Value, node: &str) -> Result<(), ApiError> {
@@ -127,5 +127,5 @@ fn labels(request: &Request, object: &Value, old: &Value, node: &str) -> Result<
     if changed.is_empty() {
         return Ok(());
     }
-    refuse(request, object, format!("is not allowed to modify labels: {}, node \"{node}\"", changed.join(", ")))
+    refuse(request, object, &format!("is not allowed to modify labels: {}, node \"{node}\"", changed.join(", ")))
 }

@@ -44,9 +44,8 @@ pub(super) async fn admit(registry: &Registry, request: &Request, pod: &mut Valu
     spec.insert("serviceAccountName".to_owned(), name.as_str().into());
     spec.insert("serviceAccount".to_owned(), name.into());
     let pull_secrets = &account["imagePullSecrets"];
-    if !spec.get("imagePullSecrets").is_some_and(|list| list.as_array().is_some_and(|list| !list.is_empty()))
-        && pull_secrets.is_array()
-    {
+    let names_none = spec.get("imagePullSecrets").and_then(Value::as_array).is_none_or(Vec::is_empty);
+    if names_none && pull_secrets.is_array() {
         spec.insert("imagePullSecrets".to_owned(), pull_secrets.clone());
     }
     let wanted = spec.get("automountServiceAccountToken").and_then(Value::as_bool);

@@ -32,8 +32,11 @@ pub(crate) struct Feed {
     changes: WatchStream,
 }
 
+/// A key behind its resource's prefix, the revision of the change, and the new state (`None`: deleted).
+pub(super) type Update = (Bytes, Revision, Option<Object>);
+
 /// The changes of one batch, by resource.
-type Sorted = HashMap<usize, Vec<(Bytes, Revision, Option<Object>)>>;
+type Sorted = HashMap<usize, Vec<Update>>;
 
 impl Feed {
     /// Fills the cache and begins to watch behind what was read.
@@ -80,7 +83,7 @@ impl Feed {
                     EventKind::Put => cache.allocated().insert(Bytes::copy_from_slice(entry)),
                     EventKind::Delete => cache.allocated().remove(entry),
                 };
-            } else if let Some((index, change)) = self.place(event) {
+            } else if let Some((index, change)) = self.place(&event) {
                 sorted.entry(index).or_default().push(change);
             }
         }
@@ -96,7 +99,7 @@ impl Feed {
         });
     }
 
-    fn place(&self, event: Event) -> Option<(usize, (Bytes, Revision, Option<Object>))> {
+    fn place(&self, event: &Event) -> Option<(usize, Update)> {
         let (index, key) = split_key(&self.by_prefix, &event.kv.key)?;
         let object = match event.kind {
             EventKind::Put => Some(encode::sent(&event.kv.value, event.kv.mod_revision)),

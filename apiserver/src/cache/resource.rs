@@ -8,6 +8,7 @@ use imbl::OrdMap;
 use reeve_store::Revision;
 use tokio::sync::mpsc;
 
+use super::feed::Update;
 use super::filter::{Filter, Lazy};
 use super::history::{Change, History};
 use super::watcher::{Delivery, QUEUE_LEN_MAX};
@@ -86,8 +87,7 @@ impl ResourceCache {
     }
 
     /// Takes in the changes of one batch of the store, in order, and hands them to the watchers.
-    /// `changes` hold the objects' new states (`None`: deleted) with their revisions.
-    pub(crate) fn apply(&self, changes: Vec<(Bytes, Revision, Option<Object>)>) {
+    pub(crate) fn apply(&self, changes: Vec<Update>) {
         let mut behind = self.behind();
         let mut next = Snapshot::clone(&self.snapshot.load());
         let mut applied = Vec::with_capacity(changes.len());

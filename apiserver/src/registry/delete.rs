@@ -110,7 +110,7 @@ fn later(time: Timestamp, seconds: i64) -> Timestamp {
 }
 
 /// The finalizers after the propagation policy has been taken into account; without one those there are hold.
-fn finalizers<'o>(object: &'o Value, propagation: Option<Propagation>) -> Vec<&'o str> {
+fn finalizers(object: &Value, propagation: Option<Propagation>) -> Vec<&str> {
     let mut list = meta::texts(object, "finalizers");
     let wanted = match propagation {
         None => return list,

@@ -90,17 +90,23 @@ pub(super) fn carry_over(service: &mut Value, old: &Value) {
     let former = &old["spec"];
     if needs_cluster_ip(former) && needs_cluster_ip(spec) {
         if is_unset(&spec["clusterIP"]) {
-            spec["clusterIP"] = former["clusterIP"].clone();
+            take(spec, former, "clusterIP");
         }
         if spec["clusterIPs"].as_array().is_none_or(Vec::is_empty) && spec["clusterIP"] == former["clusterIP"] {
-            spec["clusterIPs"] = former["clusterIPs"].clone();
+            take(spec, former, "clusterIPs");
         }
     } else if !needs_cluster_ip(spec) && spec["clusterIP"] == former["clusterIP"] {
         remove(spec, &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]);
     }
     carry_over_ports(spec, former);
     if needs_health_port(former) && needs_health_port(spec) && is_unset(&spec["healthCheckNodePort"]) {
-        spec["healthCheckNodePort"] = former["healthCheckNodePort"].clone();
+        take(spec, former, "healthCheckNodePort");
+    }
+}
+
+fn take(object: &mut Value, from: &Value, field: &str) {
+    if let (Some(object), false) = (object.as_object_mut(), from[field].is_null()) {
+        object.insert(field.to_owned(), from[field].clone());
     }
 }
 
@@ -120,7 +126,7 @@ fn carry_over_ports(spec: &mut Value, former: &Value) {
         let twin = before.iter().find(|old| old["port"] == port["port"] && old["protocol"] == port["protocol"]);
         let Some(twin) = twin.filter(|twin| !is_unset(&twin["nodePort"])) else { continue };
         if had && has && is_unset(&port["nodePort"]) && !used.contains(&twin["nodePort"]) {
-            port["nodePort"] = twin["nodePort"].clone();
+            take(port, twin, "nodePort");
             used.push(twin["nodePort"].clone());
         } else if had && !has && port["nodePort"] == twin["nodePort"] {
             remove(port, &["nodePort"]);

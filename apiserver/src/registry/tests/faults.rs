@@ -18,7 +18,7 @@ struct Cuttable {
 }
 
 impl Cuttable {
-    fn cut(&self, error: KvError) {
+    fn cut(&self, error: &KvError) {
         let cuts: Vec<_> = self.cuts.lock().unwrap().drain(..).collect();
         for cut in cuts {
             cut.send(error.clone()).expect("nobody follows the store");
@@ -70,7 +70,7 @@ async fn cut_off(error: KvError) -> (World, Events, u64) {
     world.registry.fresh().await.unwrap();
     let start = revision(&world);
     let events = world.watch("configmaps", |options| options.resource_version = start.to_string()).await;
-    kv.cut(error);
+    kv.cut(&error);
     world.config_map("b", json!({})).await;
     assert_eq!(world.get("configmaps/b").await.unwrap()["metadata"]["name"], "b");
     (world, events, start)
