@@ -1,7 +1,7 @@
 //! What keeps the cache true: one read of the whole store, then one watch of all its changes.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +24,7 @@ pub(crate) const RANGES: &[u8] = b"/registry/ranges/";
 /// How long the feed waits before it asks a store again that does not answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// The task that follows the store. Ends when the cache is dropped or the store is closed.
+/// The task that follows the store. Ends when the cache is stopped or the store is closed.
 pub(crate) struct Feed {
     kv: SharedKv,
     /// Index of the resource by `GROUP/PLURAL`.
@@ -51,23 +51,22 @@ impl Feed {
         Ok(Self { kv: SharedKv::clone(&cache.kv), by_prefix, changes })
     }
 
-    /// Starts to follow the store, until the cache is gone.
+    /// Starts to follow the store, until the cache is stopped.
     pub(crate) fn spawn(self, cache: &Arc<Cache>) {
-        tokio::spawn(self.run(Arc::downgrade(cache)));
+        let (cache, stop) = (Arc::clone(cache), cache.stop.clone());
+        tokio::spawn(async move { stop.run_until_cancelled(self.run(&cache)).await });
     }
 
-    async fn run(mut self, cache: Weak<Cache>) {
+    async fn run(mut self, cache: &Cache) {
         loop {
-            let next = self.changes.next().await;
-            let Some(cache) = cache.upgrade() else { return };
-            match next {
-                Some(Ok(batch)) => self.take(&cache, batch),
+            match self.changes.next().await {
+                Some(Ok(batch)) => self.take(cache, batch),
                 Some(Err(KvError::Closed)) => return,
                 other => {
                     // A stream that just ends is one that was cut off.
                     let error = other.and_then(Result::err).unwrap_or(KvError::SlowWatcher { behind: 0 });
                     warn!(%error, revision = %cache.revision(), "The cache lost the store's changes.");
-                    if !self.recover(&cache, error).await {
+                    if !self.recover(cache, error).await {
                         return;
                     }
                 }

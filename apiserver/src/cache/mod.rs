@@ -17,6 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use reeve_store::{Revision, SharedKv};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use feed::{Feed, RANGES};
 pub(crate) use filter::{Filter, Lazy};
@@ -34,6 +35,8 @@ pub(crate) struct Cache {
     kv: SharedKv,
     resources: Vec<Arc<ResourceCache>>,
     progress: watch::Sender<Revision>,
+    /// Cancelled when the server stops: ends the feed and all watches.
+    pub(crate) stop: CancellationToken,
     /// Cluster IPs and node ports that are taken: the keys behind [`RANGES`].
     allocated: Mutex<HashSet<Bytes>>,
 }
@@ -42,7 +45,13 @@ impl Cache {
     /// An empty cache; [`Feed::load`] fills it.
     pub(crate) fn new(kv: SharedKv, resources: &[Arc<Resource>]) -> Self {
         let resources = resources.iter().map(|resource| Arc::new(ResourceCache::new(Arc::clone(resource)))).collect();
-        Self { kv, resources, progress: watch::Sender::new(Revision(0)), allocated: Mutex::default() }
+        Self {
+            kv,
+            resources,
+            progress: watch::Sender::new(Revision(0)),
+            stop: CancellationToken::new(),
+            allocated: Mutex::default(),
+        }
     }
 
     /// The cache of one resource.

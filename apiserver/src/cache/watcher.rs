@@ -8,6 +8,7 @@ use reeve_store::Revision;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::filter::{Filter, Lazy};
 use super::resource::{ResourceCache, Seen, Start};
@@ -43,6 +44,8 @@ pub(crate) struct WatchPlan {
     pub(crate) bookmarks: bool,
     /// When the watch ends.
     pub(crate) timeout: Duration,
+    /// Ends the watch before.
+    pub(crate) stop: CancellationToken,
 }
 
 /// A registered watcher that has not begun to read.
@@ -83,6 +86,7 @@ impl Subscription {
             next_bookmark: bookmarks.then(|| next_bookmark(end)).flatten(),
             end,
             cache: self.cache,
+            stop: self.plan.stop,
         };
         let live =
             futures::stream::unfold(live, |mut live| async move { live.next().await.map(|event| (Ok(event), live)) });
@@ -113,6 +117,7 @@ struct Live {
     next_bookmark: Option<Instant>,
     end: Instant,
     cache: Arc<ResourceCache>,
+    stop: CancellationToken,
 }
 
 impl Live {
@@ -127,6 +132,7 @@ impl Live {
                         return Some(delivery.event);
                     }
                 }
+                () = self.stop.cancelled() => return None,
                 () = tokio::time::sleep_until(wake) => {
                     if wake >= self.end {
                         return None;

@@ -19,9 +19,10 @@ const EVENT_TTL: SignedDuration = SignedDuration::from_hours(1);
 /// Most events deleted in one transaction.
 const BATCH_LEN_MAX: usize = 100;
 
-/// Starts the task; it ends when the registry is dropped.
+/// Starts the task; it ends when the registry is stopped.
 pub(super) fn spawn(registry: &Arc<Registry>) {
-    tokio::spawn(run(Arc::downgrade(registry)));
+    let (stop, registry) = (registry.cache.stop.clone(), Arc::downgrade(registry));
+    tokio::spawn(async move { stop.run_until_cancelled(run(registry)).await });
 }
 
 async fn run(registry: Weak<Registry>) {

@@ -83,9 +83,15 @@ pub struct Registry {
     services: Allocators,
 }
 
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 impl Registry {
     /// Reads the whole store into the watch cache, makes the objects that every cluster has (system namespaces,
-    /// the `kubernetes` Service) and follows the store's changes until it is dropped.
+    /// the `kubernetes` Service) and follows the store's changes until it is stopped.
     pub async fn start(config: RegistryConfig, parts: RegistryParts) -> Result<Arc<Self>, ApiError> {
         let RegistryParts { kv, kinds, clock, rng } = parts;
         let resources: Vec<_> =
@@ -170,6 +176,11 @@ impl Registry {
     /// Deletes every object of a collection that the selectors match; answers what was deleted.
     pub async fn delete_collection(&self, request: &Request) -> Result<List, ApiError> {
         self.delete_matching(request).await
+    }
+
+    /// Ends all watches and stops following the store: for a shutdown. Reads and writes must have ended before.
+    pub fn stop(&self) {
+        self.cache.stop.cancel();
     }
 
     /// Waits until reads see every write that was acknowledged before the call.

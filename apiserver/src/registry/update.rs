@@ -63,11 +63,11 @@ impl Registry {
         let names = request.resource.names();
         let mut current = self.current(request).await?;
         for _ in 0..ATTEMPTS_MAX {
-            let old = current.value();
+            let mut old = current.value();
             let edited = edit(&old)?;
             meta::check_uid(&edited.object, &old, names)?;
             meta::check_version(&edited.object, &old, names, edited.unconditional)?;
-            let old = encode::bare(&current);
+            meta::set(&mut old, "resourceVersion", Value::Null);
             let mut plan = Plan { expect: current.revision, ..Plan::default() };
             let new = self.settle(request, edited.object, &old, &mut plan).await?;
             let mut warnings = edited.warnings;

@@ -37,6 +37,7 @@ impl Registry {
             initial,
             mark_initial_end: options.send_initial_events == Some(true) && options.allow_watch_bookmarks,
             bookmarks: options.allow_watch_bookmarks,
+            stop: self.cache.stop.clone(),
             timeout: options.timeout.filter(|timeout| !timeout.is_zero()).unwrap_or_else(|| self.watch_timeout()),
         };
         let cache = self.cache.of(&request.resource);

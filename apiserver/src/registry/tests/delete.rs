@@ -126,3 +126,19 @@ async fn deleting_a_collection_deletes_what_the_selector_matches_and_says_what_i
     let left = world.registry.list(&world.request("configmaps")).await.unwrap();
     assert_eq!(left.items.iter().map(|one| meta::text(&one.value(), "name").to_owned()).collect::<Vec<_>>(), ["b"]);
 }
+
+#[tokio::test]
+async fn events_are_forgotten_an_hour_after_they_were_last_seen() {
+    let world = World::new().await;
+    let event = |name: &str, last: &str| {
+        json!({"metadata": {"name": name}, "involvedObject": {"kind": "Pod", "name": "a", "namespace": "default"},
+            "reason": "Started", "type": "Normal", "lastTimestamp": last})
+    };
+    world.create("events", event("old", START)).await;
+    world.create("events", event("renewed", "2026-01-02T03:34:05Z")).await;
+    world.clock.advance(Duration::from_secs(3601));
+    world.registry.fresh().await.unwrap();
+    world.registry.expire_events().await;
+    assert!(world.get("events/old").await.unwrap_err().is_not_found());
+    world.get("events/renewed").await.unwrap();
+}

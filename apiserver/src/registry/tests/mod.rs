@@ -4,7 +4,11 @@ mod crud;
 mod delete;
 mod faults;
 mod lists;
+mod nodes;
 mod patches;
+mod pods;
+mod scales;
+mod services;
 mod watches;
 
 use std::net::{Ipv4Addr, SocketAddr};

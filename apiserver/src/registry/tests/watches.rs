@@ -137,6 +137,16 @@ async fn a_bookmark_before_the_end_tells_the_newest_version_although_nothing_was
 }
 
 #[tokio::test]
+async fn a_registry_that_stops_ends_its_watches() {
+    let world = World::new().await;
+    let mut events = world.watch("configmaps", |_| {}).await;
+    world.config_map("a", json!({})).await;
+    assert_eq!(events.next().await, "ADDED a");
+    drop(world);
+    assert_eq!(events.next().await, "end");
+}
+
+#[tokio::test]
 async fn list_then_watch_misses_nothing_while_others_write() {
     let world = Arc::new(World::new().await);
     let writer = Arc::clone(&world);

@@ -1,0 +1,69 @@
+//! NodeRestriction: what a node's identity may change.
+
+use super::pods::pod;
+use super::*;
+
+/// The world through the eyes of node `n1`, with a pod of its own, `mine`, and one of another node, `other`.
+async fn world() -> World {
+    let mut world = super::pods::world().await;
+    for (name, node) in [("mine", "n1"), ("other", "n2")] {
+        world.create("pods", pod(name)).await;
+        let binding = json!({"metadata": {"name": name}, "target": {"name": node}});
+        world.create(&format!("pods/{name}:binding"), binding).await;
+    }
+    for name in ["n1", "n2"] {
+        world.create("nodes", json!({"metadata": {"name": name}})).await;
+        world.create("leases/kube-node-lease/", json!({"metadata": {"name": name}})).await;
+    }
+    world.user = UserInfo::new("system:node:n1", &["system:nodes", "system:authenticated"]);
+    world
+}
+
+fn phase(phase: &str) -> Value {
+    json!({"status": {"phase": phase}})
+}
+
+#[tokio::test]
+async fn a_node_changes_its_own_node_lease_and_pods_status() {
+    let world = world().await;
+    world
+        .merge("nodes/n1:status", json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}))
+        .await
+        .unwrap();
+    world.merge("nodes/n1", json!({"metadata": {"labels": {"a": "b"}}})).await.unwrap();
+    world.merge("leases/kube-node-lease/n1", json!({"spec": {"holderIdentity": "n1"}})).await.unwrap();
+    world.merge("pods/mine:status", phase("Running")).await.unwrap();
+    world.delete_with("pods/mine", |options| options.grace_period_seconds = Some(0)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_changes_nothing_of_another_node() {
+    let world = world().await;
+    let refusals = [
+        world.merge("nodes/n2:status", json!({"status": {"phase": "x"}})).await,
+        world.merge("nodes/n1", json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}})).await,
+        world.merge("nodes/n1", json!({"metadata": {"labels": {"node-restriction.kubernetes.io/x": "y"}}})).await,
+        world.merge("leases/kube-node-lease/n2", json!({"spec": {"holderIdentity": "n1"}})).await,
+        world.try_create("leases", json!({"metadata": {"name": "n1"}})).await,
+        world.merge("pods/other:status", phase("Failed")).await,
+        world.delete("pods/other").await,
+        world.merge("pods/mine", json!({"metadata": {"labels": {"a": "b"}}})).await,
+        world.try_create("pods", pod("new")).await,
+    ];
+    let words = [
+        "nodes \"n2\" is forbidden: node \"n1\" is not allowed to modify node \"n2\"",
+        "nodes \"n1\" is forbidden: node \"n1\" is not allowed to modify taints",
+        "nodes \"n1\" is forbidden: is not allowed to modify labels: node-restriction.kubernetes.io/x, node \"n1\"",
+        "leases.coordination.k8s.io \"n2\" is forbidden: can only access node lease with the same name as the requesting node",
+        "leases.coordination.k8s.io \"n1\" is forbidden: can only access leases in the \"kube-node-lease\" system namespace",
+        "pods \"other\" is forbidden: node \"n1\" can only update pod status for pods with spec.nodeName set to itself",
+        "pods \"other\" is forbidden: node \"n1\" can only delete pods with spec.nodeName set to itself",
+        "pods \"mine\" is forbidden: unexpected operation \"UPDATE\", node \"n1\" can only create and delete mirror pods",
+        "pods \"new\" is forbidden: pod does not have \"kubernetes.io/config.mirror\" annotation, node \"n1\" can only create \
+         mirror pods",
+    ];
+    for (refusal, words) in refusals.into_iter().zip(words) {
+        let error = refusal.expect_err(words);
+        assert_eq!((error.code, error.message.as_str()), (403, words));
+    }
+}

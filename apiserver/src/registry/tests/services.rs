@@ -1,0 +1,150 @@
+//! Cluster IPs and node ports.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+fn service(name: &str, spec: Value) -> Value {
+    let mut object = json!({"metadata": {"name": name}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
+    for (field, value) in spec.as_object().unwrap() {
+        object["spec"][field] = value.clone();
+    }
+    object
+}
+
+async fn made(world: &World, name: &str, spec: Value) -> Value {
+    world.create("services", service(name, spec)).await["spec"].clone()
+}
+
+async fn refused(world: &World, spec: Value) -> String {
+    world.try_create("services", service("x", spec)).await.unwrap_err().message
+}
+
+#[tokio::test]
+async fn the_first_address_is_the_api_servers_and_its_endpoints_are_true() {
+    let world = World::new().await;
+    let own = world.get("services/kubernetes").await.unwrap();
+    assert_eq!(own["spec"]["clusterIP"], "10.96.0.1");
+    assert_eq!(own["spec"]["ports"][0]["targetPort"], 6443);
+    let endpoints = world.get("endpoints/kubernetes").await.unwrap();
+    assert_eq!(endpoints["subsets"][0]["addresses"][0]["ip"], "192.168.7.2");
+    let slice = world.get("endpointslices/kubernetes").await.unwrap();
+    assert_eq!(slice["endpoints"][0]["addresses"], json!(["192.168.7.2"]));
+    assert_eq!(slice["metadata"]["labels"]["kubernetes.io/service-name"], "kubernetes");
+    let mut lie = endpoints.clone();
+    lie["subsets"][0]["addresses"][0]["ip"] = "192.168.7.9".into();
+    world.update("endpoints/kubernetes", lie).await.unwrap();
+    let again = World::on(Arc::clone(&world.kv)).await;
+    assert_eq!(again.get("endpoints/kubernetes").await.unwrap()["subsets"], endpoints["subsets"]);
+}
+
+#[tokio::test]
+async fn a_service_gets_an_address_and_the_fields_that_go_with_it() {
+    let world = World::new().await;
+    let spec = made(&world, "a", json!({})).await;
+    assert!(spec["clusterIP"].as_str().unwrap().starts_with("10.96.0."));
+    assert_eq!(spec["clusterIPs"], json!([spec["clusterIP"]]));
+    assert_eq!((&spec["ipFamilies"], &spec["ipFamilyPolicy"]), (&json!(["IPv4"]), &json!("SingleStack")));
+    assert_eq!(spec["sessionAffinity"], "None");
+    let headless = made(&world, "b", json!({"clusterIP": "None"})).await;
+    assert_eq!((&headless["clusterIP"], &headless["clusterIPs"]), (&json!("None"), &json!(["None"])));
+    let external = made(&world, "c", json!({"type": "ExternalName", "externalName": "example.com"})).await;
+    assert!(external["clusterIP"].is_null() && external["clusterIPs"].is_null(), "{external}");
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_or_foreign_is_refused_in_kubernetes_words() {
+    let world = World::new().await;
+    made(&world, "dns", json!({"clusterIP": "10.96.0.10"})).await;
+    assert_eq!(
+        refused(&world, json!({"clusterIP": "10.96.0.10"})).await,
+        "Service \"x\" is invalid: spec.clusterIPs: Invalid value: [\"10.96.0.10\"]: failed to allocate IP 10.96.0.10: provided \
+         IP is already allocated"
+    );
+    assert_eq!(
+        refused(&world, json!({"clusterIP": "10.97.0.1"})).await,
+        "Service \"x\" is invalid: spec.clusterIPs: Invalid value: [\"10.97.0.1\"]: failed to allocate IP 10.97.0.1: the \
+         provided IP (10.97.0.1) is not in the valid range. The range of valid IPs is 10.96.0.0/24"
+    );
+    made(&world, "np", json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30001}]})).await;
+    assert_eq!(
+        refused(&world, json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30001}]})).await,
+        "Service \"x\" is invalid: spec.ports[0].nodePort: Invalid value: 30001: provided port is already allocated"
+    );
+    assert_eq!(
+        refused(&world, json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 8080}]})).await,
+        "Service \"x\" is invalid: spec.ports[0].nodePort: Invalid value: 8080: provided port is not in the valid range. The \
+         range of valid ports is 30000-30009"
+    );
+}
+
+#[tokio::test]
+async fn concurrent_services_never_share_an_address_or_port_and_the_range_is_used_to_the_last() {
+    let world = Arc::new(World::new().await);
+    let tasks: Vec<_> = (0..10)
+        .map(|index| {
+            let world = Arc::clone(&world);
+            tokio::spawn(async move { made(&world, &format!("s{index}"), json!({"type": "NodePort"})).await })
+        })
+        .collect();
+    let (mut ips, mut ports) = (BTreeSet::new(), BTreeSet::new());
+    for task in tasks {
+        let spec = task.await.unwrap();
+        ips.insert(spec["clusterIP"].to_string());
+        ports.insert(spec["ports"][0]["nodePort"].as_u64().unwrap());
+    }
+    assert_eq!((ips.len(), ports.into_iter().collect::<Vec<_>>()), (10, (30000..=30009).collect()));
+    assert!(
+        refused(&world, json!({"type": "NodePort"})).await.ends_with("failed to allocate a nodePort: range is full")
+    );
+}
+
+#[tokio::test]
+async fn what_a_service_gives_back_is_free_again() {
+    let world = World::new().await;
+    let wish = json!({"type": "NodePort", "clusterIP": "10.96.0.77", "ports": [{"port": 80, "nodePort": 30005}]});
+    made(&world, "a", wish.clone()).await;
+    world.delete("services/a").await.unwrap();
+    made(&world, "b", wish.clone()).await;
+    let mut service = world.get("services/b").await.unwrap();
+    service["spec"]["type"] = "ClusterIP".into();
+    let smaller = world.update("services/b", service).await.unwrap();
+    assert!(smaller["spec"]["ports"][0]["nodePort"].is_null(), "{smaller}");
+    made(&world, "c", json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30005}]})).await;
+    let request = world.with("services", |options| options.dry_run = true);
+    let before = revision(&world);
+    world.registry.create(&request, service_body("d")).await.unwrap();
+    assert_eq!(revision(&world), before);
+}
+
+fn service_body(name: &str) -> Body {
+    service(name, json!({"type": "NodePort"})).into()
+}
+
+#[tokio::test]
+async fn an_update_without_the_allocated_fields_keeps_them() {
+    let world = World::new().await;
+    let first = made(&world, "a", json!({"type": "NodePort"})).await;
+    let mut again = service("a", json!({"type": "NodePort"}));
+    again["metadata"]["labels"] = json!({"x": "y"});
+    let second = world.update("services/a", again).await.unwrap();
+    assert_eq!(second["spec"]["clusterIP"], first["clusterIP"]);
+    assert_eq!(second["spec"]["ports"][0]["nodePort"], first["ports"][0]["nodePort"]);
+    let two = json!({"spec": {"ports": [{"port": 53, "protocol": "UDP", "name": "u"}, {"port": 53, "protocol": "TCP", "name": "t"}]}});
+    let both = world.merge("services/a", two).await.unwrap();
+    assert_eq!(both["spec"]["ports"][0]["nodePort"], both["spec"]["ports"][1]["nodePort"]);
+}
+
+#[tokio::test]
+async fn a_cluster_of_one_family_says_so() {
+    let world = World::new().await;
+    assert_eq!(
+        refused(&world, json!({"ipFamilies": ["IPv6"]})).await,
+        "Service \"x\" is invalid: spec.ipFamilies[0]: Invalid value: \"IPv6\": not configured on this cluster"
+    );
+    assert_eq!(
+        refused(&world, json!({"ipFamilyPolicy": "RequireDualStack"})).await,
+        "Service \"x\" is invalid: spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": this cluster is not configured for \
+         dual-stack services"
+    );
+}
