@@ -3,6 +3,7 @@
 //! [`Engine`] is the seam the node agent stands on: the verbs of CRI. The engine knows nothing of the
 //! Kubernetes API, and works without a cluster.
 
+pub mod build;
 pub mod engine;
 pub mod images;
 pub mod snapshot;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::blobs::{Blobs, Parked, check};
 use super::error::{ImageError, Step};
 use super::manifest::{
-    Descriptor, Document, ImageIndex, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, architecture, parse_config,
+    Descriptor, Document, ImageIndex, Manifest, OCI_CONFIG, OCI_MANIFEST, architecture, layer_media_type, parse_config,
 };
 use super::reference::{Digest, Reference};
 use super::{ImageStore, NewImage};
@@ -175,7 +175,8 @@ impl Archive {
         let mut layers = Vec::new();
         for path in &saved.layers {
             let layer = self.parked_at(path)?;
-            layers.push(Descriptor::new(layer_type(layer)?, layer.digest.clone(), layer.size));
+            let media_type = layer_media_type(layer.magic()?);
+            layers.push(Descriptor::new(media_type, layer.digest.clone(), layer.size));
         }
         let manifest = Manifest {
             schema_version: 2,
@@ -259,16 +260,6 @@ fn annotated_names(descriptor: &Descriptor) -> Vec<String> {
     let reference = descriptor.annotations.get("org.opencontainers.image.ref.name");
     let name = whole.or(reference.filter(|name| name.contains(['/', ':'])));
     name.and_then(|name| Reference::parse(name).ok()?.tagged()).into_iter().collect()
-}
-
-fn layer_type(layer: &Parked) -> Result<&'static str, ImageError> {
-    let mut magic = [0; 4];
-    layer.peek(&mut magic)?;
-    Ok(match magic {
-        [0x1f, 0x8b, ..] => "application/vnd.oci.image.layer.v1.tar+gzip",
-        [0x28, 0xb5, 0x2f, 0xfd] => "application/vnd.oci.image.layer.v1.tar+zstd",
-        _ => OCI_LAYER,
-    })
 }
 
 /// `path` from `base`, with `.` and `..` taken away, never above the archive's root.

@@ -75,6 +75,11 @@ impl Blobs {
         File::open(&path).step("open", &path)
     }
 
+    /// A blob's first bytes, which tell its compression.
+    pub(crate) fn magic(&self, digest: &Digest) -> Result<[u8; 4], ImageError> {
+        magic(&self.path(digest))
+    }
+
     /// A small blob's bytes, checked against its digest.
     pub(crate) fn read(&self, digest: &Digest) -> Result<Vec<u8>, ImageError> {
         let mut bytes = Vec::new();
@@ -162,9 +167,9 @@ impl Parked {
         fs::read(&self.file).step("read", &self.file)
     }
 
-    /// Its first bytes, up to `buf`'s length.
-    pub(crate) fn peek(&self, buf: &mut [u8]) -> Result<usize, ImageError> {
-        File::open(&self.file).and_then(|mut file| file.read(buf)).step("read", &self.file)
+    /// Its first bytes, which tell its compression.
+    pub(crate) fn magic(&self) -> Result<[u8; 4], ImageError> {
+        magic(&self.file)
     }
 
     /// Puts the blob in its place, on disk.
@@ -188,6 +193,12 @@ impl Write for BlobWriter {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+fn magic(path: &Path) -> Result<[u8; 4], ImageError> {
+    let mut magic = Vec::new();
+    File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic)).step("read", path)?;
+    Ok(magic.try_into().unwrap_or_default())
 }
 
 /// Makes the names in a folder durable.

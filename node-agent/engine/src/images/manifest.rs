@@ -18,7 +18,7 @@ pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// Media type of the configurations we write.
 pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// Media type of plain layers.
-pub(crate) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 /// Docker's counterpart of [`OCI_MANIFEST`].
 pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// Docker's counterpart of [`OCI_INDEX`].
@@ -126,6 +126,15 @@ impl ImageIndex {
             entry.platform.as_ref().is_none_or(|p| p.os == "linux" && p.architecture == architecture)
         };
         self.manifests.iter().find(fits)
+    }
+}
+
+/// The media type of a layer that begins with these bytes.
+pub(crate) fn layer_media_type(magic: [u8; 4]) -> &'static str {
+    match magic {
+        [0x1f, 0x8b, ..] => "application/vnd.oci.image.layer.v1.tar+gzip",
+        [0x28, 0xb5, 0x2f, 0xfd] => "application/vnd.oci.image.layer.v1.tar+zstd",
+        _ => OCI_LAYER,
     }
 }
 

@@ -203,7 +203,7 @@ impl ImageStore {
             return Err(ImageError::invalid(manifest_blob.digest.as_str(), "an index, not an image manifest"));
         };
         let mut record = self.describe(manifest_blob.digest, &manifest)?;
-        let layers = self.inner.layers.ensure(&record.layers, &self.inner.blobs, &self.inner.options.limits)?;
+        let layers = self.unpack(&record.layers)?;
         record.size_bytes = layers.iter().map(|layer| layer.bytes).sum();
         self.inner.index.update(|records| {
             for name in &new.names {
@@ -236,11 +236,16 @@ impl ImageStore {
     /// An image's id and its layers, lowest first, unpacked anew if somebody took them away.
     pub(crate) fn unpacked(&self, reference_or_id: &str) -> Result<(String, Vec<Layer>), ImageError> {
         let record = self.record(reference_or_id)?;
-        let mut layers = self.inner.layers.ensure(&record.layers, &self.inner.blobs, &self.inner.options.limits)?;
+        let mut layers = self.unpack(&record.layers)?;
         if layers.is_empty() {
             layers.push(Layers::empty());
         }
         Ok((record.id.to_string(), layers))
+    }
+
+    /// These layers unpacked, lowest first.
+    pub(crate) fn unpack(&self, refs: &[LayerRef]) -> Result<Vec<Layer>, ImageError> {
+        self.inner.layers.ensure(refs, &self.inner.blobs, &self.inner.options.limits)
     }
 
     pub(crate) fn layers_dir(&self) -> &Path {
@@ -284,7 +289,7 @@ impl ImageStore {
         self.collect()
     }
 
-    fn record(&self, reference_or_id: &str) -> Result<Record, ImageError> {
+    pub(crate) fn record(&self, reference_or_id: &str) -> Result<Record, ImageError> {
         find(&self.inner.index.read()?, reference_or_id).cloned()
     }
 

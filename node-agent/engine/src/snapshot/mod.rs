@@ -11,11 +11,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags};
+use nix::sched::CloneFlags;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use crate::images::ImageStore;
 use crate::images::error::{ImageError, Step};
+
+use layers::{Layer, Layers};
+use root::Root;
 
 pub(crate) mod layers;
 pub(crate) mod root;
@@ -153,6 +157,46 @@ impl Snapshots {
         }
         Ok(self.dir.join(container_id))
     }
+}
+
+/// The merged view of `layers` (lowest first), read-only and visible to nobody else: it is mounted in a mount
+/// namespace that lives as long as one thread, and goes away when the answer is dropped.
+pub(crate) fn open_merged(layers_dir: &Path, layers: &[Layer]) -> Result<Root, ImageError> {
+    let empty = layers_dir.join(&Layers::empty().path);
+    if layers.is_empty() {
+        return Root::open(&empty).step("open", &empty);
+    }
+    // Without an upper folder overlayfs wants two lower ones: the empty one goes below.
+    let lower: Vec<&str> = layers.iter().rev().map(|layer| layer.path.as_str()).collect();
+    let options = format!("lowerdir={}:{}", lower.join(":"), Layers::empty().path);
+    let (dir, target) = (layers_dir.to_owned(), empty);
+    apart(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS, move || {
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+        mount_overlay(&dir, &target, &options)?;
+        Ok(Root::open(&target)?)
+    })
+    .step("mount an overlay of", layers_dir)
+}
+
+/// Runs `work` on a thread that shares less with its process. Threads that share their current folder cannot
+/// change it alone, nor enter a mount namespace.
+fn apart<T: Send + 'static>(
+    unshared: CloneFlags,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let thread = std::thread::Builder::new().name("mount".to_owned()).spawn(move || {
+        nix::sched::unshare(unshared)?;
+        work()
+    })?;
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("the mounting thread died")))
+}
+
+/// Mounts from the folder of layers: relative names keep many layers within the page that mount(2) takes as options.
+fn mount_overlay(layers_dir: &Path, target: &Path, options: &str) -> io::Result<()> {
+    nix::unistd::chdir(layers_dir)?;
+    nix::mount::mount(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(options))?;
+    Ok(())
 }
 
 /// The records below a store's `containers` folder. Folders without one were never complete.

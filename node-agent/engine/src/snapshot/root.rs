@@ -3,11 +3,11 @@
 //! Every look-up goes through `openat2` with `RESOLVE_IN_ROOT` (Linux 5.6): the kernel resolves links and `..` as a
 //! process chrooted there would, without a race. See openat2(2).
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
@@ -15,17 +15,27 @@ use rustix::io::Errno;
 /// How often a look-up that raced with a rename is tried again.
 const RACES_MAX: u32 = 32;
 
+/// How many links one path may lead through; the kernel's own limit.
+const LINKS_MAX: u32 = 40;
+
 /// An open folder that is nobody's way out.
 #[derive(Debug)]
 pub(crate) struct Root {
     fd: OwnedFd,
+    /// What happens to a path that would lead out.
+    outside: ResolveFlags,
 }
 
 impl Root {
-    /// Opens a folder as a root.
+    /// Opens a folder as a root: absolute links start at it, `..` ends at it.
     pub(crate) fn open(dir: &Path) -> Result<Self, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { fd: rustix::fs::open(dir, flags, Mode::empty())? })
+        Ok(Self { fd: rustix::fs::open(dir, flags, Mode::empty())?, outside: ResolveFlags::IN_ROOT })
+    }
+
+    /// Opens a folder that paths may not even try to leave: they fail with `EXDEV`.
+    pub(crate) fn open_beneath(dir: &Path) -> Result<Self, Errno> {
+        Ok(Self { outside: ResolveFlags::BENEATH, ..Self::open(dir)? })
     }
 
     /// The folder itself.
@@ -36,7 +46,7 @@ impl Root {
     /// Opens what `path` leads to, following links inside the root.
     pub(crate) fn open_at(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let resolve = self.outside | ResolveFlags::NO_MAGICLINKS;
         for _ in 0..RACES_MAX {
             match rustix::fs::openat2(&self.fd, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
                 Err(Errno::AGAIN | Errno::INTR) => {}
@@ -56,9 +66,62 @@ impl Root {
         rustix::fs::fstat(self.open_at(path, OFlags::PATH | OFlags::NOFOLLOW)?)
     }
 
-    /// Opens a regular file for reading.
+    /// What `path` leads to, links followed.
+    pub(crate) fn stat(&self, path: &Path) -> Result<Stat, Errno> {
+        rustix::fs::fstat(self.open_at(path, OFlags::PATH)?)
+    }
+
+    /// Opens a regular file for reading. (A FIFO would not block.)
     pub(crate) fn file(&self, path: &Path) -> Result<File, Errno> {
         Ok(File::from(self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK)?))
+    }
+
+    /// Where a link points; `EINVAL` when it is none.
+    pub(crate) fn link(&self, path: &Path) -> Result<OsString, Errno> {
+        let link = self.open_at(path, OFlags::PATH | OFlags::NOFOLLOW)?;
+        // An empty path on a descriptor of something else than a link fails with ENOENT.
+        let target = rustix::fs::readlinkat(&link, "", Vec::new());
+        let target = target.map_err(|errno| if errno == Errno::NOENT { Errno::INVAL } else { errno })?;
+        Ok(OsString::from_vec(target.into_bytes()))
+    }
+
+    /// Names in a folder, sorted.
+    pub(crate) fn list(&self, path: &Path) -> Result<Vec<OsString>, Errno> {
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(self.dir(path)?)? {
+            let name = entry?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.push(OsString::from_vec(name));
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// The path without links: as far as it exists each component is followed, the rest stays as it is.
+    pub(crate) fn real_path(&self, path: &Path) -> Result<PathBuf, Errno> {
+        let mut real = PathBuf::new();
+        let mut links = 0;
+        let mut todo: Vec<OsString> = path.components().rev().map(|c| c.as_os_str().to_owned()).collect();
+        while let Some(part) = todo.pop() {
+            match part.as_bytes() {
+                b"/" => real.clear(),
+                b"." => {}
+                b".." => drop(real.pop()),
+                _ => match self.link(&real.join(&part)) {
+                    Ok(target) => {
+                        links += 1;
+                        if links > LINKS_MAX {
+                            return Err(Errno::LOOP);
+                        }
+                        todo.extend(Path::new(&target).components().rev().map(|c| c.as_os_str().to_owned()));
+                    }
+                    Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => real.push(part),
+                    Err(errno) => return Err(errno),
+                },
+            }
+        }
+        Ok(real)
     }
 }
 

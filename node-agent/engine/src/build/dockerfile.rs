@@ -1,0 +1,389 @@
+//! Reads a Dockerfile: lines, directives, instructions and their forms. Pure; variables are expanded later, when
+//! the environment is known.
+//!
+//! Source: the Dockerfile reference, "Format", "Parser directives", and each instruction's section.
+
+use std::collections::BTreeMap;
+
+use super::words;
+use super::{Fail, fail};
+
+/// One instruction.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Instruction {
+    /// Line it starts at, from 1.
+    pub(super) line: usize,
+    /// As it was written, on one line: for progress and history.
+    pub(super) text: String,
+    /// What it does.
+    pub(super) op: Op,
+}
+
+/// What an instruction does, its words not expanded yet.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Op {
+    /// Begins a stage.
+    From {
+        image: String,
+        platform: Option<String>,
+        name: Option<String>,
+    },
+    /// Names that `--build-arg` sets, with defaults.
+    Arg(Vec<(String, Option<String>)>),
+    Env(Vec<(String, String)>),
+    Label(Vec<(String, String)>),
+    Copy(Files),
+    Add(Files),
+    Workdir(String),
+    User(String),
+    Expose(Vec<String>),
+    Volume(Vec<String>),
+    StopSignal(String),
+    Entrypoint(Command),
+    Cmd(Command),
+    Shell(Vec<String>),
+    Healthcheck(Health),
+    Maintainer(String),
+    /// Not done here; kept so that stages nobody needs may have it.
+    Run,
+}
+
+/// COPY's and ADD's words.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Files {
+    pub(super) from: Option<String>,
+    pub(super) chown: Option<String>,
+    pub(super) chmod: Option<String>,
+    pub(super) sources: Vec<String>,
+    pub(super) dest: String,
+}
+
+/// A command line in one of its two forms.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Command {
+    Exec(Vec<String>),
+    Shell(String),
+}
+
+/// HEALTHCHECK's words.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Health {
+    /// `None` for `HEALTHCHECK NONE`.
+    pub(super) command: Option<Command>,
+    /// `--interval=30s` and the like.
+    pub(super) flags: BTreeMap<String, String>,
+}
+
+/// A whole file.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Dockerfile {
+    pub(super) escape: char,
+    /// In order; the first that is not ARG is FROM.
+    pub(super) instructions: Vec<Instruction>,
+}
+
+/// Parses a whole file. Everything that can be known to be wrong without running is refused here.
+pub(super) fn parse(text: &str) -> Result<Dockerfile, Fail> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let escape = directives(text)?;
+    let mut instructions: Vec<Instruction> = Vec::new();
+    for (line, text) in logical_lines(text, escape) {
+        let op = instruction(&text, escape).map_err(|message| fail(line, message))?;
+        let in_stage = instructions.iter().any(|other| matches!(other.op, Op::From { .. }));
+        if !in_stage && !matches!(op, Op::From { .. } | Op::Arg(_)) {
+            return Err(fail(line, "no build stage in current context: the first instruction must be FROM"));
+        }
+        instructions.push(Instruction { line, text, op });
+    }
+    if !instructions.iter().any(|instruction| matches!(instruction.op, Op::From { .. })) {
+        return Err(fail(1, "file with no instructions: there must be a FROM"));
+    }
+    Ok(Dockerfile { escape, instructions })
+}
+
+/// `# escape=X` and others at the very top. Answers the escape character.
+fn directives(text: &str) -> Result<char, Fail> {
+    let mut escape = None;
+    for (index, line) in text.lines().enumerate() {
+        let Some(comment) = line.trim_start().strip_prefix('#') else { break };
+        let Some((key, value)) = comment.split_once('=') else { break };
+        let key = key.trim();
+        if key.is_empty() || !key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            break;
+        }
+        if key.eq_ignore_ascii_case("escape") {
+            let value = match value.trim() {
+                "\\" => '\\',
+                "`" => '`',
+                other => return Err(fail(index + 1, format!("invalid ESCAPE {other:?}: it must be \\ or `"))),
+            };
+            if escape.replace(value).is_some() {
+                return Err(fail(index + 1, "only one escape parser directive can be used"));
+            }
+        }
+    }
+    Ok(escape.unwrap_or('\\'))
+}
+
+/// Lines with their continuations joined and comments gone, each with the number it starts at.
+fn logical_lines(text: &str, escape: char) -> Vec<(usize, String)> {
+    let mut lines = Vec::new();
+    let mut current: Option<(usize, String)> = None;
+    for (index, line) in text.lines().enumerate() {
+        let trimmed = line.trim_start();
+        // Comments and empty lines do not end a continuation either.
+        if trimmed.is_empty() || trimmed.starts_with('#') {
+            continue;
+        }
+        let (body, continues) = match continued(line, escape) {
+            Some(body) => (body, true),
+            None => (line, false),
+        };
+        let (start, mut joined) = current.take().unwrap_or((index + 1, String::new()));
+        joined.push_str(if joined.is_empty() { body.trim_start() } else { body });
+        if continues {
+            current = Some((start, joined));
+        } else {
+            lines.push((start, joined.trim_end().to_owned()));
+        }
+    }
+    lines.extend(current.map(|(start, joined)| (start, joined.trim_end().to_owned())));
+    lines.retain(|(_, text)| !text.is_empty());
+    lines
+}
+
+/// The line without its trailing escape, if that is one: an escaped escape is not.
+fn continued(line: &str, escape: char) -> Option<&str> {
+    let body = line.trim_end().strip_suffix(escape)?;
+    if body.ends_with(escape) { None } else { Some(body) }
+}
+
+fn instruction(text: &str, escape: char) -> Result<Op, String> {
+    let (keyword, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    let keyword = keyword.to_ascii_uppercase();
+    let (flags, rest) = if keyword == "RUN" { (BTreeMap::new(), rest.trim()) } else { flags(rest.trim())? };
+    if rest.is_empty() {
+        return Err(format!("{keyword} requires at least one argument"));
+    }
+    if matches!(keyword.as_str(), "COPY" | "ADD" | "RUN") && rest.split_whitespace().any(is_heredoc) {
+        return Err(format!("here-documents are not supported ({keyword} {rest}): put the content into a file"));
+    }
+    let allowed: &[&str] = match keyword.as_str() {
+        "FROM" => &["platform"],
+        "COPY" => &["from", "chown", "chmod", "link"],
+        "ADD" => &["chown", "chmod", "link"],
+        "HEALTHCHECK" => &["interval", "timeout", "start-period", "start-interval", "retries"],
+        _ => &[],
+    };
+    if let Some(unknown) = flags.keys().find(|flag| !allowed.contains(&flag.as_str())) {
+        return Err(format!("unknown flag: --{unknown} of {keyword}"));
+    }
+    operation(&keyword, flags, rest, escape)
+}
+
+fn operation(keyword: &str, flags: BTreeMap<String, String>, rest: &str, escape: char) -> Result<Op, String> {
+    let command = |text: &str| json(text).map_or_else(|| Command::Shell(text.to_owned()), Command::Exec);
+    let list = |text: &str| json(text).unwrap_or_else(|| text.split_whitespace().map(str::to_owned).collect());
+    Ok(match keyword {
+        "FROM" => from(flags, rest)?,
+        "ARG" => Op::Arg(words::split(rest, escape).iter().map(|word| argument(word)).collect()),
+        "ENV" => Op::Env(pairs("ENV", rest, escape)?),
+        "LABEL" => Op::Label(pairs("LABEL", rest, escape)?),
+        "COPY" => Op::Copy(files(keyword, flags, rest)?),
+        "ADD" => Op::Add(files(keyword, flags, rest)?),
+        "WORKDIR" => Op::Workdir(rest.to_owned()),
+        "USER" => Op::User(one("USER", rest)?),
+        "EXPOSE" => Op::Expose(rest.split_whitespace().map(str::to_owned).collect()),
+        "VOLUME" => Op::Volume(list(rest)),
+        "STOPSIGNAL" => Op::StopSignal(one("STOPSIGNAL", rest)?),
+        "ENTRYPOINT" => Op::Entrypoint(command(rest)),
+        "CMD" => Op::Cmd(command(rest)),
+        "SHELL" => match json(rest) {
+            Some(words) if !words.is_empty() => Op::Shell(words),
+            _ => return Err("SHELL requires the arguments to be in JSON form".to_owned()),
+        },
+        "HEALTHCHECK" => health(flags, rest, command)?,
+        "MAINTAINER" => Op::Maintainer(rest.to_owned()),
+        "RUN" => Op::Run,
+        "ONBUILD" => return Err("ONBUILD is not supported".to_owned()),
+        other => return Err(format!("unknown instruction: {other}")),
+    })
+}
+
+/// `--name=value` words before the arguments.
+fn flags(mut rest: &str) -> Result<(BTreeMap<String, String>, &str), String> {
+    let mut flags = BTreeMap::new();
+    while let Some(flag) = rest.strip_prefix("--") {
+        let (word, after) = flag.split_once(char::is_whitespace).unwrap_or((flag, ""));
+        rest = after.trim_start();
+        if word.is_empty() {
+            break;
+        }
+        let (name, value) = word.split_once('=').unwrap_or((word, "true"));
+        if flags.insert(name.to_owned(), value.to_owned()).is_some() {
+            return Err(format!("duplicate flag specified: --{name}"));
+        }
+    }
+    Ok((flags, rest))
+}
+
+fn from(mut flags: BTreeMap<String, String>, rest: &str) -> Result<Op, String> {
+    let words: Vec<&str> = rest.split_whitespace().collect();
+    let (image, name) = match words.as_slice() {
+        [image] => (*image, None),
+        [image, keyword, name] if keyword.eq_ignore_ascii_case("as") => (*image, Some(name.to_ascii_lowercase())),
+        _ => return Err("FROM requires either one or three arguments".to_owned()),
+    };
+    if let Some(name) = &name {
+        let fine = name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        if !fine {
+            return Err(format!(
+                "invalid name for build stage: {name:?}, name can't start with a number or contain symbols"
+            ));
+        }
+    }
+    Ok(Op::From { image: image.to_owned(), platform: flags.remove("platform"), name })
+}
+
+fn files(keyword: &str, mut flags: BTreeMap<String, String>, rest: &str) -> Result<Files, String> {
+    let mut sources = json(rest).unwrap_or_else(|| rest.split_whitespace().map(str::to_owned).collect());
+    let dest = sources.pop().unwrap_or_default();
+    if sources.is_empty() {
+        return Err(format!("{keyword} requires at least two arguments, but only one was provided"));
+    }
+    Ok(Files { from: flags.remove("from"), chown: flags.remove("chown"), chmod: flags.remove("chmod"), sources, dest })
+}
+
+fn health(flags: BTreeMap<String, String>, rest: &str, command: impl Fn(&str) -> Command) -> Result<Op, String> {
+    let (kind, words) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    if kind.eq_ignore_ascii_case("NONE") && words.trim().is_empty() {
+        return Ok(Op::Healthcheck(Health { command: None, flags }));
+    }
+    if !kind.eq_ignore_ascii_case("CMD") || words.trim().is_empty() {
+        return Err(format!("unknown type {kind:?} in HEALTHCHECK (try CMD)"));
+    }
+    Ok(Op::Healthcheck(Health { command: Some(command(words.trim())), flags }))
+}
+
+/// `k=v k2="v 2"`, or the old `k the whole rest`.
+fn pairs(keyword: &str, rest: &str, escape: char) -> Result<Vec<(String, String)>, String> {
+    let words = words::split(rest, escape);
+    if words.first().is_some_and(|first| !first.contains('=')) {
+        let (key, value) =
+            rest.split_once(char::is_whitespace).ok_or_else(|| format!("{keyword} must have two arguments"))?;
+        return Ok(vec![(key.to_owned(), value.trim_start().to_owned())]);
+    }
+    let pair = |word: &String| match word.split_once('=') {
+        Some(("", _)) => Err(format!("{keyword} names can not be blank")),
+        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+        None => Err(format!("Syntax error - can't find = in {word:?}. Must be of the form: name=value")),
+    };
+    words.iter().map(pair).collect()
+}
+
+fn argument(word: &str) -> (String, Option<String>) {
+    match word.split_once('=') {
+        Some((name, default)) => (name.to_owned(), Some(default.to_owned())),
+        None => (word.to_owned(), None),
+    }
+}
+
+fn one(keyword: &str, rest: &str) -> Result<String, String> {
+    if rest.split_whitespace().count() > 1 && !rest.contains(['"', '\'', '$']) {
+        return Err(format!("{keyword} requires exactly one argument"));
+    }
+    Ok(rest.to_owned())
+}
+
+/// The JSON form: an array of strings. Anything else is the shell form, as Docker has it.
+fn json(text: &str) -> Option<Vec<String>> {
+    if text.starts_with('[') { serde_json::from_str(text).ok() } else { None }
+}
+
+fn is_heredoc(word: &str) -> bool {
+    let Some(rest) = word.strip_prefix("<<") else { return false };
+    let rest = rest.strip_prefix('-').unwrap_or(rest).trim_start_matches(['"', '\'']);
+    rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ops(text: &str) -> Vec<(usize, Op)> {
+        parse(text).unwrap().instructions.into_iter().map(|i| (i.line, i.op)).collect()
+    }
+
+    fn strings(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn lines_comments_and_continuations_are_read_as_docker_does() {
+        let text = "\u{feff}# syntax=docker/dockerfile:1\n\n# a comment\nFROM scratch\r\nenv a=1 \\\n  # between\n\n  b=2 \\\n  c=3\nCMD x \\\\\n";
+        let env = [("a", "1"), ("b", "2"), ("c", "3")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        assert_eq!(
+            ops(text),
+            [
+                (4, Op::From { image: "scratch".to_owned(), platform: None, name: None }),
+                (5, Op::Env(env.to_vec())),
+                (10, Op::Cmd(Command::Shell("x \\\\".to_owned()))),
+            ]
+        );
+        let text = "# escape=`\nFROM x AS Build\nCOPY a `\n  b\nWORKDIR C:\\";
+        assert_eq!(ops(text)[1].0, 3);
+        assert_eq!(ops(text)[2].1, Op::Workdir("C:\\".to_owned()));
+        assert!(matches!(&ops(text)[0].1, Op::From { name: Some(name), .. } if name == "build"));
+    }
+
+    #[test]
+    fn both_forms_of_commands_and_lists_are_read() {
+        let text = "FROM x\nCMD [\"a\", \"b c\"]\nCMD [a]\nENTRYPOINT run it\nVOLUME [\"/a b\"]\nVOLUME /a /b\n\
+                    COPY --from=0 --chown=1:2 [\"a b\", \"/c\"]\nENV legacy the whole rest\nHEALTHCHECK --retries=3 CMD x\nSHELL [\"/bin/ash\", \"-c\"]";
+        let ops: Vec<Op> = ops(text).into_iter().skip(1).map(|(_, op)| op).collect();
+        assert_eq!(ops[0], Op::Cmd(Command::Exec(strings(&["a", "b c"]))));
+        assert_eq!(ops[1], Op::Cmd(Command::Shell("[a]".to_owned())));
+        assert_eq!(ops[2], Op::Entrypoint(Command::Shell("run it".to_owned())));
+        assert_eq!(ops[3], Op::Volume(strings(&["/a b"])));
+        assert_eq!(ops[4], Op::Volume(strings(&["/a", "/b"])));
+        let Op::Copy(files) = &ops[5] else { panic!() };
+        assert_eq!(
+            (files.from.as_deref(), files.chown.as_deref(), files.dest.as_str()),
+            (Some("0"), Some("1:2"), "/c")
+        );
+        assert_eq!(files.sources, ["a b"]);
+        assert_eq!(ops[6], Op::Env(vec![("legacy".to_owned(), "the whole rest".to_owned())]));
+        assert!(matches!(&ops[7], Op::Healthcheck(health) if health.flags["retries"] == "3"));
+        assert_eq!(ops[8], Op::Shell(strings(&["/bin/ash", "-c"])));
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused_with_its_line() {
+        for (text, line, words) in [
+            ("", 1, "file with no instructions"),
+            ("# only\n", 1, "file with no instructions"),
+            ("\nCOPY a b", 2, "no build stage in current context"),
+            ("FROM x\nFOO bar", 2, "unknown instruction: FOO"),
+            ("FROM a b", 1, "FROM requires either one or three arguments"),
+            ("FROM a AS 1x", 1, "invalid name for build stage"),
+            ("FROM x\n\nCOPY a", 3, "COPY requires at least two arguments"),
+            ("FROM x\nCOPY", 2, "COPY requires at least one argument"),
+            ("FROM x\nCOPY <<EOF /x\nhi\nEOF", 2, "here-documents are not supported"),
+            ("FROM x\nRUN <<-'EOF'\nhi\nEOF", 2, "here-documents are not supported"),
+            ("FROM x\nCOPY --parents a b", 2, "unknown flag: --parents of COPY"),
+            ("FROM x\nCOPY --chown=1 --chown=2 a b", 2, "duplicate flag specified: --chown"),
+            ("FROM x\nENV a", 2, "ENV must have two arguments"),
+            ("FROM x\nENV a=1 b", 2, "can't find = in \"b\""),
+            ("FROM x\nENV =1", 2, "names can not be blank"),
+            ("FROM x\nSHELL sh", 2, "SHELL requires the arguments to be in JSON form"),
+            ("FROM x\nHEALTHCHECK foo", 2, "unknown type \"foo\" in HEALTHCHECK"),
+            ("FROM x\nONBUILD COPY a b", 2, "ONBUILD is not supported"),
+            ("# escape=x\nFROM x", 1, "invalid ESCAPE"),
+        ] {
+            let failure = parse(text).unwrap_err();
+            assert_eq!(failure.line, line, "{text}: {}", failure.message);
+            assert!(failure.message.contains(words), "{text}: {}", failure.message);
+        }
+    }
+}

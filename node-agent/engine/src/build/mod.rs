@@ -1,0 +1,218 @@
+//! `reeve build`: an image from a Dockerfile and a folder, without a daemon and without running anything.
+//!
+//! A stage is a configuration and a list of layers. Each COPY or ADD writes one layer, a tar stream with sorted
+//! entries, and unpacks it at once: the next instruction looks at the merged file system below it. Layers are known
+//! by their digest, so what was built before is neither written nor unpacked again. RUN is not here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use crate::engine::Image;
+use crate::images::error::{ImageError, Step};
+use crate::images::{ImageStore, Reference, ReferenceError};
+use crate::snapshot::root::Root;
+
+mod config;
+mod copy;
+mod dockerfile;
+mod glob;
+mod layer;
+mod plan;
+mod stage;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+use glob::Ignore;
+use plan::Plan;
+
+/// Largest Dockerfile or .dockerignore.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// What to build.
+#[derive(Debug, Clone, Default)]
+pub struct BuildRequest {
+    /// The folder that COPY and ADD see.
+    pub context: PathBuf,
+    /// The Dockerfile, anywhere; `None` for `Dockerfile` in the context.
+    pub dockerfile: Option<PathBuf>,
+    /// Names for the image; may be none.
+    pub tags: Vec<String>,
+    /// `--build-arg NAME=VALUE`
+    pub build_args: BTreeMap<String, String>,
+    /// The stage to build; `None` for the last.
+    pub target: Option<String>,
+    /// `SOURCE_DATE_EPOCH`: the time, in seconds since 1970, of everything in the image. The same sources then give
+    /// the same image, byte for byte. Without it files keep their times, as with Docker.
+    pub source_date_epoch: Option<i64>,
+}
+
+/// What a person may be told while it goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// An instruction begins.
+    Step {
+        /// From 1.
+        number: usize,
+        /// How many there will be.
+        total: usize,
+        /// The instruction, on one line.
+        text: String,
+    },
+    /// Something that is probably not meant.
+    Warning(String),
+}
+
+/// Why there is no image. Nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// An instruction is wrong or failed.
+    #[error("{file}:{line}: {message}")]
+    At {
+        /// The Dockerfile or .dockerignore, as it was named.
+        file: String,
+        /// The line at which the instruction begins.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// The context cannot be opened.
+    #[error("unable to prepare context: path {path:?}: {source}")]
+    Context {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The Dockerfile cannot be read.
+    #[error("failed to read dockerfile: open {file}: {source}")]
+    Dockerfile {
+        /// The file.
+        file: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A tag is no image name.
+    #[error("invalid argument {tag:?} for \"-t, --tag\" flag: {source}")]
+    Tag {
+        /// The tag.
+        tag: String,
+        /// The rule it breaks.
+        source: ReferenceError,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+/// Something wrong at a line of the Dockerfile.
+#[derive(Debug, PartialEq)]
+struct Fail {
+    line: usize,
+    message: String,
+}
+
+fn fail(line: usize, message: impl Into<String>) -> Fail {
+    Fail { line, message: message.into() }
+}
+
+/// What all stages of one build share.
+struct Build<'a> {
+    store: &'a ImageStore,
+    request: &'a BuildRequest,
+    context: Root,
+    ignore: Ignore,
+    escape: char,
+    plan: Plan,
+}
+
+/// Builds an image and puts it into the store under its tags. Blocks; works on a running cluster's store, too.
+///
+/// Every instruction is checked before the first is carried out. Needs root, as mounts are made.
+pub fn build(
+    store: &ImageStore,
+    request: &BuildRequest,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Image, BuildError> {
+    let tags = request.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>, _>>()?;
+    let context = Root::open_beneath(&request.context)
+        .map_err(|errno| BuildError::Context { path: request.context.clone(), source: errno.into() })?;
+    let (file, text) = read_dockerfile(&context, request)?;
+    let at = |Fail { line, message }: Fail| BuildError::At { file: file.clone(), line, message };
+    let ignore = read_ignore(&context, request)?;
+    let parsed = dockerfile::parse(&text).map_err(at)?;
+    let escape = parsed.escape;
+    let declared = declared_args(&parsed);
+    let plan = Plan::new(parsed, &request.build_args, request.target.as_deref()).map_err(at)?;
+    let unused: Vec<&str> = request.build_args.keys().map(String::as_str).filter(|a| !declared.contains(*a)).collect();
+    if !unused.is_empty() {
+        progress(Progress::Warning(format!("one or more build-args {unused:?} were not consumed")));
+    }
+    let session = store.begin()?;
+    let build = Build { store, request, context, ignore, escape, plan };
+    let result = build.run(progress).map_err(|error| match error {
+        stage::StageError::At(fail) => at(fail),
+        stage::StageError::Image(error) => BuildError::Image(error),
+    })?;
+    Ok(result.commit(store, &session, &tags, request.source_date_epoch)?)
+}
+
+fn parse_tag(tag: &str) -> Result<String, BuildError> {
+    let error = |source| BuildError::Tag { tag: tag.to_owned(), source };
+    let reference = Reference::parse(tag).map_err(error)?;
+    let fault = crate::images::Fault::Format;
+    reference.tagged().ok_or_else(|| error(ReferenceError { subject: tag.to_owned(), fault }))
+}
+
+/// The Dockerfile's name for messages, and its text.
+fn read_dockerfile(context: &Root, request: &BuildRequest) -> Result<(String, String), BuildError> {
+    let (name, opened) = match &request.dockerfile {
+        Some(path) => (path.display().to_string(), std::fs::File::open(path)),
+        None => ("Dockerfile".to_owned(), context.file(Path::new("Dockerfile")).map_err(Into::into)),
+    };
+    let text = opened.and_then(read_text);
+    match text {
+        Ok(text) => Ok((name, text)),
+        Err(source) => Err(BuildError::Dockerfile { file: name, source }),
+    }
+}
+
+/// `NAME.dockerignore` beside the Dockerfile, else `.dockerignore` in the context, else nothing is left out.
+fn read_ignore(context: &Root, request: &BuildRequest) -> Result<Ignore, BuildError> {
+    let beside = request.dockerfile.clone().unwrap_or_else(|| request.context.join("Dockerfile"));
+    let mut beside = beside.into_os_string();
+    beside.push(".dockerignore");
+    let beside = PathBuf::from(beside);
+    let (file, path) = match std::fs::File::open(&beside) {
+        Ok(file) => (file, beside),
+        Err(_) => match context.file(Path::new(".dockerignore")) {
+            Ok(file) => (file, PathBuf::from(".dockerignore")),
+            Err(Errno::NOENT) => return Ok(Ignore::default()),
+            Err(errno) => return Err(errno).step("open", Path::new(".dockerignore")).map_err(Into::into),
+        },
+    };
+    let text = read_text(file).step("read", &path)?;
+    let at = |(line, message)| BuildError::At { file: path.display().to_string(), line, message };
+    Ignore::parse(&text).map_err(at)
+}
+
+fn read_text(file: std::fs::File) -> std::io::Result<String> {
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(std::io::Error::other(format!("larger than {FILE_BYTES_MAX} bytes")));
+    }
+    Ok(text)
+}
+
+fn declared_args(file: &dockerfile::Dockerfile) -> BTreeSet<String> {
+    let args = file.instructions.iter().filter_map(|instruction| match &instruction.op {
+        dockerfile::Op::Arg(args) => Some(args.iter().map(|(name, _)| name.clone())),
+        _ => None,
+    });
+    args.flatten().collect()
+}

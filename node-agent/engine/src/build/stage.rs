@@ -1,0 +1,413 @@
+//! Carries out stages: each instruction changes the configuration or adds a layer.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::Path;
+
+use super::config::Config;
+use super::copy::{self, Order, Source};
+use super::dockerfile::{Files, Instruction, Op};
+use super::layer::LayerWriter;
+use super::plan::{Base, Stage};
+use super::words::expand;
+use super::{Build, Fail, Progress, fail};
+use crate::engine::Image;
+use crate::images::error::{ImageError, Step};
+use crate::images::index::LayerRef;
+use crate::images::manifest::{Descriptor, LAYERS_MAX, Manifest, OCI_CONFIG, OCI_MANIFEST, layer_media_type};
+use crate::images::{ImageStore, NewImage, Reference, Session};
+use crate::snapshot::open_merged;
+use crate::snapshot::root::Root;
+
+/// Largest passwd or group file that is searched.
+const ACCOUNTS_BYTES_MAX: u64 = 4 << 20;
+
+/// Why a stage stopped.
+pub(super) enum StageError {
+    At(Fail),
+    Image(ImageError),
+}
+
+impl From<ImageError> for StageError {
+    fn from(error: ImageError) -> Self {
+        Self::Image(error)
+    }
+}
+
+/// A stage that is done.
+#[derive(Clone)]
+pub(super) struct Done {
+    config: Config,
+    layers: Vec<LayerRef>,
+}
+
+/// A stage at work.
+struct Runner<'a> {
+    build: &'a Build<'a>,
+    /// Number of the stage.
+    index: usize,
+    done: &'a BTreeMap<usize, Done>,
+    config: Config,
+    layers: Vec<LayerRef>,
+    /// Declared here and set.
+    args: BTreeMap<String, String>,
+    /// The file system as it is now; opened when asked for.
+    view: Option<Root>,
+}
+
+impl Build<'_> {
+    /// Runs the needed stages in order. Answers the target.
+    pub(super) fn run(&self, progress: &mut dyn FnMut(Progress)) -> Result<Done, StageError> {
+        let needed = || self.plan.stages.iter().enumerate().filter(|(_, stage)| stage.needed);
+        let total = needed().map(|(_, stage)| stage.instructions.len() + 1).sum();
+        let mut number = 0;
+        let mut step = |instruction: &Instruction| {
+            number += 1;
+            progress(Progress::Step { number, total, text: instruction.text.clone() });
+        };
+        let mut done = BTreeMap::new();
+        for (index, stage) in needed() {
+            step(&stage.from);
+            let finished = self.run_stage(index, stage, &done, &mut step)?;
+            done.insert(index, finished);
+        }
+        done.remove(&self.plan.target).ok_or_else(|| StageError::At(fail(1, "the target stage was not built")))
+    }
+
+    fn run_stage(
+        &self,
+        index: usize,
+        stage: &Stage,
+        done: &BTreeMap<usize, Done>,
+        step: &mut dyn FnMut(&Instruction),
+    ) -> Result<Done, StageError> {
+        let Done { config, layers } = self.base(stage, done)?;
+        let args = BTreeMap::new();
+        let mut runner = Runner { build: self, index, done, config, layers, args, view: None };
+        for instruction in &stage.instructions {
+            step(instruction);
+            let layers = runner.layers.len();
+            runner.execute(&instruction.op).map_err(|error| match error {
+                StageError::At(failure) => StageError::At(Fail { line: instruction.line, ..failure }),
+                other => other,
+            })?;
+            runner.config.note(&instruction.text, runner.layers.len() > layers);
+        }
+        Ok(Done { config: runner.config, layers: runner.layers })
+    }
+
+    fn base(&self, stage: &Stage, done: &BTreeMap<usize, Done>) -> Result<Done, StageError> {
+        let at = |message: String| StageError::At(fail(stage.from.line, message));
+        match &stage.base {
+            Base::Scratch => Ok(Done { config: Config::scratch(), layers: Vec::new() }),
+            Base::Stage(index) => {
+                let base = done.get(index).ok_or_else(|| at(format!("stage {index} was not built")))?;
+                Ok(Done { config: base.config.as_base(), layers: base.layers.clone() })
+            }
+            Base::Image(name) => {
+                let record = self.store.record(name).map_err(|error| at(not_here("FROM", name, &error)))?;
+                let config = Config::parse(&self.store.blobs().read(&record.id)?);
+                let config = config.ok_or_else(|| at(format!("{name}: its configuration is no object")))?;
+                Ok(Done { config, layers: record.layers })
+            }
+        }
+    }
+
+    /// The file system of an earlier stage or of an image.
+    fn tree(&self, index: usize, from: &str, done: &BTreeMap<usize, Done>) -> Result<Root, StageError> {
+        let layers = match self.plan.source(index, from) {
+            Base::Stage(index) => done.get(&index).map(|done| done.layers.clone()).unwrap_or_default(),
+            Base::Scratch => Vec::new(),
+            Base::Image(name) => {
+                let record = self.store.record(&name);
+                record.map_err(|error| StageError::At(fail(0, not_here("COPY --from", &name, &error))))?.layers
+            }
+        };
+        Ok(open_merged(self.store.layers_dir(), &self.store.unpack(&layers)?)?)
+    }
+}
+
+fn not_here(keyword: &str, name: &str, error: &ImageError) -> String {
+    match error {
+        ImageError::NotFound(_) => {
+            let full = Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.to_string());
+            format!(
+                "{keyword} {name}: no such image here: {full} (load it with \"reeve image load\", or build it first)"
+            )
+        }
+        other => format!("{keyword} {name}: {other}"),
+    }
+}
+
+impl Runner<'_> {
+    fn execute(&mut self, op: &Op) -> Result<(), StageError> {
+        match op {
+            Op::Copy(files) => return self.copy("COPY", files),
+            Op::Add(files) => return self.copy("ADD", files),
+            Op::Workdir(dir) => return self.workdir(dir),
+            _ => {}
+        }
+        self.configure(op).map_err(|message| StageError::At(fail(0, message)))
+    }
+
+    /// Instructions that make no layer.
+    fn configure(&mut self, op: &Op) -> Result<(), String> {
+        match op {
+            Op::Arg(args) => self.declare(args)?,
+            // All values of one instruction see the variables as they were before it.
+            Op::Env(pairs) => {
+                for (key, value) in self.expand_pairs(pairs)? {
+                    self.config.set_env(&key, &value);
+                }
+            }
+            Op::Label(pairs) => {
+                for (key, value) in self.expand_pairs(pairs)? {
+                    self.config.set_label(&key, &value);
+                }
+            }
+            Op::User(user) => self.config.set("User", self.expand(user)?),
+            Op::Expose(ports) => {
+                for word in ports {
+                    for port in self.expand(word)?.split_whitespace() {
+                        for port in ports_of(port)? {
+                            self.config.add("ExposedPorts", &port);
+                        }
+                    }
+                }
+            }
+            Op::Volume(volumes) => {
+                for volume in volumes {
+                    let volume = self.expand(volume)?;
+                    if volume.is_empty() {
+                        return Err("VOLUME specified can not be an empty string".to_owned());
+                    }
+                    self.config.add("Volumes", &volume);
+                }
+            }
+            Op::StopSignal(signal) => self.config.set("StopSignal", self.expand(signal)?),
+            Op::Entrypoint(command) => self.config.set_entrypoint(command),
+            Op::Cmd(command) => self.config.set_cmd(command),
+            Op::Shell(words) => self.config.set("Shell", words.clone()),
+            Op::Healthcheck(health) => self.config.set_healthcheck(health)?,
+            Op::Maintainer(author) => self.config.set_author(author),
+            Op::From { .. } | Op::Copy(_) | Op::Add(_) | Op::Workdir(_) | Op::Run => {
+                return Err("this instruction cannot stand here".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// A name without default takes the value it has before the first FROM, if any.
+    fn declare(&mut self, args: &[(String, Option<String>)]) -> Result<(), String> {
+        for (name, default) in args {
+            let default = default.as_deref().map(|default| self.expand(default)).transpose()?;
+            let global = self.build.plan.global_args.get(name).cloned();
+            let given = self.build.request.build_args.get(name).cloned();
+            if let Some(value) = given.or(default).or(global) {
+                self.args.insert(name.clone(), value);
+            }
+        }
+        Ok(())
+    }
+
+    fn expand(&self, text: &str) -> Result<String, String> {
+        let env: BTreeMap<String, String> = self.config.env().into_iter().collect();
+        let lookup = |name: &str| env.get(name).or_else(|| self.args.get(name)).cloned();
+        expand(text, self.build.escape, &lookup)
+    }
+
+    fn expand_pairs(&self, pairs: &[(String, String)]) -> Result<Vec<(String, String)>, String> {
+        pairs.iter().map(|(key, value)| Ok((self.expand(key)?, self.expand(value)?))).collect()
+    }
+
+    fn workdir(&mut self, dir: &str) -> Result<(), StageError> {
+        let at = |message| StageError::At(fail(0, message));
+        let dir = self.expand(dir).map_err(at)?;
+        if dir.is_empty() {
+            return Err(at("WORKDIR requires a path".to_owned()));
+        }
+        let dir = absolute(&self.config.workdir(), &dir);
+        self.add_layer(|image, layer| copy::make_dir(Path::new(dir.trim_start_matches('/')), image, layer))?;
+        self.config.set("WorkingDir", dir);
+        Ok(())
+    }
+
+    fn copy(&mut self, keyword: &'static str, files: &Files) -> Result<(), StageError> {
+        let at = |message| StageError::At(fail(0, message));
+        let expand = |text: &String| self.expand(text).map_err(at);
+        let patterns = files.sources.iter().map(expand).collect::<Result<Vec<_>, _>>()?;
+        if let Some(url) = patterns.iter().find(|source| keyword == "ADD" && is_remote(source)) {
+            return Err(at(format!("ADD of a remote source is not supported: {url}: fetch it first and ADD the file")));
+        }
+        let written = expand(&files.dest)?;
+        let mut dest = absolute(&self.config.workdir(), &written);
+        if (written.ends_with('/') || written.ends_with("/.") || written == ".") && !dest.ends_with('/') {
+            dest.push('/');
+        }
+        let mode = files.chmod.as_ref().map(|mode| expand(mode).and_then(|mode| parse_mode(&mode).map_err(at)));
+        let mode = mode.transpose()?;
+        let chown = files.chown.as_ref().map(expand).transpose()?;
+        let owner = match chown {
+            Some(chown) => Some(find_owner(&chown, self.view()?).map_err(at)?),
+            None => None,
+        };
+        let tree = match &files.from {
+            Some(from) => Some(self.build.tree(self.index, from, self.done)?),
+            None => None,
+        };
+        let build = self.build;
+        let source = match &tree {
+            Some(root) => Source { root, ignore: None, keep_owner: true },
+            None => Source { root: &build.context, ignore: Some(&build.ignore), keep_owner: false },
+        };
+        let (patterns, dest, extract) = (&patterns, dest.as_str(), keyword == "ADD");
+        let order = Order { keyword, source, patterns, dest, owner, mode, extract };
+        self.add_layer(|image, layer| copy::copy(&order, image, layer))
+    }
+
+    /// Writes a layer and looks at the file system with it from now on. An empty layer is none.
+    fn add_layer(
+        &mut self,
+        write: impl FnOnce(&Root, &mut LayerWriter) -> Result<(), String>,
+    ) -> Result<(), StageError> {
+        let mut layer = LayerWriter::new(self.build.store.blobs().writer()?, self.build.request.source_date_epoch);
+        write(self.view()?, &mut layer).map_err(|message| StageError::At(fail(0, message)))?;
+        let Some(blob) = layer.finish()? else { return Ok(()) };
+        if self.layers.len() >= LAYERS_MAX {
+            return Err(StageError::At(fail(0, format!("the image would have more than {LAYERS_MAX} layers"))));
+        }
+        // Not compressed: the blob is the tar stream itself.
+        self.layers.push(LayerRef { diff_id: blob.digest.clone(), blob: blob.digest });
+        self.view = None;
+        Ok(())
+    }
+
+    fn view(&mut self) -> Result<&Root, StageError> {
+        if self.view.is_none() {
+            let layers = self.build.store.unpack(&self.layers)?;
+            self.view = Some(open_merged(self.build.store.layers_dir(), &layers)?);
+        }
+        self.view.as_ref().ok_or_else(|| StageError::At(fail(0, "no file system")))
+    }
+}
+
+impl Done {
+    /// Makes the stage an image. When nothing but the time would differ from the image that has the first name now,
+    /// that image stays: building twice gives the same id.
+    pub(super) fn commit(
+        &self,
+        store: &ImageStore,
+        session: &Session,
+        names: &[String],
+        epoch: Option<i64>,
+    ) -> Result<Image, ImageError> {
+        let diff_ids: Vec<String> = self.layers.iter().map(|layer| layer.diff_id.to_string()).collect();
+        let known = names.first().and_then(|name| store.record(name).ok());
+        let known_time = known.as_ref().and_then(|record| {
+            let config = store.config(record.id.as_str()).ok()?;
+            let created = config.created().clone()?;
+            let same = crate::images::Digest::of(&self.config.render(&diff_ids, &created)) == record.id;
+            same.then_some(created)
+        });
+        let created = match (epoch.map(jiff::Timestamp::from_second), known_time) {
+            (Some(Ok(time)), _) => time.to_string(),
+            (_, Some(time)) => time,
+            _ => store.clock().now().to_string(),
+        };
+        let config = store.blobs().put(&self.config.render(&diff_ids, &created))?;
+        let mut layers = Vec::new();
+        for layer in &self.layers {
+            let size = store.blobs().get(&layer.blob).map_or(0, |blob| blob.size);
+            layers.push(Descriptor::new(layer_media_type(store.blobs().magic(&layer.blob)?), layer.blob.clone(), size));
+        }
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: OCI_MANIFEST.to_owned(),
+            config: Descriptor::new(OCI_CONFIG, config.digest, config.size),
+            layers,
+        };
+        let manifest = serde_json::to_vec(&manifest).map_err(io::Error::other).step("encode", Path::new("manifest"))?;
+        store.add(session, NewImage { manifest, names: names.to_vec(), digests: Vec::new() })
+    }
+}
+
+/// A path from a folder, without `.` and `..`; it begins with a slash.
+fn absolute(workdir: &str, path: &str) -> String {
+    let whole = if path.starts_with('/') { path.to_owned() } else { format!("{workdir}/{path}") };
+    let mut parts: Vec<&str> = Vec::new();
+    for part in whole.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+fn is_remote(source: &str) -> bool {
+    ["http://", "https://", "ftp://", "git://", "git@"].iter().any(|scheme| source.starts_with(scheme))
+}
+
+fn parse_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777);
+    mode.ok_or_else(|| format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"))
+}
+
+/// `80`, `80/tcp`, `8000-8010/udp` as Docker lists them.
+fn ports_of(text: &str) -> Result<Vec<String>, String> {
+    let bad = || format!("invalid containerPort: {text}");
+    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = protocol.to_ascii_lowercase();
+    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
+        return Err(format!("invalid proto: {protocol}"));
+    }
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let (first, last): (u16, u16) = (first.parse().map_err(|_| bad())?, last.parse().map_err(|_| bad())?);
+    if first == 0 || last < first {
+        return Err(bad());
+    }
+    Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+}
+
+/// `user[:group]`, by number or by the names in the image.
+fn find_owner(text: &str, image: &Root) -> Result<(u32, u32), String> {
+    let (user, group) = match text.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (text, None),
+    };
+    let unknown = |what: &str, name: &str| {
+        format!(
+            "unable to convert uid/gid chown string to host mapping: can't find {what} for {} {name}: no such {}: {name}",
+            if what == "uid" { "user" } else { "group" },
+            if what == "uid" { "user" } else { "group" },
+        )
+    };
+    let (uid, primary) = match user.parse() {
+        Ok(uid) => (uid, uid),
+        Err(_) => {
+            let fields = account(image, "etc/passwd", user).ok_or_else(|| unknown("uid", user))?;
+            let number = |index: usize| fields.get(index).and_then(|field| field.parse().ok());
+            number(2).zip(number(3)).ok_or_else(|| unknown("uid", user))?
+        }
+    };
+    let gid = match group {
+        None => primary,
+        Some(group) => match group.parse() {
+            Ok(gid) => gid,
+            Err(_) => {
+                let fields = account(image, "etc/group", group).ok_or_else(|| unknown("gid", group))?;
+                fields.get(2).and_then(|field| field.parse().ok()).ok_or_else(|| unknown("gid", group))?
+            }
+        },
+    };
+    Ok((uid, gid))
+}
+
+/// The fields of a line of passwd or group.
+fn account(image: &Root, file: &str, name: &str) -> Option<Vec<String>> {
+    let mut text = String::new();
+    image.file(Path::new(file)).ok()?.take(ACCOUNTS_BYTES_MAX).read_to_string(&mut text).ok()?;
+    let lines = text.lines().map(|line| line.split(':').map(str::to_owned).collect::<Vec<_>>());
+    lines.into_iter().find(|fields| fields.first().is_some_and(|first| first == name))
+}

@@ -1,0 +1,302 @@
+//! Building real images from real folders. All need root: the stages' file systems are mounted.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use super::*;
+use crate::images::tests::{Fixture, docker_archive, layer};
+use crate::snapshot::Snapshots;
+
+/// A store and a build context.
+struct Kitchen {
+    fixture: Fixture,
+    context: tempfile::TempDir,
+}
+
+impl Kitchen {
+    /// `None`, loudly, without root.
+    fn new(files: &[(&str, &str)]) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: builds mount file systems and need root");
+            return None;
+        }
+        let kitchen = Self { fixture: Fixture::new(), context: tempfile::tempdir().unwrap() };
+        for (path, content) in files {
+            kitchen.write(path, content);
+        }
+        Some(kitchen)
+    }
+
+    fn write(&self, path: &str, content: &str) {
+        let path = self.context.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn request(&self) -> BuildRequest {
+        BuildRequest { context: self.context.path().to_owned(), tags: vec!["out".to_owned()], ..Default::default() }
+    }
+
+    fn build_with(&self, dockerfile: &str, change: impl FnOnce(&mut BuildRequest)) -> Result<Image, BuildError> {
+        self.write("Dockerfile", dockerfile);
+        let mut request = self.request();
+        change(&mut request);
+        build(&self.fixture.store, &request, &mut |_| {})
+    }
+
+    fn build(&self, dockerfile: &str) -> Image {
+        self.build_with(dockerfile, |_| {}).unwrap()
+    }
+
+    #[track_caller]
+    fn refuse(&self, dockerfile: &str, words: &str) {
+        let error = self.build_with(dockerfile, |_| {}).unwrap_err().to_string();
+        assert!(error.contains(words), "{error:?} should say {words:?}");
+        assert_eq!(self.fixture.store.get("out").unwrap(), None);
+    }
+
+    /// Looks at the built image's file system.
+    fn see<T>(&self, look: impl FnOnce(&Path) -> T) -> T {
+        let snapshots = Snapshots::open(self.fixture.store.clone()).unwrap();
+        let rootfs = snapshots.prepare("c", "out").unwrap();
+        snapshots.mount(&rootfs).unwrap();
+        let seen = look(&rootfs.path);
+        snapshots.remove("c").unwrap();
+        seen
+    }
+
+    /// Every path of the built image, sorted; folders with a slash.
+    fn paths(&self) -> Vec<String> {
+        fn walk(root: &Path, dir: &Path, out: &mut Vec<String>) {
+            for entry in fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                if fs::symlink_metadata(&path).unwrap().is_dir() {
+                    out.push(name + "/");
+                    walk(root, &path, out);
+                } else {
+                    out.push(name);
+                }
+            }
+        }
+        self.see(|root| {
+            let mut out = Vec::new();
+            walk(root, root, &mut out);
+            out.sort();
+            out
+        })
+    }
+
+    fn config(&self) -> serde_json::Value {
+        let record = self.fixture.store.record("out").unwrap();
+        serde_json::from_slice(&self.fixture.store.blobs().read(&record.id).unwrap()).unwrap()
+    }
+}
+
+#[test]
+fn an_image_from_scratch_holds_the_files_and_the_configuration_asked_for() {
+    let Some(kitchen) = Kitchen::new(&[("app", "binary"), ("etc/app.conf", "x"), ("etc/d/deep", "y")]) else { return };
+    let image = kitchen.build(
+        "FROM scratch\nARG DIR=/srv\nENV HOME=$DIR/home LANG=\"C UTF\"\nLABEL by=\"reeve build\"\nWORKDIR $DIR/./app\n\
+         COPY app bin/\nCOPY --chmod=600 --chown=7:8 etc /etc/\nEXPOSE 80 8000-8001/udp\nVOLUME /data\nSTOPSIGNAL SIGINT\n\
+         USER 7:8\nENTRYPOINT [\"bin/app\"]\nCMD [\"--serve\"]\n",
+    );
+    assert_eq!(image.tags, ["docker.io/library/out:latest"]);
+    assert_eq!((image.user.as_str(), image.size_bytes), ("7:8", 8));
+    let all = ["etc/", "etc/app.conf", "etc/d/", "etc/d/deep", "srv/", "srv/app/", "srv/app/bin/", "srv/app/bin/app"];
+    assert_eq!(kitchen.paths(), all);
+    kitchen.see(|root| {
+        let conf = fs::metadata(root.join("etc/app.conf")).unwrap();
+        assert_eq!((conf.uid(), conf.gid(), conf.permissions().mode() & 0o7777), (7, 8, 0o600));
+        let app = fs::metadata(root.join("srv/app/bin/app")).unwrap();
+        assert_eq!((app.uid(), app.gid()), (0, 0));
+    });
+    let config = &kitchen.config()["config"];
+    assert_eq!(config["Entrypoint"], serde_json::json!(["bin/app"]));
+    assert_eq!(config["Cmd"], serde_json::json!(["--serve"]));
+    assert_eq!(config["WorkingDir"], "/srv/app");
+    assert_eq!(config["StopSignal"], "SIGINT");
+    assert_eq!(config["Labels"]["by"], "reeve build");
+    assert_eq!(config["Env"][1], "HOME=/srv/home");
+    assert_eq!(config["Env"][2], "LANG=C UTF");
+    let ports = serde_json::json!({"80/tcp": {}, "8000/udp": {}, "8001/udp": {}});
+    assert_eq!(config["ExposedPorts"], ports);
+}
+
+#[test]
+fn what_a_base_image_has_is_kept_and_its_links_are_followed() {
+    let Some(kitchen) = Kitchen::new(&[("tool", "t"), ("base/usr/bin/sh", "sh")]) else { return };
+    symlink("usr/bin", kitchen.context.path().join("base/bin")).unwrap();
+    kitchen.build("FROM scratch\nCOPY base /\nCMD [\"from-base\"]\nENV A=1\n");
+    kitchen.fixture.store.tag("out", "base").unwrap();
+    kitchen.build("FROM base\nCOPY tool /bin/\nENTRYPOINT run $A\n");
+    assert_eq!(kitchen.paths(), ["bin", "usr/", "usr/bin/", "usr/bin/sh", "usr/bin/tool"]);
+    let config = &kitchen.config()["config"];
+    assert_eq!(config["Entrypoint"], serde_json::json!(["/bin/sh", "-c", "run $A"]));
+    assert!(config.get("Cmd").is_none(), "a new entrypoint drops the base's command");
+    assert!(config["Env"].as_array().unwrap().contains(&"A=1".into()));
+}
+
+#[test]
+fn files_come_from_earlier_stages_and_from_other_images() {
+    let Some(kitchen) = Kitchen::new(&[("a", "1"), ("b", "2")]) else { return };
+    kitchen.fixture.load(&docker_archive(&["other:1"], &[layer(&[("etc/passwd", "app:x:55:66::/:/x\n")])], ""));
+    kitchen.build(
+        "FROM scratch AS build\nCOPY --chown=3:4 a /out/a\nFROM scratch AS broken\nRUN exit 1\nFROM other:1\n\
+         COPY --from=build /out/ /got/\nCOPY --from=0 /out/a /zero\nCOPY --from=other:1 etc/passwd /p\nCOPY --chown=app b /b\n",
+    );
+    assert_eq!(kitchen.paths(), ["b", "etc/", "etc/passwd", "got/", "got/a", "p", "zero"]);
+    kitchen.see(|root| {
+        let owner = |path: &str| fs::metadata(root.join(path)).map(|meta| (meta.uid(), meta.gid())).unwrap();
+        assert_eq!(owner("got/a"), (3, 4), "files of a stage keep their owner");
+        assert_eq!(owner("b"), (55, 66));
+    });
+    kitchen
+        .build_with("FROM scratch AS one\nCOPY a /a\nFROM scratch AS two\nCOPY b /b\n", |request| {
+            request.target = Some("one".to_owned());
+        })
+        .unwrap();
+    assert_eq!(kitchen.paths(), ["a"]);
+}
+
+#[test]
+fn patterns_and_the_ignore_file_choose_what_is_copied() {
+    let files =
+        [("a.txt", ""), ("b.txt", ""), ("c.md", ""), ("d/e.txt", ""), ("d/keep/f", ""), ("d/no/g", ""), ("n/x", "")];
+    let Some(kitchen) = Kitchen::new(&files) else { return };
+    kitchen.write(".dockerignore", "b.txt\nd\n!d/keep\nn\n.dockerignore\nDockerfile\n");
+    kitchen.build("FROM scratch\nCOPY *.txt [x-z]* /globs/\nCOPY . /all/\n".replace(" [x-z]*", "").as_str());
+    assert_eq!(
+        kitchen.paths(),
+        ["all/", "all/a.txt", "all/c.md", "all/d/", "all/d/keep/", "all/d/keep/f", "globs/", "globs/a.txt"]
+    );
+    kitchen.fixture.store.remove("out").unwrap();
+    kitchen.refuse("FROM scratch\n\nCOPY b.txt /\n", "Dockerfile:3: COPY failed: file not found in build context or excluded by .dockerignore: stat b.txt: file does not exist");
+    kitchen.refuse("FROM scratch\nCOPY n /n\n", "excluded by .dockerignore: stat n");
+    kitchen.refuse("FROM scratch\nCOPY *.none /n\n", "stat *.none: file does not exist");
+    kitchen.write(".dockerignore", "ok\n[bad\n");
+    kitchen.refuse("FROM scratch\n", ".dockerignore:2: syntax error in pattern");
+}
+
+#[test]
+fn add_unpacks_local_archives_and_copy_does_not() {
+    let Some(kitchen) = Kitchen::new(&[]) else { return };
+    let archive = layer(&[("x/y", "1"), ("z", "2")]);
+    fs::write(kitchen.context.path().join("files.tgz"), zstd::encode_all(archive.as_slice(), 1).unwrap()).unwrap();
+    fs::write(kitchen.context.path().join("plain"), "no archive").unwrap();
+    kitchen.build("FROM scratch\nADD files.tgz /in/\nADD plain /in/\nCOPY files.tgz /\n");
+    assert_eq!(kitchen.paths(), ["files.tgz", "in/", "in/plain", "in/x/", "in/x/y", "in/z"]);
+    kitchen.fixture.store.remove("out").unwrap();
+    fs::write(kitchen.context.path().join("a.xz"), [0xfd, b'7', b'z', b'X', b'Z', 0, 0]).unwrap();
+    kitchen.refuse("FROM scratch\nADD a.xz /\n", "Dockerfile:2: a.xz: xz archives are not supported");
+    kitchen.refuse("FROM scratch\nADD https://example.com/x /\n", "ADD of a remote source is not supported");
+    let mut hostile = layer(&[("..x", "")]);
+    hostile[..3].copy_from_slice(b"../");
+    hostile[148..156].fill(b' ');
+    let sum: u32 = hostile[..512].iter().map(|b| u32::from(*b)).sum();
+    hostile[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    fs::write(kitchen.context.path().join("evil.tar"), hostile).unwrap();
+    kitchen.refuse("FROM scratch\nADD evil.tar /\n", "leads out of the image's root");
+}
+
+#[test]
+fn nothing_outside_of_the_context_gets_into_an_image() {
+    let Some(kitchen) = Kitchen::new(&[("in", "1")]) else { return };
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    let context = kitchen.context.path();
+    symlink(secret.path(), context.join("abs")).unwrap();
+    symlink("../..", context.join("up")).unwrap();
+    symlink("in", context.join("fine")).unwrap();
+    for source in ["../x", "in/../../x", "abs", "up", "up/etc/passwd", "up/*"] {
+        let error = kitchen.build_with(&format!("FROM scratch\nCOPY {source} /x\n"), |_| {}).unwrap_err().to_string();
+        let named = error.contains("forbidden path outside the build context") || error.contains("file does not exist");
+        assert!(named && error.starts_with("Dockerfile:2: "), "{source}: {error}");
+    }
+    // Links below a copied folder are copied as links; where they lead is decided in the image.
+    kitchen.build("FROM scratch\nCOPY fine /followed\nCOPY . /all/\n");
+    kitchen.see(|root| {
+        assert_eq!(fs::read_to_string(root.join("followed")).unwrap(), "1");
+        assert_eq!(fs::read_link(root.join("all/abs")).unwrap(), secret.path());
+    });
+}
+
+#[test]
+fn the_same_sources_give_the_same_image() {
+    let Some(kitchen) = Kitchen::new(&[("z", "1"), ("a/b", "2"), ("a/a", "3")]) else { return };
+    let Some(other) = Kitchen::new(&[("a/a", "3"), ("z", "1"), ("a/b", "2")]) else { return };
+    let text = "FROM scratch\nWORKDIR /w\nCOPY . /w/\n";
+    let at = |request: &mut BuildRequest| request.source_date_epoch = Some(1_700_000_000);
+    let first = kitchen.build_with(text, at).unwrap();
+    assert_eq!(first.id, other.build_with(text, at).unwrap().id);
+    assert_eq!(first.created_at.unwrap().as_second(), 1_700_000_000);
+    // Without a fixed time a build that changes nothing keeps the image it made before.
+    let second = kitchen.build(text);
+    assert_eq!(second.id, kitchen.build(text).id);
+    kitchen.write("z", "changed");
+    assert_ne!(second.id, kitchen.build(text).id);
+}
+
+#[test]
+fn arguments_reach_the_stages_that_declare_them() {
+    let Some(kitchen) = Kitchen::new(&[]) else { return };
+    let text = "ARG BASE=scratch\nARG V=1\nFROM $BASE\nARG V\nARG W=w\nARG TARGETARCH\nENV V=$V W=$W ARCH=$TARGETARCH N=${NONE:-d}\n";
+    kitchen
+        .build_with(text, |request| {
+            request.build_args = [("V".to_owned(), "2".to_owned())].into();
+        })
+        .unwrap();
+    let arch = format!("ARCH={}", crate::images::manifest::architecture());
+    assert_eq!(kitchen.config()["config"]["Env"].as_array().unwrap()[1..], ["V=2", "W=w", arch.as_str(), "N=d"]);
+    let mut warnings = Vec::new();
+    let mut request = kitchen.request();
+    request.build_args = [("TYPO".to_owned(), String::new())].into();
+    build(&kitchen.fixture.store, &request, &mut |step| warnings.push(step)).unwrap();
+    assert!(matches!(&warnings[0], Progress::Warning(text) if text.contains("TYPO")));
+    assert!(matches!(&warnings[1], Progress::Step { number: 1, total: 5, text } if text == "FROM $BASE"));
+}
+
+#[test]
+fn what_cannot_be_built_is_refused_with_file_and_line() {
+    let Some(kitchen) = Kitchen::new(&[("f", "1"), ("d/x", "2"), (".wh.f", ""), ("dir/f/x", "")]) else { return };
+    for (dockerfile, words) in [
+        ("FROM scratch\nRUN make\n", "Dockerfile:2: RUN is not supported"),
+        ("FROM nginx\n", "Dockerfile:1: FROM nginx: no such image here: docker.io/library/nginx:latest"),
+        (
+            "FROM BAD\n",
+            "Dockerfile:1: FROM BAD: invalid reference format: repository name (library/BAD) must be lowercase",
+        ),
+        ("FROM --platform=linux/vax scratch\n", "Dockerfile:1: platform linux/vax is not supported"),
+        ("FROM scratch\nCOPY f d /x\n", "Dockerfile:2: When using COPY with more than one source file"),
+        ("FROM scratch\nCOPY f /f\nCOPY d /f\n", "Dockerfile:3: cannot copy to non-directory: /f"),
+        ("FROM scratch\nCOPY f /f\nCOPY f /f/g\n", "Dockerfile:3: "),
+        ("FROM scratch\nCOPY f /f\nCOPY f /f/\n", "Dockerfile:3: cannot copy to non-directory: /f/"),
+        ("FROM scratch\nCOPY d /t/f\nCOPY f /t/\n", "Dockerfile:3: cannot replace to directory /t/f with file"),
+        ("FROM scratch\nCOPY f /f\nCOPY dir /\n", "Dockerfile:3: cannot copy to non-directory: /f"),
+        (
+            "FROM scratch\nCOPY .wh.f /x\nCOPY .wh.f /\n",
+            "Dockerfile:3: .wh.f: image layers cannot hold files whose names",
+        ),
+        (
+            "FROM scratch\nCOPY --chown=bob f /f\n",
+            "Dockerfile:2: unable to convert uid/gid chown string to host mapping",
+        ),
+        ("FROM scratch\nCOPY --chmod=9 f /f\n", "Dockerfile:2: invalid chmod parameter: '9'"),
+        ("FROM scratch\nCOPY --from=nobody f /f\n", "Dockerfile:2: COPY --from nobody: no such image here"),
+        ("FROM scratch\nEXPOSE 0\n", "Dockerfile:2: invalid containerPort: 0"),
+        ("FROM scratch\nENV A=${B?}\n", "Dockerfile:2: B: not set"),
+        ("FROM scratch\nHEALTHCHECK --retries=x CMD y\n", "Dockerfile:2: invalid value of --retries"),
+    ] {
+        kitchen.refuse(dockerfile, words);
+    }
+    let error =
+        |change: &dyn Fn(&mut BuildRequest)| kitchen.build_with("FROM scratch\n", change).unwrap_err().to_string();
+    assert!(error(&|r| r.tags = vec!["A".to_owned()]).starts_with("invalid argument \"A\" for \"-t, --tag\" flag"));
+    assert!(error(&|r| r.target = Some("x".to_owned())).contains("target stage \"x\" could not be found"));
+    assert!(error(&|r| r.context = "/nowhere".into()).starts_with("unable to prepare context: path \"/nowhere\""));
+    let missing = error(&|r| r.dockerfile = Some("/nowhere/Dockerfile".into()));
+    assert!(missing.starts_with("failed to read dockerfile: open /nowhere/Dockerfile: No such file"), "{missing}");
+    assert!(kitchen.fixture.store.list().unwrap().is_empty());
+    let tmp = fs::read_dir(kitchen.fixture.store.dir().join("tmp")).unwrap().count();
+    assert_eq!(tmp, 0, "a failed build leaves nothing half-written");
+}
