@@ -31,7 +31,7 @@ pub(crate) fn human(seconds: i64) -> String {
     const YEAR: i64 = 365 * DAY;
     match seconds {
         ..-1 => "<invalid>".to_owned(),
-        ..0 => "0s".to_owned(),
+        -1 => "0s".to_owned(),
         0..120 => format!("{seconds}s"),
         120..600 => two(seconds, MINUTE, "m", 1, "s"),
         600..10_800 => format!("{}m", seconds / MINUTE),

@@ -287,36 +287,36 @@ mod tests {
     }
 
     #[track_caller]
-    fn refused(spec: Value, message: &str) {
-        let error = conform_to(shape::of::<Deployment>(), &mut deployment(&spec)).unwrap_err();
+    fn refused(spec: &Value, message: &str) {
+        let error = conform_to(shape::of::<Deployment>(), &mut deployment(spec)).unwrap_err();
         assert_eq!(error.to_string(), message);
     }
 
     #[test]
     fn mistyped_values_are_refused_in_gos_words() {
         refused(
-            json!({"replicas": "three"}),
+            &json!({"replicas": "three"}),
             "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
         );
         refused(
-            json!({"replicas": 1.5}),
+            &json!({"replicas": 1.5}),
             "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
         );
         refused(
-            json!({"template": {"spec": {"containers": [{"env": [{"name": "A", "value": 1}]}]}}}),
+            &json!({"template": {"spec": {"containers": [{"env": [{"name": "A", "value": 1}]}]}}}),
             "json: cannot unmarshal number into Go struct field \
              EnvVar.spec.template.spec.containers.env.value of type string",
         );
         refused(
-            json!({"template": {"spec": {"containers": {}}}}),
+            &json!({"template": {"spec": {"containers": {}}}}),
             "json: cannot unmarshal object into Go struct field PodSpec.spec.template.spec.containers of type []v1.Container",
         );
         refused(
-            json!({"selector": {"matchLabels": {"a": true}}}),
+            &json!({"selector": {"matchLabels": {"a": true}}}),
             "json: cannot unmarshal bool into Go struct field LabelSelector.spec.selector.matchLabels of type string",
         );
         refused(
-            json!({"template": {"spec": {"containers": [{"resources": {"limits": {"cpu": "lots"}}}]}}}),
+            &json!({"template": {"spec": {"containers": [{"resources": {"limits": {"cpu": "lots"}}}]}}}),
             "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
         );
     }

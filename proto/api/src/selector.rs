@@ -263,9 +263,9 @@ mod tests {
     use serde_json::json;
 
     #[track_caller]
-    fn check(selector: &str, labels: Value, matches: bool) {
+    fn check(selector: &str, labels: &Value, matches: bool) {
         let parsed = LabelSelector::parse(selector).expect(selector);
-        assert_eq!(parsed.matches_value(&labels), matches, "{selector} on {labels}");
+        assert_eq!(parsed.matches_value(labels), matches, "{selector} on {labels}");
     }
 
     #[test]
@@ -291,7 +291,7 @@ mod tests {
             ("app = web , tier in (front)", true),
             ("in in (x)", false),
         ] {
-            check(selector, labels.clone(), matches);
+            check(selector, &labels, matches);
         }
     }
 

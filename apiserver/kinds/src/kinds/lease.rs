@@ -104,7 +104,7 @@ fn spec_rules(spec: &Value, errors: &mut Errors) {
         let strategy = text(spec, "strategy");
         errors.invalid_each(&path.child("strategy"), strategy, names::qualified_name(strategy));
     }
-    if text(spec, "preferredHolder") != "" && text(spec, "strategy").is_empty() {
+    if !text(spec, "preferredHolder").is_empty() && text(spec, "strategy").is_empty() {
         let detail = "may only be specified if `strategy` is defined";
         errors.forbidden(&path.child("preferredHolder"), detail);
     }

@@ -71,6 +71,10 @@ impl Kind for ServiceAccounts {
         errors.into_vec()
     }
 
+    fn unconditional_update(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }

@@ -59,9 +59,7 @@ pub(crate) fn default_spec(spec: &mut Value) {
             default_container(container);
         }
     }
-    for name in ["overhead"] {
-        round_up(spec, name);
-    }
+    round_up(spec, "overhead");
 }
 
 /// The old name of the field always shows what the new one says.

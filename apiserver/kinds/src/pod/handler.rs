@@ -101,10 +101,7 @@ pub(crate) fn port(port: &Value, path: &Path<'_>, errors: &mut Errors) {
 fn sleep(action: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     let seconds = int(action, "seconds").unwrap_or_default();
     if seconds < 0 || seconds > scope.grace {
-        let detail = format!(
-            "must be non-negative and less than terminationGracePeriodSeconds ({}). Enable AllowPodLifecycleSleepActionZeroValue feature gate for zero sleep.",
-            scope.grace
-        );
+        let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({})", scope.grace);
         errors.invalid(path, seconds, detail);
     }
 }

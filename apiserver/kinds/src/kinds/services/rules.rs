@@ -66,10 +66,8 @@ pub(super) fn service(object: &Value, errors: &mut Errors) {
 fn by_type(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
     let ips = path.child("clusterIPs");
     match kind {
-        "LoadBalancer" | "NodePort" => {
-            if is_headless(spec) {
-                errors.invalid(&ips.index(0), "None", format!("may not be set to 'None' for {kind} services"));
-            }
+        "LoadBalancer" | "NodePort" if is_headless(spec) => {
+            errors.invalid(&ips.index(0), "None", format!("may not be set to 'None' for {kind} services"));
         }
         "ExternalName" => {
             for field in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"].into_iter().filter(|field| has(spec, field)) {
