@@ -1,0 +1,66 @@
+//! From a connection's and a request's credentials to a user.
+
+use std::sync::Arc;
+
+use reeve_api::clock::SharedClock;
+use serde_json::Value;
+
+use super::token::{Claims, Named, TokenKey};
+use super::{anonymous, authenticated};
+use crate::registry::{Registry, UserInfo};
+use crate::status::ApiError;
+
+/// What a request over the network shows.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Credentials<'r> {
+    /// The user of the connection's client certificate.
+    pub(crate) certificate: Option<&'r UserInfo>,
+    /// The value of the `Authorization` header.
+    pub(crate) authorization: Option<&'r str>,
+}
+
+/// Checks credentials.
+pub(crate) struct Authenticator {
+    pub(crate) key: Arc<TokenKey>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) clock: SharedClock,
+}
+
+impl Authenticator {
+    /// The user; anonymous when nothing is shown. Wrong credentials are 401, never anonymous.
+    pub(crate) fn authenticate(&self, shown: Credentials<'_>) -> Result<UserInfo, ApiError> {
+        if let Some(user) = shown.certificate {
+            return Ok(authenticated(user.clone()));
+        }
+        let Some(header) = shown.authorization else { return Ok(anonymous()) };
+        let (scheme, token) = header.split_once(' ').unwrap_or((header, ""));
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(unauthorized());
+        }
+        let claims = self.key.verify(token.trim(), self.clock.now()).ok_or_else(unauthorized)?;
+        if self.alive(&claims) { Ok(claims.user()) } else { Err(unauthorized()) }
+    }
+
+    /// Whether everything that the token is bound to is still there, by uid.
+    fn alive(&self, claims: &Claims) -> bool {
+        let private = &claims.private;
+        let found = |plural: &str, named: &Named| {
+            self.uid_of(plural, &private.namespace, &named.name).is_some_and(|uid| uid == named.uid)
+        };
+        found("serviceaccounts", &private.serviceaccount)
+            && private.pod.as_ref().is_none_or(|pod| found("pods", pod))
+            && private.secret.as_ref().is_none_or(|secret| found("secrets", secret))
+    }
+
+    fn uid_of(&self, plural: &str, namespace: &str, name: &str) -> Option<String> {
+        let resource = self.registry.resource("", "v1", plural)?;
+        let object = self.registry.peek(resource, namespace, name)?.value();
+        object.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned)
+    }
+}
+
+/// What is answered when credentials are wrong, or missing where they are needed.
+#[must_use]
+pub(crate) fn unauthorized() -> ApiError {
+    ApiError::new(401, "Unauthorized", "Unauthorized")
+}

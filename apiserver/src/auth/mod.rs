@@ -1,0 +1,44 @@
+//! Who asks, and what they may do.
+//!
+//! Authentication turns a client certificate ([`certificate`]) or a service-account token ([`token`]) into a
+//! `UserInfo`; authorization ([`Authorizer`]) answers yes or no. Nothing is allowed by default. What is not here:
+//! rules about single objects, such as which pod a node may write (that is admission, in the registry).
+
+mod authenticator;
+mod authorizer;
+pub(crate) mod certificate;
+mod rules;
+pub(crate) mod token;
+
+pub(crate) use authenticator::{Authenticator, Credentials, unauthorized};
+pub(crate) use authorizer::verbs;
+pub use authorizer::{Attributes, Authorizer, Target};
+pub use rules::FixedRules;
+pub(crate) use rules::is_public;
+pub use token::TokenKeyError;
+
+use crate::registry::UserInfo;
+
+/// Group of everybody whose identity was proven.
+pub const AUTHENTICATED: &str = "system:authenticated";
+/// Group of those who may do everything.
+pub const MASTERS: &str = "system:masters";
+/// Group of all nodes.
+pub const NODES: &str = "system:nodes";
+/// Name of whoever shows no credentials.
+pub const ANONYMOUS: &str = "system:anonymous";
+
+/// The user that stands for requests without credentials.
+#[must_use]
+pub(crate) fn anonymous() -> UserInfo {
+    UserInfo::new(ANONYMOUS, &["system:unauthenticated"])
+}
+
+/// The user, also in the group of those who are authenticated.
+#[must_use]
+pub(crate) fn authenticated(mut user: UserInfo) -> UserInfo {
+    if !user.in_group(AUTHENTICATED) {
+        user.groups.push(AUTHENTICATED.to_owned());
+    }
+    user
+}

@@ -1,0 +1,58 @@
+//! Request bodies: read within a limit, decoded by their content type.
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HeaderMap};
+use http_body_util::BodyExt as _;
+
+use super::protobuf;
+use super::response::Body as HttpBody;
+use crate::decode::{self, BODY_BYTES_MAX};
+use crate::registry::{Body, Patch};
+use crate::status::ApiError;
+
+const ACCEPTED: &[&str] = &["application/json", "application/yaml", protobuf::MEDIA_TYPE];
+const ACCEPTED_PATCHES: &[&str] =
+    &["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+
+/// Reads the whole body; 413 beyond the limit.
+pub(crate) async fn read(mut body: HttpBody) -> Result<Bytes, ApiError> {
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|error| ApiError::bad_request(format!("the request body could not be read: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() > BODY_BYTES_MAX {
+            return Err(ApiError::too_large(BODY_BYTES_MAX));
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.freeze())
+}
+
+fn media_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim()
+}
+
+/// Decodes an object; `kind` is what it must be and stands in errors. No content type means JSON.
+pub(crate) fn object(headers: &HeaderMap, body: &[u8], kind: &str) -> Result<Body, ApiError> {
+    match media_type(headers) {
+        "" | "application/json" => decode::json(body, kind),
+        "application/yaml" => decode::yaml(body, kind),
+        protobuf::MEDIA_TYPE => protobuf::decode(body).map(Body::from).map_err(|error| {
+            ApiError::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {error}"))
+        }),
+        _ => Err(ApiError::unsupported_media_type(ACCEPTED)),
+    }
+}
+
+/// Decodes a patch. An apply patch is passed on: the registry says what it thinks of it.
+pub(crate) fn patch(headers: &HeaderMap, body: &[u8], kind: &str) -> Result<Patch, ApiError> {
+    match media_type(headers) {
+        "application/json-patch+json" => Ok(Patch::Json(decode::json(body, "Patch")?.value)),
+        "application/merge-patch+json" => Ok(Patch::Merge(decode::json(body, kind)?)),
+        "application/strategic-merge-patch+json" => Ok(Patch::Strategic(decode::json(body, kind)?)),
+        "application/apply-patch+yaml" | "application/apply-patch+cbor" => Ok(Patch::Apply),
+        _ => Err(ApiError::unsupported_media_type(ACCEPTED_PATCHES)),
+    }
+}

@@ -1,0 +1,310 @@
+//! What is served, told to clients: the old documents one by one, and the aggregated one.
+//!
+//! Made once at start: the kinds are fixed. Source: Kubernetes, "The Kubernetes API", section "Discovery API";
+//! the types `APIGroupList`, `APIResourceList` and `apidiscovery.k8s.io/v2` `APIGroupDiscoveryList`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, ETAG, HeaderMap, IF_NONE_MATCH, VARY};
+use http::{HeaderValue, StatusCode};
+use reeve_kinds::Names;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::negotiate;
+use super::response::{self, Answer, full};
+use crate::auth::verbs;
+use crate::registry::{Resource, Subresource};
+
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// One entry of a resource list: the resource itself or one of its subresources.
+struct Entry {
+    name: String,
+    singular: &'static str,
+    namespaced: bool,
+    group: String,
+    version: String,
+    kind: String,
+    verbs: Vec<&'static str>,
+    short: &'static [&'static str],
+    categories: &'static [&'static str],
+}
+
+/// One group with one version and its resources.
+struct GroupVersion {
+    group: &'static str,
+    version: &'static str,
+    resources: Vec<Vec<Entry>>,
+}
+
+/// A document that is ready to be sent, with its hash.
+struct Document {
+    text: Bytes,
+    etag: String,
+}
+
+impl Document {
+    fn new(value: &Value) -> Self {
+        let text = format!("{value}\n");
+        let hash: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02X}")).collect();
+        Self { text: text.into(), etag: format!("\"{hash}\"") }
+    }
+
+    fn answer(&self, content_type: &'static str, headers: &HeaderMap) -> Answer {
+        let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+        let mut answer = if known == Some(self.etag.as_str()) {
+            response::answer(StatusCode::NOT_MODIFIED, content_type, full(Bytes::new()))
+        } else {
+            response::answer(StatusCode::OK, content_type, full(self.text.clone()))
+        };
+        response::set(&mut answer, ETAG, &self.etag);
+        response::set(&mut answer, VARY, "Accept");
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        answer
+    }
+}
+
+/// All documents of discovery.
+pub(crate) struct Discovery {
+    server_address: String,
+    groups: Vec<GroupVersion>,
+    core: Document,
+    named: Document,
+}
+
+impl Discovery {
+    /// For these resources. `server_address` (`HOST:PORT`) stands in the `/api` document.
+    pub(crate) fn new(resources: &[Arc<Resource>], server_address: String) -> Self {
+        let mut groups: Vec<GroupVersion> = Vec::new();
+        for resource in resources {
+            let names = resource.names();
+            let found = groups.iter().position(|own| own.group == names.group && own.version == names.version);
+            let index = found.unwrap_or_else(|| {
+                groups.push(GroupVersion { group: names.group, version: names.version, resources: Vec::new() });
+                groups.len() - 1
+            });
+            if let Some(group) = groups.get_mut(index) {
+                group.resources.push(entries(resource));
+            }
+        }
+        let core = Document::new(&aggregated(groups.iter().filter(|group| group.group.is_empty())));
+        let named = Document::new(&aggregated(groups.iter().filter(|group| !group.group.is_empty())));
+        Self { server_address, groups, core, named }
+    }
+
+    /// The group versions that are served, in order.
+    pub(crate) fn versions(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        self.groups.iter().map(|group| (group.group, group.version))
+    }
+
+    /// Answers `/api`, `/apis` and what lies directly below them; `None` for a group or version that is not served.
+    pub(crate) fn answer(&self, segments: &[String], headers: &HeaderMap) -> Option<Answer> {
+        let words: Vec<&str> = segments.iter().map(String::as_str).collect();
+        if let (["api" | "apis"], true) = (&words[..], wants_aggregated(headers)) {
+            let document = if words.first() == Some(&"api") { &self.core } else { &self.named };
+            return Some(document.answer(AGGREGATED, headers));
+        }
+        let value = match words[..] {
+            ["api"] => self.core_versions(),
+            ["apis"] => json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": self.group_list()}),
+            ["api", version] => self.resource_list("", version)?,
+            ["apis", group] => self.group(group)?,
+            ["apis", group, version] => self.resource_list(group, version)?,
+            _ => return None,
+        };
+        Some(response::json(StatusCode::OK, &value))
+    }
+
+    fn core_versions(&self) -> Value {
+        let versions: Vec<_> = self.groups.iter().filter(|own| own.group.is_empty()).map(|own| own.version).collect();
+        let addresses = json!([{"clientCIDR": "0.0.0.0/0", "serverAddress": self.server_address}]);
+        json!({"kind": "APIVersions", "versions": versions, "serverAddressByClientCIDRs": addresses})
+    }
+
+    fn group_names(&self) -> Vec<&'static str> {
+        let mut names: Vec<&str> = Vec::new();
+        for own in &self.groups {
+            if !own.group.is_empty() && !names.contains(&own.group) {
+                names.push(own.group);
+            }
+        }
+        names
+    }
+
+    fn group_list(&self) -> Vec<Value> {
+        self.group_names().into_iter().filter_map(|name| self.group_body(name)).collect()
+    }
+
+    fn group_body(&self, group: &str) -> Option<Value> {
+        let version = |own: &GroupVersion| json!({"groupVersion": format!("{}/{}", own.group, own.version), "version": own.version});
+        let versions: Vec<Value> = self.groups.iter().filter(|own| own.group == group).map(version).collect();
+        let preferred = versions.first().cloned()?;
+        Some(json!({"name": group, "versions": versions, "preferredVersion": preferred}))
+    }
+
+    fn group(&self, group: &str) -> Option<Value> {
+        let mut body = self.group_body(group).filter(|_| !group.is_empty())?;
+        body["kind"] = "APIGroup".into();
+        body["apiVersion"] = "v1".into();
+        Some(body)
+    }
+
+    fn resource_list(&self, group: &str, version: &str) -> Option<Value> {
+        let own = self.groups.iter().find(|own| own.group == group && own.version == version)?;
+        let name = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+        let resources: Vec<Value> = own.resources.iter().flatten().map(Entry::legacy).collect();
+        Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": name, "resources": resources}))
+    }
+}
+
+fn wants_aggregated(headers: &HeaderMap) -> bool {
+    let is_aggregated = |range: &negotiate::MediaRange<'_>| {
+        range.media_type == "application/json"
+            && range.kind == "APIGroupDiscoveryList"
+            && range.group == "apidiscovery.k8s.io"
+            && range.version == "v2"
+    };
+    // What stands before it wins; Go clients name it first.
+    let ranges = negotiate::accepted(headers);
+    let plain = ranges.iter().position(|range| range.kind.is_empty() && range.media_type == "application/json");
+    let aggregated = ranges.iter().position(is_aggregated);
+    aggregated.is_some_and(|at| plain.is_none_or(|plain| at < plain))
+}
+
+impl Entry {
+    fn legacy(&self) -> Value {
+        let mut value = json!({
+            "name": self.name, "singularName": self.singular, "namespaced": self.namespaced,
+            "kind": self.kind, "verbs": self.verbs,
+        });
+        if !self.group.is_empty() {
+            value["group"] = self.group.as_str().into();
+        }
+        if !self.version.is_empty() {
+            value["version"] = self.version.as_str().into();
+        }
+        self.add_names(&mut value);
+        value
+    }
+
+    fn add_names(&self, value: &mut Value) {
+        if !self.short.is_empty() {
+            value["shortNames"] = json!(self.short);
+        }
+        if !self.categories.is_empty() {
+            value["categories"] = json!(self.categories);
+        }
+    }
+
+    fn response_kind(&self, of: &GroupVersion) -> Value {
+        let group = if self.version.is_empty() { of.group } else { &self.group };
+        let version = if self.version.is_empty() { of.version } else { &self.version };
+        json!({"group": group, "version": version, "kind": self.kind})
+    }
+}
+
+/// A resource and, behind it, its subresources.
+fn entries(resource: &Resource) -> Vec<Entry> {
+    let names = resource.names();
+    let main = Entry {
+        name: names.plural.to_owned(),
+        singular: names.singular,
+        namespaced: names.namespaced,
+        group: String::new(),
+        version: String::new(),
+        kind: names.kind.to_owned(),
+        verbs: verbs(names).to_vec(),
+        short: names.short,
+        categories: names.categories,
+    };
+    let mut all = vec![main];
+    let mut subresources: Vec<Entry> = resource.subresources().into_iter().map(|sub| stored_part(names, sub)).collect();
+    match (names.group, names.plural) {
+        ("", "pods") => subresources.extend([
+            part(names, "attach", "PodAttachOptions", &["create", "get"]),
+            part(names, "exec", "PodExecOptions", &["create", "get"]),
+            part(names, "log", "Pod", &["get"]),
+        ]),
+        ("", "serviceaccounts") => subresources.push(Entry {
+            group: "authentication.k8s.io".to_owned(),
+            version: "v1".to_owned(),
+            ..part(names, "token", "TokenRequest", &["create"])
+        }),
+        _ => {}
+    }
+    subresources.sort_by(|a, b| a.name.cmp(&b.name));
+    all.extend(subresources);
+    all
+}
+
+fn stored_part(names: &Names, part_of: Subresource) -> Entry {
+    let verbs: &[&str] = match part_of {
+        Subresource::None | Subresource::Status | Subresource::Scale => &["get", "patch", "update"],
+        Subresource::Binding => &["create"],
+        Subresource::Finalize => &["update"],
+    };
+    match part_of {
+        Subresource::Scale => {
+            let (group, version) = ("autoscaling".to_owned(), "v1".to_owned());
+            Entry { group, version, ..part(names, "scale", "Scale", verbs) }
+        }
+        Subresource::Binding => part(names, "binding", "Binding", verbs),
+        other => part(names, other.name(), names.kind, verbs),
+    }
+}
+
+fn part(names: &Names, name: &str, kind: &str, verbs: &[&'static str]) -> Entry {
+    Entry {
+        name: format!("{}/{name}", names.plural),
+        singular: "",
+        namespaced: names.namespaced,
+        group: String::new(),
+        version: String::new(),
+        kind: kind.to_owned(),
+        verbs: verbs.to_vec(),
+        short: &[],
+        categories: &[],
+    }
+}
+
+fn aggregated<'g>(groups: impl Iterator<Item = &'g GroupVersion>) -> Value {
+    let mut items: Vec<Value> = Vec::new();
+    for own in groups {
+        let resources: Vec<Value> =
+            own.resources.iter().filter_map(|entries| aggregated_resource(own, entries)).collect();
+        let version = json!({"version": own.version, "freshness": "Current", "resources": resources});
+        match items
+            .iter_mut()
+            .find(|item| item.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default() == own.group)
+        {
+            Some(item) => {
+                if let Some(Value::Array(versions)) = item.get_mut("versions") {
+                    versions.push(version);
+                }
+            }
+            None => {
+                let metadata = if own.group.is_empty() { json!({}) } else { json!({"name": own.group}) };
+                items.push(json!({"metadata": metadata, "versions": [version]}));
+            }
+        }
+    }
+    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
+}
+
+fn aggregated_resource(own: &GroupVersion, entries: &[Entry]) -> Option<Value> {
+    let (main, parts) = entries.split_first()?;
+    let mut value = json!({
+        "resource": main.name, "responseKind": main.response_kind(own),
+        "scope": if main.namespaced { "Namespaced" } else { "Cluster" },
+        "singularResource": main.singular, "verbs": main.verbs,
+    });
+    main.add_names(&mut value);
+    if !parts.is_empty() {
+        let short = |part: &Entry| part.name.split_once('/').map_or(String::new(), |(_, name)| name.to_owned());
+        let part = |part: &Entry| json!({"subresource": short(part), "responseKind": part.response_kind(own), "verbs": part.verbs});
+        value["subresources"] = parts.iter().map(part).collect();
+    }
+    Some(value)
+}

@@ -1,0 +1,250 @@
+//! The HTTP side of the API server: from a request to an answer, whatever connection it came on.
+//!
+//! [`Api::handle`] is the one entrance, for the network (`server.rs`) and for the components of this process alike:
+//! who asks → what for → may they → serve it. Bodies are JSON values from here on; what happens to objects is the
+//! registry's. What is not here: sockets and TLS.
+
+mod body;
+mod discovery;
+mod encode;
+mod health;
+mod negotiate;
+mod openapi;
+mod protobuf;
+mod query;
+mod response;
+mod route;
+mod token_request;
+mod verbs;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use http::{Method, Request as HttpRequest, StatusCode};
+use reeve_api::clock::SharedClock;
+use reeve_api::rng::{RngExt as _, SharedRng};
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use discovery::Discovery;
+pub(crate) use health::Health;
+pub(crate) use openapi::OpenApi;
+pub(crate) use query::Query;
+pub(crate) use response::{Answer, Body, BoxError, error, full, text};
+pub(crate) use verbs::Call;
+
+use crate::auth::token::TokenKey;
+use crate::auth::{self, Attributes, Authenticator, Authorizer, Credentials, Target};
+use crate::proxy_node::Nodes;
+use crate::registry::{Registry, UserInfo};
+use crate::status::ApiError;
+
+/// Longest time of a request that is no watch and no stream; Kubernetes' number.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// So many short requests are served at once; the next gets 429. Kubernetes' 400 + 200.
+const IN_FLIGHT_MAX: usize = 600;
+
+/// Marks a request of a component of this process: who it is. Only `ApiServer::client` sets it; requests from the
+/// network cannot carry it, because it is no header.
+#[derive(Debug, Clone)]
+pub(crate) struct InProcess(pub(crate) UserInfo);
+
+/// Marks a request from the network: who the connection's client certificate names.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Peer {
+    pub(crate) certificate: Option<UserInfo>,
+}
+
+/// Everything that answering needs. One per server.
+pub(crate) struct Api {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) authorizer: Box<dyn Authorizer>,
+    pub(crate) discovery: Discovery,
+    pub(crate) openapi: Arc<OpenApi>,
+    pub(crate) health: Health,
+    pub(crate) nodes: Nodes,
+    pub(crate) token_key: Arc<TokenKey>,
+    pub(crate) clock: SharedClock,
+    pub(crate) rng: SharedRng,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) in_flight: Semaphore,
+}
+
+/// How many short requests may run at once.
+pub(crate) fn in_flight() -> Semaphore {
+    Semaphore::new(IN_FLIGHT_MAX)
+}
+
+impl Api {
+    /// Answers one request. Never fails: what goes wrong is an answer, a panic included.
+    pub(crate) fn handle(self: &Arc<Self>, request: HttpRequest<Body>) -> BoxFuture<'static, Answer> {
+        let api = Arc::clone(self);
+        Box::pin(async move {
+            let result = AssertUnwindSafe(api.serve(request)).catch_unwind().await;
+            let mut answer = match result {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(failed)) => error(&failed),
+                Err(_) => {
+                    let message = "This request caused apiserver to panic. Look in the logs for details.";
+                    error(&ApiError::new(500, "InternalError", message))
+                }
+            };
+            response::set(&mut answer, http::HeaderName::from_static("audit-id"), &api.rng.uuid());
+            answer
+        })
+    }
+
+    async fn serve(&self, request: HttpRequest<Body>) -> Result<Answer, ApiError> {
+        let user = self.identify(&request)?;
+        let query = Query::parse(request.uri().query().unwrap_or_default())?;
+        let segments = route::segments(request.uri().path()).ok_or_else(ApiError::no_such_path)?;
+        let (parts, body) = request.into_parts();
+        let Some(path) = route::resource(&segments) else {
+            self.authorize_path(&user, &parts.method, parts.uri.path())?;
+            return self.serve_path(&segments, &query, &parts).await;
+        };
+        let verb = route::verb(&parts.method, &path, &query);
+        let verb = verb.ok_or_else(|| {
+            ApiError::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        })?;
+        let is_stream = matches!((path.resource.as_str(), path.subresource.as_str()), ("pods", "exec" | "attach"));
+        // Running a command is a change, whatever method the protocol upgrade uses.
+        let verb = if is_stream { "create" } else { verb };
+        let call = Call { user, path, verb, query, parts, body };
+        self.authorize(&call)?;
+        if call.verb == "watch" || is_stream || call.path.subresource == "log" {
+            return verbs::serve(self, call).await;
+        }
+        let _permit = self.in_flight.try_acquire().map_err(|_| too_many_requests())?;
+        match tokio::time::timeout(REQUEST_TIME_MAX, verbs::serve(self, call)).await {
+            Ok(result) => result,
+            Err(_) => Err(ApiError::timeout("request did not complete within the allotted timeout", 0)),
+        }
+    }
+
+    fn identify(&self, request: &HttpRequest<Body>) -> Result<UserInfo, ApiError> {
+        if let Some(InProcess(user)) = request.extensions().get() {
+            return Ok(user.clone());
+        }
+        let peer = request.extensions().get::<Peer>();
+        let authorization = request.headers().get(http::header::AUTHORIZATION);
+        // A header that is not text is a wrong credential, not a missing one.
+        let authorization = authorization.map(|value| value.to_str().unwrap_or_default());
+        let shown = Credentials { certificate: peer.and_then(|peer| peer.certificate.as_ref()), authorization };
+        let user = self.authenticator.authenticate(shown)?;
+        if user.name == auth::ANONYMOUS && !auth::is_public(request.uri().path()) {
+            return Err(auth::unauthorized());
+        }
+        Ok(user)
+    }
+
+    fn authorize_path(&self, user: &UserInfo, method: &Method, path: &str) -> Result<(), ApiError> {
+        let verb = method.as_str().to_ascii_lowercase();
+        let asked = Attributes { user, verb: &verb, target: Target::Path(path) };
+        if self.authorizer.allows(&asked) { Ok(()) } else { Err(asked.refusal()) }
+    }
+
+    fn authorize(&self, call: &Call) -> Result<(), ApiError> {
+        let path = &call.path;
+        let target = Target::Resource {
+            group: &path.group,
+            resource: &path.resource,
+            subresource: &path.subresource,
+            namespace: &path.namespace,
+            name: &path.name,
+            field_selector: call.query.get("fieldSelector").unwrap_or_default(),
+        };
+        let asked = Attributes { user: &call.user, verb: call.verb, target };
+        if self.authorizer.allows(&asked) { Ok(()) } else { Err(asked.refusal()) }
+    }
+
+    /// Paths that are no resources: discovery, OpenAPI, health, version.
+    async fn serve_path(
+        &self,
+        segments: &[String],
+        query: &Query,
+        parts: &http::request::Parts,
+    ) -> Result<Answer, ApiError> {
+        if !matches!(parts.method, Method::GET | Method::HEAD) {
+            return Err(ApiError::new(
+                405,
+                "MethodNotAllowed",
+                "the server does not allow this method on the requested resource",
+            ));
+        }
+        let words: Vec<&str> = segments.iter().map(String::as_str).collect();
+        match words[..] {
+            ["version"] => Ok(response::json(StatusCode::OK, &version())),
+            [endpoint @ ("livez" | "readyz" | "healthz")] => self.health.answer(endpoint, None, query).await,
+            [endpoint @ ("livez" | "readyz" | "healthz"), check] => {
+                self.health.answer(endpoint, Some(check), query).await
+            }
+            ["openapi", "v3", ref path @ ..] => self.serve_openapi(path.join("/"), query, parts).await,
+            ["api" | "apis", ..] => self.discovery.answer(segments, &parts.headers).ok_or_else(ApiError::no_such_path),
+            [""] => Ok(response::json(StatusCode::OK, &json!({"paths": self.paths()}))),
+            _ => Err(ApiError::no_such_path()),
+        }
+    }
+
+    /// The documents are made at the first request and take a while: not on the async threads.
+    async fn serve_openapi(
+        &self,
+        path: String,
+        query: &Query,
+        parts: &http::request::Parts,
+    ) -> Result<Answer, ApiError> {
+        let (openapi, query, headers) = (Arc::clone(&self.openapi), query.clone(), parts.headers.clone());
+        let made = tokio::task::spawn_blocking(move || match path.as_str() {
+            "" => openapi.index(),
+            path => openapi.document(path, &query, &headers),
+        });
+        made.await.map_err(ApiError::internal)?
+    }
+
+    fn paths(&self) -> Vec<String> {
+        let mut paths: Vec<String> =
+            ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"].map(str::to_owned).to_vec();
+        for (group, version) in self.discovery.versions() {
+            if group.is_empty() {
+                paths.push(format!("/api/{version}"));
+            } else {
+                paths.extend([format!("/apis/{group}"), format!("/apis/{group}/{version}")]);
+            }
+        }
+        paths.sort();
+        paths.dedup();
+        paths
+    }
+}
+
+fn too_many_requests() -> ApiError {
+    let mut error = ApiError::timeout("", 1);
+    error.code = 429;
+    error.reason = "TooManyRequests";
+    "Too many requests, please try again later.".clone_into(&mut error.message);
+    error
+}
+
+/// What `/version` says: the Kubernetes release that is followed, and ours behind the plus sign.
+fn version() -> serde_json::Value {
+    let platform = format!("{}/{}", std::env::consts::OS, go_architecture());
+    json!({
+        "major": "1", "minor": "36", "gitVersion": concat!("v1.36.2+reeve.", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": concat!("rust", env!("CARGO_PKG_RUST_VERSION")), "compiler": "rustc", "platform": platform,
+    })
+}
+
+fn go_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

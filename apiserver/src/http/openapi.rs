@@ -1,0 +1,124 @@
+//! `/openapi/v3`: the index, and one document per group version.
+//!
+//! The documents are large and seldom asked for: each is made at the first request and kept compressed. The hash
+//! in a document's address lets clients keep it for ever.
+//!
+//! Source: Kubernetes, "The Kubernetes API", section "OpenAPI V3".
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, EXPIRES, HeaderMap, IF_NONE_MATCH, LOCATION, VARY};
+use reeve_kinds::Kind;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use super::encode::gzip;
+use super::negotiate::{self, takes_gzip};
+use super::query::Query;
+use super::response::{self, Answer, BoxError, full};
+use crate::status::ApiError;
+
+/// A document, packed.
+struct Packed {
+    bytes: Bytes,
+    hash: String,
+}
+
+/// All documents, by the path below `/openapi/v3/`.
+pub(crate) struct OpenApi {
+    documents: BTreeMap<String, Entry>,
+    kinds: &'static [&'static dyn Kind],
+}
+
+struct Entry {
+    group: &'static str,
+    version: &'static str,
+    packed: OnceLock<Packed>,
+}
+
+impl OpenApi {
+    /// For these group versions of these kinds.
+    pub(crate) fn new(
+        versions: impl Iterator<Item = (&'static str, &'static str)>,
+        kinds: &'static [&'static dyn Kind],
+    ) -> Self {
+        let path = |(group, version): (&'static str, &'static str)| {
+            let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
+            (path, Entry { group, version, packed: OnceLock::new() })
+        };
+        Self { documents: versions.map(path).collect(), kinds }
+    }
+
+    /// The index: where each document is, by its hash. Makes all documents: off the async threads.
+    pub(crate) fn index(&self) -> Result<Answer, ApiError> {
+        let mut paths = serde_json::Map::new();
+        for (path, entry) in &self.documents {
+            let hash = &self.packed(entry)?.hash;
+            paths.insert(path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}));
+        }
+        Ok(response::json(StatusCode::OK, &json!({"paths": paths})))
+    }
+
+    /// One document. Makes it when it is the first request: off the async threads.
+    pub(crate) fn document(&self, path: &str, query: &Query, headers: &HeaderMap) -> Result<Answer, ApiError> {
+        let entry = self.documents.get(path).ok_or_else(ApiError::no_such_path)?;
+        if !negotiate::accepted(headers)
+            .iter()
+            .any(|range| matches!(range.media_type, "application/json" | "application/*" | "*/*"))
+        {
+            return Err(ApiError::new(
+                406,
+                "NotAcceptable",
+                "only the following media types are accepted: application/json",
+            ));
+        }
+        let packed = self.packed(entry)?;
+        let etag = format!("\"{}\"", packed.hash);
+        if headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()) == Some(etag.as_str()) {
+            return Ok(response::answer(StatusCode::NOT_MODIFIED, response::JSON, full(Bytes::new())));
+        }
+        let asked = query.get("hash").filter(|hash| !hash.is_empty());
+        if asked.is_some_and(|hash| hash != packed.hash) {
+            let mut moved = response::answer(StatusCode::MOVED_PERMANENTLY, response::JSON, full(Bytes::new()));
+            response::set(&mut moved, LOCATION, &format!("/openapi/v3/{path}?hash={}", packed.hash));
+            return Ok(moved);
+        }
+        let mut answer = packed.answer(takes_gzip(headers)).map_err(ApiError::internal)?;
+        response::set(&mut answer, ETAG, &etag);
+        response::set(&mut answer, VARY, "Accept-Encoding, Accept");
+        if asked.is_some() {
+            response::set(&mut answer, CACHE_CONTROL, "public, immutable");
+            response::set(&mut answer, EXPIRES, "Thu, 31 Dec 2099 23:59:59 GMT");
+        }
+        Ok(answer)
+    }
+
+    fn packed<'e>(&self, entry: &'e Entry) -> Result<&'e Packed, ApiError> {
+        if let Some(packed) = entry.packed.get() {
+            return Ok(packed);
+        }
+        let document = reeve_kinds::openapi::document(self.kinds, entry.group, entry.version)
+            .ok_or_else(ApiError::no_such_path)?;
+        let text = document.to_string();
+        let hash: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02X}")).collect();
+        let bytes = gzip(text.as_bytes()).map_err(ApiError::internal)?;
+        Ok(entry.packed.get_or_init(|| Packed { bytes, hash }))
+    }
+}
+
+impl Packed {
+    fn answer(&self, gzip: bool) -> Result<Answer, BoxError> {
+        if gzip {
+            let mut answer = response::answer(StatusCode::OK, response::JSON, full(self.bytes.clone()));
+            response::set(&mut answer, CONTENT_ENCODING, "gzip");
+            return Ok(answer);
+        }
+        let mut text = Vec::new();
+        flate2::read::GzDecoder::new(&self.bytes[..]).read_to_end(&mut text)?;
+        Ok(response::answer(StatusCode::OK, response::JSON, full(text)))
+    }
+}

@@ -1,0 +1,218 @@
+//! The query string: every option of every verb, checked as Kubernetes checks it.
+//!
+//! Source: Kubernetes API reference, "Common parameters"; the texts of `apimachinery/pkg/apis/meta/*/validation`.
+
+use std::time::Duration;
+
+use reeve_kinds::field::{FieldError, FieldErrorKind};
+use serde_json::Value;
+
+use crate::registry::{FieldValidation, Options, Propagation, VersionMatch};
+use crate::status::ApiError;
+
+/// Longest query string that is read.
+const QUERY_BYTES_MAX: usize = 64 * 1024;
+
+/// The decoded parameters, in order.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Decodes a query string.
+    pub(crate) fn parse(text: &str) -> Result<Self, ApiError> {
+        if text.len() > QUERY_BYTES_MAX {
+            return Err(ApiError::new(414, "", "the query string is too long"));
+        }
+        Ok(Self(form_urlencoded::parse(text.as_bytes()).into_owned().collect()))
+    }
+
+    /// The first value of that name.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Every value of that name.
+    pub(crate) fn all<'q>(&'q self, name: &'q str) -> impl Iterator<Item = &'q str> {
+        self.0.iter().filter(move |(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether the flag is set: there with any value but `false` and `0`, as Kubernetes converts booleans.
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|value| !matches!(value.to_ascii_lowercase().as_str(), "false" | "0"))
+    }
+
+    /// A whole number; an empty value counts as absent.
+    pub(crate) fn integer(&self, name: &str) -> Result<Option<i64>, ApiError> {
+        let Some(text) = self.get(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+        text.parse()
+            .map(Some)
+            .map_err(|_| ApiError::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax")))
+    }
+}
+
+/// Reads the options of a verb (`get`, `list`, `create`, …).
+pub(crate) fn options(query: &Query, verb: &str) -> Result<Options, ApiError> {
+    let text = |name: &str| query.get(name).unwrap_or_default().to_owned();
+    let writes = !matches!(verb, "get" | "list" | "watch");
+    let mut options = Options {
+        field_manager: text("fieldManager"),
+        label_selector: text("labelSelector"),
+        field_selector: text("fieldSelector"),
+        limit: query.integer("limit")?.and_then(|limit| u64::try_from(limit).ok()).unwrap_or(0),
+        continue_token: text("continue"),
+        resource_version: text("resourceVersion"),
+        send_initial_events: query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents")),
+        allow_watch_bookmarks: query.flag("allowWatchBookmarks"),
+        timeout: query
+            .integer("timeoutSeconds")?
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .map(Duration::from_secs),
+        grace_period_seconds: query.integer("gracePeriodSeconds")?,
+        ..Options::default()
+    };
+    if writes {
+        let kind = options_kind(verb);
+        options.dry_run = dry_run(query, kind)?;
+        options.field_validation = field_validation(query, kind)?;
+        options.propagation = propagation(query)?;
+    } else if verb != "get" {
+        options.version_match = version_match(query, &options, verb == "watch")?;
+    }
+    Ok(options)
+}
+
+fn options_kind(verb: &str) -> &'static str {
+    match verb {
+        "create" => "CreateOptions",
+        "update" => "UpdateOptions",
+        "patch" => "PatchOptions",
+        "watch" | "list" => "ListOptions",
+        _ => "DeleteOptions",
+    }
+}
+
+fn invalid(kind: &str, what: FieldErrorKind, field: &str, value: &str, detail: &str) -> ApiError {
+    ApiError::invalid_kind(kind, "meta.k8s.io", "", &[FieldError::new(what, field, Value::from(value), detail)])
+}
+
+fn dry_run(query: &Query, kind: &str) -> Result<bool, ApiError> {
+    let mut asked = false;
+    for value in query.all("dryRun") {
+        if value != "All" {
+            return Err(invalid(kind, FieldErrorKind::NotSupported, "dryRun", value, "supported values: \"All\""));
+        }
+        asked = true;
+    }
+    Ok(asked)
+}
+
+fn field_validation(query: &Query, kind: &str) -> Result<FieldValidation, ApiError> {
+    match query.get("fieldValidation").unwrap_or_default() {
+        "" | "Warn" => Ok(FieldValidation::Warn),
+        "Ignore" => Ok(FieldValidation::Ignore),
+        "Strict" => Ok(FieldValidation::Strict),
+        other => {
+            let supported = "supported values: \"Ignore\", \"Strict\", \"Warn\"";
+            Err(invalid(kind, FieldErrorKind::NotSupported, "fieldValidation", other, supported))
+        }
+    }
+}
+
+fn propagation(query: &Query) -> Result<Option<Propagation>, ApiError> {
+    if let Some(policy) = query.get("propagationPolicy").filter(|policy| !policy.is_empty()) {
+        return Propagation::parse(policy).map(Some);
+    }
+    let orphan = query.get("orphanDependents").map(|_| query.flag("orphanDependents"));
+    Ok(orphan.map(|orphan| if orphan { Propagation::Orphan } else { Propagation::Background }))
+}
+
+fn version_match(query: &Query, options: &Options, is_watch: bool) -> Result<Option<VersionMatch>, ApiError> {
+    let forbidden =
+        |field: &str, detail: &str| Err(invalid("ListOptions", FieldErrorKind::Forbidden, field, "", detail));
+    let given = query.get("resourceVersionMatch").unwrap_or_default();
+    if options.send_initial_events.is_some() {
+        if !is_watch {
+            return forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list");
+        }
+        if given != "NotOlderThan" {
+            return forbidden(
+                "resourceVersionMatch",
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            );
+        }
+        return Ok(Some(VersionMatch::NotOlderThan));
+    }
+    if given.is_empty() {
+        return Ok(None);
+    }
+    if is_watch {
+        return forbidden(
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        );
+    }
+    if options.resource_version.is_empty() {
+        return forbidden(
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden unless resourceVersion is provided",
+        );
+    }
+    if !options.continue_token.is_empty() {
+        return forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided");
+    }
+    match given {
+        "Exact" if options.resource_version == "0" => {
+            forbidden("resourceVersionMatch", "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")
+        }
+        "Exact" => Ok(Some(VersionMatch::Exact)),
+        "NotOlderThan" => Ok(Some(VersionMatch::NotOlderThan)),
+        other => {
+            let supported = "supported values: \"\", \"Exact\", \"NotOlderThan\"";
+            Err(invalid("ListOptions", FieldErrorKind::NotSupported, "resourceVersionMatch", other, supported))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, verb: &str) -> Result<Options, ApiError> {
+        options(&Query::parse(text).unwrap(), verb)
+    }
+
+    #[test]
+    fn every_option_is_read() {
+        let found = parse(
+            "labelSelector=a%3Db%2Cc&fieldSelector=metadata.name%3Dx&limit=500&continue=t&timeoutSeconds=9",
+            "list",
+        )
+        .unwrap();
+        assert_eq!((found.label_selector.as_str(), found.field_selector.as_str()), ("a=b,c", "metadata.name=x"));
+        assert_eq!(
+            (found.limit, found.continue_token.as_str(), found.timeout),
+            (500, "t", Some(Duration::from_secs(9)))
+        );
+        let found = parse("dryRun=All&fieldValidation=Strict&fieldManager=kubectl", "create").unwrap();
+        assert!(found.dry_run && found.field_validation == FieldValidation::Strict && found.field_manager == "kubectl");
+        let found = parse("gracePeriodSeconds=0&orphanDependents=true", "delete").unwrap();
+        assert_eq!((found.grace_period_seconds, found.propagation), (Some(0), Some(Propagation::Orphan)));
+        let watch = "watch=1&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan";
+        let found = parse(watch, "watch").unwrap();
+        assert_eq!((found.allow_watch_bookmarks, found.send_initial_events), (true, Some(true)));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_in_kubernetes_words() {
+        let text = |query, verb| parse(query, verb).unwrap_err().message;
+        assert_eq!(
+            text("dryRun=some", "patch"),
+            r#"PatchOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: "some": supported values: "All""#
+        );
+        assert_eq!(
+            text("resourceVersionMatch=Exact", "list"),
+            r#"ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"#
+        );
+        assert_eq!(parse("limit=many", "list").unwrap_err().code, 400);
+    }
+}

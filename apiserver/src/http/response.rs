@@ -1,0 +1,83 @@
+//! Bodies and small answers.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WARNING};
+use http::{Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
+use serde_json::Value;
+
+use crate::status::ApiError;
+
+/// Why a body broke off.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// Body of requests and responses, whatever they came in on.
+pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
+/// An answer on its way out.
+pub(crate) type Answer = Response<Body>;
+
+/// Media type of almost everything.
+pub(crate) const JSON: &str = "application/json";
+
+/// A body that is already there.
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
+}
+
+/// An answer of the given type.
+pub(crate) fn answer(code: StatusCode, content_type: &'static str, body: Body) -> Answer {
+    let mut response = Response::new(body);
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// A JSON answer; as everywhere in Kubernetes, the text ends with a line break.
+pub(crate) fn json(code: StatusCode, value: &Value) -> Answer {
+    answer(code, JSON, full(format!("{value}\n")))
+}
+
+/// A plain text.
+pub(crate) fn text(code: StatusCode, text: impl Into<Bytes>) -> Answer {
+    answer(code, "text/plain; charset=utf-8", full(text.into()))
+}
+
+/// An error as its `Status`.
+pub(crate) fn error(error: &ApiError) -> Answer {
+    let code = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json(code, &error.status());
+    let wait = error.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+    if wait > 0 {
+        response.headers_mut().insert(RETRY_AFTER, wait.into());
+    }
+    response
+}
+
+/// Adds `Warning: 299 - "…"` for each text.
+pub(crate) fn warn(response: &mut Answer, warnings: &[String]) {
+    for warning in warnings {
+        let mut quoted = String::with_capacity(warning.len() + 9);
+        quoted.push_str("299 - \"");
+        for letter in warning.chars() {
+            match letter {
+                '"' | '\\' => quoted.extend(['\\', letter]),
+                letter if letter.is_control() => quoted.push(' '),
+                letter => quoted.push(letter),
+            }
+        }
+        quoted.push('"');
+        if let Ok(value) = HeaderValue::from_bytes(quoted.as_bytes()) {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+}
+
+/// Sets a header whose value was made here; a value that is no header is left out.
+pub(crate) fn set(response: &mut Answer, name: impl Into<HeaderName>, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name.into(), value);
+    }
+}

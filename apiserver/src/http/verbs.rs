@@ -1,0 +1,238 @@
+//! From a routed request to one verb of the registry, and from its answer to a response.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use http::StatusCode;
+use http::request::Parts;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+
+use super::encode::{self, Encoder};
+use super::negotiate::{self, View};
+use super::query::{self, Query};
+use super::response::{self, Answer, Body as HttpBody, BoxError};
+use super::route::ResourcePath;
+use super::token_request::TokenRequests;
+use super::{Api, body};
+use crate::decode;
+use crate::registry::{Request, Resource, Subresource, UserInfo, Watch, Written};
+use crate::status::ApiError;
+
+/// So many events are written together when they are ready together.
+const EVENTS_PER_WRITE_MAX: usize = 128;
+
+/// An authorized request for a resource.
+pub(crate) struct Call {
+    pub(crate) user: UserInfo,
+    pub(crate) path: ResourcePath,
+    pub(crate) verb: &'static str,
+    pub(crate) query: Query,
+    pub(crate) parts: Parts,
+    pub(crate) body: HttpBody,
+}
+
+/// What is behind the object's name.
+enum PartOf {
+    /// What the registry serves.
+    Stored(Subresource),
+    /// `pods/NAME/log`
+    Log,
+    /// `pods/NAME/exec` and `attach`
+    Stream,
+    /// `serviceaccounts/NAME/token`
+    Token,
+}
+
+fn part_of(resource: &Resource, name: &str) -> Option<PartOf> {
+    if name.is_empty() {
+        return Some(PartOf::Stored(Subresource::None));
+    }
+    if let Some(stored) = resource.subresources().into_iter().find(|sub| sub.name() == name) {
+        return Some(PartOf::Stored(stored));
+    }
+    match name {
+        "log" if resource.is("", "pods") => Some(PartOf::Log),
+        "exec" | "attach" if resource.is("", "pods") => Some(PartOf::Stream),
+        "token" if resource.is("", "serviceaccounts") => Some(PartOf::Token),
+        _ => None,
+    }
+}
+
+/// Answers a request for a resource.
+pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
+    let path = &call.path;
+    let resource =
+        api.registry.resource(&path.group, &path.version, &path.resource).ok_or_else(ApiError::no_such_path)?.clone();
+    let namespaced = resource.names().namespaced;
+    if path.is_longer || (namespaced && path.namespace.is_empty() && !path.name.is_empty()) {
+        return Err(ApiError::no_such_path());
+    }
+    if !namespaced && !path.namespace.is_empty() && !resource.is("", "namespaces") {
+        return Err(ApiError::no_such_path());
+    }
+    let part = part_of(&resource, &path.subresource).ok_or_else(ApiError::no_such_path)?;
+    let request = request(&call, resource, &part)?;
+    match part {
+        PartOf::Stored(_) => stored(api, call, request).await,
+        PartOf::Log => api.nodes.log(&api.registry, &request, &call.query).await,
+        PartOf::Stream => api.nodes.stream(&api.registry, &request, call).await,
+        PartOf::Token => token(api, call, request).await,
+    }
+}
+
+fn request(call: &Call, resource: Arc<Resource>, part: &PartOf) -> Result<Request, ApiError> {
+    let subresource = match part {
+        PartOf::Stored(subresource) => *subresource,
+        PartOf::Log | PartOf::Stream | PartOf::Token => Subresource::None,
+    };
+    let namespaced = resource.names().namespaced;
+    Ok(Request {
+        user: call.user.clone(),
+        namespace: if namespaced { call.path.namespace.clone() } else { String::new() },
+        name: call.path.name.clone(),
+        options: query::options(&call.query, call.verb)?,
+        resource,
+        subresource,
+    })
+}
+
+async fn stored(api: &Api, call: Call, mut request: Request) -> Result<Answer, ApiError> {
+    let resource = Arc::clone(&request.resource);
+    let format = negotiate::format(&call.parts.headers, &call.query)?;
+    let encoder = Encoder { resource: &resource, format, now: api.clock.now() };
+    match call.verb {
+        "get" => Ok(show(&encoder, &request, StatusCode::OK, &api.registry.get(&request).await?)),
+        "list" => Ok(encoder.list(api.registry.list(&request).await?).await),
+        "watch" => watch(api, request, format).await,
+        "create" => {
+            let is_stored = request.subresource == Subresource::None;
+            if is_stored != request.name.is_empty() {
+                return Err(ApiError::method_not_supported(resource.names(), "create"));
+            }
+            let body = read_object(&request, call).await?;
+            Ok(written(&encoder, &request, &api.registry.create(&request, body).await?))
+        }
+        "update" if !request.name.is_empty() => {
+            let body = read_object(&request, call).await?;
+            Ok(written(&encoder, &request, &api.registry.update(&request, body).await?))
+        }
+        "patch" if !request.name.is_empty() => {
+            let kind = request_kind(&request);
+            let patch = body::patch(&call.parts.headers, &body::read(call.body).await?, kind)?;
+            Ok(written(&encoder, &request, &api.registry.patch(&request, patch).await?))
+        }
+        "delete" | "deletecollection" if request.subresource == Subresource::None => {
+            read_delete_options(&mut request, call).await?;
+            delete(api, &encoder, &request).await
+        }
+        verb => Err(ApiError::method_not_supported(resource.names(), verb)),
+    }
+}
+
+async fn delete(api: &Api, encoder: &Encoder<'_>, request: &Request) -> Result<Answer, ApiError> {
+    let names = request.resource.names();
+    if !request.name.is_empty() {
+        return Ok(written(encoder, request, &api.registry.delete(request).await?));
+    }
+    if !crate::auth::verbs(names).contains(&"deletecollection") {
+        return Err(ApiError::method_not_supported(names, "deletecollection"));
+    }
+    Ok(encoder.list(api.registry.delete_collection(request).await?).await)
+}
+
+/// The kind that a body must be.
+fn request_kind(request: &Request) -> &'static str {
+    match request.subresource {
+        Subresource::Scale => "Scale",
+        Subresource::Binding => "Binding",
+        _ => request.resource.names().kind,
+    }
+}
+
+async fn read_object(request: &Request, call: Call) -> Result<crate::registry::Body, ApiError> {
+    body::object(&call.parts.headers, &body::read(call.body).await?, request_kind(request))
+}
+
+async fn read_delete_options(request: &mut Request, call: Call) -> Result<(), ApiError> {
+    let bytes = body::read(call.body).await?;
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let options = body::object(&call.parts.headers, &bytes, "DeleteOptions")?;
+    request.options.merge_delete_body(&options.value)
+}
+
+/// A scale has no table and no metadata of its own: it is always shown whole.
+fn show(encoder: &Encoder<'_>, request: &Request, code: StatusCode, object: &crate::registry::Object) -> Answer {
+    match request.subresource {
+        Subresource::Scale | Subresource::Binding => encoder.value(code, &object.value()),
+        _ => encoder.object(code, object),
+    }
+}
+
+fn written(encoder: &Encoder<'_>, request: &Request, written: &Written) -> Answer {
+    let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+    let mut answer = if written.is_status {
+        encoder.value(code, &written.object.value())
+    } else {
+        show(encoder, request, code, &written.object)
+    };
+    response::warn(&mut answer, &written.warnings);
+    answer
+}
+
+async fn watch(api: &Api, mut request: Request, format: negotiate::Format) -> Result<Answer, ApiError> {
+    if !request.name.is_empty() {
+        let own = format!("metadata.name={}", request.name);
+        let selector = std::mem::take(&mut request.options.field_selector);
+        request.options.field_selector = if selector.is_empty() { own } else { format!("{own},{selector}") };
+        request.name.clear();
+    }
+    let body = match api.registry.watch(&request).await {
+        Ok(events) => stream(api, events, request.resource, format),
+        // Once the request is understood, history that is gone is told in the stream, as Kubernetes does.
+        Err(error) if error.code == 410 => {
+            let mut text = Vec::new();
+            encode::error_event(&error, &mut text);
+            response::full(text)
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(response::answer(StatusCode::OK, response::JSON, body))
+}
+
+/// Events as lines; ends with the watch or when the server shuts down.
+fn stream(api: &Api, events: Watch, resource: Arc<Resource>, format: negotiate::Format) -> HttpBody {
+    let clock = Arc::clone(&api.clock);
+    let mut is_first = true;
+    let lines = events.ready_chunks(EVENTS_PER_WRITE_MAX).map(move |events| {
+        let mut text = Vec::new();
+        let encoder = Encoder { resource: &resource, format, now: clock.now() };
+        for event in &events {
+            match event {
+                Ok(event) => encoder.event(event, is_first, &mut text),
+                Err(error) => encode::error_event(error, &mut text),
+            }
+            is_first = is_first && matches!(format.view, View::Table(_)) && event.is_err();
+        }
+        Ok::<_, BoxError>(Frame::data(text.into()))
+    });
+    StreamBody::new(lines.take_until(api.shutdown.clone().cancelled_owned())).boxed_unsync()
+}
+
+async fn token(api: &Api, call: Call, request: Request) -> Result<Answer, ApiError> {
+    if call.verb != "create" {
+        return Err(ApiError::method_not_supported(request.resource.names(), call.verb));
+    }
+    let format = negotiate::format(&call.parts.headers, &call.query)?;
+    let bytes = body::read(call.body).await?;
+    let body = if bytes.is_empty() {
+        decode::json(b"{}", "TokenRequest")?
+    } else {
+        body::object(&call.parts.headers, &bytes, "TokenRequest")?
+    };
+    let requests = TokenRequests { registry: &api.registry, key: &api.token_key, rng: &api.rng, now: api.clock.now() };
+    let answer = requests.answer(&request, body.value).await?;
+    Ok(encode::value_as(StatusCode::CREATED, &answer, format.encoding))
+}

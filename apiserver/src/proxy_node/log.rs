@@ -1,0 +1,87 @@
+//! `pods/NAME/log`: text from the node, streamed as it comes.
+//!
+//! Source of the rules: `PodLogOptions` of the Kubernetes API and its validation.
+
+use http::StatusCode;
+use http_body_util::{BodyExt as _, Empty};
+use reeve_kinds::field::{FieldError, FieldErrorKind};
+use serde_json::Value;
+
+use super::{Nodes, kubelet, locate};
+use crate::http::{Answer, BoxError, Query, text};
+use crate::registry::{Registry, Request};
+use crate::status::ApiError;
+
+/// What is passed on to the node as it is.
+const PASSED_ON: [&str; 7] =
+    ["follow", "previous", "timestamps", "sinceSeconds", "sinceTime", "tailLines", "limitBytes"];
+
+/// Answers with the log of one container.
+pub(super) async fn answer(
+    nodes: &Nodes,
+    registry: &Registry,
+    request: &Request,
+    query: &Query,
+) -> Result<Answer, ApiError> {
+    validate(query, &request.name)?;
+    let Some(place) = locate(registry, request, query.get("container").unwrap_or_default()).await? else {
+        // As in Kubernetes: a pod without a node has nothing to say yet.
+        return Ok(text(StatusCode::OK, ""));
+    };
+    let uri = format!("/containerLogs/{}?{}", place.path, passed_on(query));
+    let asked = http::Request::get(uri).body(Empty::new()).map_err(ApiError::internal)?;
+    let found = nodes.kubelet.send(&place.node, asked).await?;
+    if found.status() != StatusCode::OK {
+        return Err(kubelet::refusal(found).await);
+    }
+    let mut answer = text(StatusCode::OK, "");
+    *answer.body_mut() = found.into_body().map_err(BoxError::from).boxed_unsync();
+    // The type is ours to say, not the node's: a log is never a page.
+    answer.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));
+    Ok(answer)
+}
+
+fn passed_on(query: &Query) -> String {
+    let mut options = form_urlencoded::Serializer::new(String::new());
+    for name in PASSED_ON {
+        if let Some(value) = query.get(name) {
+            options.append_pair(name, value);
+        }
+    }
+    options.finish()
+}
+
+fn validate(query: &Query, pod: &str) -> Result<(), ApiError> {
+    let mut errors = Vec::new();
+    let mut at_least = |field: &'static str, least: i64, detail: &str| -> Result<(), ApiError> {
+        match query.integer(field)? {
+            Some(value) if value < least => errors.push(FieldError::new(FieldErrorKind::Invalid, field, value, detail)),
+            _ => {}
+        }
+        Ok(())
+    };
+    at_least("tailLines", 0, "must be greater than or equal to 0")?;
+    at_least("limitBytes", 1, "must be greater than 0")?;
+    at_least("sinceSeconds", 1, "must be greater than 0")?;
+    if query.get("sinceSeconds").is_some() && query.get("sinceTime").is_some() {
+        let detail = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+        errors.push(FieldError::new(FieldErrorKind::Forbidden, "", Value::Null, detail));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid_kind("PodLogOptions", "", pod, &errors)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_make_no_sense_are_refused() {
+        let check = |query| validate(&Query::parse(query).unwrap(), "p");
+        assert_eq!(check("tailLines=0&limitBytes=1&follow=true"), Ok(()));
+        assert_eq!(
+            check("tailLines=-1").unwrap_err().message,
+            "PodLogOptions \"p\" is invalid: tailLines: Invalid value: -1: must be greater than or equal to 0"
+        );
+        assert_eq!(check("sinceSeconds=5&sinceTime=2026-01-01T00:00:00Z").unwrap_err().code, 422);
+    }
+}

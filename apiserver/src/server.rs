@@ -1,0 +1,279 @@
+//! The API server as a whole: built from a plain configuration and a store, served on TLS listeners and, without
+//! any socket, to the components of this process.
+//!
+//! One [`ApiServer`] may serve several listeners. What is not here: what requests mean (`http`), where the
+//! certificates come from (`pki`).
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::token::TokenKey;
+use crate::auth::{self, Authenticator, FixedRules, TokenKeyError};
+use crate::http::{Api, Body, BoxError, Discovery, Health, InProcess, OpenApi, Peer, in_flight};
+use crate::pki::Pki;
+use crate::proxy_node::{Kubelet, KubeletError, Nodes};
+use crate::registry::{Registry, RegistryConfig, RegistryParts, UserInfo};
+use crate::status::ApiError;
+
+/// Longest head of a request over HTTP/1.1, and longest header list over HTTP/2, in bytes. Go's servers take 1 MiB;
+/// no client needs that.
+const HEADER_BYTES_MAX: u32 = 64 * 1024;
+/// Most requests at once on one HTTP/2 connection; Kubernetes' number.
+const STREAMS_MAX: u32 = 250;
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a client may take to send a request's head; also how long an idle HTTP/1.1 connection is kept.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(180);
+/// How often a silent HTTP/2 client is asked whether it is still there, and how long it may take to answer.
+const PING_EVERY: Duration = Duration::from_secs(60);
+const PING_WAIT_MAX: Duration = Duration::from_secs(20);
+/// Wait after the system could not accept a connection (no descriptors left): accepting at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the server must know. Plain data; no defaults are hidden elsewhere.
+#[derive(Debug, Clone)]
+pub struct ApiServerConfig {
+    /// The cluster's addresses and ranges.
+    pub registry: RegistryConfig,
+    /// Certificates and keys.
+    pub pki: Pki,
+    /// Issuer of service-account tokens and the API server's own audience,
+    /// `https://kubernetes.default.svc.cluster.local`.
+    pub issuer: String,
+    /// Most connections at once over all listeners; further ones wait until one ends.
+    pub connections_max: usize,
+}
+
+/// Why the server did not start. Nothing is served then.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store could not be read or filled.
+    #[error("failed to start the registry: {0}")]
+    Registry(ApiError),
+    /// The service-account key is unusable.
+    #[error(transparent)]
+    TokenKey(#[from] TokenKeyError),
+    /// The client certificate for kubelets is unusable.
+    #[error(transparent)]
+    Kubelet(#[from] KubeletError),
+    /// A serving certificate or key cannot be read.
+    #[error("the serving certificate cannot be read")]
+    Pem(#[from] rustls::pki_types::pem::Error),
+    /// TLS does not take the certificates.
+    #[error("TLS refuses the serving certificate")]
+    Tls(#[from] rustls::Error),
+    /// TLS does not take the cluster CA.
+    #[error("TLS refuses the cluster CA")]
+    Verifier(#[from] VerifierBuilderError),
+}
+
+/// A running API server. Dropping it ends all connections at once; [`ApiServer::shutdown`] is the polite way.
+pub struct ApiServer {
+    api: Arc<Api>,
+    serving: Arc<Serving>,
+}
+
+/// What every connection needs.
+struct Serving {
+    acceptor: TlsAcceptor,
+    connections: Arc<Semaphore>,
+    tasks: TaskTracker,
+    /// Told to finish: no new connections, watches end, open requests are answered.
+    shutdown: CancellationToken,
+    /// Told to stop: connections are dropped.
+    force: CancellationToken,
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        self.serving.shutdown.cancel();
+        self.serving.force.cancel();
+    }
+}
+
+impl ApiServer {
+    /// Starts the registry on the store and gets everything ready. Nothing listens yet: see [`ApiServer::serve`].
+    pub async fn start(config: ApiServerConfig, parts: RegistryParts) -> Result<Self, StartError> {
+        let shutdown = CancellationToken::new();
+        let serving = Serving {
+            acceptor: TlsAcceptor::from(Arc::new(tls(&config.pki)?)),
+            connections: Arc::new(Semaphore::new(config.connections_max)),
+            tasks: TaskTracker::new(),
+            shutdown: shutdown.clone(),
+            force: CancellationToken::new(),
+        };
+        let token_key = Arc::new(TokenKey::new(config.pki.signing_key_pem(), &config.issuer)?);
+        let kubelet = Kubelet::new(&config.pki)?;
+        let registry = Registry::start(config.registry.clone(), parts.clone()).await.map_err(StartError::Registry)?;
+        let discovery = Discovery::new(registry.resources(), config.registry.advertise.to_string());
+        let openapi = Arc::new(OpenApi::new(discovery.versions(), parts.kinds));
+        let clock = parts.clock;
+        let key = Arc::clone(&token_key);
+        let api = Api {
+            authenticator: Authenticator { key, registry: Arc::clone(&registry), clock: Arc::clone(&clock) },
+            authorizer: Box::new(FixedRules),
+            discovery,
+            openapi,
+            health: Health { kv: parts.kv, shutdown: shutdown.clone() },
+            nodes: Nodes { kubelet },
+            registry,
+            token_key,
+            clock,
+            rng: parts.rng,
+            shutdown,
+            in_flight: in_flight(),
+        };
+        Ok(Self { api: Arc::new(api), serving: Arc::new(serving) })
+    }
+
+    /// The registry, for checks that need no user.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.api.registry
+    }
+
+    /// Serves on a listener that is already bound, until shutdown. May be called for several. Needs a Tokio runtime.
+    pub fn serve(&self, listener: std::net::TcpListener) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let (api, serving) = (Arc::clone(&self.api), Arc::clone(&self.serving));
+        self.serving.tasks.spawn(async move {
+            let shutdown = serving.shutdown.clone();
+            shutdown.run_until_cancelled(accept(listener, &api, &serving)).await;
+        });
+        Ok(())
+    }
+
+    /// A client of this server inside this process: same rules, no sockets, no TLS. Requests carry `user` as a
+    /// typed extension, which nothing from the network can set. Needs a Tokio runtime.
+    #[must_use]
+    pub fn client(&self, user: UserInfo) -> kube::Client {
+        let api = Arc::clone(&self.api);
+        let user = auth::authenticated(user);
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let api = Arc::clone(&api);
+            let mut request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
+            request.extensions_mut().insert(InProcess(user.clone()));
+            async move { Ok::<_, Infallible>(api.handle(request).await) }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    /// Stops accepting, ends the watches and waits for the open requests; after `grace` the rest is cut off.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.serving.shutdown.cancel();
+        self.serving.tasks.close();
+        if tokio::time::timeout(grace, self.serving.tasks.wait()).await.is_err() {
+            self.serving.force.cancel();
+            self.serving.tasks.wait().await;
+        }
+    }
+}
+
+fn tls(pki: &Pki) -> Result<ServerConfig, StartError> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes())?)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .allow_unauthenticated()
+        .build()?;
+    let chain = vec![CertificateDer::from_pem_slice(pki.serving().cert_pem.as_bytes())?];
+    let key = PrivateKeyDer::from_pem_slice(pki.serving().key_pem.as_bytes())?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Accepts for ever. When `connections_max` is reached, clients wait in the kernel's queue.
+async fn accept(listener: TcpListener, api: &Arc<Api>, serving: &Arc<Serving>) {
+    loop {
+        let Ok(permit) = Arc::clone(&serving.connections).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (api, own) = (Arc::clone(api), Arc::clone(serving));
+        serving.tasks.spawn(async move {
+            let force = own.force.clone();
+            force.run_until_cancelled(connection(stream, api, &own)).await;
+            drop(permit);
+        });
+    }
+}
+
+/// One connection, from handshake to end.
+async fn connection(stream: TcpStream, api: Arc<Api>, serving: &Serving) {
+    let _ = stream.set_nodelay(true);
+    let stream = match tokio::time::timeout(HANDSHAKE_TIME_MAX, serving.acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => return tracing::debug!("a TLS handshake took too long"),
+    };
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let peer = Peer { certificate: certificate.and_then(|der| auth::certificate::user(der)) };
+    let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
+        let (api, peer) = (Arc::clone(&api), peer.clone());
+        async move { Ok::<_, Infallible>(api.handle(from_network(request, peer)).await) }
+    });
+    let builder = builder();
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = serving.shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// A request as the network may send it: with its peer, and without any claim of being one of us.
+fn from_network(request: http::Request<Incoming>, peer: Peer) -> http::Request<Body> {
+    let mut request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
+    request.extensions_mut().remove::<InProcess>();
+    request.extensions_mut().insert(peer);
+    request
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME_MAX)
+        .max_buf_size(usize::try_from(HEADER_BYTES_MAX).unwrap_or(usize::MAX));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .max_concurrent_streams(STREAMS_MAX)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_WAIT_MAX);
+    builder
+}

@@ -1,0 +1,123 @@
+//! An API server over the in-memory store, listening on loopback, for integration tests.
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "every test file uses its own part")]
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use reeve_api::clock::RealClock;
+use reeve_api::rng::SeededRng;
+use reeve_apiserver::pki::{CertKey, Pki, PkiConfig};
+use reeve_apiserver::registry::{RegistryConfig, RegistryParts};
+use reeve_apiserver::{ApiServer, ApiServerConfig};
+use reeve_store::MemoryKv;
+
+pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+pub struct Cluster {
+    pub server: ApiServer,
+    pub pki: Pki,
+    pub address: SocketAddr,
+    pub home: tempfile::TempDir,
+}
+
+impl Cluster {
+    pub async fn start() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let pki_config = PkiConfig {
+            dir: home.path().join("pki"),
+            addresses: Vec::new(),
+            names: Vec::new(),
+            service_address: "10.96.0.1".parse().unwrap(),
+            cluster_domain: "cluster.local".to_owned(),
+        };
+        let clock = RealClock::shared();
+        let pki = Pki::open(&pki_config, clock.now()).unwrap();
+        let registry = RegistryConfig {
+            service_cidr: "10.96.0.0/16".parse().unwrap(),
+            dns_address: Some("10.96.0.10".parse().unwrap()),
+            node_ports: 30000..=32767,
+            advertise: address,
+        };
+        let config = ApiServerConfig { registry, pki: pki.clone(), issuer: ISSUER.to_owned(), connections_max: 100 };
+        let kinds = reeve_kinds::builtin();
+        let parts = RegistryParts { kv: Arc::new(MemoryKv::new()), kinds, clock, rng: SeededRng::shared() };
+        let server = ApiServer::start(config, parts).await.unwrap();
+        server.serve(listener).unwrap();
+        let cluster = Self { server, pki, address, home };
+        cluster.write_kubeconfig("admin", cluster.pki.admin());
+        cluster
+    }
+
+    pub fn kubeconfig(&self, name: &str) -> PathBuf {
+        self.home.path().join(format!("{name}.kubeconfig"))
+    }
+
+    pub fn write_kubeconfig(&self, name: &str, user: &CertKey) {
+        use base64::Engine as _;
+        let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+        let config = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": [{"name": "c", "cluster": {
+                "server": format!("https://{}", self.address), "certificate-authority-data": encode(self.pki.ca_pem()),
+            }}],
+            "users": [{"name": "u", "user": {
+                "client-certificate-data": encode(&user.cert_pem), "client-key-data": encode(&user.key_pem),
+            }}],
+            "contexts": [{"name": "test", "context": {"cluster": "c", "user": "u"}}],
+        });
+        std::fs::write(self.kubeconfig(name), config.to_string()).unwrap();
+    }
+
+    /// A kubectl command against this server, as the administrator.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command.arg("--kubeconfig").arg(self.kubeconfig("admin")).args(arguments);
+        command.env("HOME", self.home.path()).env_remove("KUBECONFIG").current_dir(self.home.path());
+        command
+    }
+
+    /// Runs kubectl off the async threads.
+    pub async fn kubectl(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    }
+
+    /// Runs kubectl; it must succeed. What it printed.
+    #[track_caller]
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let output = tokio::task::block_in_place(|| self.command(arguments).output().unwrap());
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "kubectl {arguments:?}: {error}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs kubectl; it must fail. What it complained.
+    #[track_caller]
+    pub fn fails(&self, arguments: &[&str]) -> String {
+        let output = tokio::task::block_in_place(|| self.command(arguments).output().unwrap());
+        assert!(!output.status.success(), "kubectl {arguments:?} went well");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    pub fn write(&self, name: &str, text: &str) -> String {
+        let path = self.home.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+/// Whether there is a kubectl that is new enough; says so loudly when there is none.
+pub fn has_kubectl() -> bool {
+    let found = Command::new("kubectl").args(["version", "--client", "-o", "json"]).output().ok();
+    let version: Option<serde_json::Value> = found.and_then(|output| serde_json::from_slice(&output.stdout).ok());
+    let minor = version.as_ref().and_then(|version| version.pointer("/clientVersion/minor")?.as_str());
+    let minor: u32 = minor.and_then(|text| text.trim_end_matches('+').parse().ok()).unwrap_or(0);
+    if minor < 30 {
+        eprintln!("SKIPPED: no kubectl of version 1.30 or newer on PATH");
+    }
+    minor >= 30
+}
