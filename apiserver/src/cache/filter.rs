@@ -66,8 +66,7 @@ impl Filter {
     pub(crate) fn new(request: &Request) -> Result<Self, ApiError> {
         let options = &request.options;
         let bad = |error: &dyn std::fmt::Display| ApiError::bad_request(error.to_string());
-        let labels = LabelSelector::parse(&options.label_selector)
-            .map_err(|error| ApiError::bad_request(format!("unable to parse requirement: {error}")))?;
+        let labels = LabelSelector::parse(&options.label_selector).map_err(|error| bad(&error))?;
         let fields = FieldSelector::parse(&options.field_selector).map_err(|error| bad(&error))?;
         check_fields(&request.resource, &fields)?;
         let scope = if request.resource.names().namespaced && !request.namespace.is_empty() {

@@ -9,10 +9,10 @@ use reeve_store::Revision;
 use crate::registry::Object;
 
 /// Most changes that are remembered per resource.
-const EVENTS_MAX: usize = 4096;
+const EVENTS_MAX: usize = 2048;
 
 /// Most bytes of JSON that are remembered per resource beyond what the snapshot holds anyway.
-const BYTES_MAX: usize = 4 * 1024 * 1024;
+const BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// One change of one object.
 #[derive(Debug)]

@@ -5,6 +5,9 @@ use reeve_store::{Compare, KeyRange, KeyValue, Kv, Op, OpResponse, RangeRequest,
 
 use crate::status::ApiError;
 
+/// Largest object that is stored: what the store takes in one transaction, less room for keys.
+const OBJECT_BYTES_MAX: usize = reeve_store::TXN_BYTES_MAX - 64 * 1024;
+
 /// What is written together, or not at all.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
@@ -52,6 +55,9 @@ impl Plan {
 
     /// Writes.
     pub(crate) async fn commit(self, kv: &dyn Kv) -> Result<Outcome, ApiError> {
+        if self.value.as_ref().is_some_and(|text| text.len() > OBJECT_BYTES_MAX) {
+            return Err(ApiError::too_large(OBJECT_BYTES_MAX));
+        }
         let expect = self.expect;
         let response = kv.txn(self.txn()).await.map_err(|error| ApiError::store(&error))?;
         if response.succeeded {

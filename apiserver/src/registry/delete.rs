@@ -73,7 +73,7 @@ fn plan_delete(resource: &Resource, object: &Value, options: &Options, now: Time
     );
     meta::set(&mut marked, "finalizers", if finalizers.is_empty() { Value::Null } else { json!(finalizers) });
     if let Some(generation) = meta::get(&marked, "generation").as_i64() {
-        meta::set(&mut marked, "generation", generation + 1);
+        meta::set(&mut marked, "generation", generation.saturating_add(1));
     }
     if resource.is("", "namespaces")
         && let Some(status) = marked.get_mut("status").and_then(Value::as_object_mut)

@@ -16,8 +16,8 @@ const INTERVAL: Duration = Duration::from_secs(300);
 /// How long events are kept: Kubernetes' `--event-ttl`.
 const EVENT_TTL: SignedDuration = SignedDuration::from_hours(1);
 
-/// Most events deleted in one transaction.
-const BATCH_LEN_MAX: usize = 100;
+/// Most events deleted in one transaction: each is a comparison and a step.
+const BATCH_LEN_MAX: usize = reeve_store::TXN_OPS_MAX / 2;
 
 /// Starts the task; it ends when the registry is stopped.
 pub(super) fn spawn(registry: &Arc<Registry>) {

@@ -125,6 +125,7 @@ impl Registry {
 
     /// Reads one object, or its scale.
     pub async fn get(&self, request: &Request) -> Result<Object, ApiError> {
+        check_part(request)?;
         self.get_object(request).await
     }
 
@@ -140,6 +141,7 @@ impl Registry {
 
     /// Creates an object, or binds a pod.
     pub async fn create(&self, request: &Request, body: Body) -> Result<Written, ApiError> {
+        check_part(request)?;
         match request.subresource {
             Subresource::None => self.create_object(request, body).await,
             Subresource::Binding => self.bind(request, body).await,
@@ -149,6 +151,7 @@ impl Registry {
 
     /// Replaces an object, its status, its scale or its finalizers.
     pub async fn update(&self, request: &Request, body: Body) -> Result<Written, ApiError> {
+        check_part(request)?;
         match request.subresource {
             Subresource::Scale => self.update_scale(request, body).await,
             Subresource::Binding => Err(ApiError::method_not_supported(request.resource.names(), "update")),
@@ -158,6 +161,7 @@ impl Registry {
 
     /// Changes an object, its status or its scale by a patch.
     pub async fn patch(&self, request: &Request, patch: Patch) -> Result<Written, ApiError> {
+        check_part(request)?;
         match request.subresource {
             Subresource::None | Subresource::Status => self.patch_object(request, &patch).await,
             Subresource::Scale => self.patch_scale(request, &patch).await,
@@ -196,4 +200,9 @@ impl Registry {
     fn cache_key(&self, request: &Request, name: &str) -> String {
         request.resource.cache_key(&request.namespace, name)
     }
+}
+
+/// A part that the kind does not have is not found.
+fn check_part(request: &Request) -> Result<(), ApiError> {
+    if request.resource.has(request.subresource) { Ok(()) } else { Err(ApiError::no_such_path()) }
 }

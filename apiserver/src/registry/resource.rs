@@ -49,20 +49,19 @@ impl Resource {
     /// The subresources there are besides those that the HTTP side serves itself (log, exec, attach, token).
     #[must_use]
     pub fn subresources(&self) -> Vec<Subresource> {
-        let mut found = Vec::new();
-        if self.kind.has_status() {
-            found.push(Subresource::Status);
+        let all = [Subresource::Status, Subresource::Scale, Subresource::Binding, Subresource::Finalize];
+        all.into_iter().filter(|one| self.has(*one)).collect()
+    }
+
+    /// Whether there is that part (the object itself always is).
+    pub(crate) fn has(&self, subresource: Subresource) -> bool {
+        match subresource {
+            Subresource::None => true,
+            Subresource::Status => self.kind.has_status(),
+            Subresource::Scale => self.kind.scale().is_some(),
+            Subresource::Binding => self.is("", "pods"),
+            Subresource::Finalize => self.is("", "namespaces"),
         }
-        if self.kind.scale().is_some() {
-            found.push(Subresource::Scale);
-        }
-        if self.is("", "pods") {
-            found.push(Subresource::Binding);
-        }
-        if self.is("", "namespaces") {
-            found.push(Subresource::Finalize);
-        }
-        found
     }
 
     /// `/registry/core/pods/`: what the keys of all objects begin with.

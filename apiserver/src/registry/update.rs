@@ -30,6 +30,12 @@ impl Registry {
         let kind = request.resource.kind;
         let mut accepted = accept::whole(kind, body, request.options.field_validation)?;
         meta::check_namespace(&mut accepted.object, request)?;
+        if meta::text(&accepted.object, "name").is_empty() {
+            let name = &request.name;
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+            )));
+        }
         meta::check_name(&mut accepted.object, request)?;
         let may_create = kind.create_on_update() && request.subresource == Subresource::None;
         if may_create && self.current(request).await.is_err_and(|error| error.is_not_found()) {

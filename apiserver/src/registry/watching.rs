@@ -17,6 +17,9 @@ use crate::status::ApiError;
 /// Without a timeout of its own a watch ends after this time up to twice of it, so that clients spread out.
 const TIMEOUT_MIN: Duration = Duration::from_secs(1800);
 
+/// The longest timeout that is taken; a client that wants more watches again.
+const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+
 impl Registry {
     pub(super) async fn watch_objects(&self, request: &Request) -> Result<Watch, ApiError> {
         let filter = Arc::new(Filter::new(request)?);
@@ -38,7 +41,11 @@ impl Registry {
             mark_initial_end: options.send_initial_events == Some(true) && options.allow_watch_bookmarks,
             bookmarks: options.allow_watch_bookmarks,
             stop: self.cache.stop.clone(),
-            timeout: options.timeout.filter(|timeout| !timeout.is_zero()).unwrap_or_else(|| self.watch_timeout()),
+            timeout: options
+                .timeout
+                .filter(|asked| !asked.is_zero())
+                .unwrap_or_else(|| self.watch_timeout())
+                .min(TIMEOUT_MAX),
         };
         let cache = self.cache.of(&request.resource);
         Ok(match Subscription::new(cache, self.cache.progress(), plan) {

@@ -57,6 +57,14 @@ async fn an_invalid_object_is_refused_with_every_cause() {
 }
 
 #[tokio::test]
+async fn an_object_larger_than_the_store_takes_is_refused_before_it_gets_there() {
+    let world = World::new().await;
+    let secret = json!({"metadata": {"name": "a", "annotations": {}}, "secrets": [{"name": "x".repeat(2_100_000)}]});
+    let error = world.try_create("serviceaccounts", secret).await.unwrap_err();
+    assert_eq!((error.code, error.message.as_str()), (413, "Request entity too large: limit is 2031616"));
+}
+
+#[tokio::test]
 async fn a_generated_name_is_free_and_one_that_cannot_be_found_is_not_invented() {
     let world = World::new().await;
     let object = || json!({"metadata": {"generateName": "job-"}});
@@ -104,6 +112,9 @@ async fn an_object_must_be_what_the_path_says() {
         "resourceVersion should not be set on objects to be created"
     );
     world.config_map("a", json!({})).await;
+    let error = world.update("configmaps/a", json!({"metadata": {}})).await.unwrap_err();
+    assert_eq!(error.message, "the name of the object (a based on URL) was undeterminable: name must be provided");
+    assert_eq!(world.get("configmaps/a:status").await.unwrap_err().code, 404);
     let error = world.update("configmaps/a", json!({"metadata": {"name": "b"}})).await.unwrap_err();
     assert_eq!(error.message, "the name of the object (b) does not match the name on the URL (a)");
 }

@@ -2,6 +2,7 @@
 
 mod crud;
 mod delete;
+mod durable;
 mod faults;
 mod lists;
 mod nodes;

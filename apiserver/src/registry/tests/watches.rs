@@ -66,7 +66,7 @@ async fn a_version_beyond_the_window_is_gone() {
     let world = World::new().await;
     world.config_map("a", json!({"x": "0"})).await;
     let start = revision(&world);
-    for round in 0..4200 {
+    for round in 0..2100 {
         world.merge("configmaps/a", json!({"data": {"x": format!("{round}")}})).await.unwrap();
     }
     let mut events = world.watch("configmaps", from(start)).await;
@@ -162,4 +162,62 @@ async fn list_then_watch_misses_nothing_while_others_write() {
         assert_eq!(events.next().await, format!("ADDED a{index:03}"));
     }
     writing.await.unwrap();
+}
+
+/// What a watcher knows: names with their versions.
+type View = std::collections::BTreeMap<String, String>;
+
+fn learn(view: &mut View, event: &WatchEvent) {
+    let object = event.object.value();
+    let name = meta::text(&object, "name").to_owned();
+    let known = match event.kind {
+        EventType::Deleted => view.remove(&name),
+        EventType::Added => {
+            let before = view.insert(name.clone(), meta::text(&object, "resourceVersion").to_owned());
+            assert_eq!(before, None, "{name} was added twice");
+            return;
+        }
+        EventType::Modified => view.insert(name.clone(), meta::text(&object, "resourceVersion").to_owned()),
+        EventType::Bookmark => return,
+    };
+    assert!(known.is_some(), "{name} was not known: {:?}", event.kind);
+}
+
+#[tokio::test]
+async fn whatever_happens_a_watcher_knows_what_a_list_shows() {
+    use reeve_api::rng::RngExt as _;
+    for seed in 0..8 {
+        let (world, rng) = (World::new().await, SeededRng::new(seed));
+        let selectors = ["", "on=yes", "on!=yes", "on in (yes,no)"];
+        let mut watchers = Vec::new();
+        for selector in selectors {
+            watchers.push((world.watch("configmaps", |o| o.label_selector = selector.into()).await, View::new()));
+        }
+        for _ in 0..200 {
+            let name = format!("a{}", rng.below(6));
+            let label = ["yes", "no", "maybe"][usize::try_from(rng.below(3)).unwrap()];
+            let object = json!({"metadata": {"name": name, "labels": {"on": label}}, "data": {"x": rng.suffix(3)}});
+            // Which of these succeed depends on what there is; all outcomes are fine.
+            let _ = match rng.below(4) {
+                0 => world.try_create("configmaps", object).await,
+                1 | 2 => world.update(&format!("configmaps/{name}"), object).await,
+                _ => world.delete(&format!("configmaps/{name}")).await,
+            };
+        }
+        world.config_map("end", json!({})).await;
+        world.create("configmaps", json!({"metadata": {"name": "end-yes", "labels": {"on": "yes"}}})).await;
+        for (selector, (events, view)) in selectors.into_iter().zip(&mut watchers) {
+            let last = if selector == "on!=yes" { "end" } else { "end-yes" };
+            while !view.contains_key(last) {
+                learn(view, &events.0.next().await.unwrap().unwrap());
+            }
+            let request = world.with("configmaps", |options| options.label_selector = selector.into());
+            let listed = world.registry.list(&request).await.unwrap().items;
+            let listed: View = listed
+                .iter()
+                .map(|object| (meta::text(&object.value(), "name").to_owned(), object.revision.to_string()))
+                .collect();
+            assert_eq!(*view, listed, "seed {seed}, selector {selector:?}");
+        }
+    }
 }
