@@ -4,6 +4,8 @@
 //! `pkg/registry/rest`. What is not here: uid, creationTimestamp, generateName and namespace of a request,
 //! which the generic API server sets.
 
+use std::collections::BTreeSet;
+
 use reeve_api::names;
 use serde_json::{Value, json};
 
@@ -93,11 +95,9 @@ fn finalizers_of_the_dying(meta: &Value, was: &Value, path: &Path<'_>, errors: &
     if get(was, "deletionTimestamp").is_null() {
         return;
     }
-    let added: Vec<_> = list(meta, "finalizers")
-        .iter()
-        .filter(|one| !list(was, "finalizers").contains(one))
-        .filter_map(Value::as_str)
-        .collect();
+    let texts = |meta| list(meta, "finalizers").iter().filter_map(Value::as_str);
+    let before: BTreeSet<_> = texts(was).collect();
+    let added: Vec<_> = texts(meta).filter(|one| !before.contains(one)).collect();
     if !added.is_empty() {
         let detail = format!(
             "no new finalizers can be added if the object is being deleted, found new finalizers {}",

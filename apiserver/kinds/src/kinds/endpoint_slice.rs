@@ -1,5 +1,7 @@
 //! EndpointSlice: some of the addresses behind a Service.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use reeve_api::names;
@@ -144,16 +146,15 @@ fn rules(object: &Value, errors: &mut Errors) {
     if ports.len() > MAX_PORTS {
         return errors.too_many(&path, ports.len(), MAX_PORTS);
     }
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for (index, port) in ports.iter().enumerate() {
         let (path, name) = (path.index(index), text(port, "name"));
         if !name.is_empty() {
             errors.invalid_each(&path.child("name"), name, names::dns1123_label(name));
         }
-        if seen.contains(&name) {
+        if !seen.insert(name) {
             errors.duplicate(&path.child("name"), name);
         }
-        seen.push(name);
         errors.one_of(&path.child("protocol"), text(port, "protocol"), &["SCTP", "TCP", "UDP"]);
         if let Some(number) = int(port, "port") {
             for detail in names::port_number(number) {

@@ -1,5 +1,7 @@
 //! Node: a machine that runs pods.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use reeve_api::names;
@@ -217,15 +219,16 @@ fn rules(object: &Value, errors: &mut Errors) {
     }
     let path = status.child("addresses");
     let addresses = list(get(object, "status"), "addresses");
+    let mut seen = BTreeSet::new();
     for (index, address) in addresses.iter().enumerate() {
-        if addresses[..index].contains(address) {
+        if !seen.insert((text(address, "type"), text(address, "address"))) {
             errors.duplicate(&path.index(index), address.clone());
         }
     }
 }
 
 fn taints(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for (index, taint) in list(spec, "taints").iter().enumerate() {
         let path = path.index(index);
         let (key, value, effect) = (text(taint, "key"), text(taint, "value"), text(taint, "effect"));
@@ -235,11 +238,10 @@ fn taints(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
             errors.invalid(&path.child("value"), value, complaints.join(";"));
         }
         errors.one_of(&path.child("effect"), effect, EFFECTS);
-        if seen.contains(&(key, effect)) {
+        if !seen.insert((key, effect)) {
             let detail = "taints must be unique by key and effect pair";
             errors.add(FieldErrorKind::Duplicate, &path, taint.clone(), detail);
         }
-        seen.push((key, effect));
     }
 }
 

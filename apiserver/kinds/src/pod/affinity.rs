@@ -1,5 +1,7 @@
 //! Rules for where a pod may go: affinity, tolerations, topology spread.
 
+use std::collections::BTreeSet;
+
 use reeve_api::names;
 use serde_json::Value;
 
@@ -181,7 +183,7 @@ fn toleration_rules(toleration: &Value, path: &Path<'_>, errors: &mut Errors) {
 
 /// Rules for `topologySpreadConstraints`.
 pub(super) fn topology_spread(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for (index, constraint) in list(spec, "topologySpreadConstraints").iter().enumerate() {
         let path = path.index(index);
         let (key, unsatisfiable) = (text(constraint, "topologyKey"), text(constraint, "whenUnsatisfiable"));
@@ -196,10 +198,9 @@ pub(super) fn topology_spread(spec: &Value, path: &Path<'_>, errors: &mut Errors
         if !policies.contains(&unsatisfiable) {
             errors.unsupported(&path.child("whenUnsatisfiable"), unsatisfiable, policies);
         }
-        if seen.contains(&(key, unsatisfiable)) {
+        if !seen.insert((key, unsatisfiable)) {
             errors.duplicate(&path.child("{topologyKey, whenUnsatisfiable}"), format!("{{{key}, {unsatisfiable}}}"));
         }
-        seen.push((key, unsatisfiable));
         if let Some(domains) = int(constraint, "minDomains") {
             let path = path.child("minDomains");
             if domains <= 0 {

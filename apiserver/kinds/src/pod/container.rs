@@ -1,5 +1,7 @@
 //! Rules for containers, init containers and ephemeral containers.
 
+use std::collections::BTreeSet;
+
 use reeve_api::names;
 use serde_json::Value;
 
@@ -25,14 +27,13 @@ fn regular(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors
     if containers.is_empty() {
         return errors.required(path, "");
     }
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for (index, container) in containers.iter().enumerate() {
         let (path, name) = (path.index(index), text(container, "name"));
         common(container, scope, &path, errors);
-        if seen.contains(&name) {
+        if !seen.insert(name) {
             errors.duplicate(&path.child("name"), name);
         }
-        seen.push(name);
         handler::lifecycle(container, scope, &path.child("lifecycle"), errors);
         handler::probes(container, scope, &path, errors);
         if has(container, "restartPolicy") {
@@ -49,17 +50,15 @@ fn restart_policy(container: &Value, path: &Path<'_>, errors: &mut Errors) {
 }
 
 fn init(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
-    let mut seen: Vec<_> = list(spec, "containers").iter().map(|container| text(container, "name")).collect();
+    let mut seen: BTreeSet<_> = list(spec, "containers").iter().map(|container| text(container, "name")).collect();
     for (index, container) in list(spec, "initContainers").iter().enumerate() {
         let (here, name) = (path.index(index), text(container, "name"));
         common(container, scope, &here, errors);
         if has(container, "restartPolicy") {
             restart_policy(container, &here.child("restartPolicy"), errors);
         }
-        if seen.contains(&name) {
+        if !seen.insert(name) && !name.is_empty() {
             errors.duplicate(&here.child("name"), name);
-        } else if !name.is_empty() {
-            seen.push(name);
         }
         host_ports(std::slice::from_ref(container), path, errors);
         if text(container, "restartPolicy") == "Always" {
@@ -77,7 +76,7 @@ fn init(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
 }
 
 fn ephemeral(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
-    let others: Vec<_> = list(spec, "containers")
+    let others: BTreeSet<_> = list(spec, "containers")
         .iter()
         .chain(list(spec, "initContainers"))
         .map(|container| text(container, "name"))
@@ -87,10 +86,9 @@ fn ephemeral(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Erro
         let (path, name) = (path.index(index), text(container, "name"));
         common(container, scope, &path, errors);
         image_has_no_space(container, &path, errors);
-        if seen.contains(&name) {
+        if !seen.insert(name) {
             errors.duplicate(&path.child("name"), name);
         }
-        seen.push(name);
         let target = text(container, "targetContainerName");
         if !target.is_empty() && !others.contains(&target) {
             errors.not_found(&path.child("targetContainerName"), target);
@@ -140,17 +138,15 @@ fn common(container: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Er
 }
 
 fn ports(container: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for (index, port) in list(container, "ports").iter().enumerate() {
         let (path, name) = (path.index(index), text(port, "name"));
         if !name.is_empty() {
             let complaints = names::port_name(name);
             if !complaints.is_empty() {
                 errors.invalid_each(&path.child("name"), name, complaints);
-            } else if seen.contains(&name) {
+            } else if !seen.insert(name) {
                 errors.duplicate(&path.child("name"), name);
-            } else {
-                seen.push(name);
             }
         }
         if int(port, "containerPort").unwrap_or_default() == 0 {
@@ -169,7 +165,7 @@ fn ports(container: &Value, path: &Path<'_>, errors: &mut Errors) {
 
 /// A port of the host can be given away once.
 fn host_ports(containers: &[Value], path: &Path<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for (index, container) in containers.iter().enumerate() {
         let path = path.index(index);
         let path = path.child("ports");
@@ -179,20 +175,19 @@ fn host_ports(containers: &[Value], path: &Path<'_>, errors: &mut Errors) {
             if seen.contains(&key) {
                 errors.duplicate(&path.index(index).child("hostPort"), key);
             } else {
-                seen.push(key);
+                seen.insert(key);
             }
         }
     }
 }
 
 fn resize_policy(container: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for (index, rule) in list(container, "resizePolicy").iter().enumerate() {
         let (resource, policy) = (text(rule, "resourceName"), text(rule, "restartPolicy"));
-        if seen.contains(&resource) {
+        if !seen.insert(resource) {
             errors.duplicate(&path.index(index), resource);
         }
-        seen.push(resource);
         errors.one_of(path, resource, &["cpu", "memory"]);
         errors.one_of(path, policy, &["NotRequired", "RestartContainer"]);
         if scope.restart_policy == "Never" && policy != "NotRequired" {

@@ -16,7 +16,7 @@ mod spec;
 mod volume;
 mod warnings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -38,7 +38,7 @@ struct Scope<'v> {
     /// `restartPolicy`.
     restart_policy: &'v str,
     /// Names of `resourceClaims`.
-    claims: Vec<&'v str>,
+    claims: BTreeSet<&'v str>,
     /// Whether the pod shares the host's user namespace.
     host_users: bool,
 }

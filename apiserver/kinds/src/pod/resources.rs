@@ -1,5 +1,7 @@
 //! Rules for amounts of resources: `resources` of a container, capacity of a node.
 
+use std::collections::BTreeSet;
+
 use reeve_api::names;
 use reeve_api::quantity::Quantity;
 use serde_json::Value;
@@ -58,18 +60,17 @@ fn one(name: &str, amount: &Value, path: &Path<'_>, errors: &mut Errors) {
 }
 
 fn claims(resources: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for (index, claim) in list(resources, "claims").iter().enumerate() {
         let (name, path) = (text(claim, "name"), path.index(index));
         if name.is_empty() {
             errors.required(&path, "");
             continue;
         }
-        if seen.contains(&name) {
+        if !seen.insert(name) {
             errors.duplicate(&path, name);
         }
-        seen.push(name);
-        if !scope.claims.contains(&name) {
+        if !scope.claims.contains(name) {
             errors.not_found(&path, name);
         }
     }

@@ -1,5 +1,7 @@
 //! Rules for the security contexts of a pod and its containers.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::Scope;
@@ -48,7 +50,7 @@ fn id(id: Option<i64>, path: &Path<'_>, errors: &mut Errors) {
 }
 
 fn sysctls(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for (index, sysctl) in list(get(spec, "securityContext"), "sysctls").iter().enumerate() {
         let (name, path) = (text(sysctl, "name"), path.index(index));
         let path = path.child("name");
@@ -57,10 +59,9 @@ fn sysctls(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
         } else if !is_sysctl(name) {
             let detail = "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
             errors.invalid(&path, name, detail);
-        } else if seen.contains(&name) {
+        } else if !seen.insert(name) {
             errors.duplicate(&path, name);
         }
-        seen.push(name);
         if flag(spec, "hostNetwork") && name.starts_with("net.") {
             errors.invalid(&path, name, "may not be specified when 'hostNetwork' is true");
         }
@@ -99,7 +100,7 @@ fn profile(profile: &Value, field: &str, short: &str, path: &Path<'_>, errors: &
         _ => {}
     }
     match (kind, get(profile, "localhostProfile").as_str()) {
-        ("Localhost", None) => {
+        ("Localhost", None | Some("")) => {
             errors.required(&file_path, format!("must be set when {short} type is Localhost"));
         }
         ("Localhost", Some(file)) if short == "seccomp" => local_path(file, &file_path, errors),

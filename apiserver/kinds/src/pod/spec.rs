@@ -1,5 +1,7 @@
 //! Rules for a pod spec as a whole, and for pod templates.
 
+use std::collections::BTreeSet;
+
 use reeve_api::names;
 use serde_json::Value;
 
@@ -58,13 +60,13 @@ pub(crate) fn spec(spec: &Value, is_pod: bool, path: &Path<'_>, errors: &mut Err
     operating_system(spec, &path.child("os"), errors);
 }
 
-fn resource_claims<'v>(spec: &'v Value, path: &Path<'_>, errors: &mut Errors) -> Vec<&'v str> {
-    let mut found = Vec::new();
+fn resource_claims<'v>(spec: &'v Value, path: &Path<'_>, errors: &mut Errors) -> BTreeSet<&'v str> {
+    let mut found = BTreeSet::new();
     for (index, claim) in list(spec, "resourceClaims").iter().enumerate() {
         let (path, name) = (path.index(index), text(claim, "name"));
         if name.is_empty() {
             errors.required(&path.child("name"), "");
-        } else if found.contains(&name) {
+        } else if found.contains(name) {
             errors.duplicate(&path.child("name"), name);
         } else {
             errors.invalid_each(&path.child("name"), name, names::dns1123_label(name));
@@ -82,7 +84,7 @@ fn resource_claims<'v>(spec: &'v Value, path: &Path<'_>, errors: &mut Errors) ->
             ),
             _ => {}
         }
-        found.push(name);
+        found.insert(name);
     }
     found
 }
@@ -155,14 +157,13 @@ fn gates(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
         let (path, kind) = (readiness.index(index), text(gate, "conditionType"));
         errors.invalid_each(&path.child("conditionType"), kind, names::qualified_name(kind));
     }
-    let (scheduling, mut seen) = (path.child("schedulingGates"), Vec::new());
+    let (scheduling, mut seen) = (path.child("schedulingGates"), BTreeSet::new());
     for (index, gate) in list(spec, "schedulingGates").iter().enumerate() {
         let (path, name) = (scheduling.index(index), text(gate, "name"));
         errors.invalid_each(&path, name, names::qualified_name(name));
-        if seen.contains(&name) {
+        if !seen.insert(name) {
             errors.duplicate(&path, name);
         }
-        seen.push(name);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rules for the volumes of a pod and for where containers mount them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use reeve_api::names;
 use reeve_api::quantity::Quantity;
@@ -174,7 +174,7 @@ fn downward_files(source: &Value, path: &Path<'_>, errors: &mut Errors) {
 
 fn projected(source: &Value, path: &Path<'_>, errors: &mut Errors) {
     mode(source, "defaultMode", path, errors);
-    let (path, mut taken) = (path.child("sources"), Vec::new());
+    let (path, mut taken) = (path.child("sources"), BTreeSet::new());
     for (index, one) in list(source, "sources").iter().enumerate() {
         let (path, mut count) = (path.index(index), 0);
         for (kind, part) in one.as_object().into_iter().flatten() {
@@ -186,10 +186,9 @@ fn projected(source: &Value, path: &Path<'_>, errors: &mut Errors) {
             projection(kind, part, &path, errors);
             let files = list(part, "items").iter().map(|item| text(item, "path"));
             for file in files.chain(Some(text(part, "path"))).filter(|file| !file.is_empty()) {
-                if taken.contains(&file) {
+                if !taken.insert(file) {
                     errors.invalid(&path, file, "conflicting duplicate paths");
                 }
-                taken.push(file);
             }
         }
         if count == 0 {
@@ -222,7 +221,7 @@ fn projection(kind: &str, part: &Value, path: &Path<'_>, errors: &mut Errors) {
 
 /// Rules for `volumeMounts` and `volumeDevices` of a container.
 pub(super) fn mounts(container: &Value, volumes: &BTreeMap<&str, &Value>, path: &Path<'_>, errors: &mut Errors) {
-    let mut taken = Vec::new();
+    let mut taken = BTreeSet::new();
     let here = path.child("volumeMounts");
     for (index, mount) in list(container, "volumeMounts").iter().enumerate() {
         let (path, name, point) = (here.index(index), text(mount, "name"), text(mount, "mountPath"));
@@ -235,10 +234,9 @@ pub(super) fn mounts(container: &Value, volumes: &BTreeMap<&str, &Value>, path: 
         if point.is_empty() {
             errors.required(&path.child("mountPath"), "");
         }
-        if taken.contains(&point) {
+        if !taken.insert(point) {
             errors.invalid(&path.child("mountPath"), point, "must be unique");
         }
-        taken.push(point);
         mount_options(mount, container, &path, &here, errors);
     }
     devices(container, volumes, &path.child("volumeDevices"), errors);

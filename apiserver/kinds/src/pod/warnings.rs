@@ -1,5 +1,7 @@
 //! What is allowed in a pod spec but probably not meant.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Value;
 
 use reeve_api::quantity::Quantity;
@@ -62,25 +64,23 @@ fn container_warnings(container: &Value, path: &Path<'_>, warnings: &mut Vec<Str
             }
         }
     }
-    let (env, mut seen) = (path.child("env"), Vec::new());
+    let (env, mut seen) = (path.child("env"), BTreeSet::new());
     for (index, variable) in list(container, "env").iter().enumerate() {
         let name = text(variable, "name");
         // A variable that builds on the one before it is meant.
-        if seen.contains(&name) && !text(variable, "value").contains(&format!("$({name})")) {
+        if !seen.insert(name) && !text(variable, "value").contains(&format!("$({name})")) {
             let path = env.index(index);
             warnings.push(format!(
                 "{path}: hides previous definition of \"{name}\", which may be dropped when using apply"
             ));
         }
-        seen.push(name);
     }
-    let (ports, mut seen) = (path.child("ports"), Vec::new());
+    let (ports, mut seen) = (path.child("ports"), BTreeMap::new());
     for (index, port) in list(container, "ports").iter().enumerate() {
-        let key = (get(port, "containerPort"), text(port, "protocol"), get(port, "hostPort"), text(port, "hostIP"));
-        if let Some(first) = seen.iter().position(|earlier| *earlier == key) {
+        let key = (int(port, "containerPort"), text(port, "protocol"), int(port, "hostPort"), text(port, "hostIP"));
+        if let Some(first) = seen.insert(key, index) {
             let (path, first) = (ports.index(index), ports.index(first));
             warnings.push(format!("{path}: duplicate port definition with {first}"));
         }
-        seen.push(key);
     }
 }

@@ -1,5 +1,7 @@
 //! What may change in a pod: nearly nothing in its spec, nothing backwards in its status.
 
+use std::collections::BTreeSet;
+
 use reeve_api::names;
 use serde_json::Value;
 
@@ -62,13 +64,11 @@ fn deadline(spec: &Value, was: &Value, path: &Path<'_>, errors: &mut Errors) -> 
 }
 
 fn added_tolerations(spec: &Value, was: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let same_but_seconds = |new: &Value, old: &Value| {
-        let mut old = old.clone();
-        copy_field(&mut old, new, "tolerationSeconds");
-        *new == old
-    };
+    let but_seconds =
+        |toleration: &'_ Value| ["key", "operator", "value", "effect"].map(|field| text(toleration, field).to_owned());
+    let now: BTreeSet<_> = list(spec, "tolerations").iter().map(but_seconds).collect();
     for old in list(was, "tolerations") {
-        if !list(spec, "tolerations").iter().any(|new| same_but_seconds(new, old)) {
+        if !now.contains(&but_seconds(old)) {
             let detail = "existing toleration can not be modified except its tolerationSeconds";
             return errors.forbidden(path, detail);
         }
@@ -77,9 +77,10 @@ fn added_tolerations(spec: &Value, was: &Value, path: &Path<'_>, errors: &mut Er
 }
 
 fn removed_gates(spec: &Value, was: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let before: BTreeSet<_> = list(was, "schedulingGates").iter().map(|gate| text(gate, "name")).collect();
     for (index, gate) in list(spec, "schedulingGates").iter().enumerate() {
         let name = text(gate, "name");
-        if !list(was, "schedulingGates").iter().any(|old| text(old, "name") == name) {
+        if !before.contains(name) {
             let detail = format!("only deletion is allowed, but found new scheduling gate '{name}'");
             errors.forbidden(&path.index(index).child("name"), detail);
         }
@@ -153,29 +154,28 @@ fn transitions(object: &Value, old: &Value, kind: &str, policy: &str, path: &Pat
         return;
     }
     let (new, was) = (list(get(object, "status"), kind), list(get(old, "status"), kind));
+    let is_back = |after: &&Value| !has(get(after, "state"), "terminated");
+    let back: BTreeSet<_> = new.iter().filter(is_back).map(|after| text(after, "name")).collect();
+    let spec = get(old, "spec");
+    let all = list(spec, "containers").iter().chain(list(spec, "initContainers"));
+    let restarted: BTreeSet<_> = all.filter(|one| restarts_itself(one)).map(|one| text(one, "name")).collect();
     for (index, before) in was.iter().enumerate() {
         let name = text(before, "name");
         let ended = get(get(before, "state"), "terminated");
         let may_restart = int(ended, "exitCode") != Some(0) && policy == "OnFailure";
-        if ended.is_null() || may_restart || own_policy(get(old, "spec"), name) {
+        if ended.is_null() || may_restart || restarted.contains(name) {
             continue;
         }
-        let back = |after: &&Value| text(after, "name") == name && !has(get(after, "state"), "terminated");
-        if new.iter().any(|after| back(&after)) {
+        if back.contains(name) {
             let detail = "may not be transitioned to non-terminated state";
             errors.forbidden(&path.index(index).child("state"), detail);
         }
     }
 }
 
-/// Whether the container says itself that it is started again.
-fn own_policy(spec: &Value, name: &str) -> bool {
-    let mut all = list(spec, "containers").iter().chain(list(spec, "initContainers"));
-    all.any(|container| {
-        text(container, "name") == name
-            && (matches!(text(container, "restartPolicy"), "Always" | "OnFailure")
-                || has(container, "restartPolicyRules"))
-    })
+/// Whether the container says itself that it is started again, whatever the pod says.
+fn restarts_itself(container: &Value) -> bool {
+    matches!(text(container, "restartPolicy"), "Always" | "OnFailure") || has(container, "restartPolicyRules")
 }
 
 fn addresses(status: &Value, field: &str, path: &Path<'_>, errors: &mut Errors) {
@@ -191,13 +191,12 @@ fn addresses(status: &Value, field: &str, path: &Path<'_>, errors: &mut Errors) 
         let detail = "may specify no more than one IP for each IP family";
         errors.invalid(path, get(status, field).clone(), detail);
     }
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for (index, ip) in ips.iter().enumerate() {
-        if seen.contains(ip) {
+        if !seen.insert(ip) {
             let mut entry = Value::Null;
             set(&mut entry, "ip", *ip);
             errors.duplicate(&path.index(index), entry);
         }
-        seen.push(*ip);
     }
 }

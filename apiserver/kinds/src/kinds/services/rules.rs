@@ -1,5 +1,7 @@
 //! Rules for a Service.
 
+use std::collections::BTreeSet;
+
 use reeve_api::names;
 use serde_json::Value;
 
@@ -43,7 +45,7 @@ pub(super) fn service(object: &Value, errors: &mut Errors) {
         errors.required(&path.child("ports"), "");
     }
     by_type(spec, kind, &path, errors);
-    let mut names_seen = Vec::new();
+    let mut names_seen = BTreeSet::new();
     let ports_path = path.child("ports");
     for (index, port) in ports.iter().enumerate() {
         port_rules(port, ports.len() > 1, &mut names_seen, &ports_path.index(index), errors);
@@ -87,7 +89,13 @@ fn by_type(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-fn port_rules<'v>(port: &'v Value, needs_name: bool, seen: &mut Vec<&'v str>, path: &Path<'_>, errors: &mut Errors) {
+fn port_rules<'v>(
+    port: &'v Value,
+    needs_name: bool,
+    seen: &mut BTreeSet<&'v str>,
+    path: &Path<'_>,
+    errors: &mut Errors,
+) {
     let name = text(port, "name");
     if name.is_empty() {
         if needs_name {
@@ -95,10 +103,9 @@ fn port_rules<'v>(port: &'v Value, needs_name: bool, seen: &mut Vec<&'v str>, pa
         }
     } else {
         errors.invalid_each(&path.child("name"), name, names::dns1123_label(name));
-        if seen.contains(&name) {
+        if !seen.insert(name) {
             errors.duplicate(&path.child("name"), name);
         }
-        seen.push(name);
     }
     let number = int(port, "port").unwrap_or_default();
     for detail in names::port_number(number) {
@@ -187,13 +194,13 @@ fn cluster_ips(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
 
 fn families(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     let families_path = path.child("ipFamilies");
-    let families = list(spec, "ipFamilies");
+    let (families, mut seen) = (list(spec, "ipFamilies"), BTreeSet::new());
     for (index, family) in families.iter().enumerate() {
         let (name, path) = (family.as_str().unwrap_or_default(), families_path.index(index));
         if !["IPv4", "IPv6"].contains(&name) {
             errors.unsupported(&path, name, &["IPv4", "IPv6"]);
         }
-        if families[..index].contains(family) {
+        if !seen.insert(name) {
             errors.duplicate(&path, name);
         }
     }
@@ -214,22 +221,18 @@ fn duplicate_ports(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Error
             errors.forbidden(&path.child("nodePort"), "may not be used when `type` is 'ClusterIP'");
         }
     }
+    let (mut node_ports, mut seen) = (BTreeSet::new(), BTreeSet::new());
     for (index, port) in ports.iter().enumerate() {
-        let earlier = &ports[..index];
-        let same_protocol = |other: &&Value| text(other, "protocol") == text(port, "protocol");
         if let Some(number) = node_port(port)
-            && earlier.iter().filter(same_protocol).any(|other| node_port(other) == Some(number))
+            && !node_ports.insert((text(port, "protocol"), number))
         {
             errors.duplicate(&path.index(index).child("nodePort"), number);
         }
     }
     for (index, port) in ports.iter().enumerate() {
-        let same = |other: &Value| {
-            text(other, "protocol") == text(port, "protocol") && int(other, "port") == int(port, "port")
-        };
-        if ports[..index].iter().any(same) {
-            let shown = serde_json::json!({"port": int(port, "port"), "protocol": text(port, "protocol")});
-            errors.duplicate(&path.index(index), shown);
+        let (protocol, number) = (text(port, "protocol"), int(port, "port"));
+        if !seen.insert((protocol, number)) {
+            errors.duplicate(&path.index(index), serde_json::json!({"port": number, "protocol": protocol}));
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What happens to addresses and ports when a Service changes.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::rules::{is_headless, needs_health_check};
@@ -37,11 +39,10 @@ pub(super) fn prepare(spec: &mut Value, old: &Value) {
     }
     sync_cluster_ip(spec, old);
     if wants_node_port(spec) && wants_node_port(old) {
+        let key = |port: &Value| (text(port, "protocol").to_owned(), int(port, "port"));
+        let before: BTreeMap<_, _> = list(old, "ports").iter().map(|port| (key(port), port)).collect();
         for port in items_mut(spec, "ports").filter(|port| !has(port, "nodePort")) {
-            let same = |other: &&Value| {
-                text(other, "protocol") == text(port, "protocol") && int(other, "port") == int(port, "port")
-            };
-            if let Some(before) = list(old, "ports").iter().find(same) {
+            if let Some(before) = before.get(&key(port)) {
                 copy_field(port, before, "nodePort");
             }
         }
