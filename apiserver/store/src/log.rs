@@ -16,8 +16,8 @@ use crate::frame::{self, Damage, HEADER_LEN, ReadError};
 
 /// The folder of the segments.
 pub(crate) const LOG_FOLDER: &str = "log";
-/// The largest segment is this and one record. Small: reading at the start holds one in memory.
-const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
+/// The buffer that a record is encoded in is kept up to this size.
+const BUFFER_BYTES: usize = 1024 * 1024;
 
 /// Writes the log. Owned by one; all methods block.
 pub(crate) struct Log {
@@ -27,6 +27,8 @@ pub(crate) struct Log {
     file: Option<Box<dyn DiskFile>>,
     next_number: u64,
     buffer: Vec<u8>,
+    /// The largest segment is this and one record. Reading at the start holds one in memory.
+    segment_bytes: u64,
 }
 
 struct Segment {
@@ -50,8 +52,13 @@ pub(crate) struct Recovered {
 
 impl Log {
     /// Reads the log and makes it ready to be written. Of the entries only those behind `keep_after` are kept.
-    pub(crate) fn open(disk: Arc<dyn Disk>, keep_after: u64) -> Result<(Self, Recovered), ReadError> {
-        let mut log = Self { disk, segments: VecDeque::new(), file: None, next_number: 1, buffer: Vec::new() };
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        segment_bytes: u64,
+        keep_after: u64,
+    ) -> Result<(Self, Recovered), ReadError> {
+        let mut log =
+            Self { disk, segments: VecDeque::new(), file: None, next_number: 1, buffer: Vec::new(), segment_bytes };
         let mut recovered = Recovered::default();
         let names = log.disk.list(LOG_FOLDER)?;
         for (n, name) in names.iter().enumerate() {
@@ -73,7 +80,7 @@ impl Log {
     pub(crate) fn append(&mut self, record: &LogRecord) -> Result<(), DiskError> {
         self.buffer.clear();
         frame::encode(self.next_number, record, &mut self.buffer);
-        let full = self.segments.back().is_none_or(|segment| segment.bytes >= SEGMENT_BYTES);
+        let full = self.segments.back().is_none_or(|segment| segment.bytes >= self.segment_bytes);
         let new = full || self.file.is_none();
         if new {
             self.begin_segment()?;
@@ -88,7 +95,8 @@ impl Log {
             self.disk.sync_folder(LOG_FOLDER)?;
         }
         self.next_number += 1;
-        self.buffer.shrink_to(SEGMENT_BYTES.try_into().unwrap_or(usize::MAX)); // a huge batch must not stay in memory
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER_BYTES); // a huge batch must not stay in memory
         Ok(())
     }
 

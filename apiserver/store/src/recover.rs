@@ -102,6 +102,8 @@ impl From<RestoreError> for OpenError {
 pub(crate) struct DataFolder {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) views: Arc<dyn Views>,
+    /// Size of the log's segments.
+    pub(crate) segment_bytes: u64,
 }
 
 /// All that a member starts from.
@@ -123,14 +125,14 @@ impl DataFolder {
         let snapshot = snapshot::newest(&*self.disk)?.unwrap_or(0);
         let usable = self.usable_view()?;
         let kept = usable.as_ref().map_or(snapshot, |(_, position)| position.index);
-        let (log, recovered) = Log::open(self.disk.clone(), kept)?;
+        let (log, recovered) = Log::open(self.disk.clone(), self.segment_bytes, kept)?;
         self.check_end(&recovered, kept.max(snapshot))?;
         if let Some((view, position)) = usable.filter(|_| reaches_back(&recovered, kept)) {
             return Ok(Start { member, view, position, log, recovered, snapshot });
         }
         let (view, position) = self.new_view(snapshot)?;
         drop(log);
-        let (log, recovered) = Log::open(self.disk.clone(), snapshot)?;
+        let (log, recovered) = Log::open(self.disk.clone(), self.segment_bytes, snapshot)?;
         if !reaches_back(&recovered, snapshot) {
             let (path, first) = (self.disk.path_of(LOG_FOLDER), recovered.first_index);
             return Err(OpenError::LogGap { path, first, snapshot });
@@ -142,7 +144,7 @@ impl DataFolder {
     pub(crate) fn rebuild(&self, stood: Position) -> Result<Arc<dyn View>, OpenError> {
         let snapshot = snapshot::newest(&*self.disk)?.unwrap_or(0);
         let (view, mut position) = self.new_view(snapshot)?;
-        let (_, recovered) = Log::open(self.disk.clone(), snapshot)?;
+        let (_, recovered) = Log::open(self.disk.clone(), self.segment_bytes, snapshot)?;
         for entry in recovered.entries.iter().take_while(|entry| entry.index <= stood.index) {
             position = replay(&*view, position, entry)?;
         }

@@ -4,16 +4,18 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use reeve_api::rng::{Rng, RngExt as _};
 
 use crate::disk::{Disk, DiskError, DiskFile, DiskLock, LockError, folder_of};
 
-/// A handle on the disk; clones are the same disk. Whoever writes through handles from before a crash gets errors,
-/// as if that process were gone.
+/// One process's handle on the disk; clones are that process too. After a crash only the handle that the crash
+/// returned works: the process that had the others is gone, whatever its tasks still try.
 #[derive(Debug, Clone, Default)]
 pub struct SimDisk {
     state: Arc<Mutex<State>>,
+    process: u64,
 }
 
 #[derive(Debug, Default)]
@@ -29,6 +31,7 @@ struct State {
     locked: bool,
     syncs: u64,
     fail_syncs: bool,
+    sync_takes: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -38,17 +41,20 @@ struct FileState {
 }
 
 impl SimDisk {
-    /// The process dies; the machine goes on, so nothing written is lost.
-    pub fn kill_process(&self) {
+    /// The process dies; the machine goes on, so nothing written is lost. The next process's handle.
+    #[must_use]
+    pub fn kill_process(&self) -> Self {
         let mut state = self.lock_state();
         state.process += 1;
         state.locked = false;
+        Self { state: self.state.clone(), process: state.process }
     }
 
     /// The power fails: of each file what was not synced is lost, but for a part whose last byte may be wrong;
-    /// names that were not synced are as before, or not, folder by folder.
-    pub fn cut_power(&self, rng: &dyn Rng) {
-        self.kill_process();
+    /// names that were not synced are as before, or not. The next process's handle.
+    #[must_use]
+    pub fn cut_power(&self, rng: &dyn Rng) -> Self {
+        let next = self.kill_process();
         let mut state = self.lock_state();
         state.boot += 1;
         state.fail_syncs = false;
@@ -65,6 +71,12 @@ impl SimDisk {
             state.names = state.durable_names.clone();
         }
         state.durable_names = state.names.clone();
+        next
+    }
+
+    /// From now on a sync takes this long.
+    pub fn slow_down(&self, sync_takes: Duration) {
+        self.lock_state().sync_takes = sync_takes;
     }
 
     /// From now on every sync fails, until the power does.
@@ -107,6 +119,12 @@ impl SimDisk {
         done
     }
 
+    /// The disk, for a process that is still alive.
+    fn alive(&self, verb: &'static str, file: &str) -> Result<MutexGuard<'_, State>, DiskError> {
+        let state = self.lock_state();
+        if state.process == self.process { Ok(state) } else { Err(error(verb, file, io::ErrorKind::BrokenPipe)) }
+    }
+
     fn lock_state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,40 +138,40 @@ impl State {
 
 impl Disk for SimDisk {
     fn lock(&self) -> Result<DiskLock, LockError> {
-        let mut state = self.lock_state();
+        let mut state = self.alive("lock", "")?;
         if state.locked {
             return Err(LockError::Held { folder: self.path_of(""), holder: state.process.to_string() });
         }
         state.locked = true;
-        Ok(Box::new(SimLock { disk: self.clone(), process: state.process }))
+        Ok(Box::new(SimLock { disk: self.clone() }))
     }
 
     fn boot_id(&self) -> Result<String, DiskError> {
-        Ok(self.lock_state().boot.to_string())
+        Ok(self.alive("read", "boot id")?.boot.to_string())
     }
 
     fn list(&self, folder: &str) -> Result<Vec<String>, DiskError> {
-        let state = self.lock_state();
+        let state = self.alive("list", folder)?;
         let names = state.names.keys().filter(|name| folder_of(name) == folder);
         Ok(names.filter_map(|name| name.rsplit('/').next()).map(str::to_owned).collect())
     }
 
     fn open(&self, file: &str) -> Result<Option<Box<dyn Read + Send>>, DiskError> {
-        let state = self.lock_state();
+        let state = self.alive("open", file)?;
         let Some(file) = state.names.get(file).and_then(|id| state.files.get(*id)) else { return Ok(None) };
         Ok(Some(Box::new(io::Cursor::new(file.bytes.clone()))))
     }
 
     fn create(&self, file: &str) -> Result<Box<dyn DiskFile>, DiskError> {
-        let mut state = self.lock_state();
+        let mut state = self.alive("make", file)?;
         state.files.push(FileState::default());
         let id = state.files.len() - 1;
         state.names.insert(file.to_owned(), id);
-        Ok(Box::new(SimFile { disk: self.clone(), id, process: state.process, path: file.to_owned() }))
+        Ok(Box::new(SimFile { disk: self.clone(), id, path: file.to_owned() }))
     }
 
     fn truncate(&self, file: &str, len: u64) -> Result<(), DiskError> {
-        let mut state = self.lock_state();
+        let mut state = self.alive("cut", file)?;
         let id = state.id("cut", file)?;
         if let Some(file) = state.files.get_mut(id) {
             file.bytes.truncate(usize::try_from(len).unwrap_or(usize::MAX));
@@ -163,7 +181,7 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
-        let mut state = self.lock_state();
+        let mut state = self.alive("rename", from)?;
         let id = state.id("rename", from)?;
         state.names.remove(from);
         state.names.insert(to.to_owned(), id);
@@ -171,14 +189,14 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, file: &str) -> Result<(), DiskError> {
-        let mut state = self.lock_state();
+        let mut state = self.alive("remove", file)?;
         state.id("remove", file)?;
         state.names.remove(file);
         Ok(())
     }
 
     fn sync_folder(&self, folder: &str) -> Result<(), DiskError> {
-        let mut state = self.lock_state();
+        let mut state = self.alive("sync", folder)?;
         if state.fail_syncs {
             return Err(error("sync", folder, io::ErrorKind::Other));
         }
@@ -196,13 +214,12 @@ impl Disk for SimDisk {
 
 struct SimLock {
     disk: SimDisk,
-    process: u64,
 }
 
 impl Drop for SimLock {
     fn drop(&mut self) {
         let mut state = self.disk.lock_state();
-        if state.process == self.process {
+        if state.process == self.disk.process {
             state.locked = false;
         }
     }
@@ -211,7 +228,6 @@ impl Drop for SimLock {
 struct SimFile {
     disk: SimDisk,
     id: usize,
-    process: u64,
     path: String,
 }
 
@@ -221,10 +237,7 @@ impl SimFile {
         verb: &'static str,
         act: impl FnOnce(&mut State, usize) -> Result<T, io::ErrorKind>,
     ) -> Result<T, DiskError> {
-        let mut state = self.disk.lock_state();
-        if state.process != self.process {
-            return Err(error(verb, &self.path, io::ErrorKind::BrokenPipe));
-        }
+        let mut state = self.disk.alive(verb, &self.path)?;
         act(&mut state, self.id).map_err(|kind| error(verb, &self.path, kind))
     }
 }
@@ -239,6 +252,7 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&mut self) -> Result<(), DiskError> {
+        std::thread::sleep(self.disk.lock_state().sync_takes);
         self.with("sync", |state, id| {
             if state.fail_syncs {
                 return Err(io::ErrorKind::Other);

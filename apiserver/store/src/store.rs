@@ -25,6 +25,8 @@ use crate::view::Views;
 const PROPOSALS_MAX: usize = 1024;
 /// What sled may keep of its pages in memory.
 const VIEW_CACHE_BYTES: u64 = 8 * 1024 * 1024;
+/// The log is cut in whole segments: with four, little of it stays behind a snapshot.
+const SEGMENTS_PER_LOG: u64 = 4;
 /// A range that is not a single key and may return more than this is read on a blocking thread.
 const INLINE_LIMIT: usize = 16;
 
@@ -78,7 +80,8 @@ pub struct Store {
 impl Store {
     /// Opens a store and replays what is in its log; when it returns, the store is ready. Needs a tokio runtime.
     pub async fn open(config: StoreConfig) -> Result<Arc<Self>, OpenError> {
-        let folder = DataFolder { disk: config.disk, views: config.views };
+        let segment_bytes = config.log_bytes / SEGMENTS_PER_LOG;
+        let folder = DataFolder { disk: config.disk, views: config.views, segment_bytes };
         let opening = folder.clone();
         let opened = tokio::task::spawn_blocking(move || {
             let lock = opening.disk.lock()?;
