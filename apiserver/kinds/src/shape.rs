@@ -124,6 +124,7 @@ impl PatchSchema for StructShape {
 mod tests {
     use super::*;
     use k8s_openapi::api::apps::v1::Deployment;
+    use serde_json::json;
 
     #[track_caller]
     fn shape_at(path: &str) -> &'static FieldShape {
@@ -152,6 +153,25 @@ mod tests {
         };
         assert_eq!(**limits, Shape::Quantity);
         assert!(shape_at("spec.minReadySeconds").omit_empty && !shape_at("spec.replicas").omit_empty);
+    }
+
+    #[test]
+    fn strategic_merge_patch_merges_by_the_keys_of_the_shapes() {
+        let shape = of::<Deployment>().inner_struct().unwrap();
+        let template = |spec| json!({"spec": {"template": {"spec": spec}}});
+        let mut object = template(json!({
+            "containers": [{"name": "a", "image": "one", "env": [{"name": "X", "value": "1"}]}, {"name": "b"}],
+            "tolerations": [{"key": "k"}],
+        }));
+        let patch = template(json!({
+            "containers": [{"name": "a", "image": "two", "env": [{"name": "Y", "value": "2"}]}],
+            "tolerations": [{"key": "l"}],
+        }));
+        reeve_api::patch::strategic_merge(&mut object, &patch, shape).unwrap();
+        let spec = &object["spec"]["template"]["spec"];
+        assert_eq!(spec["containers"][0]["image"], "two");
+        assert_eq!(spec["containers"][0]["env"].as_array().unwrap().len(), 2);
+        assert_eq!((&spec["containers"][1]["name"], &spec["tolerations"]), (&json!("b"), &json!([{"key": "l"}])));
     }
 
     #[test]

@@ -158,9 +158,7 @@ impl Kind for Deployments {
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
-        let path = Path::of("spec");
-        let path = path.child("template");
-        pod::spec_warnings(at(object, &["spec", "template", "spec"]), &path.child("spec"))
+        pod::controller_warnings(object)
     }
 
     fn columns(&self) -> &'static [Column] {

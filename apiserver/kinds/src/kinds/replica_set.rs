@@ -126,9 +126,7 @@ impl Kind for ReplicaSets {
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
-        let path = Path::of("spec");
-        let path = path.child("template");
-        pod::spec_warnings(at(object, &["spec", "template", "spec"]), &path.child("spec"))
+        pod::controller_warnings(object)
     }
 
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {

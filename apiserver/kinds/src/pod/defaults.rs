@@ -3,6 +3,7 @@
 use reeve_api::quantity::Quantity;
 use serde_json::{Map, Value, json};
 
+use super::level;
 use crate::json::{
     copy_field, flag, get, has, int, items_mut, object_mut, set, set_default, set_default_number, some_mut, text,
 };
@@ -32,6 +33,7 @@ pub(crate) fn default_pod(pod: &mut Value) {
             }
         }
     }
+    level::default(spec);
 }
 
 /// What has a limit and no request requests its limit.
@@ -60,6 +62,10 @@ pub(crate) fn default_spec(spec: &mut Value) {
         }
     }
     round_up(spec, "overhead");
+    if let Some(resources) = some_mut(spec, "resources") {
+        round_up(resources, "limits");
+        round_up(resources, "requests");
+    }
 }
 
 /// The old name of the field always shows what the new one says.

@@ -9,6 +9,7 @@ mod container;
 mod defaults;
 mod env;
 mod handler;
+mod level;
 mod qos;
 pub(crate) mod resources;
 mod security;
@@ -25,7 +26,7 @@ pub(crate) use defaults::{default_pod, default_template, keep_for_status};
 pub(crate) use handler::port as port_number_or_name;
 pub(crate) use qos::qos_class;
 pub(crate) use spec::{pod_only, spec, template};
-pub(crate) use warnings::spec_warnings;
+pub(crate) use warnings::{controller_warnings, name_warning, spec_warnings};
 
 /// What the rules inside a pod spec must know of the rest of it.
 struct Scope<'v> {

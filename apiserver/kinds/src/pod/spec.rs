@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use reeve_api::names;
 use serde_json::Value;
 
-use super::{Scope, affinity, container, resources, security, volume};
+use super::{Scope, affinity, container, level, resources, security, volume};
 use crate::errors::Errors;
 use crate::json::{entries, flag, get, has, int, list, text};
 use crate::meta;
@@ -39,6 +39,7 @@ pub(crate) fn spec(spec: &Value, is_pod: bool, path: &Path<'_>, errors: &mut Err
         host_users: get(spec, "hostUsers") != &Value::Bool(false),
     };
     container::all(spec, &scope, path, errors);
+    level::rules(spec, path, errors);
     host_network_ports(spec, &scope, &path.child("containers"), errors);
     errors.one_of(&path.child("restartPolicy"), scope.restart_policy, &["Always", "OnFailure", "Never"]);
     errors.one_of(&path.child("dnsPolicy"), text(spec, "dnsPolicy"), DNS_POLICIES);

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use reeve_api::names;
 use reeve_api::quantity::Quantity;
 
 use super::defaults::CONTAINER_LISTS;
-use crate::json::{entries, get, int, list, text};
+use crate::json::{at, entries, get, int, list, text, text_at};
 use crate::path::Path;
 
 /// Labels of nodes that have newer names.
@@ -21,6 +22,27 @@ const OLD_NODE_LABELS: &[(&str, &str)] = &[
     ),
     ("failure-domain.beta.kubernetes.io/zone", "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead"),
 ];
+
+/// The warning about a name that is no DNS label although pods are called by it.
+pub(crate) fn name_warning(object: &Value, used_in: &str) -> Option<String> {
+    let complaints = names::dns1123_label(text_at(object, &["metadata", "name"]));
+    let complaints = complaints.join(" ");
+    (!complaints.is_empty()).then(|| {
+        format!(
+            "metadata.name: this is used in {used_in}, which can result in surprising behavior; \
+             a DNS label is recommended: [{complaints}]"
+        )
+    })
+}
+
+/// The warnings about a controller of pods: its name and its template.
+pub(crate) fn controller_warnings(object: &Value) -> Vec<String> {
+    let path = Path::of("spec");
+    let path = path.child("template");
+    let spec = at(object, &["spec", "template", "spec"]);
+    let name = name_warning(object, "Pod names and hostnames");
+    name.into_iter().chain(spec_warnings(spec, &path.child("spec"))).collect()
+}
 
 /// The warnings about a pod spec at `path`.
 pub(crate) fn spec_warnings(spec: &Value, path: &Path<'_>) -> Vec<String> {

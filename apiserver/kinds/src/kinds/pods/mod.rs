@@ -119,7 +119,8 @@ impl Kind for Pods {
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
-        pod::spec_warnings(get(object, "spec"), &Path::of("spec"))
+        let name = pod::name_warning(object, "the Pod's hostname");
+        name.into_iter().chain(pod::spec_warnings(get(object, "spec"), &Path::of("spec"))).collect()
     }
 
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {

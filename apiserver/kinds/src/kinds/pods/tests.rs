@@ -353,3 +353,69 @@ fn a_pod_that_is_being_deleted_is_terminating() {
     let dying = "{apiVersion: v1, kind: Pod, metadata: {name: a, deletionTimestamp: '2026-01-01T00:00:00Z'}, spec: {containers: [{name: c}]}, status: {phase: Running}}";
     assert_eq!(row(dying), "a | 0/1 | Terminating | 0 | <unknown> | <none> | <none> | <none> | <none>");
 }
+
+#[test]
+fn a_name_that_is_no_label_is_warned_of() {
+    let dotted = created(&PLAIN.replace("name: a,", "name: a.b,"));
+    assert_eq!(
+        super::Pods.warnings(&dotted),
+        [
+            "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [must not contain dots]"
+        ]
+    );
+}
+
+#[test]
+fn resources_of_the_whole_pod_bound_those_of_its_containers() {
+    let whole = |resources: &str| {
+        pod(&format!(
+            "{{resources: {resources}, containers: [{{name: c, image: web, resources: {{limits: {{cpu: '1'}}}}}}, {{name: d, image: web, resources: {{requests: {{cpu: 500m}}}}}}], initContainers: [{{name: i, image: web, resources: {{requests: {{cpu: 600m}}}}, restartPolicy: Always}}]}}"
+        ))
+    };
+    let created = created(&whole("{limits: {cpu: '3', memory: 1Gi}}"));
+    assert_eq!(created["spec"]["resources"]["requests"], json!({"cpu": "2100m", "memory": "1Gi"}));
+    check_valid(&whole("{limits: {cpu: '3', memory: 1Gi}}"));
+    check_invalid(
+        &whole("{limits: {cpu: 900m}, requests: {cpu: '2', example.com/gpu: 1}}"),
+        &[
+            "spec.resources.requests[example.com/gpu]: Unsupported value: \"example.com/gpu\": supported values: \"cpu\", \"hugepages-\", \"memory\"",
+            "spec.resources.requests[cpu]: Invalid value: \"2\": must be less than or equal to cpu limit of 900m",
+            "spec.resources.requests[cpu]: Invalid value: \"2\": must be greater than or equal to aggregate container requests of 2100m",
+            "spec.containers[0].resources.limits[cpu]: Invalid value: \"1\": must be less than or equal to pod limits of 900m",
+        ],
+    );
+}
+
+#[test]
+fn affinity_and_spread_are_checked() {
+    check_invalid(
+        &pod(
+            "{containers: [{name: c, image: web}], affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: k, operator: In}]}]}}, podAntiAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 101, podAffinityTerm: {topologyKey: ''}}]}}, topologySpreadConstraints: [{maxSkew: 0, topologyKey: zone, whenUnsatisfiable: Never}]}",
+        ),
+        &[
+            "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'",
+            "spec.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].weight: Invalid value: 101: must be in the range 1-100",
+            "spec.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].podAffinityTerm.topologyKey: Required value: can not be empty",
+            "spec.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].podAffinityTerm.topologyKey: Invalid value: \"\": name part must be non-empty",
+            "spec.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].podAffinityTerm.topologyKey: Invalid value: \"\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
+            "spec.topologySpreadConstraints[0].maxSkew: Invalid value: 0: must be greater than zero",
+            "spec.topologySpreadConstraints[0].whenUnsatisfiable: Unsupported value: \"Never\": supported values: \"DoNotSchedule\", \"ScheduleAnyway\"",
+        ],
+    );
+}
+
+#[test]
+fn security_contexts_are_checked() {
+    check_invalid(
+        &pod(
+            "{hostNetwork: true, securityContext: {sysctls: [{name: net.ipv4.ip_forward, value: '1'}, {name: A, value: '1'}], seccompProfile: {type: Localhost, localhostProfile: ''}}, containers: [{name: c, image: web, securityContext: {privileged: true, allowPrivilegeEscalation: false, seccompProfile: {type: Magic}}}]}",
+        ),
+        &[
+            "spec.containers[0].securityContext: Invalid value: {\"allowPrivilegeEscalation\":false,\"privileged\":true,\"seccompProfile\":{\"type\":\"Magic\"}}: cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+            "spec.containers[0].securityContext.seccompProfile.type: Unsupported value: \"Magic\": supported values: \"Localhost\", \"RuntimeDefault\", \"Unconfined\"",
+            "spec.securityContext.sysctls[0].name: Invalid value: \"net.ipv4.ip_forward\": may not be specified when 'hostNetwork' is true",
+            "spec.securityContext.sysctls[1].name: Invalid value: \"A\": must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$",
+            "spec.securityContext.seccompProfile.localhostProfile: Required value: must be set when seccomp type is Localhost",
+        ],
+    );
+}
