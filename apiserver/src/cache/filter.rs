@@ -119,13 +119,24 @@ impl Filter {
     }
 }
 
+/// Fields by which kinds can be selected: who knows one of them words its refusals in the kind's own way, the
+/// others as the generic API server of Kubernetes does.
+const SELECTABLE_SOMEWHERE: [&str; 6] =
+    ["reason", "spec.clusterIP", "spec.nodeName", "spec.unschedulable", "status.phase", "type"];
+
 fn check_fields(resource: &Resource, fields: &FieldSelector) -> Result<(), ApiError> {
     let nothing = Value::Object(serde_json::Map::new());
-    for term in fields.terms() {
-        let common = matches!(term.field.as_str(), "metadata.name" | "metadata.namespace");
-        if !common && resource.kind.selectable_field(&nothing, &term.field).is_none() {
-            return Err(ApiError::bad_request(format!("field label not supported: {}", term.field)));
+    let selects_by = |field: &str| resource.kind.selectable_field(&nothing, field).is_some();
+    for term in fields.terms().iter().map(|term| term.field.as_str()) {
+        if matches!(term, "metadata.name" | "metadata.namespace") || selects_by(term) {
+            continue;
         }
+        let own_words = SELECTABLE_SOMEWHERE.iter().any(|field| selects_by(field));
+        return Err(ApiError::bad_request(if own_words {
+            format!("field label not supported: {term}")
+        } else {
+            format!("\"{term}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+        }));
     }
     Ok(())
 }

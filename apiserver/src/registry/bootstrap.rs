@@ -1,8 +1,9 @@
 //! The objects every cluster has: the system namespaces, and the Service by which pods reach the API server.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use reeve_store::Revision;
 use serde_json::{Value, json};
 use tracing::warn;
 
@@ -16,6 +17,43 @@ const NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", 
 
 /// The name of the Service and of what belongs to it.
 const NAME: &str = "kubernetes";
+
+/// Makes the objects again when somebody has deleted or changed them, as soon as the cache shows it; ends when the
+/// registry is stopped.
+pub(super) fn spawn(registry: &Arc<Registry>, config: RegistryConfig) {
+    let (stop, registry) = (registry.cache.stop.clone(), Arc::downgrade(registry));
+    tokio::spawn(async move { stop.run_until_cancelled(keep(registry, config)).await });
+}
+
+async fn keep(registry: Weak<Registry>, config: RegistryConfig) {
+    let Some(mut progress) = registry.upgrade().map(|registry| registry.cache.progress()) else { return };
+    let mut settled = Vec::new();
+    while let Some(registry) = registry.upgrade() {
+        // Looked at before the repair: what changes during it is looked at again.
+        let found = versions(&registry);
+        if found != settled {
+            if let Err(error) = ensure(&registry, &config).await {
+                warn!(%error, "An object that every cluster has cannot be made; trying again when it changes.");
+            }
+            settled = found;
+        }
+        drop(registry);
+        if progress.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// In which versions the objects are there.
+fn versions(registry: &Registry) -> Vec<Option<Revision>> {
+    let version = |resource: Option<&Arc<Resource>>, namespace: &str, name: &str| {
+        resource.and_then(|resource| registry.peek(resource, namespace, name)).map(|object| object.revision)
+    };
+    let namespaces = NAMESPACES.map(|name| version(registry.core("namespaces"), "", name));
+    let slices = registry.resource("discovery.k8s.io", "v1", "endpointslices");
+    let others = [registry.core("services"), registry.core("endpoints"), slices];
+    namespaces.into_iter().chain(others.map(|resource| version(resource, "default", NAME))).collect()
+}
 
 /// Makes what is missing and corrects the endpoints.
 pub(super) async fn ensure(registry: &Registry, config: &RegistryConfig) -> Result<(), ApiError> {

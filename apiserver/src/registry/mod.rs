@@ -101,6 +101,7 @@ impl Registry {
         feed.spawn(&cache);
         let registry = Arc::new(Self { cache, clock, rng, kv, resources, services: Allocators::new(&config) });
         bootstrap::ensure(&registry, &config).await?;
+        bootstrap::spawn(&registry, config);
         housekeeping::spawn(&registry);
         Ok(registry)
     }

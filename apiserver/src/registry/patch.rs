@@ -3,12 +3,13 @@
 use reeve_api::patch::{PatchSchema, merge_patch, strategic_merge};
 use reeve_kinds::field::{FieldError, FieldErrorKind};
 use serde_json::Value;
+use tracing::debug;
 
 use super::answer::Written;
 use super::request::{Body, Patch, Request};
 use super::update::Edited;
 use super::{Registry, accept, meta};
-use crate::status::{ApiError, Cause, Details};
+use crate::status::ApiError;
 
 /// Most operations in one JSON patch; the limit of the Kubernetes API server.
 const OPERATIONS_MAX: usize = 10_000;
@@ -19,11 +20,13 @@ impl Patch {
         match self {
             Self::Json(operations) => apply_json(target, operations),
             Self::Merge(patch) => {
+                check_object(&patch.value)?;
                 merge_patch(target, &patch.value);
                 Ok(())
             }
             Self::Strategic(patch) => match schema {
                 Some(schema) => {
+                    check_object(&patch.value)?;
                     strategic_merge(target, &patch.value, schema).map_err(|error| rejected(&error.to_string()))
                 }
                 None => Err(not_taken()),
@@ -73,16 +76,32 @@ fn apply_json(target: &mut Value, operations: &Value) -> Result<(), ApiError> {
     json_patch::patch(target, &patch).map_err(|error| rejected(&error.to_string()))
 }
 
-/// The patch does not fit the object.
+/// The patch does not fit the object. Kubernetes does not say more to the client; the log does.
 fn rejected(why: &str) -> ApiError {
-    let cause = Cause { reason: "UnexpectedServerResponse".to_owned(), message: why.to_owned(), field: String::new() };
-    let details = Details { causes: vec![cause], ..Details::default() };
+    debug!(why, "A patch does not fit its object.");
     let message = "the server rejected our request due to an error in our request";
-    ApiError { details: Some(Box::new(details)), ..ApiError::new(422, "Invalid", message) }
+    ApiError { details: Some(Box::default()), ..ApiError::new(422, "Invalid", message) }
+}
+
+fn check_object(patch: &Value) -> Result<(), ApiError> {
+    let found = match patch {
+        Value::Object(_) => return Ok(()),
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+        Value::Null => "null",
+    };
+    let why = format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
+    Err(ApiError::bad_request(format!("error decoding patch: {why}")))
 }
 
 impl Registry {
     pub(super) async fn patch_object(&self, request: &Request, patch: &Patch) -> Result<Written, ApiError> {
+        if *patch == Patch::Apply {
+            // Whether the object exists or not: it would be created.
+            return Err(not_taken());
+        }
         let kind = request.resource.kind;
         let shape = kind.shape().inner_struct();
         self.change(request, |current| {

@@ -31,7 +31,12 @@ async fn selectors_choose_by_label_name_and_namespace() {
     assert_eq!(names("", "metadata.name!=a").await, ["b"]);
     assert_eq!(names_of(&world, &world.request("configmaps")).await.unwrap().0, ["a", "b"]);
     let error = names_of(&world, &selecting(&world, "", "spec.x=1")).await.unwrap_err();
-    assert_eq!((error.code, error.message.as_str()), (400, "field label not supported: spec.x"));
+    assert_eq!(
+        (error.code, error.message.as_str()),
+        (400, "\"spec.x\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+    );
+    let pods = world.with("pods", |options| options.field_selector = "spec.x=1".into());
+    assert_eq!(world.registry.list(&pods).await.unwrap_err().message, "field label not supported: spec.x");
     let error = names_of(&world, &selecting(&world, "app in web", "")).await.unwrap_err();
     assert_eq!(error.message, "unable to parse requirement: found 'web' expected: '('");
 }

@@ -45,10 +45,17 @@ async fn a_patch_that_does_not_fit_changes_nothing_and_says_why() {
     assert_eq!(error.message, "the server rejected our request due to an error in our request");
     let error = patch(&world, "configmaps/a", Patch::Json(json!({"op": "add"}))).await.unwrap_err();
     assert!(error.code == 400 && error.message.starts_with("error decoding patch: "), "{error}");
+    let error = patch(&world, "configmaps/a", Patch::Strategic(json!([1]).into())).await.unwrap_err();
+    assert_eq!(
+        (error.code, error.message.as_str()),
+        (400, "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}")
+    );
     let mistyped = Patch::Merge(json!({"data": {"x": 1}}).into());
     let error = patch(&world, "configmaps/a", mistyped).await.unwrap_err();
     assert!(error.code == 422 && error.message.contains("json: cannot unmarshal number into Go "), "{error}");
-    assert_eq!(patch(&world, "configmaps/a", Patch::Apply).await.unwrap_err().code, 415);
+    for path in ["configmaps/a", "configmaps/new"] {
+        assert_eq!(patch(&world, path, Patch::Apply).await.unwrap_err().code, 415);
+    }
     assert!(patch(&world, "configmaps/b", Patch::Merge(json!({}).into())).await.unwrap_err().is_not_found());
 }
 

@@ -39,6 +39,21 @@ async fn the_first_address_is_the_api_servers_and_its_endpoints_are_true() {
 }
 
 #[tokio::test]
+async fn the_api_servers_own_service_comes_back_when_it_is_deleted() {
+    let world = World::new().await;
+    let mut events = world.watch("services", |_| {}).await;
+    assert_eq!(events.next().await, "ADDED kubernetes");
+    world.delete("services/kubernetes").await.unwrap();
+    assert_eq!(events.take(2).await, ["DELETED kubernetes", "ADDED kubernetes"]);
+    let mut events = world.watch("endpoints", |_| {}).await;
+    assert_eq!(events.next().await, "ADDED kubernetes");
+    world.merge("endpoints/kubernetes", json!({"subsets": null})).await.unwrap();
+    assert_eq!(events.take(2).await, ["MODIFIED kubernetes"; 2]);
+    let endpoints = world.get("endpoints/kubernetes").await.unwrap();
+    assert_eq!(endpoints["subsets"][0]["addresses"][0]["ip"], "192.168.7.2");
+}
+
+#[tokio::test]
 async fn a_service_gets_an_address_and_the_fields_that_go_with_it() {
     let world = World::new().await;
     let spec = made(&world, "a", json!({})).await;
