@@ -1,5 +1,7 @@
 //! What the embedded store costs: puts alone and together, a range, a restart. `cargo bench -p reeve-store`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what goes wrong here is to be seen")]
+
 use std::path::Path;
 use std::sync::Arc;
 

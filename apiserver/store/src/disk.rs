@@ -127,13 +127,17 @@ impl RealDisk {
     }
 }
 
-/// Makes a folder and makes its name durable.
+/// Makes a folder and those around it, and makes their names durable.
 fn make_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
-    fs::create_dir_all(folder)?;
-    folder.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make_folder(parent)?;
+    match fs::create_dir(folder) {
+        Err(err) if err.kind() != io::ErrorKind::AlreadyExists => Err(err),
+        _ => File::open(parent)?.sync_all(),
+    }
 }
 
 impl Disk for RealDisk {
@@ -241,7 +245,7 @@ mod tests {
     #[test]
     fn a_data_folder_belongs_to_one_and_the_other_is_told_to_whom() {
         let folder = tempfile::tempdir().unwrap();
-        let disk = RealDisk::new(folder.path().join("store"));
+        let disk = RealDisk::new(folder.path().join("made/on/the/way"));
         let held = disk.lock().unwrap();
         let message = disk.lock().err().unwrap().to_string();
         assert!(message.ends_with(&format!("is in use by process {}", std::process::id())), "{message}");

@@ -110,6 +110,9 @@ pub(crate) struct Member {
     ticked: Duration,
 }
 
+/// One per command of a batch.
+type Answers = Vec<Result<Answer, KvError>>;
+
 struct DiskDone {
     log: Log,
     /// The Raft ready that is durable now, if the job was to append.
@@ -124,7 +127,7 @@ struct ApplyDone {
 #[derive(Default)]
 struct Applied {
     /// Proposer, sequence and answers of each batch.
-    batches: Vec<((u64, u64), Vec<Result<Answer, KvError>>)>,
+    batches: Vec<((u64, u64), Answers)>,
     /// Whether there is more to scrub, if a scrub was tried.
     scrub: Option<bool>,
 }
@@ -395,7 +398,7 @@ impl Member {
     }
 
     /// Hands the answers of a batch to those who wait for them.
-    fn answer(&mut self, sequence: u64, answers: Vec<Result<Answer, KvError>>) {
+    fn answer(&mut self, sequence: u64, answers: Answers) {
         while let Some((waiting, replies)) = self.waiting.pop_front() {
             self.compacting = self.compacting.filter(|compacting| *compacting != waiting);
             if waiting == sequence {

@@ -254,10 +254,10 @@ impl Watch {
         let last = Revision(self.mvcc.hub.revision().0.min(next.0 + CATCH_UP_REVISIONS - 1));
         let compacted = |mvcc: &Mvcc| check_revision(Some(next), &mvcc.position()).map(|_| ());
         compacted(&self.mvcc)?;
-        let events = read::history(&*self.mvcc.view(), &self.request.range, (next, last), self.request.previous)
-            .map_err(|err| self.mvcc.report_broken(err))?;
+        let read = read::history(&*self.mvcc.view(), &self.request.range, (next, last), self.request.previous);
+        let (events, complete) = read.map_err(|err| self.mvcc.report_broken(err))?;
         compacted(&self.mvcc)?; // what is scrubbed while it is read would leave a gap
-        self.phase = Phase::CatchingUp { next: Revision(last.0 + 1) };
-        Ok(WatchBatch { revision: last, events })
+        self.phase = Phase::CatchingUp { next: Revision(complete.0 + 1) };
+        Ok(WatchBatch { revision: complete, events })
     }
 }

@@ -13,6 +13,9 @@ use crate::view::{View, ViewError, Visit};
 /// sled costs about as much as this many steps.
 const STEPS_BEFORE_SEEK: usize = 6;
 
+/// Bytes of values after which a piece of history ends with the revision it is at.
+const HISTORY_BYTES: usize = 1024 * 1024;
+
 /// Changes that are not in the view yet: a key's newest state, `None` when it is deleted.
 pub(crate) type Overlay = BTreeMap<Bytes, Option<KeyValue>>;
 
@@ -78,29 +81,47 @@ pub(crate) fn range_over(
     Ok(page.into_response(at))
 }
 
-/// All changes from `first` to `last` (both included) that concern a range, in order.
+/// Changes from `first` to `last` (both included) that concern a range, in order, and the revision up to which
+/// they are complete: before `last` when they would be too much to hold at once.
 pub(crate) fn history(
     view: &dyn View,
     range: &KeyRange,
     (first, last): (Revision, Revision),
     previous: bool,
-) -> Result<Vec<Event>, ViewError> {
-    let (from, to) = (encoding::history_start(first), encoding::history_start(Revision(last.0 + 1)));
-    let mut changes = Vec::new();
-    view.visit(&from, &to, &mut |view_key, key| {
-        if range.contains(key) {
-            changes.push((encoding::history_revision(view_key), Bytes::copy_from_slice(key)));
+) -> Result<(Vec<Event>, Revision), ViewError> {
+    let (mut events, mut bytes) = (Vec::<Event>::new(), 0);
+    for (revision, key) in changes(view, range, (first, last))? {
+        if let Some(before) = events.last().filter(|event| event.kv.mod_revision < revision && bytes > HISTORY_BYTES) {
+            let complete = before.kv.mod_revision;
+            return Ok((events, complete));
         }
-        Visit::Next
-    })?;
-    let mut events = Vec::with_capacity(changes.len());
-    for (revision, key) in changes {
-        let revision = revision.ok_or_else(|| ViewError::malformed("cannot read history of", &key))?;
         // The state is gone when a compaction overtakes this read; the caller looks at the compaction point after it.
         let Some(record) = view.get(&encoding::version_key(&key, revision))? else { continue };
+        bytes += record.len();
         events.push(event(view, key, (revision, &record), previous)?);
     }
-    Ok(events)
+    Ok((events, last))
+}
+
+/// Which keys of a range changed, and when.
+fn changes(
+    view: &dyn View,
+    range: &KeyRange,
+    (first, last): (Revision, Revision),
+) -> Result<Vec<(Revision, Bytes)>, ViewError> {
+    let (from, to) = (encoding::history_start(first), encoding::history_start(Revision(last.0 + 1)));
+    let mut outcome = Ok(Vec::new());
+    view.visit(&from, &to, &mut |view_key, key| {
+        match (&mut outcome, encoding::history_revision(view_key)) {
+            (Ok(changes), Some(revision)) if range.contains(key) => {
+                changes.push((revision, Bytes::copy_from_slice(key)));
+            }
+            (_, Some(_)) => {}
+            (_, None) => outcome = Err(ViewError::malformed("cannot read history at", view_key)),
+        }
+        if outcome.is_ok() { Visit::Next } else { Visit::Stop }
+    })?;
+    outcome
 }
 
 fn event(

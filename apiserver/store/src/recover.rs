@@ -106,6 +106,9 @@ pub(crate) struct DataFolder {
     pub(crate) segment_bytes: u64,
 }
 
+/// A view and where it stands.
+type OpenView = (Arc<dyn View>, Position);
+
 /// All that a member starts from.
 pub(crate) struct Start {
     pub(crate) member: Member,
@@ -173,7 +176,7 @@ impl DataFolder {
     }
 
     /// The view on disk, if it may be used and can be.
-    fn usable_view(&self) -> Result<Option<(Arc<dyn View>, Position)>, OpenError> {
+    fn usable_view(&self) -> Result<Option<OpenView>, OpenError> {
         let state: Option<ViewState> = match frame::read_message(&*self.disk, VIEW_STATE_FILE) {
             Ok(state) => state,
             Err(ReadError::Damage(damage)) => {
@@ -200,7 +203,7 @@ impl DataFolder {
     }
 
     /// An empty view filled from the snapshot; 0 means there is none.
-    fn new_view(&self, snapshot: u64) -> Result<(Arc<dyn View>, Position), OpenError> {
+    fn new_view(&self, snapshot: u64) -> Result<OpenView, OpenError> {
         self.mark_view(ViewPhase::Building)?;
         self.views.discard().map_err(OpenError::DiscardView)?;
         let view = self.views.open()?;

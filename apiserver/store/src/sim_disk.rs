@@ -93,28 +93,39 @@ impl SimDisk {
     /// Flips one bit of a file; `false` when the file has no such byte.
     #[must_use]
     pub fn flip(&self, file: &str, offset: usize) -> bool {
-        self.change(file, |bytes| bytes.get_mut(offset).map(|byte| *byte ^= 0x10))
+        self.change(file, |bytes| {
+            bytes.get_mut(offset).is_some_and(|byte| {
+                *byte ^= 0x10;
+                true
+            })
+        })
     }
 
     /// Cuts a file behind the disk's back; `false` when it is not there.
     #[must_use]
     pub fn cut_file(&self, file: &str, len: usize) -> bool {
-        self.change(file, |bytes| Some(bytes.truncate(len)))
+        self.change(file, |bytes| {
+            bytes.truncate(len);
+            true
+        })
     }
 
     /// The length of a file; 0 when there is none.
     #[must_use]
     pub fn len_of(&self, file: &str) -> usize {
         let mut len = 0;
-        let _ = self.change(file, |bytes| Some(len = bytes.len()));
+        self.change(file, |bytes| {
+            len = bytes.len();
+            true
+        });
         len
     }
 
-    fn change(&self, file: &str, change: impl FnOnce(&mut Vec<u8>) -> Option<()>) -> bool {
+    fn change(&self, file: &str, change: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
         let mut state = self.lock_state();
         let id = state.names.get(file).copied();
         let Some(file) = id.and_then(|id| state.files.get_mut(id)) else { return false };
-        let done = change(&mut file.bytes).is_some();
+        let done = change(&mut file.bytes);
         file.synced_len = file.synced_len.min(file.bytes.len());
         done
     }

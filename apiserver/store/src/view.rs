@@ -148,3 +148,82 @@ impl Views for MemoryView {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sled_view::SledViews;
+
+    /// Runs a check on every implementation, named in failures.
+    fn on_all(check: impl Fn(&str, &dyn Views)) {
+        let folder = tempfile::tempdir().unwrap();
+        check("memory", &MemoryView::default());
+        check("sled", &SledViews::new(folder.path().join("view"), 1024 * 1024));
+    }
+
+    fn batch(changes: &[(&str, Option<&str>)]) -> ViewBatch {
+        let owned =
+            |(key, value): &(&str, Option<&str>)| (key.as_bytes().to_vec(), value.map(|v| v.as_bytes().to_vec()));
+        ViewBatch { changes: changes.iter().map(owned).collect() }
+    }
+
+    fn visited(view: &dyn View, from: &str, to: &str, next: impl Fn(&[u8]) -> Visit) -> String {
+        let mut seen = Vec::new();
+        let mut visitor = |key: &[u8], value: &[u8]| {
+            seen.push(format!("{}={}", key.escape_ascii(), value.escape_ascii()));
+            next(key)
+        };
+        view.visit(from.as_bytes(), to.as_bytes(), &mut visitor).unwrap();
+        seen.join(" ")
+    }
+
+    #[test]
+    fn a_visit_shows_a_range_in_order_and_goes_where_it_is_told() {
+        on_all(|name, views| {
+            let view = views.open().unwrap();
+            view.apply(batch(&[("c", Some("3")), ("a", Some("1")), ("b", Some("2")), ("d", Some("4"))])).unwrap();
+            view.apply(batch(&[("b", None), ("a", Some("new"))])).unwrap();
+            assert_eq!(visited(&*view, "a", "d", |_| Visit::Next), "a=new c=3", "{name}");
+            assert_eq!(
+                visited(&*view, "a", "z", |key| if key == b"a" { Visit::Seek(b"d".to_vec()) } else { Visit::Next }),
+                "a=new d=4",
+                "{name}"
+            );
+            assert_eq!(visited(&*view, "a", "z", |_| Visit::Stop), "a=new", "{name}");
+            assert_eq!(visited(&*view, "z", "a", |_| Visit::Next), "", "{name}");
+        });
+    }
+
+    #[test]
+    fn a_large_record_comes_back_and_leaves_nothing_when_it_goes() {
+        on_all(|name, views| {
+            let view = views.open().unwrap();
+            let large: String = (0..100_000).map(|n| char::from(b'a' + u8::try_from(n % 7).unwrap())).collect();
+            view.apply(batch(&[("k", Some(&large)), ("l", Some("small"))])).unwrap();
+            assert_eq!(view.get(b"k").unwrap().as_deref(), Some(large.as_bytes()), "{name}");
+            assert_eq!(visited(&*view, "k", "m", |_| Visit::Next), format!("k={large} l=small"), "{name}");
+            view.apply(batch(&[("k", None)])).unwrap();
+            let mut left = 0;
+            view.visit(b"", b"\xff\xff", &mut |_, _| {
+                left += 1;
+                Visit::Next
+            })
+            .unwrap();
+            assert_eq!((view.get(b"k").unwrap(), left), (None, 1), "{name}");
+        });
+    }
+
+    #[test]
+    fn a_view_is_there_again_until_it_is_discarded_even_while_somebody_reads_it() {
+        on_all(|name, views| {
+            let view = views.open().unwrap();
+            view.apply(batch(&[("a", Some("1"))])).unwrap();
+            view.sync().unwrap();
+            drop(view);
+            let old = views.open().unwrap();
+            assert_eq!(old.get(b"a").unwrap().as_deref(), Some(&b"1"[..]), "{name}");
+            views.discard().unwrap();
+            assert_eq!(views.open().unwrap().get(b"a").unwrap(), None, "{name}");
+        });
+    }
+}

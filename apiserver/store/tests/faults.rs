@@ -1,6 +1,8 @@
 //! What the embedded store promises on bad days: power cuts, torn writes, flipped bits, disks that refuse to sync,
 //! views that fail. All on a simulated disk; a failure names its seed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what goes wrong here is to be seen")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

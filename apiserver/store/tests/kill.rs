@@ -1,5 +1,7 @@
 //! `kill -9` of a real process on a real disk with sled: every write that it was told of is there.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what goes wrong here is to be seen")]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;

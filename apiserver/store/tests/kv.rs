@@ -1,5 +1,7 @@
 //! The shared suite, run on every implementation of `Kv`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what goes wrong here is to be seen")]
+
 mod suite;
 
 use std::ops::Deref;

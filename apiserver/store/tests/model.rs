@@ -1,5 +1,7 @@
 //! Random operations, crashes between them, and a model so simple that it must be right. One seed replays.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what goes wrong here is to be seen")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -38,6 +38,7 @@ macro_rules! store_suite {
                 history_is_bounded_without_anybody_asking,
                 a_watch_sees_every_change_once_and_in_order,
                 a_watch_from_an_old_revision_gets_what_it_missed_then_what_comes,
+                a_watch_from_an_old_revision_gets_large_changes_in_pieces,
                 a_watch_from_a_future_revision_waits_for_it,
                 a_watch_never_splits_a_revision,
                 a_watch_tells_progress_when_others_change,
@@ -404,6 +405,19 @@ pub(crate) async fn a_watch_from_an_old_revision_gets_what_it_missed_then_what_c
     let revisions: Vec<u64> = missed.iter().chain(&came).map(|event| event.kv.mod_revision.0).collect();
     assert_eq!(revisions, (2..=321).collect::<Vec<_>>());
     assert_eq!(missed[6].kv.value, "6");
+}
+
+pub(crate) async fn a_watch_from_an_old_revision_gets_large_changes_in_pieces(kv: &SharedKv) {
+    let large = "x".repeat(400_000);
+    for n in 0..8 {
+        commit(kv, vec![put_op("a", &large), put_op("b", &n.to_string())]).await;
+    }
+    let mut stream = watch(kv, prefix(""), Some(Revision(2))).await;
+    let first = next(&mut stream).await.unwrap().unwrap();
+    assert!(first.events.len() < 16, "more than three megabytes at once");
+    let rest = until(&mut stream, Revision(9)).await;
+    let revisions: Vec<u64> = first.events.iter().chain(&rest).map(|event| event.kv.mod_revision.0).collect();
+    assert_eq!(revisions, (2..=9).flat_map(|r| [r, r]).collect::<Vec<_>>());
 }
 
 pub(crate) async fn a_watch_from_a_future_revision_waits_for_it(kv: &SharedKv) {
