@@ -220,17 +220,21 @@ mod tests {
         }
     }
 
-    fn index(dir: &Path) -> Index {
-        Index::open(dir)
+    fn add(index: &Index, content: &str) {
+        let push = |records: &mut Vec<Record>| {
+            records.push(record(content));
+            Ok(())
+        };
+        index.update(push).unwrap();
     }
 
     #[test]
     fn what_one_process_adds_another_sees_at_once() {
         let dir = tempfile::tempdir().unwrap();
-        let (engine, cli) = (index(dir.path()), index(dir.path()));
+        let (engine, cli) = (Index::open(dir.path()), Index::open(dir.path()));
         assert!(engine.read().unwrap().is_empty());
         for n in 1..20 {
-            cli.update(|records| Ok(records.push(record(&format!("i{n}"))))).unwrap();
+            add(&cli, &format!("i{n}"));
             assert_eq!(engine.read().unwrap().len(), n);
         }
     }
@@ -240,21 +244,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::thread::scope(|scope| {
             for thread in 0..4 {
-                let index = index(dir.path());
+                let index = Index::open(dir.path());
                 scope.spawn(move || {
                     for n in 0..5 {
-                        index.update(|records| Ok(records.push(record(&format!("t{thread}n{n}"))))).unwrap();
+                        add(&index, &format!("t{thread}n{n}"));
                     }
                 });
             }
         });
-        assert_eq!(index(dir.path()).read().unwrap().len(), 20);
+        assert_eq!(Index::open(dir.path()).read().unwrap().len(), 20);
     }
 
     #[test]
     fn an_error_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let index = index(dir.path());
+        let index = Index::open(dir.path());
         let result: Result<(), _> = index.update(|records| {
             records.push(record("half"));
             Err(ImageError::NotFound("x".to_owned()))

@@ -83,10 +83,21 @@ impl From<Limits> for StoreOptions {
     }
 }
 
-/// Held while content is added that the index does not refer to yet: nothing is collected meanwhile.
+/// Held while content is added that the index does not refer to yet: nothing is collected meanwhile. Whoever lets go
+/// last does the collection that was put off.
 #[derive(Debug)]
 pub(crate) struct Session {
-    _lock: Lock,
+    lock: Option<Lock>,
+    store: ImageStore,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.lock = None;
+        if let Err(error) = self.store.collect_if_marked() {
+            tracing::warn!(%error, "images that nobody uses could not be removed");
+        }
+    }
 }
 
 /// An image whose blobs lie in the store, to be unpacked and named.
@@ -108,16 +119,17 @@ pub fn images_dir(data_dir: &Path) -> PathBuf {
 
 impl ImageStore {
     /// Opens or makes the store in `dir` (see [`images_dir`]), which becomes root's alone.
-    pub fn open(dir: PathBuf, clock: SharedClock) -> Result<Self, ImageError> {
+    pub fn open(dir: impl AsRef<Path>, clock: SharedClock) -> Result<Self, ImageError> {
         Self::open_with(dir, clock, StoreOptions::default())
     }
 
     /// [`ImageStore::open`] with other limits or registries.
-    pub fn open_with(dir: PathBuf, clock: SharedClock, options: StoreOptions) -> Result<Self, ImageError> {
+    pub fn open_with(dir: impl AsRef<Path>, clock: SharedClock, options: StoreOptions) -> Result<Self, ImageError> {
+        let dir = dir.as_ref();
         use std::os::unix::fs::DirBuilderExt as _;
         // Unpacked layers hold setuid programs and devices: other users may not get near them.
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).step("create", &dir)?;
-        let dir = dir.canonicalize().step("open", &dir)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).step("create", dir)?;
+        let dir = dir.canonicalize().step("open", dir)?;
         let (blobs, layers, index) = (Blobs::open(&dir)?, Layers::open(&dir)?, Index::open(&dir));
         let store = Self {
             inner: Arc::new(Inner { dir, blobs, layers, index, options, clock, pulls: pull::Pulls::default() }),
@@ -230,7 +242,7 @@ impl ImageStore {
 
     /// Starts to add content.
     pub(crate) fn begin(&self) -> Result<Session, ImageError> {
-        Ok(Session { _lock: Lock::shared(&self.inner.dir.join("content.lock"))? })
+        Ok(Session { lock: Some(Lock::shared(&self.inner.dir.join("content.lock"))?), store: self.clone() })
     }
 
     /// An image's id and its layers, lowest first, unpacked anew if somebody took them away.
@@ -320,10 +332,18 @@ impl ImageStore {
     }
 
     /// Removes blobs and layers that no image needs. While somebody adds content it is put off: a mark stays, and
-    /// the next to open the store or to remove something does it.
+    /// the last of them does it.
     fn collect(&self) -> Result<(), ImageError> {
         let mark = self.inner.dir.join("collect");
         fs::write(&mark, b"").step("write", &mark)?;
+        self.collect_if_marked()
+    }
+
+    fn collect_if_marked(&self) -> Result<(), ImageError> {
+        let mark = self.inner.dir.join("collect");
+        if !mark.exists() {
+            return Ok(());
+        }
         let Some(_lock) = Lock::try_exclusive(&self.inner.dir.join("content.lock"))? else { return Ok(()) };
         let records = self.inner.index.read()?;
         let kept: BTreeSet<&Digest> = records.iter().flat_map(Record::blobs).collect();
@@ -337,21 +357,31 @@ impl ImageStore {
             layers.extend(names.map(str::to_owned));
         }
         self.inner.layers.retain(&layers)?;
-        fs::remove_file(&mark).step("remove", &mark)
+        match fs::remove_file(&mark) {
+            // Another process has just done the same.
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).step("remove", &mark),
+            _ => Ok(()),
+        }
     }
 
     /// Removes what killed processes left half-written, and does a collection that was put off.
     fn sweep(&self) -> Result<(), ImageError> {
         {
             let Some(_lock) = Lock::try_exclusive(&self.inner.dir.join("content.lock"))? else { return Ok(()) };
-            let tmp = self.tmp_dir();
-            for entry in fs::read_dir(&tmp).step("list", &tmp)? {
-                let path = entry.step("list", &tmp)?.path();
-                let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-                removed.step("remove", &path)?;
+            let (tmp, containers) = (self.tmp_dir(), self.inner.dir.join("containers"));
+            for dir in [tmp, containers].iter().filter(|dir| dir.exists()) {
+                for entry in fs::read_dir(dir).step("list", dir)? {
+                    let path = entry.step("list", dir)?.path();
+                    // A root file system has its record before it is mounted; without one it was never complete.
+                    if path.join("rootfs.json").exists() {
+                        continue;
+                    }
+                    let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                    removed.step("remove", &path)?;
+                }
             }
         }
-        if self.inner.dir.join("collect").exists() { self.collect() } else { Ok(()) }
+        self.collect_if_marked()
     }
 }
 

@@ -33,8 +33,9 @@ const BACKOFF: Duration = Duration::from_millis(250);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// A transfer in which nothing arrives for so long is broken off; kubelet's image pull progress deadline.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// Time for a manifest, with all its attempts; it bounds what a malicious registry can send, too.
-const MANIFEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for a manifest with all its attempts, and for a blob's transfer to begin, logging in included. It bounds
+/// what a malicious registry can send there, too: `oci-client` reads manifests and tokens of any size.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Who asks for what: an image that one may see is not everybody's.
 type Key = (String, Option<(String, String)>);
@@ -180,7 +181,7 @@ impl Registry {
             let result = self.client.pull_manifest_raw(&address, &self.credentials, &accepted).await;
             result.map_err(|error| self.explain(&error))
         });
-        let timed = tokio::time::timeout(MANIFEST_TIMEOUT, attempts).await;
+        let timed = tokio::time::timeout(ANSWER_TIMEOUT, attempts).await;
         let (bytes, _) = timed.map_err(|_| Failure::transient(format!("{address}: timeout")))??;
         if bytes.len() as u64 > super::blobs::DOCUMENT_BYTES_MAX {
             return Err(Failure::lasting(format!("{address}: the manifest is too large")));

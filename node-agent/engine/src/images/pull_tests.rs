@@ -224,15 +224,15 @@ fn one_image() -> (Vec<(String, Vec<Answer>)>, [String; 2]) {
     let layer_path = format!("/v2/x/blobs/{}", Digest::of(&layer));
     let answers = vec![
         ("/v2/".to_owned(), vec![ok(b"{}")]),
-        (manifest_path.clone(), vec![typed(manifest(&config, &[descriptor]))]),
+        (manifest_path.clone(), vec![typed(&manifest(&config, &[descriptor]))]),
         (format!("/v2/x/blobs/{}", Digest::of(&config)), vec![ok(&config)]),
         (layer_path.clone(), vec![ok(&layer)]),
     ];
     (answers, [manifest_path, layer_path])
 }
 
-fn typed(manifest: Vec<u8>) -> Answer {
-    Answer { headers: format!("Content-Type: {OCI_MANIFEST}\r\n"), ..ok(&manifest) }
+fn typed(manifest: &[u8]) -> Answer {
+    Answer { headers: format!("Content-Type: {OCI_MANIFEST}\r\n"), ..ok(manifest) }
 }
 
 fn edit(answers: &mut [(String, Vec<Answer>)], path: &str, change: impl FnOnce(&mut Vec<Answer>)) {
@@ -264,8 +264,8 @@ async fn content_that_is_not_what_was_asked_for_is_never_kept() {
     for (name, answers, words) in [
         ("forged layer", with(&layer_path, ok(&vec![b'x'; size])), "unexpected digest"),
         ("longer layer", with(&layer_path, ok(&vec![b'x'; size + 1])), "longer than its"),
-        ("manifest that is none", with(&manifest_path, typed(b"{}".to_vec())), "neither an image manifest nor"),
-        ("huge layer", with(&manifest_path, typed(manifest(b"{}", &[huge]))), "at most"),
+        ("manifest that is none", with(&manifest_path, typed(b"{}")), "neither an image manifest nor"),
+        ("huge layer", with(&manifest_path, typed(&manifest(b"{}", &[huge]))), "at most"),
         ("layer gone", with(&layer_path, Answer { status: 404, ..ok(b"") }), "failed to fetch sha256:"),
     ] {
         let (address, _) = lying_registry(answers).await;

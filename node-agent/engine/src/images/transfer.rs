@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::blobs::{BlobWriter, Blobs};
 use super::manifest::Descriptor;
-use super::pull::{ATTEMPTS_MAX, Failure, blocking, failure, with_retries};
+use super::pull::{ANSWER_TIMEOUT, ATTEMPTS_MAX, Failure, blocking, failure, with_retries};
 
 /// Pieces between the network and the disk. Full: the network waits.
 const PIECES_MAX: usize = 16;
@@ -67,7 +67,7 @@ impl Transfer {
         descriptor: &Descriptor,
     ) -> Result<(BlobWriter, Result<(), Failure>), Failure> {
         let offset = writer.size();
-        let (pieces, partial) = with_retries(|| self.open(descriptor, offset)).await?;
+        let (pieces, partial) = with_retries(|| self.open_in_time(descriptor, offset)).await?;
         if !partial {
             writer = blocking(move || {
                 writer
@@ -78,6 +78,12 @@ impl Transfer {
             .await?;
         }
         copy(pieces, writer, descriptor).await
+    }
+
+    /// A registry may take its time to send, but not to answer.
+    async fn open_in_time(&self, descriptor: &Descriptor, offset: u64) -> Result<(Pieces, bool), Failure> {
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.open(descriptor, offset)).await;
+        answer.unwrap_or_else(|_| Err(Failure::transient(format!("failed to fetch {}: timeout", descriptor.digest))))
     }
 
     /// Asks for the blob from `offset` on. A registry that cannot sends the whole.

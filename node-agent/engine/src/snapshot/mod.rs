@@ -29,6 +29,11 @@ pub(crate) mod unpack;
 #[cfg(test)]
 mod tests;
 
+/// What mount(2) takes as options: a page, with the NUL at its end.
+const OPTIONS_LEN_MAX: usize = 4096;
+/// How many options [`mount_options`] writes; a comma in a path looks like one more.
+const OPTIONS: usize = 5;
+
 /// Makes, mounts and removes root file systems. All methods block; all are idempotent.
 #[derive(Debug, Clone)]
 pub struct Snapshots {
@@ -99,23 +104,23 @@ impl Snapshots {
             return Ok(());
         }
         // What an earlier mount left here would stop this one (`volatile` marks its work folder as unclean).
-        remove_tree(&rootfs.work)?;
-        fs::create_dir_all(&rootfs.work).step("create", &rootfs.work)?;
-        let layers = self.store.layers_dir().to_owned();
-        let options = mount_options(&layers, rootfs)?;
+        if rootfs.work.join("work").exists() {
+            remove_tree(&rootfs.work)?;
+            fs::create_dir(&rootfs.work).step("create", &rootfs.work)?;
+        }
         let target = rootfs.path.clone();
-        // Relative names keep many layers within the page that mount(2) takes as options. They start at the
-        // current folder, so the mount is made on a thread with a current folder of its own.
-        let thread = std::thread::Builder::new().name("mount".to_owned()).spawn(move || {
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)?;
-            nix::unistd::chdir(&layers)?;
-            nix::mount::mount(Some("overlay"), &target, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
-        });
-        let joined = thread.step("start a thread to mount", &rootfs.path)?.join();
-        joined
-            .map_err(|_| io::Error::other("the mounting thread died"))
-            .step("mount", &rootfs.path)?
-            .step("mount an overlay at", &rootfs.path)
+        let absolute = mount_options(Path::new(""), rootfs)?;
+        let mounted = if fits(&absolute, rootfs.lowerdirs.len()) {
+            mount_overlay(&target, &absolute)
+        } else {
+            let layers = self.store.layers_dir().to_owned();
+            let relative = mount_options(&layers, rootfs)?;
+            apart(CloneFlags::CLONE_FS, move || {
+                nix::unistd::chdir(&layers)?;
+                mount_overlay(&target, &relative)
+            })
+        };
+        mounted.step("mount an overlay at", &rootfs.path)
     }
 
     /// Takes the mount away; processes that are in it keep it until they end.
@@ -132,15 +137,15 @@ impl Snapshots {
     pub fn remove(&self, container_id: &str) -> Result<(), ImageError> {
         self.unmount(container_id)?;
         let home = self.home(container_id)?;
-        let _session = self.store.begin()?;
+        let session = self.store.begin()?;
         // One rename takes it out of sight: killed here, the rest is swept at the next start.
         let doomed = tempfile::tempdir_in(self.store.tmp_dir()).step("create a folder in", &self.store.tmp_dir())?;
         match fs::rename(&home, doomed.path().join("container")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other.step("move away", &home)?,
         }
-        drop(_session);
         remove_tree(doomed.path())?;
+        drop(session);
         self.store.on_container_removed()
     }
 
@@ -173,7 +178,8 @@ pub(crate) fn open_merged(layers_dir: &Path, layers: &[Layer]) -> Result<Root, I
     apart(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS, move || {
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
-        mount_overlay(&dir, &target, &options)?;
+        nix::unistd::chdir(&dir)?;
+        mount_overlay(&target, &options)?;
         Ok(Root::open(&target)?)
     })
     .step("mount an overlay of", layers_dir)
@@ -192,11 +198,18 @@ fn apart<T: Send + 'static>(
     thread.join().unwrap_or_else(|_| Err(io::Error::other("the mounting thread died")))
 }
 
-/// Mounts from the folder of layers: relative names keep many layers within the page that mount(2) takes as options.
-fn mount_overlay(layers_dir: &Path, target: &Path, options: &str) -> io::Result<()> {
-    nix::unistd::chdir(layers_dir)?;
+fn mount_overlay(target: &Path, options: &str) -> io::Result<()> {
     nix::mount::mount(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(options))?;
     Ok(())
+}
+
+/// Whether mount(2) takes these options whole, and overlayfs reads its paths as they are meant. If not, the mount is
+/// made from the folder of layers, where their names are short and plain.
+fn fits(options: &str, layers: usize) -> bool {
+    let plain = !options.contains(['\\', char::REPLACEMENT_CHARACTER])
+        && options.matches(',').count() == OPTIONS - 1
+        && options.matches(':').count() == layers.saturating_sub(1);
+    plain && options.len() < OPTIONS_LEN_MAX
 }
 
 /// The records below a store's `containers` folder. Folders without one were never complete.
@@ -232,16 +245,20 @@ fn write_record(home: &Path, rootfs: &Rootfs) -> Result<(), ImageError> {
 
 /// `volatile`: the upper folder never outlives a crash of the machine, so syncing it would be for nothing.
 /// `index=off`: an upper folder is used by one mount only, and we see to that.
-fn mount_options(layers: &Path, rootfs: &Rootfs) -> Result<String, ImageError> {
-    let relative = |dir: &PathBuf| dir.strip_prefix(layers).map(|p| p.display().to_string());
-    let lower: Vec<String> = rootfs
-        .lowerdirs
-        .iter()
-        .map(relative)
-        .collect::<Result<_, _>>()
-        .map_err(|_| ImageError::invalid(rootfs.container.as_str(), "its layers are not of this store"))?;
-    let home = format!("../containers/{}", rootfs.container);
-    Ok(format!("lowerdir={},upperdir={home}/upper,workdir={home}/work,index=off,volatile", lower.join(":")))
+///
+/// With the folder of layers as `base` the paths are relative to it; with an empty one they are absolute.
+fn mount_options(base: &Path, rootfs: &Rootfs) -> Result<String, ImageError> {
+    let foreign = || ImageError::invalid(rootfs.container.as_str(), "its layers are not of this store");
+    let relative = |dir: &PathBuf| {
+        let path = if base.as_os_str().is_empty() { dir } else { dir.strip_prefix(base).map_err(|_| foreign())? };
+        Ok(path.display().to_string())
+    };
+    let lower = rootfs.lowerdirs.iter().map(relative).collect::<Result<Vec<_>, ImageError>>()?.join(":");
+    let home = match base.as_os_str().is_empty() {
+        true => rootfs.upper.parent().unwrap_or(base).display().to_string(),
+        false => format!("../containers/{}", rootfs.container),
+    };
+    Ok(format!("lowerdir={lower},upperdir={home}/upper,workdir={home}/work,index=off,volatile"))
 }
 
 /// The merged root looks like the upper folder: it takes after the image's.

@@ -408,6 +408,33 @@ mod tests {
     }
 
     #[test]
+    fn no_byte_of_an_archive_makes_the_reader_panic() {
+        use reeve_api::rng::{Rng as _, RngExt as _, SeededRng};
+        let whole = archive(|builder| {
+            let records: [(&str, &[u8]); 2] = [("SCHILY.xattr.user.k", b"v"), ("mtime", b"-12.5")];
+            builder.append_pax_extensions(records).unwrap();
+            append(builder, &"d/".repeat(90), &[7; 600]);
+            append(builder, "a", b"alpha");
+        });
+        let rng = SeededRng::new(20);
+        for _ in 0..5_000 {
+            let mut bytes = whole.clone();
+            for _ in 0..=rng.below(3) {
+                let at = usize::try_from(rng.below(bytes.len() as u64)).unwrap();
+                bytes[at] = rng.next_u64().to_le_bytes()[0];
+            }
+            // Checksums would refuse nearly all: they are made right, as an attacker would.
+            for start in (0..bytes.len()).step_by(512) {
+                fix_checksum(&mut bytes[start..start + 512]);
+            }
+            let mut reader = TarReader::new(bytes.as_slice());
+            while let Ok(Some(entry)) = reader.next() {
+                let _ = crate::snapshot::unpack::relative(&entry.path);
+            }
+        }
+    }
+
+    #[test]
     fn malformed_pax_records_are_refused() {
         for record in ["", "5 a=b", "99 a=b\n", "6 ab\n", "x a=b\n", "3\n", "18446744073709551615 a=b\n", "0 a=b\n"] {
             let result = Extension::default().add_pax(record.as_bytes());

@@ -313,6 +313,25 @@ fn an_image_may_have_as_many_layers_as_docker_allows() {
 }
 
 #[test]
+fn a_data_folder_may_be_called_anything() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["plain", "a:b", "a,b=c", "a\\b c", "ü"] {
+        let store = ImageStore::open(dir.path().join(name), reeve_api::clock::RealClock::shared()).unwrap();
+        let layers = [LayerTar::default().file("a", "1").0, LayerTar::default().file("b", "2").0];
+        store.load(docker_archive(&["x"], &layers, "").as_slice()).unwrap();
+        let snapshots = Snapshots::open(store).unwrap();
+        let rootfs = snapshots.prepare("c", "x").unwrap();
+        let mounted = snapshots.mount(&rootfs);
+        let content = fs::read_to_string(rootfs.path.join("a")).unwrap_or_default();
+        snapshots.remove("c").unwrap();
+        assert!(mounted.is_ok() && content == "1", "{name}: {mounted:?}");
+    }
+}
+
+#[test]
 fn an_image_without_layers_is_an_empty_root() {
     if !is_root() {
         return;
