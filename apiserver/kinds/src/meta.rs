@@ -16,6 +16,9 @@ use crate::path::Path;
 /// Most bytes that all annotations of an object may have together.
 const ANNOTATIONS_MAX: usize = 256 * 1024;
 
+/// Finalizers that need no domain before their name.
+const STANDARD_FINALIZERS: &[&str] = &["foregroundDeletion", "kubernetes", "orphan"];
+
 /// The rule for a kind's names.
 pub(crate) type NameRule = fn(&str) -> Vec<String>;
 
@@ -190,19 +193,18 @@ fn owner_reference(owner: &Value, path: &Path<'_>, errors: &mut Errors) {
 }
 
 fn finalizers(meta: &Value, path: &Path<'_>, errors: &mut Errors) {
-    for finalizer in list(meta, "finalizers").iter().filter_map(Value::as_str) {
+    for (index, finalizer) in list(meta, "finalizers").iter().enumerate() {
+        let finalizer = finalizer.as_str().unwrap_or_default();
         finalizer_name(finalizer, path, errors);
-        if !finalizer.contains('/') && !["foregroundDeletion", "orphan"].contains(&finalizer) {
-            errors.invalid(path, finalizer, "name is neither a standard finalizer name nor is it fully qualified");
+        if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer) {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.invalid(&path.index(index), finalizer, detail);
         }
     }
     let has = |name: &str| list(meta, "finalizers").iter().any(|finalizer| finalizer == name);
     if has("orphan") && has("foregroundDeletion") {
-        errors.invalid(
-            path,
-            get(meta, "finalizers").clone(),
-            "finalizers \"orphan\" and \"foregroundDeletion\" cannot both be set",
-        );
+        let detail = "finalizer orphan and foregroundDeletion cannot be both set";
+        errors.invalid(path, get(meta, "finalizers").clone(), detail);
     }
 }
 

@@ -169,6 +169,32 @@ mod tests {
     }
 
     #[test]
+    fn owners_and_finalizers_are_checked() {
+        check_invalid(
+            "{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: n, finalizers: [mine, orphan, foregroundDeletion], ownerReferences: [{apiVersion: v1, kind: Pod, name: p, uid: u, controller: true}, {apiVersion: apps/v1, kind: ReplicaSet, name: '', uid: u, controller: true}]}}",
+            &[
+                "metadata.ownerReferences.name: Invalid value: \"\": name must not be empty",
+                "metadata.ownerReferences: Invalid value: [{\"apiVersion\":\"v1\",\"controller\":true,\"kind\":\"Pod\",\"name\":\"p\",\"uid\":\"u\"},{\"apiVersion\":\"apps/v1\",\"controller\":true,\"kind\":\"ReplicaSet\",\"name\":\"\",\"uid\":\"u\"}]: Only one reference can have Controller set to true. Found \"true\" in references for Pod/p and ReplicaSet/",
+                "metadata.finalizers[0]: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully qualified",
+                "metadata.finalizers: Invalid value: [\"mine\",\"orphan\",\"foregroundDeletion\"]: finalizer orphan and foregroundDeletion cannot be both set",
+            ],
+        );
+    }
+
+    #[test]
+    fn finalizers_cannot_be_added_to_the_dying() {
+        let dying = format!("{MAP}}}")
+            .replace("namespace: n,", "namespace: n, deletionTimestamp: '2026-01-01T00:59:40Z', finalizers: [a.b/c],");
+        check_update(
+            &dying,
+            |new| new["metadata"]["finalizers"] = json!(["a.b/c", "a.b/d"]),
+            &[
+                "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{\"a.b/d\"}",
+            ],
+        );
+    }
+
+    #[test]
     fn too_much_data_is_refused() {
         let large = format!(
             "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: a, namespace: n}}, data: {{x: {}}}}}",

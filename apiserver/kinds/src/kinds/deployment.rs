@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{shape_of, workload};
 use crate::errors::Errors;
-use crate::field::FieldError;
+use crate::field::{FieldError, FieldErrorKind};
 use crate::json::{at, copy_field, get, int, object_mut, set, set_default, text};
 use crate::kind::{Column, Kind, Names, Part, ScalePaths};
 use crate::meta::{self, MetaRules};
@@ -202,7 +202,10 @@ fn strategy(strategy: &Value, path: &Path<'_>, errors: &mut Errors) {
         }
         "Recreate" => {}
         "RollingUpdate" => rolling_update(rolling, &rolling_path, errors),
-        other => errors.unsupported(&path.child("type"), other, &["Recreate", "RollingUpdate"]),
+        other => {
+            let shown = json!({"RollingUpdate": rolling, "Type": other});
+            errors.add(FieldErrorKind::NotSupported, path, shown, "supported values: \"Recreate\", \"RollingUpdate\"");
+        }
     }
 }
 
@@ -289,6 +292,12 @@ status: {}",
                 "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
                 "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0",
                 "spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds",
+            ],
+        );
+        check_invalid(
+            &deployment(", strategy: {type: Magic}"),
+            &[
+                "spec.strategy: Unsupported value: {\"RollingUpdate\":null,\"Type\":\"Magic\"}: supported values: \"Recreate\", \"RollingUpdate\"",
             ],
         );
         check_invalid(

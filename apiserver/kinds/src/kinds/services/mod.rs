@@ -32,7 +32,8 @@ const NAMES: Names = Names {
     namespaced: true,
 };
 
-const META: MetaRules = MetaRules { namespaced: true, name: names::dns1035_label };
+/// Since v1.36 a name may start with a digit (KEP-5311).
+const META: MetaRules = MetaRules { namespaced: true, name: names::dns1123_label };
 
 /// Seconds a client stays with its pod.
 const AFFINITY_SECONDS: i64 = 10800;

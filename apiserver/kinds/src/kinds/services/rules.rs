@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use reeve_api::names;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::errors::Errors;
 use crate::json::{get, has, int, list, text};
@@ -232,7 +232,10 @@ fn duplicate_ports(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Error
     for (index, port) in ports.iter().enumerate() {
         let (protocol, number) = (text(port, "protocol"), int(port, "port"));
         if !seen.insert((protocol, number)) {
-            errors.duplicate(&path.index(index), serde_json::json!({"port": number, "protocol": protocol}));
+            let shown = json!({
+                "AppProtocol": null, "Name": "", "NodePort": 0, "Port": number, "Protocol": protocol, "TargetPort": 0,
+            });
+            errors.duplicate(&path.index(index), shown);
         }
     }
 }

@@ -40,9 +40,9 @@ status: {loadBalancer: {}}",
 #[test]
 fn names_and_ports_are_checked() {
     check_invalid(
-        &service("{}").replace("name: web", "name: 1web"),
+        &service("{}").replace("name: web", "name: Web"),
         &[
-            "metadata.name: Invalid value: \"1web\": a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')",
+            "metadata.name: Invalid value: \"Web\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
             "spec.ports: Required value",
         ],
     );
@@ -53,7 +53,7 @@ fn names_and_ports_are_checked() {
             "spec.ports[1].targetPort: Invalid value: \"UPPER\": must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)",
             "spec.ports[1].targetPort: Invalid value: \"UPPER\": must contain at least one letter (a-z)",
             "spec.ports[1].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'",
-            "spec.ports[1]: Duplicate value: {\"port\":80,\"protocol\":\"TCP\"}",
+            "spec.ports[1]: Duplicate value: {\"AppProtocol\":null,\"Name\":\"\",\"NodePort\":0,\"Port\":80,\"Protocol\":\"TCP\",\"TargetPort\":0}",
         ],
     );
 }
