@@ -1,2 +1,27 @@
-//! The `reeve` binary.
-fn main() {}
+//! The `reeve` binary: the CLI, the cluster verbs and every component.
+
+mod cli;
+mod kubectl;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(err) => {
+            // Help goes to standard output with code 0, mistakes to standard error with code 1, as kubectl does.
+            let code = if err.use_stderr() { 1 } else { 0 };
+            let _ = err.print();
+            return ExitCode::from(code);
+        }
+    };
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(cli::run(cli)),
+        Err(err) => {
+            eprintln!("error: cannot start: {err}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The command line: every verb and where it leads.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::kubectl::args::GlobalArgs;
+use crate::kubectl::connect::connect;
+use crate::kubectl::error::CliError;
+use crate::kubectl::{api_resources, apply, create, delete, get, version};
+
+/// A Kubernetes-compatible cluster in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "reeve", disable_version_flag = true, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Bring objects to what files say
+    Apply(apply::ApplyArgs),
+    /// Make objects
+    Create(create::CreateArgs),
+    /// Show objects
+    Get(get::GetArgs),
+    /// Remove objects
+    Delete(delete::DeleteArgs),
+    /// Show the resources that the server offers
+    ApiResources(api_resources::ApiResourcesArgs),
+    /// Show the API versions that the server offers
+    ApiVersions,
+    /// Show the versions of this program and of the server
+    Version(version::VersionArgs),
+}
+
+/// Runs one command line to its end.
+pub(crate) async fn run(cli: Cli) -> ExitCode {
+    match dispatch(cli).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            let text = err.to_string();
+            if !text.is_empty() {
+                eprintln!("{text}");
+            }
+            ExitCode::from(err.code())
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> Result<(), CliError> {
+    let global = cli.global;
+    match cli.verb {
+        Verb::Apply(args) => apply::run(args, &connect(&global).await?).await,
+        Verb::Create(args) => create::run(args, &connect(&global).await?).await,
+        Verb::Get(args) => get::run(args, &connect(&global).await?).await,
+        Verb::Delete(args) => delete::run(args, &connect(&global).await?).await,
+        Verb::ApiResources(args) => api_resources::run(args, &connect(&global).await?).await,
+        Verb::ApiVersions => api_resources::versions(&connect(&global).await?).await,
+        Verb::Version(args) => version::run(args, connect(&global)).await,
+    }
+}

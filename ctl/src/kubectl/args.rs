@@ -1,0 +1,102 @@
+//! Flags that many verbs share.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Which cluster, as whom, in which namespace.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct GlobalArgs {
+    /// Path of the kubeconfig file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig to use
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Cluster of the kubeconfig to use
+    #[arg(long, global = true, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// User of the kubeconfig to use
+    #[arg(long, global = true, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Namespace of the request
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Address of the API server
+    #[arg(short, long, global = true, value_name = "URL")]
+    pub server: Option<String>,
+    /// Bearer token
+    #[arg(long, global = true, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// How long to wait for one answer of the server, such as 5s or 2m; 0 waits forever
+    #[arg(long, global = true, value_name = "DURATION", default_value = "0")]
+    pub request_timeout: String,
+}
+
+/// What `-f` names.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct FileArgs {
+    /// File, folder or `-` for standard input; may be repeated
+    #[arg(short, long, value_name = "FILE", value_delimiter = ',')]
+    pub filename: Vec<String>,
+    /// Also read the folders inside folders
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+}
+
+/// Whether anything is really done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum DryRun {
+    /// It is done.
+    #[default]
+    None,
+    /// Nothing is sent.
+    Client,
+    /// The server goes through everything but does not keep the result.
+    Server,
+}
+
+/// `--dry-run`, also without a value as older scripts write it.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct DryRunArgs {
+    /// Print what would be done (client) or let the server check it (server) without doing it
+    #[arg(long, value_enum, default_value = "none", num_args = 0..=1, default_missing_value = "client", require_equals = true)]
+    pub dry_run: DryRun,
+}
+
+impl DryRunArgs {
+    /// What stands behind `created`, `configured`, …
+    pub(crate) fn suffix(self) -> &'static str {
+        match self.dry_run {
+            DryRun::None => "",
+            DryRun::Client => " (dry run)",
+            DryRun::Server => " (server dry run)",
+        }
+    }
+
+    /// The query parameter for the server.
+    pub(crate) fn query(self) -> Option<(&'static str, String)> {
+        (self.dry_run == DryRun::Server).then(|| ("dryRun", "All".to_owned()))
+    }
+}
+
+/// `--validate`: what the server does with unknown and duplicate fields.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ValidateArgs {
+    /// Refuse (strict or true), warn about (warn) or ignore (ignore or false) unknown and duplicate fields
+    #[arg(long, default_value = "strict", num_args = 0..=1, default_missing_value = "strict", require_equals = true,
+        value_parser = ["strict", "true", "warn", "ignore", "false"])]
+    pub validate: String,
+}
+
+impl ValidateArgs {
+    /// The value of the query parameter `fieldValidation`.
+    pub(crate) fn query(&self) -> (&'static str, String) {
+        let value = match self.validate.as_str() {
+            "warn" => "Warn",
+            "ignore" | "false" => "Ignore",
+            _ => "Strict",
+        };
+        ("fieldValidation", value.to_owned())
+    }
+}
