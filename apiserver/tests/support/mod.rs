@@ -121,3 +121,42 @@ pub fn has_kubectl() -> bool {
     }
     minor >= 30
 }
+
+/// Sends bytes over a new TLS connection (HTTP/1.1) and returns all that comes back until the server closes.
+pub async fn raw(cluster: &Cluster, user: Option<&CertKey>, request: &str) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = connect(cluster, user, b"http/1.1").await.unwrap();
+    // The server may answer, and close, before it has read everything.
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    // The server may close without TLS' goodbye when it refuses a request.
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// A TLS connection to the server, with or without a client certificate.
+pub async fn connect(
+    cluster: &Cluster,
+    user: Option<&CertKey>,
+    protocol: &[u8],
+) -> std::io::Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(cluster.pki.ca_pem().as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = builder.with_root_certificates(roots);
+    let mut config = match user {
+        None => builder.with_no_client_auth(),
+        Some(user) => {
+            let chain = vec![CertificateDer::from_pem_slice(user.cert_pem.as_bytes()).unwrap()];
+            let key = PrivateKeyDer::from_pem_slice(user.key_pem.as_bytes()).unwrap();
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let stream = tokio::net::TcpStream::connect(cluster.address).await?;
+    let name = ServerName::try_from("kubernetes.default.svc").unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}

@@ -1,0 +1,201 @@
+//! What the server does with what comes over the network: credentials, limits, forms of answers.
+
+mod support;
+
+use std::time::Duration;
+
+use support::{Cluster, connect, raw};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+fn get(path: &str, headers: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: kubernetes\r\nConnection: close\r\n{headers}\r\n")
+}
+
+#[tokio::test]
+async fn without_credentials_only_health_and_version_are_shown() {
+    let cluster = Cluster::start().await;
+    for path in ["/livez", "/readyz", "/healthz", "/livez/ping", "/version"] {
+        let answer = raw(&cluster, None, &get(path, "")).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    }
+    for path in ["/", "/api", "/api/v1/namespaces", "/openapi/v3", "/livezz"] {
+        let answer = raw(&cluster, None, &get(path, "")).await;
+        assert!(answer.starts_with("HTTP/1.1 401"), "{path}: {answer}");
+        assert!(
+            answer.contains(r#""message":"Unauthorized""#) && answer.contains(r#""reason":"Unauthorized""#),
+            "{answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn wrong_credentials_are_refused_even_where_none_are_needed() {
+    let cluster = Cluster::start().await;
+    for header in ["Authorization: Bearer nonsense\r\n", "Authorization: Basic YTpi\r\n", "Authorization: \u{e4}\r\n"] {
+        let answer = raw(&cluster, None, &get("/version", header)).await;
+        assert!(answer.starts_with("HTTP/1.1 401"), "{header}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn headers_cannot_claim_an_identity() {
+    let cluster = Cluster::start().await;
+    let headers = "X-Remote-User: admin\r\nX-Remote-Group: system:masters\r\nImpersonate-User: admin\r\n";
+    let answer = raw(&cluster, None, &get("/api/v1/secrets", headers)).await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_authority_is_no_credential() {
+    let cluster = Cluster::start().await;
+    let stranger = Cluster::start().await;
+    let answer = raw(&cluster, Some(stranger.pki.admin()), &get("/api/v1/secrets", "")).await;
+    assert!(!answer.contains("200 OK"), "{answer}");
+    // The API server's own certificate for kubelets comes from an authority that the API server does not trust.
+    let answer = raw(&cluster, Some(cluster.pki.kubelet_client()), &get("/api/v1/secrets", "")).await;
+    assert!(!answer.contains("200 OK"), "{answer}");
+    // A server's certificate is no client's.
+    let node = cluster.pki.node_serving("n", &[], "2030-01-01T00:00:00Z".parse().unwrap()).unwrap();
+    let answer = raw(&cluster, Some(&node), &get("/api/v1/services", "")).await;
+    assert!(!answer.contains("200 OK"), "{answer}");
+}
+
+#[tokio::test]
+async fn answers_take_the_form_that_was_asked_for() {
+    let cluster = Cluster::start().await;
+    let admin = Some(cluster.pki.admin());
+    let path = "/api/v1/namespaces/default";
+    let yaml = raw(&cluster, admin, &get(path, "Accept: application/yaml\r\n")).await;
+    assert!(yaml.contains("content-type: application/yaml") && yaml.contains("\nkind: Namespace\n"), "{yaml}");
+    let partial =
+        raw(&cluster, admin, &get(path, "Accept: application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1\r\n"))
+            .await;
+    assert!(partial.contains(r#""kind":"PartialObjectMetadata""#) && !partial.contains("\"spec\""), "{partial}");
+    let table = raw(
+        &cluster,
+        admin,
+        &get("/api/v1/namespaces?includeObject=None", "Accept: application/json;as=Table;g=meta.k8s.io;v=v1\r\n"),
+    )
+    .await;
+    assert!(
+        table.contains(r#""kind":"Table""#) && table.contains("columnDefinitions") && !table.contains("\"object\":"),
+        "{table}"
+    );
+    let pretty = raw(&cluster, admin, &get(path, "User-Agent: curl/8\r\n")).await;
+    assert!(pretty.contains("\n  \"kind\": \"Namespace\""), "{pretty}");
+    let none = raw(&cluster, admin, &get(path, "Accept: application/vnd.kubernetes.protobuf\r\n")).await;
+    assert!(none.starts_with("HTTP/1.1 406") && none.contains("NotAcceptable"), "{none}");
+    assert!(none.contains("audit-id: "), "{none}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_served_says_so_as_a_status() {
+    let cluster = Cluster::start().await;
+    let admin = Some(cluster.pki.admin());
+    let send = |method: &str, path: &str, kind: &str, body: &str| {
+        format!(
+            "{method} {path} HTTP/1.1\r\nHost: k\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let cases = [
+        (get("/api/v1/nothings", ""), "404", "the server could not find the requested resource"),
+        (get("/api/v1/configmaps/a/b/c", ""), "404", "the server could not find the requested resource"),
+        (
+            send("DELETE", "/api/v1/namespaces", "application/json", ""),
+            "405",
+            "deletecollection is not supported on resources",
+        ),
+        (send("POST", maps, "text/plain", "a"), "415", "the body of the request was in an unknown format"),
+        (
+            send("PATCH", &format!("{maps}/a"), "application/json", "{}"),
+            "415",
+            "application/strategic-merge-patch+json",
+        ),
+        (send("POST", maps, "application/json", "{"), "400", "couldn't get version/kind; json parse error"),
+        (
+            send("POST", maps, "application/vnd.kubernetes.protobuf", "x"),
+            "400",
+            "does not appear to be a protobuf message",
+        ),
+        (send("TRACE", maps, "application/json", ""), "405", "the server does not allow this method"),
+        (get(&format!("{maps}?limit=x"), ""), "400", "invalid syntax"),
+    ];
+    for (request, code, words) in cases {
+        let answer = raw(&cluster, admin, &request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code}")) && answer.contains(words), "{request}\n{answer}");
+        assert!(answer.contains(r#""kind":"Status""#) && answer.contains(r#""status":"Failure""#), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused_and_the_server_goes_on() {
+    let cluster = Cluster::start().await;
+    let admin = Some(cluster.pki.admin());
+    let large = format!("X-Large: {}\r\n", "a".repeat(100_000));
+    let answer = raw(&cluster, admin, &get("/version", &large)).await;
+    assert!(!answer.contains("200 OK"), "{answer}");
+    let head = "POST /api/v1/namespaces HTTP/1.1\r\nHost: k\r\nConnection: close\r\nContent-Type: application/json\r\n";
+    let answer = raw(&cluster, admin, &format!("{head}Content-Length: 4000000\r\n\r\n{}", " ".repeat(4_000_000))).await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert!(raw(&cluster, admin, &get("/version", "")).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn discovery_and_openapi_are_fetched_once_and_then_known_by_their_hash() {
+    let cluster = Cluster::start().await;
+    let admin = Some(cluster.pki.admin());
+    let accept = "Accept: application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json\r\n";
+    let first = raw(&cluster, admin, &get("/apis", accept)).await;
+    assert!(
+        first.contains(r#""apiVersion":"apidiscovery.k8s.io/v2""#) && first.contains(r#""resource":"deployments""#),
+        "{first}"
+    );
+    let etag = first.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap().trim();
+    let again = raw(&cluster, admin, &get("/apis", &format!("{accept}If-None-Match: {etag}\r\n"))).await;
+    assert!(again.starts_with("HTTP/1.1 304"), "{again}");
+    let index = raw(&cluster, admin, &get("/openapi/v3", "")).await;
+    let address = index.split('"').find(|word| word.starts_with("/openapi/v3/apis/apps/v1?hash=")).unwrap().to_owned();
+    let document = raw(&cluster, admin, &get(&address, "")).await;
+    assert!(document.contains("public, immutable") && document.contains("io.k8s.api.apps.v1.Deployment"));
+    let stale = raw(&cluster, admin, &get("/openapi/v3/apis/apps/v1?hash=0", "")).await;
+    assert!(stale.starts_with("HTTP/1.1 301") && stale.contains(&address), "{stale}");
+}
+
+#[tokio::test]
+async fn http_2_is_spoken_to_who_asks_for_it() {
+    let cluster = Cluster::start().await;
+    let stream = connect(&cluster, Some(cluster.pki.admin()), b"h2").await.unwrap();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    tokio::spawn(connection);
+    let mut answers = Vec::new();
+    for _ in 0..20 {
+        let request = http::Request::get("https://k/api/v1/namespaces")
+            .body(http_body_util::Empty::<bytes::Bytes>::new())
+            .unwrap();
+        answers.push(sender.send_request(request));
+    }
+    for answer in answers {
+        assert_eq!(answer.await.unwrap().status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn shutdown_ends_watches_and_then_nothing_is_accepted() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.pki.admin().clone();
+    let mut stream = connect(&cluster, Some(&admin), b"http/1.1").await.unwrap();
+    stream.write_all(get("/api/v1/namespaces?watch=1", "").as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !String::from_utf8_lossy(&answer).contains("ADDED") {
+        assert!(stream.read_buf(&mut answer).await.unwrap() > 0);
+    }
+    let (read, ()) = tokio::join!(stream.read_to_end(&mut answer), cluster.server.shutdown(Duration::from_secs(10)));
+    read.unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.contains(r#"{"type":"ADDED","object":{"#) && answer.ends_with("0\r\n\r\n"), "{answer}");
+    assert!(connect(&cluster, Some(&admin), b"http/1.1").await.is_err());
+}
