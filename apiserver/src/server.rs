@@ -131,7 +131,7 @@ impl ApiServer {
             discovery,
             openapi,
             health: Health { kv: parts.kv, shutdown: shutdown.clone() },
-            nodes: Nodes { kubelet },
+            nodes: Nodes::new(kubelet, shutdown.clone()),
             registry,
             token_key,
             clock,

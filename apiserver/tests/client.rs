@@ -1,15 +1,19 @@
 //! Components in the server's own process: the real `kube` client over the server's tower service.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, ServiceAccount};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
 use reeve_apiserver::registry::UserInfo;
-use serde_json::json;
+use reeve_kinds::field::FieldError;
+use reeve_kinds::shape::Shape;
+use reeve_kinds::{Column, Kind, Names, Part};
+use serde_json::{Value, json};
 use support::Cluster;
 
 fn admin() -> UserInfo {
@@ -17,7 +21,11 @@ fn admin() -> UserInfo {
 }
 
 fn config_map(name: &str) -> ConfigMap {
-    serde_json::from_value(json!({"metadata": {"name": name}, "data": {"a": "1"}})).unwrap()
+    from(json!({"metadata": {"name": name}, "data": {"a": "1"}}))
+}
+
+fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).unwrap()
 }
 
 #[tokio::test]
@@ -83,7 +91,7 @@ async fn a_component_has_its_own_rights_and_no_others() {
 async fn a_large_list_is_complete_page_by_page() {
     let cluster = Cluster::start().await;
     let client = cluster.server.client(admin());
-    let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": "many"}})).unwrap();
+    let namespace: Namespace = from(json!({"metadata": {"name": "many"}}));
     Api::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
     let maps: Api<ConfigMap> = Api::namespaced(client, "many");
     for index in 0..25 {
@@ -99,4 +107,90 @@ async fn a_large_list_is_complete_page_by_page() {
         }
     }
     assert_eq!(names, (0..25).map(|index| format!("m{index:02}")).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_token_bound_to_a_pod_dies_with_it_and_a_node_gets_only_those_of_its_own_pods() {
+    use k8s_openapi::api::authentication::v1::TokenRequest;
+    let cluster = Cluster::start().await;
+    let client = cluster.server.client(admin());
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
+    accounts.create(&PostParams::default(), &from(json!({"metadata": {"name": "robot"}}))).await.unwrap();
+    let pods: Api<Pod> = Api::namespaced(client, "default");
+    let spec = json!({"serviceAccountName": "robot", "nodeName": "a", "containers": [{"name": "c", "image": "i"}]});
+    let pod =
+        pods.create(&PostParams::default(), &from(json!({"metadata": {"name": "p"}, "spec": spec}))).await.unwrap();
+    let uid = pod.metadata.uid.unwrap();
+    let bound = |uid: &str| -> TokenRequest {
+        let reference = json!({"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": uid});
+        from(json!({"spec": {"audiences": [], "expirationSeconds": 3607, "boundObjectRef": reference}}))
+    };
+    let ask = |user: UserInfo, request: TokenRequest| {
+        let accounts: Api<ServiceAccount> = Api::namespaced(cluster.server.client(user), "default");
+        async move { accounts.create_token_request("robot", &PostParams::default(), &request).await }
+    };
+    let node = |name: &str| UserInfo::new(format!("system:node:{name}"), &["system:nodes"]);
+    let made = ask(node("a"), bound(&uid)).await.unwrap();
+    assert!(ask(node("b"), bound(&uid)).await.is_err());
+    assert!(ask(node("a"), from(json!({"spec": {"audiences": []}}))).await.is_err());
+    let stale = ask(admin(), bound("another")).await.unwrap_err().to_string();
+    assert!(
+        stale.contains("the UID in the bound object reference (another) does not match the UID in record"),
+        "{stale}"
+    );
+    let token = made.status.unwrap().token.unwrap();
+    let request = format!("GET /api HTTP/1.1\r\nHost: k\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n");
+    assert!(support::raw(&cluster, None, &request).await.starts_with("HTTP/1.1 200"));
+    pods.delete("p", &DeleteParams::default().grace_period(0)).await.unwrap();
+    // The cache follows the store; the deletion was answered, so it is soon there.
+    cluster.server.registry().fresh().await.unwrap();
+    assert!(support::raw(&cluster, None, &request).await.starts_with("HTTP/1.1 401"));
+}
+
+/// ConfigMaps whose defaults panic: what a bug in a kind would do.
+struct Broken(&'static dyn Kind);
+
+impl Kind for Broken {
+    fn names(&self) -> &'static Names {
+        self.0.names()
+    }
+    fn shape(&self) -> &'static Shape {
+        self.0.shape()
+    }
+    fn default(&self, object: &mut Value) {
+        assert!(object.pointer("/data/a").is_none(), "a bug");
+    }
+    fn prepare_create(&self, object: &mut Value) {
+        self.0.prepare_create(object);
+    }
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        self.0.validate_create(object)
+    }
+    fn prepare_update(&self, part: Part, object: &mut Value, old: &Value) {
+        self.0.prepare_update(part, object, old);
+    }
+    fn validate_update(&self, part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
+        self.0.validate_update(part, object, old)
+    }
+    fn columns(&self) -> &'static [Column] {
+        self.0.columns()
+    }
+    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        self.0.row(object, now)
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_an_error_of_one_request_and_the_server_goes_on() {
+    let kinds = reeve_kinds::builtin().iter().map(|&kind| -> &'static dyn Kind {
+        if kind.names().plural == "configmaps" { Box::leak(Box::new(Broken(kind))) } else { kind }
+    });
+    let cluster = Cluster::start_with(Vec::leak(kinds.collect())).await;
+    let maps: Api<ConfigMap> = Api::namespaced(cluster.server.client(admin()), "default");
+    let error = maps.create(&PostParams::default(), &config_map("a")).await.unwrap_err();
+    let kube::Error::Api(status) = error else { panic!("{error}") };
+    assert_eq!((status.code, status.message.contains("caused apiserver to panic")), (500, true));
+    assert!(maps.list(&ListParams::default()).await.is_ok());
+    let sound = from(json!({"metadata": {"name": "b"}}));
+    assert!(maps.create(&PostParams::default(), &sound).await.is_ok());
 }

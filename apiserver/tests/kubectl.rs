@@ -1,4 +1,5 @@
 //! The real kubectl against the API server over TLS on loopback.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 

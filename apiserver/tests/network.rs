@@ -1,4 +1,5 @@
 //! What the server does with what comes over the network: credentials, limits, forms of answers.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 

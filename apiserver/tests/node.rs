@@ -1,5 +1,6 @@
 //! Logs, exec and attach through the API server to a node: the real kubectl on one end, on the other a kubelet
 //! that speaks TLS and the streaming protocol, but runs nothing.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 
@@ -126,7 +127,7 @@ impl tokio::io::AsyncRead for Replay {
         context: &mut std::task::Context<'_>,
         buffer: &mut tokio::io::ReadBuf<'_>,
     ) -> std::task::Poll<std::io::Result<()>> {
-        let done = self.head.position() as usize >= self.head.get_ref().len();
+        let done = self.head.position() >= self.head.get_ref().len() as u64;
         if done {
             return std::pin::Pin::new(&mut self.stream).poll_read(context, buffer);
         }

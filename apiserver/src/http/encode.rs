@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::negotiate::{Encoding, Format, Include, View};
 use super::response::{self, Answer, BoxError, full};
+use super::yaml;
 use crate::registry::{List, Object, Resource, WatchEvent};
 use crate::status::ApiError;
 
@@ -45,7 +46,7 @@ impl Encoder<'_> {
             View::Partial => partial(object),
             View::Table(include) => self.table(
                 std::slice::from_ref(object),
-                json!({"resourceVersion": object.revision.to_string()}),
+                &json!({"resourceVersion": object.revision.to_string()}),
                 include,
                 true,
             ),
@@ -64,7 +65,7 @@ impl Encoder<'_> {
         let body = match (self.format.view, self.format.encoding) {
             (View::Whole, Encoding::Json) => plain_list(self.resource.names(), &metadata, &list.items),
             (View::Partial, Encoding::Json) => partial_list(&metadata, &list.items),
-            (view, encoding) => return value_as(StatusCode::OK, &self.list_value(view, metadata, &list), encoding),
+            (view, encoding) => return value_as(StatusCode::OK, &self.list_value(view, &metadata, &list), encoding),
         };
         if !self.format.gzip || body.len() < GZIP_BYTES_MIN {
             return response::answer(StatusCode::OK, response::JSON, full(body));
@@ -81,7 +82,7 @@ impl Encoder<'_> {
         }
     }
 
-    fn list_value(&self, view: View, metadata: Value, list: &List) -> Value {
+    fn list_value(&self, view: View, metadata: &Value, list: &List) -> Value {
         match view {
             View::Table(include) => self.table(&list.items, metadata, include, true),
             View::Whole => {
@@ -97,7 +98,7 @@ impl Encoder<'_> {
     }
 
     /// `meta.k8s.io/v1` `Table`. In a watch only the first event carries the columns.
-    fn table(&self, objects: &[Object], metadata: Value, include: Include, with_columns: bool) -> Value {
+    fn table(&self, objects: &[Object], metadata: &Value, include: Include, with_columns: bool) -> Value {
         let rows: Vec<Value> = objects.iter().map(|object| self.row(&object.value(), include)).collect();
         let columns = if with_columns { self.columns() } else { Value::Null };
         json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns, "rows": rows})
@@ -141,7 +142,7 @@ impl Encoder<'_> {
             View::Partial => partial_json(&event.object, out),
             View::Table(include) => {
                 let metadata = json!({"resourceVersion": event.object.revision.to_string()});
-                let table = self.table(std::slice::from_ref(&event.object), metadata, include, is_first);
+                let table = self.table(std::slice::from_ref(&event.object), &metadata, include, is_first);
                 out.extend_from_slice(table.to_string().as_bytes());
             }
         }
@@ -160,10 +161,7 @@ pub(crate) fn value_as(code: StatusCode, value: &Value, encoding: Encoding) -> A
     match encoding {
         Encoding::Json => response::json(code, value),
         Encoding::Pretty => response::answer(code, response::JSON, full(format!("{value:#}\n"))),
-        Encoding::Yaml => match serde_yaml::to_string(value) {
-            Ok(text) => response::answer(code, "application/yaml", full(text)),
-            Err(error) => response::error(&ApiError::internal(error)),
-        },
+        Encoding::Yaml => response::answer(code, "application/yaml", full(yaml::write(value))),
     }
 }
 

@@ -2,8 +2,10 @@
 //!
 //! Source of the rules: `PodLogOptions` of the Kubernetes API and its validation.
 
+use futures::{StreamExt as _, TryStreamExt as _};
 use http::StatusCode;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Empty, StreamBody};
+use hyper::body::Frame;
 use reeve_kinds::field::{FieldError, FieldErrorKind};
 use serde_json::Value;
 
@@ -35,7 +37,8 @@ pub(super) async fn answer(
         return Err(kubelet::refusal(found).await);
     }
     let mut answer = text(StatusCode::OK, "");
-    *answer.body_mut() = found.into_body().map_err(BoxError::from).boxed_unsync();
+    let lines = found.into_body().into_data_stream().map_ok(Frame::data).map_err(BoxError::from);
+    *answer.body_mut() = StreamBody::new(lines.take_until(nodes.shutdown.clone().cancelled_owned())).boxed_unsync();
     // The type is ours to say, not the node's: a log is never a page.
     answer.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));
     Ok(answer)

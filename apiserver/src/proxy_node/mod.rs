@@ -12,15 +12,24 @@ mod stream;
 
 pub(crate) use kubelet::{Kubelet, KubeletError};
 
+use std::sync::Arc;
+
 use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::http::{Answer, Call, Query};
 use crate::registry::{Registry, Request};
 use crate::status::ApiError;
 
+/// So many commands and attachments may run at once; the next gets 429. Each holds two connections.
+const TUNNELS_MAX: usize = 256;
+
 /// Answers what nodes know.
 pub(crate) struct Nodes {
-    pub(crate) kubelet: Kubelet,
+    kubelet: Kubelet,
+    shutdown: CancellationToken,
+    tunnels: Arc<Semaphore>,
 }
 
 /// Where a pod's container is to be found.
@@ -33,6 +42,11 @@ struct Place {
 }
 
 impl Nodes {
+    /// Streams end when `shutdown` is cancelled.
+    pub(crate) fn new(kubelet: Kubelet, shutdown: CancellationToken) -> Self {
+        Self { kubelet, shutdown, tunnels: Arc::new(Semaphore::new(TUNNELS_MAX)) }
+    }
+
     /// `pods/NAME/log`
     pub(crate) async fn log(&self, registry: &Registry, request: &Request, query: &Query) -> Result<Answer, ApiError> {
         log::answer(self, registry, request, query).await

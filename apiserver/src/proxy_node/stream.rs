@@ -4,6 +4,8 @@
 //! to SPDY when a WebSocket upgrade fails and show that second answer, so whatever is wrong with the request is
 //! found and told there too.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderMap, HeaderName, UPGRADE};
 use http::{HeaderValue, Response, StatusCode};
@@ -12,7 +14,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::{Nodes, Place, container, kubelet, locate};
-use crate::http::{Answer, Call, Query, full};
+use crate::http::{Answer, Call, Query, full, too_many_requests};
 use crate::registry::{Registry, Request};
 use crate::status::ApiError;
 
@@ -53,12 +55,17 @@ pub(super) async fn answer(
     }
     let client = call.parts.extensions.remove::<OnUpgrade>();
     let client = client.ok_or_else(|| ApiError::bad_request("this connection cannot be upgraded: use HTTP/1.1"))?;
+    let permit = Arc::clone(&nodes.tunnels).try_acquire_owned().map_err(|_| too_many_requests())?;
     let found = nodes.kubelet.send(&place.node, upgrade_request(&asked, &place, headers)?).await?;
     if found.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(kubelet::refusal(found).await);
     }
     let answer = switching(found.headers());
-    tokio::spawn(tunnel(client, hyper::upgrade::on(found)));
+    let shutdown = nodes.shutdown.clone();
+    tokio::spawn(async move {
+        shutdown.run_until_cancelled(tunnel(client, hyper::upgrade::on(found))).await;
+        drop(permit);
+    });
     Ok(answer)
 }
 

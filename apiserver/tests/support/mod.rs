@@ -1,5 +1,5 @@
 //! An API server over the in-memory store, listening on loopback, for integration tests.
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "every test file uses its own part")]
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, reason = "every test file uses its own part")]
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -24,6 +24,10 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn start() -> Self {
+        Self::start_with(reeve_kinds::builtin()).await
+    }
+
+    pub async fn start_with(kinds: &'static [&'static dyn reeve_kinds::Kind]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -43,7 +47,6 @@ impl Cluster {
             advertise: address,
         };
         let config = ApiServerConfig { registry, pki: pki.clone(), issuer: ISSUER.to_owned(), connections_max: 100 };
-        let kinds = reeve_kinds::builtin();
         let parts = RegistryParts { kv: Arc::new(MemoryKv::new()), kinds, clock, rng: SeededRng::shared() };
         let server = ApiServer::start(config, parts).await.unwrap();
         server.serve(listener).unwrap();

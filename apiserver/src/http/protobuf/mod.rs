@@ -139,10 +139,9 @@ impl Decoder {
                 _ => Err(ProtobufError::WrongType(field.name)),
             },
             Repeat::Once => {
-                if let Some(value) = self.value(field, payload, depth)? {
-                    if field.keep_zero || !is_zero(&value) {
-                        into.insert(field.name.to_owned(), value);
-                    }
+                let value = self.value(field, payload, depth)?;
+                if let Some(value) = value.filter(|value| field.keep_zero || !is_zero(value)) {
+                    into.insert(field.name.to_owned(), value);
                 }
                 Ok(())
             }

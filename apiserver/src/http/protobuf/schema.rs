@@ -152,7 +152,11 @@ fn parse_field(text: &'static str, places: &HashMap<&str, usize>) -> Option<Fiel
 
 #[cfg(test)]
 mod tests {
+    use reeve_kinds::shape::{Shape, StructShape};
+
     use super::*;
+
+    type Seen = std::collections::HashSet<&'static str>;
 
     #[test]
     fn every_line_of_the_table_is_understood() {
@@ -170,5 +174,63 @@ mod tests {
         for message in &Schema::get().messages {
             assert!(message.0.is_sorted_by_key(|field| field.number), "{message:?}");
         }
+    }
+
+    /// What the kinds know and the table does not, and the other way round, by path.
+    fn compare(
+        schema: &Schema,
+        message: &Message,
+        shape: &'static StructShape,
+        path: &str,
+        seen: &mut Seen,
+        out: &mut Vec<String>,
+    ) {
+        if !seen.insert(shape.name) {
+            return;
+        }
+        let mut fields = Vec::new();
+        flatten(schema, message, &mut fields);
+        for (name, field) in &shape.fields {
+            let Some(own) = fields.iter().find(|own| own.name == *name) else {
+                if !path.is_empty() || (*name != "apiVersion" && *name != "kind") {
+                    out.push(format!("{path}.{name} is not in the table"));
+                }
+                continue;
+            };
+            let inner = match &field.shape {
+                Shape::List(list) => &list.items,
+                Shape::Map(values) => values,
+                other => other,
+            };
+            if let (Shape::Struct(inner), Type::Message(index)) = (inner, own.kind) {
+                compare(schema, schema.message(index), inner, &format!("{path}.{name}"), seen, out);
+            }
+        }
+        let unknown = fields.iter().filter(|own| shape.field(own.name).is_none());
+        out.extend(unknown.map(|own| format!("{path}.{} is not in the kind", own.name)));
+    }
+
+    fn flatten<'s>(schema: &'s Schema, message: &'s Message, out: &mut Vec<&'s Field>) {
+        for field in &message.0 {
+            match field.kind {
+                Type::Message(index) if field.is_inline() => flatten(schema, schema.message(index), out),
+                _ => out.push(field),
+            }
+        }
+    }
+
+    #[test]
+    fn every_field_of_every_kind_that_is_served_is_in_the_table() {
+        let schema = Schema::get();
+        let (mut seen, mut differences) = (Seen::new(), Vec::new());
+        for kind in reeve_kinds::builtin() {
+            let names = kind.names();
+            let message = schema.kind(&names.api_version(), names.kind);
+            let message = message.unwrap_or_else(|| panic!("{} has no message", names.kind));
+            let Shape::Struct(shape) = kind.shape() else { panic!("{} is no object", names.kind) };
+            compare(schema, message, shape, "", &mut seen, &mut differences);
+        }
+        assert_eq!(differences, Vec::<String>::new());
+        assert!(seen.len() > 150, "{}", seen.len());
     }
 }
