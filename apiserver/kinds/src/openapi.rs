@@ -6,6 +6,7 @@
 //! are large and made anew at each call: whoever serves them keeps the encoded bytes, or makes them again.
 //! What is not here: the index and its hashes (the HTTP side), OpenAPI v2.
 
+mod enums;
 mod operations;
 mod paths;
 mod schemas;

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaGenerator;
 use serde_json::{Map, Value, json};
 
-use super::Schemas;
+use super::{Schemas, enums};
 use crate::kind::Names;
 use crate::shape::{generator, reference, short_name, tables};
 
@@ -148,6 +148,9 @@ fn finish_property(owner: &str, field: &str, property: &mut Value) {
         list_rules(owner, field, property);
     } else if tables::retains_keys(owner, field) {
         property["x-kubernetes-patch-strategy"] = json!("retainKeys");
+    }
+    if let Some(values) = enums::values(owner, field) {
+        property["enum"] = json!(values);
     }
     if let Some(values) = property.get_mut("additionalProperties") {
         wrap_reference(values);

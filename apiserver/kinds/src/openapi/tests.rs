@@ -102,3 +102,21 @@ fn collect(value: &Value, references: &mut BTreeSet<String>) {
         _ => {}
     }
 }
+
+#[test]
+fn every_enumeration_belongs_to_a_text_that_is_served() {
+    let documents: Vec<_> =
+        group_versions(builtin()).iter().filter_map(|(group, version)| document(builtin(), group, version)).collect();
+    for (owner, field) in enums::fields() {
+        let ending = format!(".{owner}");
+        let found = documents.iter().any(|document| {
+            let schemas = document["components"]["schemas"].as_object().unwrap();
+            schemas.iter().any(|(name, schema)| {
+                name.ends_with(&ending)
+                    && schema["properties"][field]["enum"].is_array()
+                    && schema["properties"][field]["type"] == "string"
+            })
+        });
+        assert!(found, "{owner}.{field} is not served");
+    }
+}
