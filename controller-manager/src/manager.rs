@@ -1,22 +1,53 @@
 //! Starts all controllers over shared watches.
 
-use std::fmt::Debug;
-
+use ipnet::IpNet;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::Pod;
-use kube::Resource;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
 use reeve_client::{Component, Index, Informer, InformerOptions, NeverSynced, wait_for_sync};
-use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tracing::warn;
 
 use crate::deployment::DeploymentController;
+use crate::endpoints::EndpointsController;
+use crate::endpointslice::EndpointSliceController;
+use crate::garbage::GarbageCollector;
+use crate::namespace::NamespaceController;
+use crate::nodeipam::{NodeIpamController, RangeError};
+use crate::nodelifecycle::NodeLifecycleController;
 use crate::ownership::controller_of;
+use crate::podgc::PodGarbageController;
 use crate::pods;
 use crate::replicaset::ReplicaSetController;
+use crate::rootca::{self, RootCaController};
+use crate::serviceaccount::ServiceAccountController;
+
+/// Where nodes renew their leases.
+const NODE_LEASES: &str = "kube-node-lease";
 
 /// What the controllers have to know about the cluster.
 #[derive(Debug, Clone)]
-pub struct ControllerManagerConfig {}
+pub struct ControllerManagerConfig {
+    /// The range that all pods' addresses come from.
+    pub cluster_cidr: IpNet,
+    /// Prefix length of each node's part of it. Kubernetes' default is 24 for IPv4 and 64 for IPv6.
+    pub node_cidr_mask: u8,
+    /// The cluster's CA certificate in PEM, as pods get it.
+    pub ca_pem: String,
+}
+
+/// The controllers cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ManagerError {
+    /// The configuration's fault.
+    #[error(transparent)]
+    Range(#[from] RangeError),
+    /// Shut down while starting.
+    #[error(transparent)]
+    NeverSynced(#[from] NeverSynced),
+}
 
 /// One watch per kind, shared by all controllers. Cheap to clone.
 #[derive(Clone)]
@@ -24,12 +55,130 @@ pub(crate) struct Watches {
     pub(crate) pods: Informer<Pod>,
     pub(crate) replica_sets: Informer<ReplicaSet>,
     pub(crate) deployments: Informer<Deployment>,
+    pub(crate) services: Informer<Service>,
+    pub(crate) slices: Informer<EndpointSlice>,
+    pub(crate) endpoints: Informer<Endpoints>,
+    pub(crate) namespaces: Informer<Namespace>,
+    pub(crate) nodes: Informer<Node>,
+    /// Those of nodes only.
+    pub(crate) leases: Informer<Lease>,
+    pub(crate) service_accounts: Informer<ServiceAccount>,
+    /// ConfigMaps named `kube-root-ca.crt` only.
+    pub(crate) root_cas: Informer<ConfigMap>,
     /// Pods without a controller, by namespace.
     pub(crate) orphans: Index<String, Pod>,
+    /// Pods by the node they are bound to.
+    pub(crate) pods_by_node: Index<String, Pod>,
+}
+
+impl Watches {
+    fn start(component: &Component) -> Self {
+        let client = || component.client.clone();
+        let pods = InformerOptions { trim: Some(pods::trim as fn(&mut Pod)), ..InformerOptions::default() };
+        let pods = Informer::start(component, Api::all(client()), pods);
+        let nodes = InformerOptions { trim: Some(trim_node as fn(&mut Node)), ..InformerOptions::default() };
+        let root_cas =
+            InformerOptions { fields: format!("metadata.name={}", rootca::NAME), ..InformerOptions::default() };
+        let orphans = Index::new(&pods, |pod: &Pod| match controller_of(&pod.metadata) {
+            Some(_) => Vec::new(),
+            None => pod.metadata.namespace.clone().into_iter().collect(),
+        });
+        let pods_by_node = Index::new(&pods, |pod: &Pod| {
+            Some(pods::node_name(pod).to_owned()).filter(|node| !node.is_empty()).into_iter().collect()
+        });
+        Self {
+            pods,
+            replica_sets: Informer::all(component),
+            deployments: Informer::all(component),
+            services: Informer::all(component),
+            slices: Informer::all(component),
+            endpoints: Informer::all(component),
+            namespaces: Informer::all(component),
+            nodes: Informer::start(component, Api::all(client()), nodes),
+            leases: Informer::start(component, Api::namespaced(client(), NODE_LEASES), InformerOptions::default()),
+            service_accounts: Informer::all(component),
+            root_cas: Informer::start(component, Api::all(client()), root_cas),
+            orphans,
+            pods_by_node,
+        }
+    }
+
+    fn synced(&self) -> Vec<watch::Receiver<bool>> {
+        vec![
+            self.pods.synced(),
+            self.replica_sets.synced(),
+            self.deployments.synced(),
+            self.services.synced(),
+            self.slices.synced(),
+            self.endpoints.synced(),
+            self.namespaces.synced(),
+            self.nodes.synced(),
+            self.leases.synced(),
+            self.service_accounts.synced(),
+            self.root_cas.synced(),
+        ]
+    }
 }
 
 /// All controllers of a cluster.
 pub struct ControllerManager {
     config: ControllerManagerConfig,
     component: Component,
+}
+
+impl ControllerManager {
+    /// Nothing starts before [`ControllerManager::run`].
+    #[must_use]
+    pub fn new(config: ControllerManagerConfig, component: Component) -> Self {
+        Self { config, component }
+    }
+
+    /// Runs all controllers until the component shuts down.
+    ///
+    /// # Errors
+    /// When the configuration cannot be used, or the component is shut down before all watches are complete.
+    pub async fn run(self) -> Result<(), ManagerError> {
+        let (config, component) = (self.config, self.component);
+        let watches = Watches::start(&component);
+        let deployments = DeploymentController::new(&component, &watches);
+        let replica_sets = ReplicaSetController::new(&component, &watches);
+        let slices = EndpointSliceController::new(&component, &watches);
+        let endpoints = EndpointsController::new(&component, &watches);
+        let namespaces = NamespaceController::new(&component, &watches);
+        let nodes = NodeLifecycleController::new(&component, &watches);
+        let ipam = NodeIpamController::try_new(&component, &watches, config.cluster_cidr, config.node_cidr_mask)?;
+        let accounts = ServiceAccountController::new(&component, &watches);
+        let root_ca = RootCaController::new(&component, &watches, config.ca_pem);
+        let pod_garbage = PodGarbageController::new(&component, &watches);
+        let (collecting, on_gone) = (component.clone(), namespaces.on_gone());
+        component.spawn("garbage collector", async move {
+            let collector = GarbageCollector::start(&collecting, on_gone).await;
+            if let Err(error) = collector.run().await {
+                warn!(%error, "the garbage collector never ran");
+            }
+        });
+        wait_for_sync(&component, &watches.synced()).await?;
+        component.spawn("deployment", deployments.run());
+        component.spawn("replicaset", replica_sets.run());
+        component.spawn("endpointslice", slices.run());
+        component.spawn("endpoints", endpoints.run());
+        component.spawn("namespace", namespaces.run());
+        component.spawn("nodelifecycle", nodes.run());
+        component.spawn("nodeipam", ipam.run());
+        component.spawn("serviceaccount", accounts.run());
+        component.spawn("root-ca", root_ca.run());
+        component.spawn("podgc", pod_garbage.run());
+        component.stopped().await;
+        Ok(())
+    }
+}
+
+/// Keeps of a node what controllers read: images are most of it.
+fn trim_node(node: &mut Node) {
+    if let Some(status) = &mut node.status {
+        status.images = None;
+        status.node_info = None;
+        status.volumes_attached = None;
+        status.volumes_in_use = None;
+    }
 }

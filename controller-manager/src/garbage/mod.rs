@@ -1,0 +1,307 @@
+//! Garbage collector: objects whose owners are gone go too; objects that wait for their dependents are told when.
+//!
+//! A graph of all objects is kept from watches of their metadata. What it suggests is checked live before
+//! anything is deleted: the watches of different kinds are not in step with each other.
+
+mod apply;
+mod graph;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{DynamicObject, PartialObjectMeta};
+use kube::runtime::watcher::{Config, Event};
+use reeve_client::watch::follow;
+use reeve_client::{Backoff, Component, NeverSynced, Next, WorkQueue, wait_for_sync, work};
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::discovery::{Kind, discover};
+use graph::{FOREGROUND, Graph, Identity, ORPHAN, View, Work};
+use plan::{Owner, Verdict, plan};
+
+/// Objects looked at at the same time. Source: `concurrent-gc-syncs`.
+const PARALLEL: usize = 20;
+
+/// Owners known to be absent that are remembered; the oldest is forgotten first. Source: `absentOwnerCache`.
+const ABSENT_LEN: usize = 500;
+
+/// Told the namespace of every object that is gone.
+pub(crate) type OnGone = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Watches the metadata of everything that can be deleted.
+pub(crate) struct GarbageCollector {
+    component: Component,
+    kinds: Arc<Vec<Kind>>,
+    state: Arc<State>,
+    synced: Vec<watch::Receiver<bool>>,
+}
+
+struct State {
+    graph: Mutex<Graph>,
+    queue: WorkQueue<Work>,
+    absent: Mutex<Absent>,
+    on_gone: OnGone,
+}
+
+/// Uids of owners that are not there.
+#[derive(Default)]
+struct Absent {
+    uids: HashSet<String>,
+    order: VecDeque<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ExamineError {
+    #[error(transparent)]
+    Request(#[from] kube::Error),
+}
+
+impl GarbageCollector {
+    /// Finds out which kinds there are and starts to watch them.
+    pub(crate) async fn start(component: &Component, on_gone: OnGone) -> Self {
+        let kinds = Arc::new(collectable_kinds(component).await);
+        let state =
+            Arc::new(State { graph: Mutex::default(), queue: WorkQueue::default(), absent: Mutex::default(), on_gone });
+        let mut collector = Self { component: component.clone(), kinds, state, synced: Vec::new() };
+        for index in 0..collector.kinds.len() {
+            collector.watch_kind(index);
+        }
+        collector
+    }
+
+    fn watch_kind(&mut self, index: usize) {
+        let Some(kind) = self.kinds.get(index) else { return };
+        let (sender, receiver) = watch::channel(false);
+        self.synced.push(receiver);
+        let (api, component) = (kind.metadata_api(&self.component.client), self.component.clone());
+        let mut feed = Feed { kind: index, state: Arc::clone(&self.state), synced: sender, missing: HashSet::new() };
+        self.component.spawn("garbage watch", async move {
+            follow(&component, api, Config::default(), |event| feed.on_event(event)).await;
+        });
+    }
+
+    /// Collects until dropped.
+    ///
+    /// # Errors
+    /// [`NeverSynced`] if the component is shut down before the graph is complete.
+    pub(crate) async fn run(self) -> Result<(), NeverSynced> {
+        wait_for_sync(&self.component, &self.synced).await?;
+        work("garbage", &self.state.queue, PARALLEL, |item| self.look(item)).await;
+        Ok(())
+    }
+
+    async fn look(&self, item: Work) -> Result<Next, ExamineError> {
+        match item {
+            Work::Examine(uid) => self.examine(&uid).await?,
+            Work::Orphan(uid) => self.orphan(&uid).await?,
+        }
+        Ok(Next::Done)
+    }
+
+    async fn examine(&self, uid: &str) -> Result<(), ExamineError> {
+        let Some((view, kind)) = self.find(uid) else { return Ok(()) };
+        if view.deleting && !view.foreground {
+            return Ok(());
+        }
+        let client = &self.component.client;
+        let Some(meta) = apply::live(client, kind, &view.identity).await? else { return Ok(()) };
+        if is_waiting(&meta) {
+            return self.release(&view.identity, kind, &meta).await;
+        }
+        if meta.deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        let mut owners = Vec::new();
+        for owner in meta.owner_references.iter().flatten() {
+            owners.push((owner.clone(), self.look_up(owner, &view.identity).await?));
+        }
+        let dependents = self.state.graph().dependents(uid);
+        match plan(&meta, &owners, !dependents.is_empty()) {
+            Verdict::Keep => {}
+            Verdict::DropOwners(gone) => apply::drop_owners(client, kind, &view.identity, &meta, &gone).await?,
+            Verdict::Delete { policy, unblock } => {
+                if unblock {
+                    self.unblock(uid, &dependents).await?;
+                }
+                apply::delete(client, kind, &view.identity, &meta, policy).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An object in foreground deletion goes when nothing blocks it any more; until then its dependents are
+    /// looked at.
+    async fn release(&self, identity: &Identity, kind: &Kind, meta: &ObjectMeta) -> Result<(), ExamineError> {
+        let blocking = self.state.graph().blocking_dependents(&identity.uid);
+        if blocking.is_empty() {
+            apply::remove_finalizer(&self.component.client, kind, identity, meta, FOREGROUND).await?;
+        }
+        for dependent in blocking.into_iter().filter(|dependent| !dependent.foreground) {
+            self.state.queue.add(Work::Examine(dependent.identity.uid));
+        }
+        Ok(())
+    }
+
+    async fn unblock(&self, uid: &str, dependents: &[View]) -> Result<(), ExamineError> {
+        for dependent in dependents.iter().filter(|dependent| dependent.foreground) {
+            let Some(kind) = self.kinds.get(dependent.identity.kind) else { continue };
+            if let Some(meta) = apply::live(&self.component.client, kind, &dependent.identity).await? {
+                apply::unblock(&self.component.client, kind, &dependent.identity, &meta, uid).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets all dependents go, then the object itself.
+    async fn orphan(&self, uid: &str) -> Result<(), ExamineError> {
+        let Some((view, kind)) = self.find(uid) else { return Ok(()) };
+        let client = &self.component.client;
+        let gone = [uid.to_owned()];
+        let dependents = self.state.graph().dependents(uid);
+        for dependent in dependents {
+            let Some(kind) = self.kinds.get(dependent.identity.kind) else { continue };
+            if let Some(meta) = apply::live(client, kind, &dependent.identity).await? {
+                apply::drop_owners(client, kind, &dependent.identity, &meta, &gone).await?;
+            }
+        }
+        if let Some(meta) = apply::live(client, kind, &view.identity).await? {
+            apply::remove_finalizer(client, kind, &view.identity, &meta, ORPHAN).await?;
+        }
+        Ok(())
+    }
+
+    /// What became of an owner. One that a reference cannot mean counts as solid: nothing is deleted for it.
+    async fn look_up(&self, owner: &OwnerReference, dependent: &Identity) -> Result<Owner, ExamineError> {
+        if self.state.absent.lock().unwrap_or_else(PoisonError::into_inner).uids.contains(&owner.uid) {
+            return Ok(Owner::Absent);
+        }
+        let Some((index, kind)) = self.kinds.iter().enumerate().find(|(_, kind)| kind.is_meant_by(owner)) else {
+            return Ok(Owner::Solid);
+        };
+        if kind.namespaced && dependent.namespace.is_empty() {
+            return Ok(Owner::Solid);
+        }
+        let namespace = if kind.namespaced { dependent.namespace.clone() } else { String::new() };
+        let identity = Identity { kind: index, namespace, name: owner.name.clone(), uid: owner.uid.clone() };
+        match apply::live(&self.component.client, kind, &identity).await? {
+            Some(meta) if is_waiting(&meta) => Ok(Owner::Waiting),
+            Some(_) => Ok(Owner::Solid),
+            None => {
+                self.state.absent.lock().unwrap_or_else(PoisonError::into_inner).add(&owner.uid);
+                Ok(Owner::Absent)
+            }
+        }
+    }
+
+    fn find(&self, uid: &str) -> Option<(View, &Kind)> {
+        let view = self.state.graph().view(uid)?;
+        let kind = self.kinds.get(view.identity.kind)?;
+        Some((view, kind))
+    }
+}
+
+fn is_waiting(meta: &ObjectMeta) -> bool {
+    meta.deletion_timestamp.is_some() && meta.finalizers.iter().flatten().any(|name| name == FOREGROUND)
+}
+
+/// All kinds whose objects can be watched and deleted. Events are nobody's dependents and far too many.
+async fn collectable_kinds(component: &Component) -> Vec<Kind> {
+    let (initial, max) = (std::time::Duration::from_millis(50), std::time::Duration::from_secs(30));
+    let mut backoff = Backoff::new(initial, max, component.rng.clone());
+    loop {
+        match discover(&component.client).await {
+            Ok(kinds) if kinds.failures.is_empty() => {
+                let wanted = |kind: &Kind| {
+                    ["delete", "list", "watch"].iter().all(|verb| kind.has_verb(verb)) && kind.resource.kind != "Event"
+                };
+                return kinds.all.into_iter().filter(wanted).collect();
+            }
+            Ok(kinds) => warn!(failures = ?kinds.failures, "not all kinds are known yet, trying again"),
+            Err(error) => warn!(%error, "the kinds are not known yet, trying again"),
+        }
+        tokio::time::sleep(backoff.delay()).await;
+    }
+}
+
+impl State {
+    fn graph(&self) -> MutexGuard<'_, Graph> {
+        self.graph.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enqueue(&self, work: Vec<Work>) {
+        for item in work {
+            self.queue.add(item);
+        }
+    }
+
+    fn remove(&self, uid: &str) {
+        let mut graph = self.graph();
+        let namespace = graph.view(uid).map(|view| view.identity.namespace);
+        let work = graph.remove(uid);
+        drop(graph);
+        self.absent.lock().unwrap_or_else(PoisonError::into_inner).add(uid);
+        self.enqueue(work);
+        if let Some(namespace) = namespace.filter(|namespace| !namespace.is_empty()) {
+            (self.on_gone)(&namespace);
+        }
+    }
+}
+
+impl Absent {
+    fn add(&mut self, uid: &str) {
+        if !self.uids.insert(uid.to_owned()) {
+            return;
+        }
+        self.order.push_back(uid.to_owned());
+        if self.order.len() > ABSENT_LEN
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.uids.remove(&oldest);
+        }
+    }
+}
+
+/// One kind's way into the graph.
+struct Feed {
+    kind: usize,
+    state: Arc<State>,
+    synced: watch::Sender<bool>,
+    /// During a list: what the graph has and the list has not shown yet.
+    missing: HashSet<String>,
+}
+
+impl Feed {
+    fn on_event(&mut self, event: Event<PartialObjectMeta<DynamicObject>>) {
+        match event {
+            Event::Init => self.missing = self.state.graph().of_kind(self.kind).into_iter().collect(),
+            Event::InitApply(object) => {
+                self.missing.remove(object.metadata.uid.as_deref().unwrap_or_default());
+                self.put(&object.metadata);
+            }
+            Event::InitDone => {
+                for uid in std::mem::take(&mut self.missing) {
+                    self.state.remove(&uid);
+                }
+                self.synced.send_replace(true);
+            }
+            Event::Apply(object) => self.put(&object.metadata),
+            Event::Delete(object) => self.state.remove(object.metadata.uid.as_deref().unwrap_or_default()),
+        }
+    }
+
+    fn put(&self, meta: &ObjectMeta) {
+        let identity = Identity {
+            kind: self.kind,
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+        };
+        let work = self.state.graph().put(identity, meta);
+        self.state.enqueue(work);
+    }
+}

@@ -1,0 +1,105 @@
+//! Changes of objects in, objects to look at and verdicts out.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use serde_json::{Value, json};
+
+use super::graph::{Graph, Identity, Work};
+use super::plan::{Owner, Policy, Verdict, plan};
+
+fn meta(value: Value) -> ObjectMeta {
+    serde_json::from_value(value).unwrap()
+}
+
+fn owner(uid: &str, blocks: bool) -> Value {
+    json!({ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": uid, "uid": uid, "blockOwnerDeletion": blocks })
+}
+
+fn put(graph: &mut Graph, uid: &str, value: Value) -> Vec<String> {
+    let identity = Identity { kind: 0, namespace: "default".into(), name: uid.into(), uid: uid.into() };
+    texts(graph.put(identity, &meta(value)))
+}
+
+fn texts(work: Vec<Work>) -> Vec<String> {
+    let text = |work| match work {
+        Work::Examine(uid) => uid,
+        Work::Orphan(uid) => format!("orphan {uid}"),
+    };
+    let mut texts: Vec<String> = work.into_iter().map(text).collect();
+    texts.sort();
+    texts
+}
+
+const DELETING: &str = "2026-01-01T00:00:00Z";
+
+#[test]
+fn dependents_are_looked_at_when_their_owner_is_gone() {
+    let mut graph = Graph::default();
+    assert!(put(&mut graph, "set", json!({})).is_empty());
+    assert!(put(&mut graph, "a", json!({ "ownerReferences": [owner("set", true)] })).is_empty());
+    assert!(put(&mut graph, "b", json!({ "ownerReferences": [owner("set", true)] })).is_empty());
+    assert_eq!(texts(graph.remove("set")), ["a", "b"]);
+    assert!(graph.remove("set").is_empty());
+}
+
+#[test]
+fn an_object_whose_owner_was_never_seen_is_looked_at_once() {
+    let mut graph = Graph::default();
+    let orphaned = json!({ "ownerReferences": [owner("ghost", false)] });
+    assert_eq!(put(&mut graph, "a", orphaned.clone()), ["a"]);
+    assert!(put(&mut graph, "a", orphaned).is_empty());
+    put(&mut graph, "ghost", json!({}));
+    assert_eq!(texts(graph.remove("ghost")), ["a"]);
+}
+
+#[test]
+fn foreground_deletion_looks_at_the_dependents_and_comes_back_as_they_go() {
+    let mut graph = Graph::default();
+    put(&mut graph, "set", json!({}));
+    put(&mut graph, "a", json!({ "ownerReferences": [owner("set", true)] }));
+    put(&mut graph, "b", json!({ "ownerReferences": [owner("set", false)] }));
+    let waiting = json!({ "deletionTimestamp": DELETING, "finalizers": ["foregroundDeletion"] });
+    assert_eq!(put(&mut graph, "set", waiting.clone()), ["a", "b", "set"]);
+    assert!(put(&mut graph, "set", waiting).is_empty());
+    assert_eq!(graph.blocking_dependents("set").len(), 1);
+    assert_eq!(texts(graph.remove("a")), ["set"]);
+    assert!(graph.blocking_dependents("set").is_empty());
+}
+
+#[test]
+fn a_dependent_that_no_longer_blocks_lets_its_owner_go() {
+    let mut graph = Graph::default();
+    put(&mut graph, "set", json!({ "deletionTimestamp": DELETING, "finalizers": ["foregroundDeletion"] }));
+    put(&mut graph, "a", json!({ "ownerReferences": [owner("set", true)] }));
+    assert_eq!(put(&mut graph, "a", json!({ "ownerReferences": [owner("set", false)] })), ["set"]);
+}
+
+#[test]
+fn an_object_deleted_with_orphan_asks_to_let_its_dependents_go() {
+    let mut graph = Graph::default();
+    let deleted = json!({ "deletionTimestamp": DELETING, "finalizers": ["orphan"] });
+    assert_eq!(put(&mut graph, "set", deleted), ["orphan set"]);
+}
+
+#[track_caller]
+fn check(finalizers: Value, owners: &[Owner], has_dependents: bool, expected: Verdict) {
+    let owners: Vec<(OwnerReference, Owner)> = owners
+        .iter()
+        .enumerate()
+        .map(|(n, state)| (serde_json::from_value(owner(&format!("o{n}"), true)).unwrap(), *state))
+        .collect();
+    assert_eq!(plan(&meta(json!({ "finalizers": finalizers })), &owners, has_dependents), expected);
+}
+
+#[test]
+fn an_object_is_deleted_only_when_no_owner_is_left() {
+    let delete = |policy, unblock| Verdict::Delete { policy, unblock };
+    check(json!([]), &[], true, Verdict::Keep);
+    check(json!([]), &[Owner::Solid], true, Verdict::Keep);
+    check(json!([]), &[Owner::Solid, Owner::Absent], true, Verdict::DropOwners(vec!["o1".into()]));
+    check(json!([]), &[Owner::Waiting, Owner::Solid], true, Verdict::DropOwners(vec!["o0".into()]));
+    check(json!([]), &[Owner::Absent, Owner::Absent], true, delete(Policy::Background, false));
+    check(json!([]), &[Owner::Waiting], true, delete(Policy::Foreground, true));
+    check(json!([]), &[Owner::Waiting], false, delete(Policy::Background, false));
+    check(json!(["orphan"]), &[Owner::Absent], true, delete(Policy::Orphan, false));
+    check(json!(["foregroundDeletion"]), &[Owner::Absent], true, delete(Policy::Foreground, false));
+}
