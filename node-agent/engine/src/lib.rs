@@ -4,6 +4,10 @@
 //! Kubernetes API, and works without a cluster.
 
 pub mod build;
+pub mod builtin;
 pub mod engine;
 pub mod images;
+pub mod logs;
+pub mod runtime;
 pub mod snapshot;
+pub mod supervisor;

@@ -1,0 +1,380 @@
+//! Containers: prepare, start, stop, remove.
+
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{FileType, Mode, OFlags};
+
+use super::records::{self, ContainerRecord};
+use super::sandboxes::{pod_cgroup, unexpected};
+use super::state::{Entry, Held, exited, word};
+use super::{BuiltinEngine, Inner, blocking};
+use crate::engine::{Container, ContainerConfig, ContainerState, EngineError, NamespaceMode, Sandbox};
+use crate::runtime::cgroup::limits::device_rules;
+use crate::runtime::process::{Surroundings, compile_process};
+use crate::runtime::root::{DeviceNode, RootInputs, compile_root, find_devices, node_devices};
+use crate::runtime::users::read_in_root;
+use crate::supervisor::plan::{
+    CgroupPlan, ExitRecord, LaunchPlan, NamespacePlan, PidPlan, ProcessPlan, RecordPlan, StreamPlan,
+};
+use crate::supervisor::wire::{Reply, Request};
+
+/// How long a container that was killed may take to be gone: its last write may be stuck in a disk.
+const KILL_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Exit code of a container that could not be started (containerd's, and the kubelet's for `StartError`).
+const START_ERROR_CODE: i32 = 128;
+
+impl BuiltinEngine {
+    pub(super) async fn create(&self, sandbox: &str, config: ContainerConfig) -> Result<String, EngineError> {
+        let sandbox = self.inner.ready_sandbox(sandbox)?;
+        let inner = Arc::clone(&self.inner);
+        let entry = blocking(move || inner.make_container(&sandbox, config)).await?;
+        let id = entry.container.id.clone();
+        self.inner.state(|state| state.containers.insert(id.clone(), entry));
+        Ok(id)
+    }
+
+    pub(super) async fn start(&self, id: &str) -> Result<(), EngineError> {
+        let (container, busy) = self
+            .inner
+            .state(|state| state.container(id).map(|entry| (entry.container.clone(), Arc::clone(&entry.busy))))?;
+        let _busy = busy.lock().await;
+        let now = self.inner.state(|state| state.container(id).map(|entry| entry.container.state.clone()))?;
+        if now != ContainerState::Created {
+            return Err(EngineError::WrongState { id: id.to_owned(), state: word(&now) });
+        }
+        let sandbox = self.inner.ready_sandbox(&container.sandbox)?;
+        let inner = Arc::clone(&self.inner);
+        let compiled = blocking(move || inner.launch_plan(&container, &sandbox)).await;
+        let started = match compiled {
+            Ok(plan) => self.launch(id, plan).await,
+            Err(err) => Err(err),
+        };
+        if let Err(err) = &started {
+            self.inner.record_start_error(id, err.to_string());
+        }
+        started
+    }
+
+    async fn launch(&self, id: &str, plan: LaunchPlan) -> Result<(), EngineError> {
+        let process = Arc::new(plan.process.clone());
+        let stdin = plan.streams.stdin.clone();
+        let link = self.inner.link().await?;
+        let (pid, started_at) = match link.ask(Request::Start(Box::new(plan))).await? {
+            Reply::Started { pid, started_at } => (pid, started_at),
+            other => return Err(unexpected("start the container", other)),
+        };
+        let held = Held {
+            pidfd: rustix::process::Pid::from_raw(pid)
+                .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()),
+            terminal: if process.terminal { self.fetch_terminal(id).await } else { None },
+            stdin: stdin.and_then(|path| keep_open(&path)),
+        };
+        let event = self.inner.state(|state| {
+            let entry = state.containers.get_mut(id)?;
+            entry.process = Some(process);
+            // Its end may have been told already: then that is its state.
+            if entry.container.state != ContainerState::Created {
+                return None;
+            }
+            entry.held = held;
+            state.change(id, ContainerState::Running { started_at, pid })
+        });
+        self.inner.tell(event);
+        Ok(())
+    }
+
+    /// A duplicate of a container's terminal; `None` when it has ended.
+    pub(super) async fn fetch_terminal(&self, id: &str) -> Option<std::os::fd::OwnedFd> {
+        let link = self.inner.link().await.ok()?;
+        let (_, fds) = link.ask_with(Request::Terminal(id.to_owned()), Vec::new()).await.ok()?;
+        fds.into_iter().next()
+    }
+
+    pub(super) async fn stop(&self, id: &str, grace: Duration) -> Result<(), EngineError> {
+        let Ok((container, ended)) = self
+            .inner
+            .state(|state| state.container(id).map(|entry| (entry.container.clone(), entry.ended.subscribe())))
+        else {
+            return Ok(());
+        };
+        if !matches!(container.state, ContainerState::Running { .. }) {
+            return Ok(());
+        }
+        let mut ended = ended;
+        if !grace.is_zero() {
+            let signal = self.inner.stop_signal(&container).await;
+            let link = self.inner.link().await?;
+            match link.ask(Request::Signal { container: id.to_owned(), signal }).await? {
+                Reply::Done | Reply::NotFound => {}
+                other => return Err(unexpected("stop the container", other)),
+            }
+            if tokio::time::timeout(grace, ended.wait_for(|ended| *ended)).await.is_ok() {
+                return Ok(());
+            }
+        }
+        match self.inner.link().await?.ask(Request::Kill(id.to_owned())).await? {
+            Reply::Done | Reply::NotFound => {}
+            other => return Err(unexpected("kill the container", other)),
+        }
+        match tokio::time::timeout(KILL_WAIT_MAX, ended.wait_for(|ended| *ended)).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(EngineError::Io {
+                step: format!("kill container {id}"),
+                source: std::io::ErrorKind::TimedOut.into(),
+            }),
+        }
+    }
+
+    pub(super) async fn remove(&self, id: &str) -> Result<(), EngineError> {
+        self.stop(id, Duration::ZERO).await?;
+        let Ok(busy) = self.inner.state(|state| state.container(id).map(|entry| Arc::clone(&entry.busy))) else {
+            return Ok(());
+        };
+        let _busy = busy.lock().await;
+        let Ok(container) = self.inner.state(|state| state.container(id).map(|entry| entry.container.clone())) else {
+            return Ok(());
+        };
+        if matches!(container.state, ContainerState::Running { .. }) {
+            return Err(EngineError::WrongState { id: id.to_owned(), state: "running" });
+        }
+        let inner = Arc::clone(&self.inner);
+        blocking(move || inner.unmake_container(&container)).await?;
+        self.inner.state(|state| state.containers.remove(id));
+        Ok(())
+    }
+
+    pub(super) async fn reopen(&self, id: &str) -> Result<(), EngineError> {
+        let container = self.inner.state(|state| state.container(id).map(|entry| entry.container.clone()))?;
+        let request = Request::ReopenLog { container: id.to_owned(), path: container.config.log_path };
+        match self.inner.link().await?.ask(request).await? {
+            Reply::Done => Ok(()),
+            other => Err(unexpected("reopen the log", other)),
+        }
+    }
+}
+
+impl Inner {
+    /// Makes everything of a container but its process.
+    fn make_container(&self, sandbox: &Sandbox, config: ContainerConfig) -> Result<Entry, EngineError> {
+        let image = self.images.get(&config.image)?.ok_or_else(|| super::state::not_found("image", &config.image))?;
+        let container = Container {
+            id: self.new_id(),
+            sandbox: sandbox.id.clone(),
+            image_id: image.digests.first().cloned().unwrap_or_else(|| image.id.clone()),
+            config,
+            state: ContainerState::Created,
+            created_at: self.config.clock.now(),
+        };
+        match self.furnish(&container, sandbox, &image.id) {
+            Ok(process) => Ok(Entry { process: Some(Arc::new(process)), ..Entry::new(container) }),
+            Err(err) => {
+                if let Err(left) = self.unmake_container(&container) {
+                    tracing::warn!(container = container.id, %left, "parts of a container are left behind");
+                }
+                Err(err)
+            }
+        }
+    }
+
+    fn furnish(&self, container: &Container, sandbox: &Sandbox, image: &str) -> Result<ProcessPlan, EngineError> {
+        let (id, config) = (&container.id, &container.config);
+        // Refused before anything is made: a signal that does not exist, a device that is not there.
+        if let Some(signal) = &config.stop_signal {
+            parse_signal(signal).ok_or_else(|| EngineError::Invalid(format!("unknown signal {signal:?}")))?;
+        }
+        let devices = devices(config)?;
+        let rootfs = self.snapshots.prepare(id, image)?;
+        self.snapshots.mount(&rootfs)?;
+        let process = self.compile(container, sandbox, &rootfs.path)?;
+        let cgroup = self.container_cgroup(container, sandbox);
+        let fail = crate::runtime::cgroup::CgroupError::into_engine;
+        self.cgroups.create(&cgroup, &config.resources).map_err(fail)?;
+        self.cgroups.restrict_devices(&cgroup, &device_rules(&devices, config.security.privileged)).map_err(fail)?;
+        self.make_fifos(container)?;
+        if let Some(dir) = config.log_path.parent() {
+            records::make_dir(dir)?;
+        }
+        records::make_dir(&self.layout.container_data(id))?;
+        let record = ContainerRecord { boot_id: self.boot_id.clone(), container: container.clone() };
+        records::write(&self.layout.container_record(id), &record)?;
+        Ok(process)
+    }
+
+    /// Who the first process is; the image's files are read inside its root.
+    pub(super) fn compile(
+        &self,
+        container: &Container,
+        sandbox: &Sandbox,
+        rootfs: &Path,
+    ) -> Result<ProcessPlan, EngineError> {
+        let root = rustix::fs::open(rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| EngineError::Io { step: format!("open {}", rootfs.display()), source: errno.into() })?;
+        let surroundings = Surroundings {
+            passwd: read_in_root(root.as_fd(), "etc/passwd"),
+            group: read_in_root(root.as_fd(), "etc/group"),
+            hostname: sandbox.config.hostname.clone(),
+            own_capabilities: self.own_capabilities,
+        };
+        let image = self.images.config(&container.config.image)?;
+        compile_process(&container.config, image.config().as_ref(), &surroundings)
+            .map_err(|err| EngineError::Invalid(err.to_string()))
+    }
+
+    /// The whole plan for a container that exists.
+    fn launch_plan(&self, container: &Container, sandbox: &Sandbox) -> Result<LaunchPlan, EngineError> {
+        let (id, config) = (&container.id, &container.config);
+        let not_there = || super::state::not_found("container", id);
+        let rootfs = self.snapshots.get(id)?.ok_or_else(not_there)?;
+        self.snapshots.mount(&rootfs)?;
+        let compiled = self.state(|state| state.container(id).map(|entry| entry.process.clone()))?;
+        let process = match compiled {
+            Some(process) => (*process).clone(),
+            None => self.compile(container, sandbox, &rootfs.path)?,
+        };
+        let cgroup = self.container_cgroup(container, sandbox);
+        let pins = self.pins(sandbox);
+        let inputs = RootInputs {
+            shm: pins.shm.as_deref(),
+            hierarchies: self.cgroups.hierarchies(),
+            cgroup: &cgroup,
+            cwd: &process.cwd,
+        };
+        let root_ops =
+            compile_root(config, &devices(config)?, &inputs).map_err(|err| EngineError::Invalid(err.to_string()))?;
+        let pid = match config.pid.unwrap_or(sandbox.config.pid) {
+            NamespaceMode::Container => PidPlan::New,
+            NamespaceMode::Node => PidPlan::Node,
+            NamespaceMode::Pod => PidPlan::Pod(sandbox.id.clone()),
+        };
+        Ok(LaunchPlan {
+            container: id.clone(),
+            namespaces: NamespacePlan { net: pins.net, ipc: pins.ipc, uts: pins.uts, pid },
+            rootfs: rootfs.path,
+            rootfs_read_only: config.security.read_only_rootfs,
+            root_ops,
+            cgroup,
+            process,
+            streams: self.streams(container),
+            records: self.record_plan(id),
+        })
+    }
+
+    pub(super) fn container_cgroup(&self, container: &Container, sandbox: &Sandbox) -> CgroupPlan {
+        let group = format!("{}/{}", pod_cgroup(&sandbox.id, &sandbox.config), container.id);
+        self.cgroups.plan(&group, &container.config.resources)
+    }
+
+    pub(super) fn streams(&self, container: &Container) -> StreamPlan {
+        let run = self.layout.container_run(&container.id);
+        StreamPlan {
+            stdin: container.config.stdin.then(|| run.join("stdin")),
+            stdout: run.join("stdout"),
+            stderr: run.join("stderr"),
+            log: container.config.log_path.clone(),
+        }
+    }
+
+    pub(super) fn record_plan(&self, id: &str) -> RecordPlan {
+        RecordPlan { started: self.layout.run_record(id), exited: self.layout.exit_record(id) }
+    }
+
+    fn make_fifos(&self, container: &Container) -> Result<(), EngineError> {
+        let run = self.layout.container_run(&container.id);
+        records::make_dir(&run)?;
+        let names = if container.config.tty { &[][..] } else { &["stdin", "stdout", "stderr"][..] };
+        for name in names {
+            let path = run.join(name);
+            let made = rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0);
+            made.map_err(|errno| EngineError::Io { step: format!("make {}", path.display()), source: errno.into() })?;
+        }
+        Ok(())
+    }
+
+    /// Takes everything of a container away; it does not run.
+    fn unmake_container(&self, container: &Container) -> Result<(), EngineError> {
+        let id = &container.id;
+        if let Ok(sandbox) = self.sandbox(&container.sandbox) {
+            let cgroup = self.container_cgroup(container, &sandbox);
+            crate::supervisor::kill_cgroup(&cgroup);
+            self.cgroups.remove(&cgroup).map_err(crate::runtime::cgroup::CgroupError::into_engine)?;
+        }
+        self.snapshots.remove(id)?;
+        records::remove(&self.layout.container_run(id))?;
+        records::remove(&self.layout.container_data(id))
+    }
+
+    /// A container that could not be started has ended, with the reason in its status.
+    fn record_start_error(&self, id: &str, message: String) {
+        let exit = ExitRecord {
+            started_at: None,
+            finished_at: self.config.clock.now(),
+            exit_code: Some(START_ERROR_CODE),
+            reason: "StartError".to_owned(),
+            message,
+        };
+        if let Err(err) = records::write(&self.layout.exit_record(id), &exit) {
+            tracing::warn!(container = id, %err, "the failed start is not recorded");
+        }
+        let event = self.state(|state| state.change(id, exited(exit)));
+        self.tell(event);
+    }
+
+    /// The pod's, else the image's, else SIGTERM.
+    async fn stop_signal(&self, container: &Container) -> i32 {
+        if let Some(signal) = &container.config.stop_signal {
+            return parse_signal(signal).unwrap_or(libc::SIGTERM);
+        }
+        let (images, image) = (self.images.clone(), container.config.image.clone());
+        let config = blocking(move || Ok(images.config(&image)?)).await.ok();
+        let signal =
+            config.as_ref().and_then(|config| config.config().as_ref()).and_then(|c| c.stop_signal().as_deref());
+        signal.and_then(parse_signal).unwrap_or(libc::SIGTERM)
+    }
+}
+
+fn devices(config: &ContainerConfig) -> Result<Vec<DeviceNode>, EngineError> {
+    let mut found = if config.security.privileged { node_devices() } else { Vec::new() };
+    for device in &config.devices {
+        found.extend(find_devices(device).map_err(|err| EngineError::Invalid(err.to_string()))?);
+    }
+    Ok(found)
+}
+
+/// Opens a FIFO so that it does not end while we live.
+pub(super) fn keep_open(path: &Path) -> Option<std::os::fd::OwnedFd> {
+    rustix::fs::open(path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()
+}
+
+/// `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`: what Docker takes.
+fn parse_signal(text: &str) -> Option<i32> {
+    let upper = text.trim().to_ascii_uppercase();
+    if let Ok(number) = upper.parse::<i32>() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(offset) = name.strip_prefix("RTMIN+") {
+        return offset.parse::<i32>().ok().map(|n| libc::SIGRTMIN() + n).filter(|n| *n <= libc::SIGRTMAX());
+    }
+    if let Some(offset) = name.strip_prefix("RTMAX-") {
+        return offset.parse::<i32>().ok().map(|n| libc::SIGRTMAX() - n).filter(|n| *n >= libc::SIGRTMIN());
+    }
+    let signal: nix::sys::signal::Signal = format!("SIG{name}").parse().ok()?;
+    Some(signal as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_read_as_docker_reads_them() {
+        let cases = [("SIGTERM", Some(15)), ("quit", Some(3)), ("9", Some(9)), ("SIGRTMIN+3", Some(37)), ("0", None)];
+        for (text, signal) in cases {
+            assert_eq!(parse_signal(text), signal, "{text}");
+        }
+        assert_eq!(parse_signal("SIGFOO"), None);
+    }
+}

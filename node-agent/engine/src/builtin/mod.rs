@@ -1,0 +1,242 @@
+//! The built-in engine: images and snapshots of this crate, containers through the supervisor.
+//!
+//! This half lives in the agent and may die at any moment; records on disk and the supervisor remember. Each verb
+//! is in the file of its subject: [`sandboxes`], [`containers`], [`exec`]; what happens after a death is in
+//! [`recover`], the end of a whole cluster in [`purge`].
+
+mod config;
+mod containers;
+mod exec;
+mod link;
+mod purge;
+mod records;
+mod recover;
+mod sandboxes;
+mod state;
+mod streams;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use tokio::sync::{broadcast, mpsc, watch};
+
+pub use self::config::EngineConfig;
+use self::config::Layout;
+use self::link::{Link, LinkError, News};
+use self::state::State;
+use crate::engine::{
+    AttachConfig, Container, ContainerConfig, Engine, EngineError, EngineEvent, ExecConfig, ExecSession, Image,
+    RegistryAuth, Sandbox, SandboxConfig,
+};
+use crate::images::ImageStore;
+use crate::runtime::caps::CapabilitySet;
+use crate::runtime::cgroup::Cgroups;
+use crate::snapshot::Snapshots;
+
+/// Events a subscriber may fall behind; then its stream ends (see [`Engine::events`]).
+const EVENTS_BEHIND_MAX: usize = 1024;
+/// News that may wait for the engine's task; then the supervisor keeps the rest.
+const NEWS_MAX: usize = 1024;
+/// How long a request waits for a supervisor that is being replaced.
+const SUPERVISOR_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Runs containers through the supervisor of its run folder. Cheap to clone; all clones are one engine.
+#[derive(Debug, Clone)]
+pub struct BuiltinEngine {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: EngineConfig,
+    layout: Layout,
+    boot_id: String,
+    images: ImageStore,
+    snapshots: Snapshots,
+    cgroups: Cgroups,
+    own_capabilities: CapabilitySet,
+    state: Mutex<State>,
+    events: broadcast::Sender<EngineEvent>,
+    link: watch::Sender<Option<Link>>,
+}
+
+impl BuiltinEngine {
+    /// Opens the engine of a data folder: connects to its supervisor or starts one, and takes up every sandbox
+    /// and container of earlier lives.
+    ///
+    /// # Errors
+    /// When a folder cannot be used, cgroups are missing, or no supervisor can be started.
+    pub async fn open(config: EngineConfig) -> Result<Self, EngineError> {
+        let (news, queue) = mpsc::channel(NEWS_MAX);
+        let inner = blocking(move || Inner::open(config)).await?;
+        let engine = Self { inner: Arc::new(inner) };
+        engine.take_up(news.clone()).await?;
+        tokio::spawn(engine.clone().follow(queue, news));
+        Ok(engine)
+    }
+
+    /// The images that this engine runs.
+    #[must_use]
+    pub fn images(&self) -> &ImageStore {
+        &self.inner.images
+    }
+
+    /// Process id of the supervisor, for those who measure or look after it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn supervisor_pid(&self) -> Result<i32, EngineError> {
+        Ok(recover::hello(&self.inner.link().await?).await?.pid)
+    }
+
+    /// Reacts to the supervisor's news for as long as anybody uses the engine.
+    async fn follow(self, mut queue: mpsc::Receiver<News>, news: mpsc::Sender<News>) {
+        while let Some(item) = queue.recv().await {
+            match item {
+                News::Exited(id, exit) => self.inner.on_exit(&id, exit),
+                News::Closed => {
+                    self.inner.link.send_replace(None);
+                    if self.inner.is_closing() {
+                        return;
+                    }
+                    tracing::warn!("the supervisor is gone; starting another one and adopting what runs");
+                    if let Err(err) = self.take_up(news.clone()).await {
+                        tracing::error!(%err, "no supervisor can be started; containers cannot be started or stopped");
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn state<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The connection; waits while the supervisor is being replaced.
+    async fn link(&self) -> Result<Link, EngineError> {
+        let mut link = self.link.subscribe();
+        let found = tokio::time::timeout(SUPERVISOR_WAIT_MAX, link.wait_for(Option::is_some)).await;
+        match found {
+            Ok(Ok(link)) => link.clone().ok_or_else(|| LinkError.into()),
+            _ => Err(LinkError.into()),
+        }
+    }
+
+    /// 64 hexadecimal digits.
+    fn new_id(&self) -> String {
+        (0..4).map(|_| format!("{:016x}", self.config.rng.next_u64())).collect()
+    }
+
+    /// Tells subscribers; nobody listening is fine.
+    fn tell(&self, event: Option<EngineEvent>) {
+        if let Some(event) = event {
+            let _ = self.events.send(event);
+        }
+    }
+
+    fn on_exit(&self, id: &str, exit: crate::supervisor::plan::ExitRecord) {
+        let event = self.state(|state| state.change(id, state::exited(exit)));
+        self.tell(event);
+    }
+}
+
+/// Runs file system and kernel work on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
+) -> Result<T, EngineError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(err) => Err(EngineError::Io { step: "run blocking work".to_owned(), source: std::io::Error::other(err) }),
+    }
+}
+
+#[async_trait::async_trait]
+impl Engine for BuiltinEngine {
+    fn version(&self) -> String {
+        format!("reeve://{}", env!("CARGO_PKG_VERSION"))
+    }
+
+    async fn run_pod_sandbox(&self, config: SandboxConfig) -> Result<Sandbox, EngineError> {
+        self.run_sandbox(config).await
+    }
+
+    async fn stop_pod_sandbox(&self, id: &str) -> Result<(), EngineError> {
+        self.stop_sandbox(id).await
+    }
+
+    async fn remove_pod_sandbox(&self, id: &str) -> Result<(), EngineError> {
+        self.remove_sandbox(id).await
+    }
+
+    async fn list_pod_sandboxes(&self) -> Result<Vec<Sandbox>, EngineError> {
+        Ok(self.inner.state(|state| state.sandboxes.values().cloned().collect()))
+    }
+
+    async fn create_container(&self, sandbox: &str, config: ContainerConfig) -> Result<String, EngineError> {
+        self.create(sandbox, config).await
+    }
+
+    async fn start_container(&self, id: &str) -> Result<(), EngineError> {
+        self.start(id).await
+    }
+
+    async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), EngineError> {
+        self.stop(id, grace).await
+    }
+
+    async fn remove_container(&self, id: &str) -> Result<(), EngineError> {
+        self.remove(id).await
+    }
+
+    async fn list_containers(&self) -> Result<Vec<Container>, EngineError> {
+        Ok(self.inner.state(|state| state.containers.values().map(|entry| entry.container.clone()).collect()))
+    }
+
+    async fn container_status(&self, id: &str) -> Result<Container, EngineError> {
+        self.inner.state(|state| state.container(id).map(|entry| entry.container.clone()))
+    }
+
+    async fn exec(&self, id: &str, config: ExecConfig) -> Result<ExecSession, EngineError> {
+        self.run_exec(id, config).await
+    }
+
+    async fn attach(&self, id: &str, config: AttachConfig) -> Result<ExecSession, EngineError> {
+        self.join_streams(id, config).await
+    }
+
+    async fn reopen_log(&self, id: &str) -> Result<(), EngineError> {
+        self.reopen(id).await
+    }
+
+    fn events(&self) -> BoxStream<'static, EngineEvent> {
+        let receiver = self.inner.events.subscribe();
+        // An error means closed, or too far behind: both end the stream.
+        futures::stream::unfold(receiver, |mut receiver| async move {
+            receiver.recv().await.ok().map(|event| (event, receiver))
+        })
+        .boxed()
+    }
+
+    async fn pull_image(&self, image: &str, auth: Option<RegistryAuth>) -> Result<Image, EngineError> {
+        Ok(self.inner.images.pull(image, auth).await?)
+    }
+
+    async fn image_status(&self, image: &str) -> Result<Option<Image>, EngineError> {
+        let (images, image) = (self.inner.images.clone(), image.to_owned());
+        blocking(move || Ok(images.get(&image)?)).await
+    }
+
+    async fn list_images(&self) -> Result<Vec<Image>, EngineError> {
+        let images = self.inner.images.clone();
+        blocking(move || Ok(images.list()?)).await
+    }
+
+    async fn remove_image(&self, image: &str) -> Result<(), EngineError> {
+        let (images, image) = (self.inner.images.clone(), image.to_owned());
+        blocking(move || Ok(images.remove(&image)?)).await
+    }
+}

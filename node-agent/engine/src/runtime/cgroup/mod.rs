@@ -1,0 +1,258 @@
+//! Control groups, on whatever the host has: v1, v2, or both at once.
+//!
+//! Where each controller lives is read from `/proc/self/mountinfo` and `/proc/self/cgroup`, never assumed
+//! ([`hierarchy`]). Every group exists in each v1 hierarchy we use *and* in v2: a v2 group without controllers
+//! still kills (`cgroup.kill`) and tells when it is empty (`cgroup.events`). What to write is decided in
+//! [`limits`]; v2's device filter is in [`device_filter`].
+
+pub mod device_filter;
+pub mod hierarchy;
+pub mod limits;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use hierarchy::{Hierarchies, HierarchyError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use self::limits::DeviceRule;
+use crate::engine::Resources;
+use crate::supervisor::plan::CgroupPlan;
+
+/// How long the removal of a group waits for its last process to be gone.
+const EMPTY_WAIT_MAX: Duration = Duration::from_secs(5);
+/// v1 has no event for emptiness: after v2 says so, a v1 group may lag by a moment.
+const LAG: Duration = Duration::from_millis(2);
+const LAG_TRIES: u32 = 50;
+
+/// A group that could not be made, limited or removed.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {verb} cgroup file {path:?}")]
+pub struct CgroupError {
+    /// What was tried.
+    verb: &'static str,
+    /// The file or folder.
+    path: PathBuf,
+    /// Why not.
+    #[source]
+    source: io::Error,
+}
+
+impl CgroupError {
+    /// As the engine's error.
+    pub(crate) fn into_engine(self) -> crate::engine::EngineError {
+        crate::engine::EngineError::Io {
+            step: format!("{} cgroup file {}", self.verb, self.path.display()),
+            source: self.source,
+        }
+    }
+}
+
+trait Step<T> {
+    fn step(self, verb: &'static str, path: &Path) -> Result<T, CgroupError>;
+}
+
+impl<T> Step<T> for io::Result<T> {
+    fn step(self, verb: &'static str, path: &Path) -> Result<T, CgroupError> {
+        self.map_err(|source| CgroupError { verb, path: path.to_owned(), source })
+    }
+}
+
+/// The engine's own subtree in every hierarchy.
+#[derive(Debug, Clone)]
+pub struct Cgroups {
+    hierarchies: Hierarchies,
+    /// Name of the engine's group below each base: `reeve-dev`.
+    root: String,
+}
+
+impl Cgroups {
+    /// The subtree `root` below the bases of `hierarchies`.
+    #[must_use]
+    pub fn new(hierarchies: Hierarchies, root: String) -> Self {
+        Self { hierarchies, root }
+    }
+
+    /// Where the controllers live.
+    #[must_use]
+    pub fn hierarchies(&self) -> &Hierarchies {
+        &self.hierarchies
+    }
+
+    /// The groups of a container, or of a pod, by its path below the engine's root.
+    #[must_use]
+    pub fn plan(&self, group: &str, resources: &Resources) -> CgroupPlan {
+        let unified = self.hierarchies.unified.as_ref().map(|unified| unified.base.join(&self.root).join(group));
+        let wanted = |name: &str| name != "cpuset" || resources.cpuset_cpus.is_some();
+        let legacy = self.hierarchies.legacy.iter().filter(|h| h.controllers.iter().any(|name| wanted(name)));
+        let legacy: Vec<PathBuf> = legacy.map(|h| h.base.join(&self.root).join(group)).collect();
+        let v1_memory = self.hierarchies.legacy_of("memory").map(|h| h.base.join(&self.root).join(group));
+        let oom_events = match v1_memory {
+            Some(memory) => Some(memory.join("memory.oom_control")),
+            None => unified.as_ref().map(|unified| unified.join("memory.events")),
+        };
+        CgroupPlan { unified, legacy, oom_events }
+    }
+
+    /// Makes the groups of a plan and sets their limits. Idempotent.
+    ///
+    /// # Errors
+    /// When the kernel refuses a group or a limit.
+    pub fn create(&self, plan: &CgroupPlan, resources: &Resources) -> Result<(), CgroupError> {
+        if let Some((unified, group)) = self.hierarchies.unified.as_ref().zip(plan.unified.as_ref()) {
+            self.create_unified(&unified.base, group, &unified.controllers)?;
+            for (file, value) in limits::unified(resources, &unified.controllers) {
+                write(&group.join(file), &value)?;
+            }
+        }
+        for group in &plan.legacy {
+            let Some(hierarchy) = self.hierarchies.legacy.iter().find(|h| group.starts_with(&h.base)) else { continue };
+            if hierarchy.controllers.iter().any(|name| name == "cpuset") {
+                create_cpuset(&hierarchy.base, group)?;
+            } else {
+                fs::create_dir_all(group).step("make", group)?;
+            }
+            for (file, value) in limits::legacy(resources, &hierarchy.controllers) {
+                write(&group.join(file), &value)?;
+            }
+            // Absent where swap is not counted, refused where it is in use: a bound besides the memory limit.
+            if let Some((file, value)) = limits::legacy_swap(resources, &hierarchy.controllers) {
+                let _ = fs::write(group.join(file), value);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a container's processes use these devices and no others.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn restrict_devices(&self, plan: &CgroupPlan, rules: &[DeviceRule]) -> Result<(), CgroupError> {
+        if let Some(hierarchy) = self.hierarchies.legacy_of("devices") {
+            let Some(group) = plan.legacy.iter().find(|group| group.starts_with(&hierarchy.base)) else {
+                return Ok(());
+            };
+            write(&group.join("devices.deny"), "a")?;
+            for rule in rules {
+                write(&group.join("devices.allow"), &rule.to_string())?;
+            }
+            return Ok(());
+        }
+        let Some(group) = &plan.unified else { return Ok(()) };
+        device_filter::attach(group, rules).step("filter devices of", group)
+    }
+
+    /// Waits until the groups are empty, and removes them with everything below. What does not exist is fine.
+    /// Blocks; a container must have been killed before.
+    ///
+    /// # Errors
+    /// When a process will not go.
+    pub fn remove(&self, plan: &CgroupPlan) -> Result<(), CgroupError> {
+        if let Some(unified) = &plan.unified {
+            wait_empty(unified);
+        }
+        for group in plan.legacy.iter().chain(&plan.unified) {
+            remove_tree(group)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the engine's whole subtree; kills what is in it.
+    ///
+    /// # Errors
+    /// When a process will not go.
+    pub fn purge(&self) -> Result<(), CgroupError> {
+        let mut plan = CgroupPlan::default();
+        plan.unified = self.hierarchies.unified.as_ref().map(|unified| unified.base.join(&self.root));
+        plan.legacy = self.hierarchies.legacy.iter().map(|h| h.base.join(&self.root)).collect();
+        crate::supervisor::kill_cgroup(&plan);
+        self.remove(&plan)
+    }
+
+    /// v2: controllers must be handed down level by level, from the top (cgroup-v2, "Top-down Constraint").
+    fn create_unified(&self, base: &Path, group: &Path, controllers: &[String]) -> Result<(), CgroupError> {
+        if group.is_dir() {
+            return Ok(());
+        }
+        let enable = controllers.iter().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ");
+        let mut level = base.to_owned();
+        for part in group.strip_prefix(base).unwrap_or(Path::new("")).components() {
+            if !enable.is_empty() {
+                write(&level.join("cgroup.subtree_control"), &enable)?;
+            }
+            level.push(part);
+            make(&level)?;
+        }
+        Ok(())
+    }
+}
+
+/// v1: a cpuset without CPUs and memory nodes takes no process; both are handed down from the parent.
+fn create_cpuset(base: &Path, group: &Path) -> Result<(), CgroupError> {
+    let mut level = base.to_owned();
+    for part in group.strip_prefix(base).unwrap_or(Path::new("")).components() {
+        let parent = level.clone();
+        level.push(part);
+        make(&level)?;
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let (from, to) = (parent.join(file), level.join(file));
+            if fs::read_to_string(&to).step("read", &to)?.trim().is_empty() {
+                let value = fs::read_to_string(&from).step("read", &from)?;
+                write(&to, value.trim())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn make(path: &Path) -> Result<(), CgroupError> {
+    match fs::create_dir(path) {
+        Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.step("make", path),
+    }
+}
+
+/// One `write` call: control files take a value whole.
+fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
+    fs::write(path, value).step("write", path)
+}
+
+/// Waits for the event that v2 gives when the last process of a group has gone.
+fn wait_empty(group: &Path) {
+    let Ok(events) = fs::File::open(group.join("cgroup.events")) else { return };
+    let timeout = Timespec { tv_sec: i64::try_from(EMPTY_WAIT_MAX.as_secs()).unwrap_or(5), tv_nsec: 0 };
+    loop {
+        let populated = fs::read_to_string(group.join("cgroup.events")).is_ok_and(|text| text.contains("populated 1"));
+        // Reading through the polled file re-arms it.
+        let _ = io::Read::read(&mut &events, &mut [0; 128]);
+        if !populated {
+            return;
+        }
+        let mut fds = [PollFd::new(&events, PollFlags::PRI)];
+        if !matches!(poll(&mut fds, Some(&timeout)), Ok(n) if n > 0) {
+            return;
+        }
+    }
+}
+
+fn remove_tree(group: &Path) -> Result<(), CgroupError> {
+    let entries = match fs::read_dir(group) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.step("list", group)?,
+    };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path())?;
+        }
+    }
+    for _ in 0..LAG_TRIES {
+        match fs::remove_dir(group) {
+            Err(err) if err.kind() == io::ErrorKind::ResourceBusy => std::thread::sleep(LAG),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => return other.step("remove", group),
+        }
+    }
+    fs::remove_dir(group).step("remove", group)
+}

@@ -1,0 +1,13 @@
+//! The agent's half of the runtime: turns what a container is to be into a flat launch plan, and makes what the
+//! plan names (cgroups, pinned namespaces).
+//!
+//! Compiling is pure ([`process`], [`root`], [`users`], [`caps`], [`seccomp`]); what touches the kernel is in
+//! [`cgroup`] and [`namespaces`]. Starting processes is the supervisor's.
+
+pub mod caps;
+pub mod cgroup;
+pub mod namespaces;
+pub mod process;
+pub mod root;
+pub mod seccomp;
+pub mod users;

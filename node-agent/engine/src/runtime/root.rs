@@ -1,0 +1,311 @@
+//! Compiles what is done to a container's root file system, in order.
+//!
+//! Source: OCI runtime specification, "Default filesystems" and "Default devices"; the masked and read-only paths
+//! are containerd's. A privileged container sees the node's devices and nothing is masked.
+
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use super::cgroup::Hierarchies;
+use crate::engine::{ContainerConfig, Device, Propagation};
+use crate::supervisor::plan::{CgroupPlan, RootOp};
+
+/// `MOUNT_ATTR_*` (mount_setattr(2)).
+const RDONLY: u64 = 0x1;
+const NOSUID: u64 = 0x2;
+const NODEV: u64 = 0x4;
+const NOEXEC: u64 = 0x8;
+
+/// containerd's masked paths.
+const MASKED: [&str; 11] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+/// containerd's read-only paths.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Nodes that every container has: name, major, minor (OCI, "Default devices").
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+/// Links that every container has.
+const LINKS: [(&str, &str); 6] = [
+    ("/dev/ptmx", "pts/ptmx"),
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/core", "/proc/kcore"),
+];
+
+/// Most devices of the node shown to a privileged container.
+const NODE_DEVICES_MAX: usize = 4096;
+
+/// A mount or device that cannot be made: the pod's fault.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum RootError {
+    /// The path leads nowhere sensible.
+    #[error("mount path {0:?} must be absolute")]
+    Relative(PathBuf),
+    /// There is no such device.
+    #[error("error gathering device information while adding custom device {path:?}: {reason}")]
+    Device {
+        /// The device.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// What of the node a root is built with.
+#[derive(Debug, Clone, Copy)]
+pub struct RootInputs<'a> {
+    /// The pod's shared `/dev/shm`; `None` takes the node's.
+    pub shm: Option<&'a Path>,
+    /// The node's cgroup mounts.
+    pub hierarchies: &'a Hierarchies,
+    /// The container's groups.
+    pub cgroup: &'a CgroupPlan,
+    /// Where the process starts; made when missing.
+    pub cwd: &'a str,
+}
+
+/// A device that a container may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceNode {
+    /// Path in the container.
+    pub target: String,
+    /// File type and permissions.
+    pub mode: u32,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// `rwm`
+    pub permissions: String,
+}
+
+/// Looks a device of the node up; a folder yields every device in it, as containerd does.
+///
+/// # Errors
+/// When there is no device at that path.
+pub fn find_devices(device: &Device) -> Result<Vec<DeviceNode>, RootError> {
+    let fail = |reason: String| RootError::Device { path: device.source.clone(), reason };
+    let metadata = std::fs::metadata(&device.source).map_err(|err| fail(err.to_string()))?;
+    if metadata.is_dir() {
+        let entries = std::fs::read_dir(&device.source).map_err(|err| fail(err.to_string()))?;
+        let nodes = entries.flatten().filter_map(|entry| {
+            let target = device.target.join(entry.file_name());
+            node(&entry.path(), &target, &device.permissions)
+        });
+        return Ok(nodes.collect());
+    }
+    node(&device.source, &device.target, &device.permissions)
+        .map(|node| vec![node])
+        .ok_or_else(|| fail("not a device node".to_owned()))
+}
+
+/// Every device of the node, for privileged containers; without terminals and shared memory, which are the
+/// container's own.
+#[must_use]
+pub fn node_devices() -> Vec<DeviceNode> {
+    fn walk(dir: &Path, depth: u8, found: &mut Vec<DeviceNode>) {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let own =
+                ["pts", "shm", "fd", "mqueue", ".lxc", ".udev", "console"].iter().any(|own| entry.file_name() == *own);
+            if own {
+                continue;
+            }
+            if is_folder && depth > 0 {
+                walk(&path, depth - 1, found);
+            } else if !is_folder && found.len() < NODE_DEVICES_MAX && !path.is_symlink() {
+                found.extend(node(&path, &path, "rwm"));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(Path::new("/dev"), 3, &mut found);
+    found
+}
+
+fn node(source: &Path, target: &Path, permissions: &str) -> Option<DeviceNode> {
+    let metadata = std::fs::metadata(source).ok()?;
+    let kind = metadata.file_type();
+    if !kind.is_char_device() && !kind.is_block_device() {
+        return None;
+    }
+    Some(DeviceNode {
+        target: normalize(&target.to_string_lossy()),
+        mode: metadata.mode(),
+        major: libc::major(metadata.rdev()),
+        minor: libc::minor(metadata.rdev()),
+        permissions: permissions.to_owned(),
+    })
+}
+
+/// Compiles the operations on a container's root.
+///
+/// # Errors
+/// See [`RootError`].
+pub fn compile_root(
+    config: &ContainerConfig,
+    devices: &[DeviceNode],
+    inputs: &RootInputs<'_>,
+) -> Result<Vec<RootOp>, RootError> {
+    let privileged = config.security.privileged;
+    let mut ops = vec![mount("proc", "/proc", &[], NOSUID | NODEV | NOEXEC)];
+    ops.extend(dev(inputs.shm));
+    let sys = NOSUID | NODEV | NOEXEC | if privileged { 0 } else { RDONLY };
+    ops.push(mount("sysfs", "/sys", &[], sys));
+    ops.extend(cgroup_mounts(inputs, privileged));
+    for device in devices {
+        ops.push(RootOp::Device {
+            target: device.target.clone(),
+            mode: device.mode,
+            major: device.major,
+            minor: device.minor,
+        });
+    }
+    for wanted in &config.mounts {
+        if !wanted.target.is_absolute() {
+            return Err(RootError::Relative(wanted.target.clone()));
+        }
+        ops.push(RootOp::Bind {
+            source: wanted.source.to_string_lossy().into_owned(),
+            target: normalize(&wanted.target.to_string_lossy()),
+            recursive: true,
+            attributes: if wanted.read_only { RDONLY } else { 0 },
+            propagation: wanted.propagation,
+        });
+    }
+    ops.push(RootOp::Folder { target: inputs.cwd.to_owned() });
+    if !privileged && !config.security.unmasked_proc {
+        ops.extend(MASKED.iter().map(|path| RootOp::Mask { target: (*path).to_owned() }));
+        ops.extend(READ_ONLY.iter().map(|path| RootOp::ReadOnly { target: (*path).to_owned() }));
+    }
+    Ok(ops)
+}
+
+/// An absolute path without `.`, `..` and double slashes. `..` above the root is the root.
+#[must_use]
+pub fn normalize(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// `/dev`: a tmpfs with the usual nodes, terminals of its own, the pod's shared memory.
+fn dev(shm: Option<&Path>) -> Vec<RootOp> {
+    let mut ops = vec![
+        mount("tmpfs", "/dev", &[("mode", "755"), ("size", "65536k")], NOSUID),
+        mount("devpts", "/dev/pts", &[("mode", "0620"), ("ptmxmode", "0666"), ("gid", "5")], NOSUID | NOEXEC),
+        mount("mqueue", "/dev/mqueue", &[], NOSUID | NODEV | NOEXEC),
+        RootOp::Bind {
+            source: shm.unwrap_or(Path::new("/dev/shm")).to_string_lossy().into_owned(),
+            target: "/dev/shm".to_owned(),
+            recursive: false,
+            attributes: NOSUID | NODEV | NOEXEC,
+            propagation: Propagation::Private,
+        },
+    ];
+    ops.extend(DEVICES.iter().map(|(name, major, minor)| RootOp::Device {
+        target: format!("/dev/{name}"),
+        mode: libc::S_IFCHR | 0o666,
+        major: *major,
+        minor: *minor,
+    }));
+    ops.extend(LINKS.iter().map(|(target, to)| RootOp::Symlink { to: (*to).to_owned(), target: (*target).to_owned() }));
+    ops
+}
+
+/// `/sys/fs/cgroup`: the container's own groups, as its cgroup namespace shows them.
+fn cgroup_mounts(inputs: &RootInputs<'_>, privileged: bool) -> Vec<RootOp> {
+    let attributes = NOSUID | NODEV | NOEXEC | if privileged { 0 } else { RDONLY };
+    let target = "/sys/fs/cgroup";
+    if inputs.hierarchies.is_unified() {
+        return vec![mount("cgroup2", target, &[], attributes)];
+    }
+    let mut ops = vec![mount("tmpfs", target, &[("mode", "755")], NOSUID | NODEV | NOEXEC)];
+    for (name, group) in inputs.hierarchies.legacy_names().zip(&inputs.cgroup.legacy) {
+        ops.push(RootOp::Bind {
+            source: group.to_string_lossy().into_owned(),
+            target: format!("{target}/{name}"),
+            recursive: false,
+            attributes,
+            propagation: Propagation::Private,
+        });
+    }
+    if !privileged {
+        ops.push(RootOp::ReadOnly { target: target.to_owned() });
+    }
+    ops
+}
+
+fn mount(fs: &str, target: &str, options: &[(&str, &str)], attributes: u64) -> RootOp {
+    RootOp::Mount {
+        fs: fs.to_owned(),
+        target: target.to_owned(),
+        options: options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        attributes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Mount;
+
+    fn compiled(config: &ContainerConfig) -> Vec<RootOp> {
+        let hierarchies = Hierarchies::default();
+        let cgroup = CgroupPlan::default();
+        let inputs = RootInputs { shm: None, hierarchies: &hierarchies, cgroup: &cgroup, cwd: "/srv" };
+        compile_root(config, &[], &inputs).unwrap()
+    }
+
+    #[test]
+    fn paths_become_absolute_and_cannot_climb() {
+        for (path, normal) in [("/a/../../b//c/.", "/b/c"), ("a", "/a"), ("/", "/"), ("/..", "/")] {
+            assert_eq!(normalize(path), normal);
+        }
+    }
+
+    #[test]
+    fn volumes_come_after_the_file_systems_and_before_the_masks() {
+        let volume = Mount {
+            source: "/v".into(),
+            target: "/proc/../data/".into(),
+            read_only: true,
+            propagation: Propagation::Private,
+        };
+        let ops = compiled(&ContainerConfig { mounts: vec![volume], ..ContainerConfig::default() });
+        let at = |wanted: &str| ops.iter().position(|op| op.to_string() == wanted);
+        let order = [at("mount proc at /proc"), at("mount /v at /data"), at("mask /proc/kcore")];
+        assert!(order.is_sorted() && order.iter().all(Option::is_some), "{order:?}");
+    }
+
+    #[test]
+    fn a_privileged_container_has_nothing_masked() {
+        let mut config = ContainerConfig::default();
+        assert!(compiled(&config).iter().any(|op| matches!(op, RootOp::Mask { .. })));
+        config.security.privileged = true;
+        assert!(!compiled(&config).iter().any(|op| matches!(op, RootOp::Mask { .. } | RootOp::ReadOnly { .. })));
+    }
+}

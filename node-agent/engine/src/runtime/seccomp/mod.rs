@@ -1,0 +1,12 @@
+//! Seccomp: profiles as the OCI writes them, compiled to the kernel's BPF.
+//!
+//! `seccompiler` takes one action and one architecture, libseccomp is a C library: so this is ours. The default
+//! profile is in [`default`], the compiler in [`compile`].
+
+pub mod compile;
+pub mod default;
+pub mod profile;
+mod table;
+
+pub use compile::{CompileError, compile};
+pub use profile::Profile;

@@ -1,0 +1,206 @@
+//! How a supervisor comes to be: the agent starts its own program again under a hidden name.
+//!
+//! The program is executed through a read-only mount of its file, so that `/proc/PID/exe` of a process that is
+//! entering a container can never be a way to write to it (CVE-2019-5736). It leaves the agent's session and
+//! process group, and prepares its socket before the agent goes on.
+
+#![allow(unsafe_code, reason = "fork before the first thread, and prctl")]
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+
+use reeve_api::clock::RealClock;
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
+
+use super::server::{CONTAINERS_MAX, Parts, Server};
+use crate::logs::queue::Queue;
+use crate::logs::writer::Writer;
+
+/// The hidden first argument.
+const NAME: &str = "supervisor";
+/// The argument before the run folder.
+const RUN_DIR: &str = "--run-dir";
+/// Stack of the writer thread: it recurses nowhere and keeps its buffers on the heap.
+const WRITER_STACK_LEN: usize = 256 << 10;
+/// The score of a process that the kernel should spare, as containerd gives its shims.
+const OOM_SCORE_ADJ: &str = "-999";
+
+/// Why there is no supervisor to talk to.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// Its program could not be started.
+    #[error("failed to start the supervisor {program:?}")]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It ended at once.
+    #[error("the supervisor ended at once: {0}")]
+    Ended(String),
+    /// It is there and cannot be reached.
+    #[error("failed to connect to the supervisor at {path:?}")]
+    Connect {
+        /// Its socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The socket of the supervisor of a run folder.
+fn socket_path(run_dir: &Path) -> PathBuf {
+    run_dir.join("supervisor.sock")
+}
+
+/// Connects to the supervisor of a run folder; starts one when there is none. Blocks for a few milliseconds.
+/// The second value tells whether it was started now.
+///
+/// # Errors
+/// See [`SpawnError`].
+pub fn connect_or_spawn(program: &Path, run_dir: &Path) -> Result<(UnixStream, bool), SpawnError> {
+    let path = socket_path(run_dir);
+    if let Ok(stream) = UnixStream::connect(&path) {
+        return Ok((stream, false));
+    }
+    spawn(program, run_dir)?;
+    let stream = UnixStream::connect(&path).map_err(|source| SpawnError::Connect { path, source })?;
+    Ok((stream, true))
+}
+
+fn spawn(program: &Path, run_dir: &Path) -> Result<(), SpawnError> {
+    let sealed = read_only_view(program);
+    let path = match &sealed {
+        Some(fd) => PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())),
+        None => program.to_owned(),
+    };
+    let output = Command::new(path)
+        .arg(NAME)
+        .arg(RUN_DIR)
+        .arg(run_dir)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()
+        .map_err(|source| SpawnError::Start { program: program.to_owned(), source })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(SpawnError::Ended(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}
+
+/// A descriptor of the program in a mount that cannot be written through. `None` where the kernel or our rights
+/// do not allow it: then the program itself must do.
+fn read_only_view(program: &Path) -> Option<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = open_tree(rustix::fs::CWD, program, flags).ok()?;
+    #[repr(C)]
+    struct MountAttr {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        userns_fd: u64,
+    }
+    let set = u64::from((MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID).bits());
+    let attr = MountAttr { set, clear: 0, propagation: 0, userns_fd: 0 };
+    // SAFETY: mount_setattr(2) on a descriptor of ours, with a structure of the size given.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    // The descriptor must survive until `execve` opens it by its path in /proc/self/fd: that happens before
+    // close-on-exec descriptors are closed.
+    (done == 0).then_some(tree)
+}
+
+/// The supervisor's `main`: to be called first thing in `main` of every program that uses the engine, before
+/// any thread or runtime exists. `None` when the arguments are not the hidden ones.
+#[must_use]
+pub fn supervisor_main(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
+    let mut args = args.into_iter().skip(1);
+    if args.next()? != NAME || args.next()? != RUN_DIR {
+        return None;
+    }
+    let run_dir = PathBuf::from(args.next()?);
+    Some(match start(&run_dir) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("{}: {err}", run_dir.display());
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// Takes the run folder, binds the socket, and goes into the background: the caller's wait ends when the socket
+/// answers.
+fn start(run_dir: &Path) -> io::Result<()> {
+    let lock = lock(run_dir)?;
+    let path = socket_path(run_dir);
+    match std::fs::remove_file(&path) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+        _ => {}
+    }
+    rustix::process::umask(Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(&path)?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    rustix::io::ioctl_fionbio(&listener, true)?;
+    // SAFETY: no thread exists yet, so the child is as whole as its parent.
+    match unsafe { libc::fork() } {
+        0 => {}
+        pid if pid > 0 => return Ok(()),
+        _ => return Err(io::Error::last_os_error()),
+    }
+    let result = serve(listener.into(), path);
+    drop(lock);
+    result
+}
+
+/// One supervisor per run folder: the lock is held as long as the process lives.
+fn lock(run_dir: &Path) -> io::Result<OwnedFd> {
+    let path = run_dir.join("supervisor.lock");
+    let lock = rustix::fs::open(&path, OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC, Mode::from_raw_mode(0o600))?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(io::Error::new(io::ErrorKind::ResourceBusy, "another supervisor holds this run folder"))
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn serve(listener: OwnedFd, socket_path: PathBuf) -> io::Result<()> {
+    let _ = rustix::process::setsid();
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty())?;
+    rustix::stdio::dup2_stderr(null.as_fd())?;
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    rustix::thread::set_name(c"reeve-superv")?;
+    let lowers_oom_score = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ).is_ok();
+    let clock = RealClock::shared();
+    let commands = Arc::new(Queue::new(CONTAINERS_MAX * 4)?);
+    let finished = Arc::new(Queue::new(CONTAINERS_MAX * 2)?);
+    let writer = Writer::new(Arc::clone(&clock), Arc::clone(&commands), Arc::clone(&finished))?;
+    std::thread::Builder::new()
+        .name("log-writer".to_owned())
+        .stack_size(WRITER_STACK_LEN)
+        .spawn(move || writer.run())?;
+    let boot_id = super::process::boot_id()?;
+    let parts = Parts { clock, boot_id, commands, finished, listener, socket_path, lowers_oom_score };
+    Server::new(parts)?.run()
+}

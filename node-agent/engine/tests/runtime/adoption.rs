@@ -1,0 +1,197 @@
+//! Death and return: of the agent, of the supervisor, of both.
+
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use reeve_engine::engine::{ContainerState, Engine as _, SandboxState};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::bed::{Bed, eventually, log_text, wait_exit};
+
+crate::tests![
+    a_container_survives_the_agent_and_is_adopted,
+    a_container_survives_the_supervisor_and_is_adopted,
+    a_container_survives_both_and_is_adopted,
+    what_cannot_be_adopted_is_killed_and_never_doubled,
+    after_a_reboot_nothing_is_ready_and_nothing_runs,
+    shutting_down_ends_everything_but_the_records,
+];
+
+/// The argument that makes this program an agent that dies.
+pub(crate) const AGENT: &str = "agent-that-dies";
+
+/// Starts a container in the folder given, says its id, and kills itself.
+pub(crate) fn agent_main(args: &[String]) -> ExitCode {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let bed = Bed::at((&args[0]).into()).await;
+        let sandbox = bed.sandbox().await;
+        let id = bed.start(&sandbox, bed.script("survivor", &args[1])).await;
+        println!("{id}");
+        kill_process(rustix::process::getpid(), Signal::KILL).unwrap();
+    });
+    ExitCode::FAILURE
+}
+
+async fn a_container_survives_the_agent_and_is_adopted() {
+    let bed = Bed::new().await;
+    let dir = bed.dir().to_string_lossy().into_owned();
+    let script = "i=0; while true; do i=$((i+1)); echo $i; test -e /tmp/go && exit 9; sleep 0.005; done";
+    let output = Command::new("/proc/self/exe").args([AGENT, &dir, script]).output().unwrap();
+    let id = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    assert_eq!(id.len(), 64, "{}", String::from_utf8_lossy(&output.stderr));
+    let engine = bed.reopen().await;
+    let before = engine.container_status(&id).await.unwrap();
+    assert!(matches!(before.state, ContainerState::Running { .. }), "{:?}", before.state);
+    assert_eq!(engine.list_pod_sandboxes().await.unwrap()[0].state, SandboxState::Ready);
+    let session = engine.exec(&id, touch_go()).await.unwrap();
+    assert_eq!(session.exit.await.unwrap(), 0);
+    let ContainerState::Exited { exit_code, .. } = wait_exit(&engine, &id).await.state else { panic!() };
+    assert_eq!(exit_code, Some(9));
+    counts_without_gap(&log_text(&before.config.log_path));
+    engine.purge().await.unwrap();
+    Bed::at(bed.dir().to_owned()).await.close().await;
+    forget(bed);
+}
+
+async fn a_container_survives_the_supervisor_and_is_adopted() {
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    let script = "i=0; while true; do i=$((i+1)); echo $i; test -e /tmp/go && exit 9; sleep 0.005; done";
+    let config = bed.script("survivor", script);
+    let log = config.log_path.clone();
+    let id = bed.start(&sandbox, config).await;
+    let before = bed.engine.container_status(&id).await.unwrap().state;
+    let first = kill_supervisor(&bed).await;
+    assert_ne!(bed.engine.supervisor_pid().await.unwrap(), first);
+    let session = bed.engine.exec(&id, touch_go()).await.unwrap();
+    assert_eq!(session.exit.await.unwrap(), 0);
+    assert_eq!(bed.engine.container_status(&id).await.unwrap().state, before, "same process, same start");
+    assert_eq!(bed.end(&id).await.0, expected_code(9), "the kernel tells the exit code of a foreign child");
+    counts_without_gap(&log_text(&log));
+    bed.close().await;
+}
+
+async fn a_container_survives_both_and_is_adopted() {
+    let bed = Bed::new().await;
+    let dir = bed.dir().to_string_lossy().into_owned();
+    let script = "i=0; while true; do i=$((i+1)); echo $i; test -e /tmp/go && exit 9; sleep 0.005; done";
+    let output = Command::new("/proc/self/exe").args([AGENT, &dir, script]).output().unwrap();
+    let id = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    // The bed's own engine would replace it: it is gone before.
+    let pid = bed.engine.supervisor_pid().await.unwrap();
+    let (dir, log) = (bed.dir().to_owned(), bed.dir().join("logs/survivor.log"));
+    forget(bed);
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    let bed = Bed::at(dir).await;
+    let state = bed.engine.container_status(&id).await.unwrap().state;
+    assert!(matches!(state, ContainerState::Running { .. }), "{state:?}");
+    let session = bed.engine.exec(&id, touch_go()).await.unwrap();
+    assert_eq!(session.exit.await.unwrap(), 0);
+    assert_eq!(bed.end(&id).await.0, expected_code(9));
+    counts_without_gap(&log_text(&log));
+    bed.close().await;
+}
+
+async fn what_cannot_be_adopted_is_killed_and_never_doubled() {
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    let config = bed.command("survivor", &["sleep", "1000"]);
+    let id = bed.start(&sandbox, config).await;
+    let ContainerState::Running { pid, .. } = bed.engine.container_status(&id).await.unwrap().state else { panic!() };
+    // Without its record nobody can prove that this process is the container's.
+    std::fs::remove_file(bed.dir().join("run/engine/containers").join(&id).join("started.json")).unwrap();
+    kill_supervisor(&bed).await;
+    let (code, reason, message) = bed.end(&id).await;
+    assert_eq!((code, reason.as_str()), (None, "ContainerStatusUnknown"), "{message}");
+    eventually("it is killed", || !std::path::Path::new(&format!("/proc/{pid}/ns/net")).exists()).await;
+    assert!(bed.engine.start_container(&id).await.is_err());
+    bed.close().await;
+}
+
+async fn after_a_reboot_nothing_is_ready_and_nothing_runs() {
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    let id = bed.engine.create_container(&sandbox.id, bed.command("x", &["true"])).await.unwrap();
+    // Another boot id in the records is what a reboot looks like from here.
+    let records = bed.dir().join("data/engine");
+    for path in [
+        records.join("sandboxes").join(format!("{}.json", sandbox.id)),
+        records.join("containers").join(&id).join("container.json"),
+    ] {
+        let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        record["boot_id"] = "another".into();
+        std::fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+    }
+    let engine = bed.reopen().await;
+    assert_eq!(engine.list_pod_sandboxes().await.unwrap()[0].state, SandboxState::NotReady);
+    let state = engine.container_status(&id).await.unwrap().state;
+    assert!(
+        matches!(&state, ContainerState::Exited { exit_code: None, message, .. } if message.contains("restarted")),
+        "{state:?}"
+    );
+    bed.close().await;
+}
+
+async fn shutting_down_ends_everything_but_the_records() {
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    let config = bed.script("polite", "trap 'exit 3' TERM; echo up; while true; do sleep 0.01; done");
+    let log = config.log_path.clone();
+    let id = bed.start(&sandbox, config).await;
+    eventually("it is up", || log_text(&log).contains("up")).await;
+    let pid = bed.engine.supervisor_pid().await.unwrap();
+    bed.engine.shutdown(Duration::from_secs(10)).await.unwrap();
+    eventually("the supervisor is gone", || !alive(pid)).await;
+    let engine = bed.reopen().await;
+    assert_eq!(engine.list_pod_sandboxes().await.unwrap()[0].state, SandboxState::NotReady);
+    let state = engine.container_status(&id).await.unwrap().state;
+    assert!(matches!(state, ContainerState::Exited { exit_code: Some(3), .. }), "{state:?}");
+    engine.purge().await.unwrap();
+    Bed::at(bed.dir().to_owned()).await.close().await;
+    forget(bed);
+}
+
+fn touch_go() -> reeve_engine::engine::ExecConfig {
+    reeve_engine::engine::ExecConfig {
+        command: vec!["touch".to_owned(), "/tmp/go".to_owned()],
+        ..reeve_engine::engine::ExecConfig::default()
+    }
+}
+
+/// Kills the supervisor and waits until the engine has another one.
+async fn kill_supervisor(bed: &Bed) -> i32 {
+    let pid = bed.engine.supervisor_pid().await.unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    for _ in 0..1000 {
+        if bed.engine.supervisor_pid().await.is_ok_and(|now| now != pid) {
+            return pid;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("no other supervisor came");
+}
+
+/// Before Linux 6.15 nobody tells a foreign child's exit code.
+fn expected_code(code: i32) -> Option<i32> {
+    let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
+    let mut parts = release.split(['.', '-']).filter_map(|part| part.parse::<u32>().ok());
+    let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    (version >= (6, 15)).then_some(code)
+}
+
+/// The log holds 1, 2, 3, … : nothing lost, nothing twice.
+fn counts_without_gap(log: &str) {
+    let numbers: Vec<u64> = log.lines().map(|line| line.parse().unwrap()).collect();
+    assert!(numbers.len() > 1);
+    assert!(numbers.iter().zip(1..).all(|(seen, expected)| *seen == expected), "{numbers:?}");
+}
+
+fn alive(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+/// Forgets a bed whose folders another one cleans up.
+fn forget(bed: Bed) {
+    std::mem::forget(bed);
+}

@@ -1,0 +1,199 @@
+//! What a container can and cannot see and do.
+
+use reeve_engine::engine::{Engine as _, Mount, NamespaceMode, Propagation, SandboxConfig, Seccomp};
+
+use crate::bed::{Bed, eventually, log_text};
+
+crate::tests![
+    a_container_has_namespaces_devices_and_masks_of_its_own,
+    forbidden_system_calls_and_devices_are_refused,
+    a_privileged_container_is_not_restricted,
+    no_new_privs_is_set_exactly_when_asked,
+    a_read_only_root_is_read_only_and_volumes_are_not,
+    links_in_the_image_do_not_lead_out_of_it,
+    the_containers_of_a_pod_share_network_host_name_and_memory,
+    a_shared_pid_namespace_has_one_small_init,
+    limits_are_set_in_the_hierarchies_of_the_host,
+    a_mount_made_later_reaches_the_container_only_if_asked,
+    a_profile_of_the_node_decides,
+];
+
+async fn a_container_has_namespaces_devices_and_masks_of_its_own() {
+    let bed = Bed::new().await;
+    let script = "echo pid $$; hostname; ls /dev | tr '\\n' ' '; echo; cat /proc/1/comm; wc -c < /proc/kcore; \
+                  ls /sys/firmware | wc -l; echo 1 2>/dev/null > /proc/sys/kernel/panic || echo ro; \
+                  ls -l /dev/shm | wc -l; ls /sys/fs/cgroup; id -G; mount | grep -c ' / '; ls -d /proc/[0-9]* | wc -l";
+    let script = script.replace("tr '\\n' ' '", "cat");
+    let (code, text) = bed.run(bed.script("look", &script)).await;
+    assert_eq!(code, 0, "{text}");
+    for expected in ["pid 1\nweb-0\n", "null\n", "ptmx\n", "stdout\n", "\nsh\n0\n0\nro\n"] {
+        assert!(text.contains(expected), "{expected:?}: {text}");
+    }
+    assert!(!text.contains("mem\n"), "no device of the node: {text}");
+    bed.close().await;
+}
+
+async fn forbidden_system_calls_and_devices_are_refused() {
+    let bed = Bed::new().await;
+    let script = "unshare -m true 2>&1; mount -t tmpfs x /tmp 2>&1; mknod /tmp/mem c 1 1; head -c 1 /tmp/mem 2>&1; \
+                  head -c 1 /dev/zero | wc -c; chroot / true && echo chroot";
+    let (_, text) = bed.run(bed.script("try", script)).await;
+    assert_eq!(text.matches("Operation not permitted").count(), 3, "{text}");
+    assert!(text.ends_with("1\nchroot\n"), "{text}");
+    bed.close().await;
+}
+
+async fn a_privileged_container_is_not_restricted() {
+    let bed = Bed::new().await;
+    let mut config = bed
+        .script("all", "mount -t tmpfs x /tmp && echo mounted; grep Seccomp: /proc/self/status; ls /dev/mem /dev/kmsg");
+    config.security.privileged = true;
+    let (_, text) = bed.run(config).await;
+    assert!(text.starts_with("mounted\nSeccomp:\t0\n"), "{text}");
+    bed.close().await;
+}
+
+async fn no_new_privs_is_set_exactly_when_asked() {
+    let bed = Bed::new().await;
+    for (asked, seen) in [(false, "NoNewPrivs:\t0\n"), (true, "NoNewPrivs:\t1\n")] {
+        let mut config = bed.script("nnp", "grep NoNewPrivs /proc/self/status");
+        config.security.no_new_privs = asked;
+        assert_eq!(bed.run(config).await.1, seen);
+    }
+    bed.close().await;
+}
+
+async fn a_read_only_root_is_read_only_and_volumes_are_not() {
+    let bed = Bed::new().await;
+    let volume = bed.dir().join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    let mount = |target: &str, read_only| Mount {
+        source: volume.clone(),
+        target: target.into(),
+        read_only,
+        propagation: Propagation::Private,
+    };
+    let mut config =
+        bed.script("ro", "touch /x || echo ro-root; touch /deep/er/v/file && echo rw; touch /r/x || echo ro-volume");
+    config.security.read_only_rootfs = true;
+    config.mounts = vec![mount("/deep/er/v", false), mount("/r", true)];
+    let (_, text) = bed.run(config).await;
+    for expected in ["ro-root", "\nrw\n", "ro-volume"] {
+        assert!(text.contains(expected), "{text}");
+    }
+    assert!(volume.join("file").exists());
+    bed.close().await;
+}
+
+async fn links_in_the_image_do_not_lead_out_of_it() {
+    let bed = Bed::new().await;
+    let volume = bed.dir().join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    let target = format!("/escape/{}", bed.dir().file_name().unwrap().to_string_lossy());
+    let mut config = bed.script("link", &format!("touch {target}/inside; ls /tmp"));
+    config.mounts = vec![Mount {
+        source: volume.clone(),
+        target: format!("{target}/new").into(),
+        read_only: false,
+        propagation: Propagation::Private,
+    }];
+    let (code, text) = bed.run(config).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(!bed.dir().join("new").exists() && !bed.dir().join("inside").exists(), "the node's /tmp is untouched");
+    bed.close().await;
+}
+
+async fn the_containers_of_a_pod_share_network_host_name_and_memory() {
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    let server = bed.script("server", "echo shared > /dev/shm/file; nc -l -p 5000 -e echo hello; sleep 1000");
+    bed.start(&sandbox, server).await;
+    let script = "until nc 127.0.0.1 5000 2>/dev/null; do sleep 0.01; done; cat /dev/shm/file; hostname";
+    let client = bed.script("client", script);
+    let log = client.log_path.clone();
+    let id = bed.start(&sandbox, client).await;
+    bed.end(&id).await;
+    assert_eq!(log_text(&log), "hello\nshared\nweb-0\n");
+    bed.close().await;
+}
+
+async fn a_shared_pid_namespace_has_one_small_init() {
+    let bed = Bed::new().await;
+    let config = SandboxConfig { pid: NamespaceMode::Pod, ..bed.sandbox_config() };
+    let sandbox = bed.engine.run_pod_sandbox(config).await.unwrap();
+    bed.start(&sandbox, bed.command("first", &["sleep", "1000"])).await;
+    let second = bed.script("second", "cat /proc/1/comm; grep -c . /proc/2/comm; (sleep 0 &); sleep 0.1; exit 0");
+    let log = second.log_path.clone();
+    let id = bed.start(&sandbox, second).await;
+    assert_eq!(bed.end(&id).await.0, Some(0));
+    assert_eq!(log_text(&log), "pause\n1\n");
+    bed.engine.remove_pod_sandbox(&sandbox.id).await.unwrap();
+    bed.close().await;
+}
+
+async fn limits_are_set_in_the_hierarchies_of_the_host() {
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    let mut config = bed.script("limits", "echo up; (sleep 1000 & sleep 1000 & sleep 1000 & wait)");
+    config.resources.memory_limit_bytes = Some(64 << 20);
+    config.resources.cpu_shares = Some(512);
+    config.resources.pids_max = Some(3);
+    config.resources.cpuset_cpus = Some("0".to_owned());
+    config.resources.oom_score_adj = Some(500);
+    let log = config.log_path.clone();
+    let id = bed.start(&sandbox, config).await;
+    eventually("a fork is refused", || log_text(&log).contains("can't fork")).await;
+    let reeve_engine::engine::ContainerState::Running { pid, .. } =
+        bed.engine.container_status(&id).await.unwrap().state
+    else {
+        // The shell gives up when it cannot fork, which is as good a proof.
+        bed.close().await;
+        return;
+    };
+    assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim(), "500");
+    bed.close().await;
+}
+
+async fn a_mount_made_later_reaches_the_container_only_if_asked() {
+    let bed = Bed::new().await;
+    let volume = bed.dir().join("volume");
+    std::fs::create_dir_all(volume.join("sub")).unwrap();
+    // A volume travels only if the node's side is shared: here a shared mount of its own.
+    let shared = |flags| nix::mount::mount(Some(&volume), &volume, None::<&str>, flags, None::<&str>).unwrap();
+    shared(nix::mount::MsFlags::MS_BIND);
+    shared(nix::mount::MsFlags::MS_SHARED);
+    let sandbox = bed.sandbox().await;
+    let mut logs = Vec::new();
+    for (name, propagation) in [("private", Propagation::Private), ("slave", Propagation::HostToContainer)] {
+        let mut config = bed.script(name, "echo up; until test -e /go/now; do sleep 0.01; done; ls /v/sub");
+        for (source, target) in [(volume.clone(), "/v"), (bed.dir().join("go"), "/go")] {
+            std::fs::create_dir_all(&source).unwrap();
+            config.mounts.push(Mount { source, target: target.into(), read_only: false, propagation });
+        }
+        logs.push((bed.start(&sandbox, config.clone()).await, config.log_path));
+    }
+    let sub = volume.join("sub");
+    nix::mount::mount(Some("x"), &sub, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>).unwrap();
+    std::fs::write(sub.join("later"), "").unwrap();
+    std::fs::write(bed.dir().join("go/now"), "").unwrap();
+    for ((id, log), expected) in logs.iter().zip(["up\n", "up\nlater\n"]) {
+        bed.end(id).await;
+        assert_eq!(log_text(log), expected);
+    }
+    bed.engine.remove_pod_sandbox(&sandbox.id).await.unwrap();
+    nix::mount::umount(&sub).unwrap();
+    nix::mount::umount(&volume).unwrap();
+    bed.close().await;
+}
+
+async fn a_profile_of_the_node_decides() {
+    let bed = Bed::new().await;
+    let path = bed.dir().join("profile.json");
+    let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":38}]}"#;
+    std::fs::write(&path, profile).unwrap();
+    let mut config = bed.script("profile", "mkdir /tmp/x 2>&1; touch /tmp/y && echo touched");
+    config.security.seccomp = Seccomp::Localhost(path);
+    let (_, text) = bed.run(config).await;
+    assert!(text.contains("Function not implemented") && text.ends_with("touched\n"), "{text}");
+    bed.close().await;
+}

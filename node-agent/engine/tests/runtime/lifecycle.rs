@@ -1,0 +1,166 @@
+//! Start, log, stop, end.
+
+use std::time::{Duration, Instant};
+
+use reeve_engine::engine::{ContainerState, Engine as _, EngineError, SandboxState};
+
+use crate::bed::{Bed, eventually, log_text};
+
+crate::tests![
+    a_container_runs_and_its_log_is_complete,
+    a_command_that_cannot_run_is_told_in_containerds_words,
+    an_exit_code_a_signal_and_the_memory_limit_are_told_apart,
+    stopping_asks_first_and_kills_after_the_grace,
+    a_stopped_sandbox_takes_no_containers_and_its_removal_leaves_nothing,
+    a_log_can_be_reopened_without_loss,
+    a_log_that_cannot_be_written_stops_only_its_own_container,
+    bad_requests_are_refused_and_leave_nothing,
+];
+
+async fn a_container_runs_and_its_log_is_complete() {
+    let bed = Bed::new().await;
+    let (code, text) = bed.run(bed.script("log", "seq 20000; echo err >&2; printf tail")).await;
+    assert_eq!(code, 0);
+    let mut lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.iter().filter(|line| line.contains("err")).count(), 1);
+    lines.retain(|line| !line.contains("err") && !line.contains("tail"));
+    assert_eq!(lines.len(), 20000, "no line is lost");
+    assert!(text.contains("tail"), "nor what has no line end");
+    bed.close().await;
+}
+
+async fn a_command_that_cannot_run_is_told_in_containerds_words() {
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    for (command, message) in [
+        ("foo", r#"exec: "foo": executable file not found in $PATH"#),
+        ("/x", r#"exec: "/x": stat /x: no such file or directory"#),
+        ("/etc/passwd", r#"exec: "/etc/passwd": permission denied"#),
+    ] {
+        let id = bed.engine.create_container(&sandbox.id, bed.command("bad", &[command])).await.unwrap();
+        let error = bed.engine.start_container(&id).await.unwrap_err();
+        assert!(matches!(error, EngineError::Start(_)), "{error:?}");
+        assert_eq!(error.to_string(), message);
+        assert_eq!(bed.end(&id).await, (Some(128), "StartError".to_owned(), message.to_owned()));
+    }
+    bed.close().await;
+}
+
+async fn an_exit_code_a_signal_and_the_memory_limit_are_told_apart() {
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    let id = bed.start(&sandbox, bed.script("seven", "exit 7")).await;
+    assert_eq!(bed.end(&id).await.0, Some(7));
+    let id = bed.start(&sandbox, bed.script("kill", "sh -c 'kill -KILL $$'; exit $?")).await;
+    assert_eq!(bed.end(&id).await, (Some(137), "Error".to_owned(), String::new()));
+    let mut config = bed.script("eat", "x=a; while true; do x=$x$x; done");
+    config.resources.memory_limit_bytes = Some(16 << 20);
+    let id = bed.start(&sandbox, config).await;
+    assert_eq!(bed.end(&id).await, (Some(137), "OOMKilled".to_owned(), String::new()));
+    bed.close().await;
+}
+
+async fn stopping_asks_first_and_kills_after_the_grace() {
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    let polite = bed.script("polite", "trap 'echo bye; exit 3' TERM; echo up; while true; do sleep 0.01; done");
+    let log = polite.log_path.clone();
+    let id = bed.start(&sandbox, polite).await;
+    eventually("it is up", || log_text(&log).contains("up")).await;
+    bed.engine.stop_container(&id, Duration::from_secs(20)).await.unwrap();
+    assert_eq!(bed.end(&id).await.0, Some(3));
+    assert!(log_text(&log).contains("bye"), "what it says at its end is in the log when the stop returns");
+    // The first process of a PID namespace does not hear signals it does not handle.
+    let id = bed.start(&sandbox, bed.command("deaf", &["sleep", "1000"])).await;
+    let before = Instant::now();
+    bed.engine.stop_container(&id, Duration::from_millis(300)).await.unwrap();
+    assert!(before.elapsed() >= Duration::from_millis(300) && before.elapsed() < Duration::from_secs(5));
+    assert_eq!(bed.end(&id).await.0, Some(137));
+    bed.engine.stop_container(&id, Duration::ZERO).await.unwrap();
+    bed.close().await;
+}
+
+async fn a_stopped_sandbox_takes_no_containers_and_its_removal_leaves_nothing() {
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    let id = bed.start(&sandbox, bed.command("sleep", &["sleep", "1000"])).await;
+    bed.engine.stop_pod_sandbox(&sandbox.id).await.unwrap();
+    bed.engine.stop_pod_sandbox(&sandbox.id).await.unwrap();
+    assert_eq!(bed.end(&id).await.0, Some(137));
+    assert_eq!(bed.engine.list_pod_sandboxes().await.unwrap()[0].state, SandboxState::NotReady);
+    assert!(bed.engine.create_container(&sandbox.id, bed.command("late", &["true"])).await.is_err());
+    bed.engine.remove_pod_sandbox(&sandbox.id).await.unwrap();
+    bed.engine.remove_pod_sandbox(&sandbox.id).await.unwrap();
+    assert!(bed.engine.list_containers().await.unwrap().is_empty());
+    assert!(!sandbox.netns.unwrap().exists());
+    bed.close().await;
+}
+
+async fn a_log_can_be_reopened_without_loss() {
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    let config = bed.script("rotate", "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo $i; done; sleep 0.2; echo last");
+    let log = config.log_path.clone();
+    let id = bed.start(&sandbox, config).await;
+    eventually("something is logged", || log.exists()).await;
+    let rotated = log.with_extension("1");
+    std::fs::rename(&log, &rotated).unwrap();
+    bed.engine.reopen_log(&id).await.unwrap();
+    bed.end(&id).await;
+    let text = log_text(&rotated) + &log_text(&log);
+    assert_eq!(text.lines().count(), 3001);
+    assert!(log_text(&log).contains("last"));
+    bed.close().await;
+}
+
+async fn a_log_that_cannot_be_written_stops_only_its_own_container() {
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    let mut stuck = bed.script("stuck", "seq 100000; echo done");
+    // A folder where the file should be: every write is refused until it is gone.
+    std::fs::create_dir_all(&stuck.log_path).unwrap();
+    stuck.log_path = stuck.log_path.clone();
+    let log = stuck.log_path.clone();
+    let id = bed.start(&sandbox, stuck).await;
+    let other = bed.start(&sandbox, bed.script("other", "seq 20000")).await;
+    assert_eq!(bed.end(&other).await.0, Some(0));
+    let now = bed.engine.container_status(&id).await.unwrap();
+    assert!(matches!(now.state, ContainerState::Running { .. }), "it waits in write: {:?}", now.state);
+    std::fs::remove_dir(&log).unwrap();
+    assert_eq!(bed.end(&id).await.0, Some(0));
+    assert_eq!(log_text(&log).lines().count(), 100_001, "and nothing is lost");
+    bed.close().await;
+}
+
+async fn bad_requests_are_refused_and_leave_nothing() {
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    let refused = |config| {
+        let engine = bed.engine.clone();
+        let sandbox = sandbox.id.clone();
+        async move { engine.create_container(&sandbox, config).await.unwrap_err().to_string() }
+    };
+    let mut config = bed.command("x", &["true"]);
+    config.image = "nothing".to_owned();
+    assert_eq!(refused(config).await, "no such image: nothing");
+    let mut config = bed.command("x", &["true"]);
+    config.security.capabilities_add = vec!["FLY".to_owned()];
+    assert_eq!(refused(config).await, r#"unknown capability "FLY""#);
+    let mut config = bed.command("x", &["true"]);
+    config.security.run_as_non_root = true;
+    assert_eq!(refused(config).await, "container has runAsNonRoot and image will run as root");
+    let mut config = bed.command("x", &["true"]);
+    config.mounts.push(reeve_engine::engine::Mount {
+        source: "/does/not/exist".into(),
+        target: "/data".into(),
+        read_only: false,
+        propagation: reeve_engine::engine::Propagation::Private,
+    });
+    let id = bed.engine.create_container(&sandbox.id, config).await.unwrap();
+    let error = bed.engine.start_container(&id).await.unwrap_err().to_string();
+    assert!(error.contains("/does/not/exist") && error.contains("no such file or directory"), "{error}");
+    bed.engine.remove_container(&id).await.unwrap();
+    assert!(bed.engine.list_containers().await.unwrap().is_empty());
+    assert!(matches!(bed.engine.container_status("x").await, Err(EngineError::NotFound { .. })));
+    bed.close().await;
+}
