@@ -308,6 +308,11 @@ impl ImageStore {
     fn describe(&self, manifest_digest: Digest, manifest: &Manifest) -> Result<Record, ImageError> {
         let subject = manifest.config.digest.as_str();
         let (config, diff_ids) = manifest::parse_config(subject, &self.inner.blobs.read(&manifest.config.digest)?)?;
+        if *config.os() != oci_spec::image::Os::Linux {
+            let reason =
+                format!("image operating system {:?} cannot be used on this platform", config.os().to_string());
+            return Err(ImageError::invalid(subject, reason));
+        }
         if diff_ids.len() != manifest.layers.len() {
             let reason = format!("it has {} layers, but its manifest {}", diff_ids.len(), manifest.layers.len());
             return Err(ImageError::invalid(subject, reason));

@@ -13,6 +13,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use oci_client::client::{ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth as Credentials;
+use tokio::task::AbortHandle;
 
 use super::error::ImageError;
 use super::manifest::{
@@ -43,7 +44,7 @@ type Pull = Shared<BoxFuture<'static, Result<Image, String>>>;
 
 /// Transfers that run now.
 #[derive(Debug, Default)]
-pub(crate) struct Pulls(Mutex<HashMap<Key, Pull>>);
+pub(crate) struct Pulls(Mutex<HashMap<Key, (Pull, AbortHandle)>>);
 
 /// Why a step at the registry failed.
 #[derive(Debug)]
@@ -111,17 +112,15 @@ impl Pulls {
         F: Future<Output = Result<Image, String>> + Send + 'static,
     {
         let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Finished ones go first: what was true a moment ago may not be now.
-        running.retain(|_, pull| pull.peek().is_none());
-        running
-            .entry(key)
-            .or_insert_with(|| {
-                let task = tokio::spawn(start());
-                async move { task.await.unwrap_or_else(|error| Err(format!("the transfer died: {error}"))) }
-                    .boxed()
-                    .shared()
-            })
-            .clone()
+        // Finished ones go first, also those whose callers went away: what was true then may not be now.
+        running.retain(|_, (_, task)| !task.is_finished());
+        let (pull, _) = running.entry(key).or_insert_with(|| {
+            let task = tokio::spawn(start());
+            let handle = task.abort_handle();
+            let pull = async move { task.await.unwrap_or_else(|error| Err(format!("the transfer died: {error}"))) };
+            (pull.boxed().shared(), handle)
+        });
+        pull.clone()
     }
 }
 

@@ -303,6 +303,25 @@ async fn calls_for_the_same_image_share_one_transfer() {
 }
 
 #[tokio::test]
+async fn a_transfer_that_nobody_waited_for_is_not_taken_for_a_new_one() {
+    let (answers, [manifest, _]) = one_image();
+    let (address, log) = lying_registry(answers).await;
+    let fixture = Fixture::new();
+    let name = format!("{address}/x:1");
+    assert!(tokio::time::timeout(Duration::from_millis(1), fixture.store.pull(&name, None)).await.is_err());
+    while fixture.store.get(&name).unwrap().is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    fixture.store.remove(&name).unwrap();
+    // The image is there a moment before its task has ended.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    fixture.store.pull(&name, None).await.unwrap();
+    assert!(fixture.store.get(&name).unwrap().is_some());
+    let asked = log.lock().unwrap().iter().filter(|head| head.starts_with(&format!("get {manifest} "))).count();
+    assert_eq!(asked, 2);
+}
+
+#[tokio::test]
 async fn a_registry_that_wants_a_token_gets_one_for_the_password() {
     let (mut answers, [manifest, layer]) = one_image();
     let (token_server, token_log) = lying_registry(vec![(

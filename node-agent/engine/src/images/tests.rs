@@ -188,6 +188,7 @@ fn archives_that_hold_no_image_are_refused_and_leave_nothing() {
     let whole = docker_archive(&["x"], &layers, "");
     let mut wrong_layer = config(&[layer(&[("other", "")])], "");
     wrong_layer.push(b' ');
+    let windows = String::from_utf8(config(&layers, "")).unwrap().replace("\"linux\"", "\"windows\"").into_bytes();
     let saved = json!([{"Config": "c", "RepoTags": ["x"], "Layers": ["l"]}]).to_string().into_bytes();
     let named = |c: &[u8], tag: &str| {
         let saved = json!([{"Config": "c", "RepoTags": [tag], "Layers": ["l"]}]).to_string().into_bytes();
@@ -206,6 +207,7 @@ fn archives_that_hold_no_image_are_refused_and_leave_nothing() {
         (whole[..whole.len() / 2].to_vec(), "not an image archive"),
         (named(&wrong_layer, "x"), "unexpected digest"),
         (named(b"{}", "x"), "not an image configuration"),
+        (named(&windows, "x"), "image operating system \"windows\" cannot be used on this platform"),
         (named(&config(&[], ""), "x"), "it has 0 layers, but its manifest 1"),
         (named(&config(&layers, ""), "X"), "must be lowercase"),
     ] {

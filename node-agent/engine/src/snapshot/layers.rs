@@ -22,7 +22,7 @@ const NAME_LEN: usize = 20;
 /// The folder that stands for an image without layers.
 const EMPTY: &str = "empty";
 /// Up to this many entries each file is synced by itself; beyond, the whole file system at once is cheaper.
-const SYNC_EACH_MAX: u64 = 128;
+const SYNC_EACH_MAX: u64 = 64;
 
 /// The folder of layers.
 #[derive(Debug, Clone)]

@@ -176,8 +176,9 @@ pub(crate) fn open_merged(layers_dir: &Path, layers: &[Layer]) -> Result<Root, I
     let options = format!("lowerdir={}:{}", lower.join(":"), Layers::empty().path);
     let (dir, target) = (layers_dir.to_owned(), empty);
     apart(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS, move || {
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+        // What is unmounted outside goes here, too; what is mounted here stays here.
+        let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+        nix::mount::mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)?;
         nix::unistd::chdir(&dir)?;
         mount_overlay(&target, &options)?;
         Ok(Root::open(&target)?)

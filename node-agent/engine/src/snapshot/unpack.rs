@@ -47,7 +47,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             layer_bytes_max: 64 << 30,
-            layer_entries_max: 4 << 20,
+            layer_entries_max: 1 << 20,
             ratio_max: 200,
             ratio_bytes_min: 1 << 30,
             transfer_bytes_max: 64 << 30,
