@@ -1,6 +1,8 @@
 //! The image store under `kill -9`: a child process loads, tags and removes images without end and is killed at any
 //! moment. What is left is always whole.
 
+#![allow(clippy::unwrap_used, reason = "what goes wrong here is to be seen")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;

@@ -100,7 +100,7 @@ impl Fixture {
 
     /// Another process with the same folder.
     fn again(&self) -> ImageStore {
-        ImageStore::open(self.store.dir().to_owned(), RealClock::shared()).unwrap()
+        ImageStore::open(self.store.dir(), RealClock::shared()).unwrap()
     }
 
     pub(crate) fn load(&self, archive: &[u8]) -> Image {

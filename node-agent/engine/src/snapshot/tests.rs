@@ -215,11 +215,7 @@ fn archives_that_break_a_rule_are_refused_with_the_entry() {
 fn a_bomb_is_stopped_long_before_it_is_unpacked() {
     let dir = tempfile::tempdir().unwrap();
     let limits = Limits { ratio_bytes_min: 1 << 20, ratio_max: 10, ..Limits::default() };
-    let store = crate::images::ImageStore::open_with(
-        dir.path().to_owned(),
-        reeve_api::clock::RealClock::shared(),
-        limits.into(),
-    );
+    let store = crate::images::ImageStore::open_with(dir.path(), reeve_api::clock::RealClock::shared(), limits.into());
     let zeros = LayerTar::default().file("zeros", &"\0".repeat(8 << 20)).0;
     let archive = docker_archive(&["bomb"], std::slice::from_ref(&zeros), "");
     assert!(store.as_ref().unwrap().load(archive.as_slice()).is_ok(), "as a plain layer it is only large");
