@@ -1,4 +1,21 @@
 //! The Kubernetes API server: REST, watch cache, admission, authentication.
+//!
+//! A request comes in through [`ApiServer`] (`server`: TLS listeners, or the in-process client), is identified and
+//! authorized (`auth`), routed and decoded (`http`), and served: objects by the [`registry`] (admission, store,
+//! watch cache), logs and commands by the pod's node (`proxy_node`). Certificates come from [`pki`], errors leave
+//! as [`status`]. What kinds there are and what is special about each is in `reeve-kinds`; bytes on disk are
+//! `reeve-store`'s.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`server`] | configuration, listeners, limits, shutdown, the in-process client |
+//! | [`auth`] | client certificates, service-account tokens, the `Authorizer` seam and its fixed rules |
+//! | `http` | paths, queries, forms of answers, discovery, OpenAPI, health, protobuf bodies, `TokenRequest` |
+//! | `proxy_node` | log, exec and attach, passed through to the kubelet |
+//! | [`pki`] | authorities, certificates and keys in the data folder |
+//! | [`registry`] | the verbs on objects |
+//! | `cache`, `admission` | the watch cache; what is checked and filled in before an object is stored |
+//! | [`decode`], [`status`] | bodies into values; errors into `metav1.Status` |
 
 mod admission;
 pub mod auth;

@@ -12,6 +12,11 @@ fn get(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: kubernetes\r\nConnection: close\r\n{headers}\r\n")
 }
 
+fn post(path: &str, body: &str) -> String {
+    let head = "Host: kubernetes\r\nConnection: close\r\nContent-Type: application/json";
+    format!("POST {path} HTTP/1.1\r\n{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
 #[tokio::test]
 async fn without_credentials_only_health_and_version_are_shown() {
     let cluster = Cluster::start().await;
@@ -199,4 +204,29 @@ async fn shutdown_ends_watches_and_then_nothing_is_accepted() {
     let answer = String::from_utf8(answer).unwrap();
     assert!(answer.contains(r#"{"type":"ADDED","object":{"#) && answer.ends_with("0\r\n\r\n"), "{answer}");
     assert!(connect(&cluster, Some(&admin), b"http/1.1").await.is_err());
+}
+
+#[tokio::test]
+async fn large_lists_are_packed_for_those_who_can_unpack_them() {
+    let cluster = Cluster::start().await;
+    let admin = Some(cluster.pki.admin());
+    let body = format!(r#"{{"metadata":{{"name":"large"}},"data":{{"a":"{}"}}}}"#, "x".repeat(200_000));
+    let made = raw(&cluster, admin, &post("/api/v1/namespaces/default/configmaps", &body)).await;
+    assert!(made.starts_with("HTTP/1.1 201"), "{made}");
+    let packed = raw(&cluster, admin, &get("/api/v1/configmaps", "Accept-Encoding: gzip\r\n")).await;
+    assert!(packed.contains("content-encoding: gzip") && packed.len() < 20_000, "{}", packed.len());
+    let plain = raw(&cluster, admin, &get("/api/v1/configmaps", "")).await;
+    assert!(!plain.contains("content-encoding") && plain.len() > 200_000, "{}", plain.len());
+}
+
+#[tokio::test]
+async fn unknown_fields_are_warned_of_unless_they_are_refused() {
+    let cluster = Cluster::start().await;
+    let admin = Some(cluster.pki.admin());
+    let body = r#"{"metadata":{"name":"a"},"colour":"red"}"#;
+    let path = "/api/v1/namespaces/default/configmaps";
+    let strict = raw(&cluster, admin, &post(&format!("{path}?fieldValidation=Strict"), body)).await;
+    assert!(strict.starts_with("HTTP/1.1 400") && strict.contains("strict decoding error: unknown field"), "{strict}");
+    let warned = raw(&cluster, admin, &post(path, body)).await;
+    assert!(warned.contains(r#"warning: 299 - "unknown field \"colour\"""#), "{warned}");
 }

@@ -1,6 +1,6 @@
 //! Who asks, and what they may do.
 //!
-//! Authentication turns a client certificate ([`certificate`]) or a service-account token ([`token`]) into a
+//! Authentication turns a client certificate (`certificate`) or a service-account token (`token`) into a
 //! `UserInfo`; authorization ([`Authorizer`]) answers yes or no. Nothing is allowed by default. What is not here:
 //! rules about single objects, such as which pod a node may write (that is admission, in the registry).
 

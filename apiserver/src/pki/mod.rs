@@ -2,7 +2,7 @@
 //!
 //! Two authorities. The *cluster CA* signs what servers show and what API clients present. The *kubelet client CA*
 //! signs exactly one certificate, the API server's own for talking to kubelets; an agent that demands it admits
-//! nobody else. Which certificate must hold what is decided in [`leaf`]; this file reads and writes the folder.
+//! nobody else. Which certificate must hold what is decided in `leaf`; this file reads and writes the folder.
 //! What is not here: the kubeconfig (that is `ctl`), TLS handshakes (`server.rs`), tokens (`auth`).
 //!
 //! Source of the names and usages: Kubernetes, "PKI certificates and requirements".
