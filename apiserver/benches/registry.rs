@@ -1,4 +1,4 @@
-//! What the registry costs: one create, one get, a list of 5,000, an event seen by 100 watchers.
+//! What the registry costs: creates, gets, status patches, a list of 5,000, an event seen by 100 watchers.
 //!
 //! On the in-memory store, without HTTP, so that the figures are the registry's own.
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot run has nothing to say")]
@@ -12,7 +12,7 @@ use futures::StreamExt;
 use reeve_api::clock::RealClock;
 use reeve_api::rng::SeededRng;
 use reeve_apiserver::registry::{
-    Body, Options, Registry, RegistryConfig, RegistryParts, Request, Subresource, UserInfo, Watch,
+    Body, Options, Patch, Registry, RegistryConfig, RegistryParts, Request, Subresource, UserInfo, Watch,
 };
 use reeve_store::MemoryKv;
 use serde_json::{Value, json};
@@ -75,6 +75,36 @@ fn create_and_get(criterion: &mut Criterion) {
     });
 }
 
+/// What a node agent does most: it reports the state of a pod.
+fn report_pod(criterion: &mut Criterion) {
+    let runtime = Runtime::new().unwrap();
+    let registry = runtime.block_on(registry());
+    let mut request = request(&registry, "");
+    request.resource = Arc::clone(registry.resource("", "v1", "serviceaccounts").unwrap());
+    runtime.block_on(registry.create(&request, json!({"metadata": {"name": "default"}}).into())).unwrap();
+    request.resource = Arc::clone(registry.resource("", "v1", "pods").unwrap());
+    let mut serial = 0_u64;
+    criterion.bench_function("create a pod", |bench| {
+        bench.iter(|| {
+            serial += 1;
+            let spec = json!({"containers": [{"name": "c", "image": "web:1", "ports": [{"containerPort": 80}]}]});
+            let body = json!({"metadata": {"name": format!("p{serial}"), "labels": {"app": "web"}}, "spec": spec});
+            runtime.block_on(registry.create(&request, body.into())).unwrap()
+        });
+    });
+    request.name = "p1".to_owned();
+    request.subresource = Subresource::Status;
+    criterion.bench_function("patch a pod's status", |bench| {
+        bench.iter(|| {
+            serial += 1;
+            let status = json!({"phase": "Running", "message": format!("m{serial}"),
+                "conditions": [{"type": "Ready", "status": "True"}]});
+            let patch = Patch::Strategic(json!({ "status": status }).into());
+            runtime.block_on(registry.patch(&request, patch)).unwrap()
+        });
+    });
+}
+
 fn list(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let registry = runtime.block_on(async {
@@ -117,5 +147,5 @@ fn fan_out(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, create_and_get, list, fan_out);
+criterion_group!(benches, create_and_get, report_pod, list, fan_out);
 criterion_main!(benches);

@@ -3,6 +3,23 @@
 //! Generic over kinds: names, rules and defaults come from [`reeve_kinds::Kind`]. The HTTP side routes,
 //! authenticates and authorizes, then calls one verb here with a [`Request`]; what it gets back is JSON ready
 //! to be sent. Nothing here knows HTTP.
+//!
+//! A write, step by step:
+//!
+//! | step | file |
+//! |---|---|
+//! | the body is an object of the kind, with the kind's fields only | `accept.rs` (text to value: [`crate::decode`]) |
+//! | a patch becomes the wanted object | `patch.rs`, `scale.rs` |
+//! | identity, times, what an update cannot change | `meta.rs` |
+//! | defaults, the kind's own rules | [`reeve_kinds::Kind`], called from `create.rs` and `update.rs` |
+//! | what the cluster adds and forbids | `crate::admission` |
+//! | cluster IPs and node ports | `services.rs` |
+//! | mark or remove | `delete.rs` |
+//! | one transaction: the object, what must still hold, what is claimed | `commit.rs` |
+//! | the text that is stored, and with its revision the text that is sent | `encode.rs` |
+//!
+//! Reads (`read.rs`, `page.rs`) and watches (`watching.rs`) are answered from `crate::cache`. `bootstrap.rs` makes
+//! what every cluster has, `housekeeping.rs` drops old history and events.
 
 mod accept;
 mod answer;

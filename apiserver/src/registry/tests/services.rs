@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 
-fn service(name: &str, spec: Value) -> Value {
+fn service(name: &str, spec: &Value) -> Value {
     let mut object = json!({"metadata": {"name": name}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
     for (field, value) in spec.as_object().unwrap() {
         object["spec"][field] = value.clone();
@@ -13,11 +13,11 @@ fn service(name: &str, spec: Value) -> Value {
 }
 
 async fn made(world: &World, name: &str, spec: Value) -> Value {
-    world.create("services", service(name, spec)).await["spec"].clone()
+    world.create("services", service(name, &spec)).await["spec"].clone()
 }
 
 async fn refused(world: &World, spec: Value) -> String {
-    world.try_create("services", service("x", spec)).await.unwrap_err().message
+    world.try_create("services", service("x", &spec)).await.unwrap_err().message
 }
 
 #[tokio::test]
@@ -133,14 +133,14 @@ async fn what_a_service_gives_back_is_free_again() {
 }
 
 fn service_body(name: &str) -> Body {
-    service(name, json!({"type": "NodePort"})).into()
+    service(name, &json!({"type": "NodePort"})).into()
 }
 
 #[tokio::test]
 async fn an_update_without_the_allocated_fields_keeps_them() {
     let world = World::new().await;
     let first = made(&world, "a", json!({"type": "NodePort"})).await;
-    let mut again = service("a", json!({"type": "NodePort"}));
+    let mut again = service("a", &json!({"type": "NodePort"}));
     again["metadata"]["labels"] = json!({"x": "y"});
     let second = world.update("services/a", again).await.unwrap();
     assert_eq!(second["spec"]["clusterIP"], first["clusterIP"]);
