@@ -65,7 +65,7 @@ pub trait Disk: Send + Sync + Debug {
     /// Makes an empty file, and the folder around it if it is missing. Replaces a file of that name.
     fn create(&self, file: &str) -> Result<Box<dyn DiskFile>, DiskError>;
 
-    /// Cuts a file to a length, and syncs it.
+    /// Cuts a file to a length, which may be the one it has, and syncs it.
     fn truncate(&self, file: &str, len: u64) -> Result<(), DiskError>;
 
     /// Gives a file another name in its folder, replacing what had it.

@@ -155,7 +155,12 @@ impl Log {
                 return Err(self.damage(name, at, &format!("record {} is not whole", self.next_number)).into());
             }
             tracing::warn!(segment = name, offset = at, bytes = rest.len(), "Cut off the torn end of the log.");
+        }
+        if is_last {
+            // Even without a torn end: a process that was killed before its sync leaves a record that can be read
+            // but would not survive a power cut, and from here on it counts as written.
             self.disk.truncate(&path(name), at as u64)?;
+            self.disk.sync_folder(LOG_FOLDER)?;
         }
         if at == 0 {
             self.disk.remove(&path(name))?;

@@ -47,6 +47,8 @@ const APPLY_BACKLOG_MAX: usize = 8;
 const APPLY_ENTRIES_MAX: usize = 16;
 /// A snapshot is due when the log has more segments than this: each start begins one.
 const SEGMENTS_MAX: usize = 64;
+/// A view that fails again right after it was rebuilt so often will not get better.
+const REBUILDS_MAX: u32 = 3;
 /// However large the state is, the log does not grow beyond this: it is read into memory after a machine crash.
 const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -108,6 +110,8 @@ pub(crate) struct Member {
     /// There may be something to scrub.
     scrubbing: bool,
     ticked: Duration,
+    /// Rebuilds of the view since it has last taken something over.
+    rebuilds: u32,
 }
 
 /// One per command of a batch.
@@ -187,6 +191,7 @@ impl Member {
             compacting: None,
             scrubbing: true,
             ticked: parts.clock.monotonic(),
+            rebuilds: 0,
             parts,
         })
     }
@@ -385,6 +390,7 @@ impl Member {
             }
         }
         if let Some(last) = done.entries.last() {
+            self.rebuilds = 0;
             self.node.advance_apply_to(last.index);
             self.node.mut_store().trim(last.index);
             if last.term == self.node.raft.term
@@ -441,6 +447,10 @@ impl Member {
 
     /// Rebuilds the view from snapshot and log; meanwhile nothing is applied and reads are refused.
     async fn on_view_broken(&mut self, err: &ViewError) -> Result<(), KvError> {
+        self.rebuilds += 1;
+        if self.rebuilds > REBUILDS_MAX {
+            return Err(stopped("its view", err));
+        }
         tracing::warn!(%err, "Rebuilding the view.");
         while let Some(job) = &mut self.disk_job {
             let done = job.await.map_err(|err| stopped("the log", &err))?;

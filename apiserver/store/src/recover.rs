@@ -74,6 +74,9 @@ pub enum OpenError {
     /// Raft refuses its configuration. A bug.
     #[error("raft does not start: {0}")]
     Raft(String),
+    /// The process is ending while the store is opened.
+    #[error("opening the store was interrupted")]
+    Interrupted(#[source] tokio::task::JoinError),
     /// The store failed before it was ready.
     #[error("store stopped while it replayed its log")]
     Stopped(#[source] crate::KvError),

@@ -263,7 +263,8 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&mut self) -> Result<(), DiskError> {
-        std::thread::sleep(self.disk.lock_state().sync_takes);
+        let takes = self.disk.lock_state().sync_takes;
+        std::thread::sleep(takes);
         self.with("sync", |state, id| {
             if state.fail_syncs {
                 return Err(io::ErrorKind::Other);

@@ -88,7 +88,7 @@ impl Store {
             let start = opening.start()?;
             Ok::<_, OpenError>((lock, start))
         });
-        let (lock, start) = opened.await.map_err(|err| OpenError::Raft(err.to_string()))??;
+        let (lock, start) = opened.await.map_err(OpenError::Interrupted)??;
         let mvcc = Arc::new(Mvcc::new(start.view.clone(), config.limits)?);
         let shared = Arc::new(Shared::default());
         let (proposals, receiver) = mpsc::channel(PROPOSALS_MAX);

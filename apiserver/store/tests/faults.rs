@@ -99,6 +99,26 @@ async fn every_acknowledged_write_survives_power_cuts_and_kills() {
     }
 }
 
+/// A killed process leaves a record that was never synced; who reads it must not rely on it before it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_a_killed_process_left_unsynced_is_synced_before_it_counts() {
+    let (disk, views) = (SimDisk::default(), memory());
+    let store = open(&disk, &views).await;
+    let before = disk.len_of(&last_segment(&disk));
+    disk.slow_down(Duration::from_millis(300));
+    let write = tokio::spawn(async move { put(&store, "a", "1").await });
+    while disk.len_of(&last_segment(&disk)) == before {
+        tokio::task::yield_now().await;
+    }
+    let disk = disk.kill_process();
+    write.await.unwrap().unwrap_err();
+    disk.slow_down(Duration::ZERO);
+    let store = open(&disk, &views).await;
+    assert_eq!(get(&store, "a").await, Some("1".into()));
+    let disk = disk.cut_power(&SeededRng::new(1));
+    assert_eq!(get(&*open(&disk, &views).await, "a").await, Some("1".into()));
+}
+
 #[tokio::test]
 async fn concurrent_writes_share_syncs() {
     let (disk, views) = (SimDisk::default(), memory());
@@ -310,4 +330,32 @@ async fn a_view_that_fails_is_rebuilt_and_nothing_is_wrong_or_lost() {
     assert_eq!(put(&store, "a", "3").await.unwrap(), expected);
     assert_eq!((get(&store, "a").await, count(&store).await), (Some("3".into()), 11));
     store.close().await.unwrap();
+}
+
+/// On the real disk: whatever becomes of sled's files, the state comes from snapshot and log.
+#[tokio::test]
+async fn a_view_whose_files_are_damaged_or_gone_is_rebuilt() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = || {
+        let config = StoreConfig::new(folder.path(), RealClock::shared(), SeededRng::shared());
+        StoreConfig { log_bytes: 64 * 1024, ..config }
+    };
+    let store = Store::open(config()).await.unwrap();
+    for n in 0..500 {
+        put(&store, &format!("{}", n % 50), &"x".repeat(500)).await.unwrap();
+    }
+    store.close().await.unwrap();
+    let damages: [fn(&std::path::Path); 3] = [
+        |view| std::fs::remove_dir_all(view).unwrap(),
+        |view| std::fs::write(view.join("conf"), "garbage").unwrap(),
+        |view| std::fs::write(view.join("db"), vec![0x5a; 4096]).unwrap(),
+    ];
+    for (n, damage) in damages.into_iter().enumerate() {
+        for view in std::fs::read_dir(folder.path().join("view")).unwrap() {
+            damage(&view.unwrap().path());
+        }
+        let store = Store::open(config()).await.unwrap_or_else(|err| panic!("damage {n}: {err}"));
+        assert_eq!((count(&store).await, store.revision()), (50, Revision(501)), "damage {n}");
+        store.close().await.unwrap();
+    }
 }
