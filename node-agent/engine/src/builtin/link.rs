@@ -134,6 +134,11 @@ impl Link {
         });
     }
 
+    /// Whether the connection stands.
+    pub(super) fn is_open(&self) -> bool {
+        self.lock(|waiting| if waiting.closed { Err(LinkError) } else { Ok(()) }).is_ok()
+    }
+
     fn fresh_id(&self) -> u64 {
         self.shared.next_id.fetch_add(1, Ordering::Relaxed)
     }

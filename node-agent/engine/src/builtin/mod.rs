@@ -72,7 +72,7 @@ impl BuiltinEngine {
         let (news, queue) = mpsc::channel(NEWS_MAX);
         let inner = blocking(move || Inner::open(config)).await?;
         let engine = Self { inner: Arc::new(inner) };
-        engine.take_up(news.clone()).await?;
+        engine.take_up_patiently(&news).await?;
         tokio::spawn(engine.clone().follow(queue, news));
         Ok(engine)
     }
@@ -97,12 +97,16 @@ impl BuiltinEngine {
             match item {
                 News::Exited(id, exit) => self.inner.on_exit(&id, exit),
                 News::Closed => {
-                    self.inner.link.send_replace(None);
                     if self.inner.is_closing() {
                         return;
                     }
+                    // News of a connection that has been replaced already.
+                    if self.inner.link.borrow().as_ref().is_some_and(Link::is_open) {
+                        continue;
+                    }
+                    self.inner.link.send_replace(None);
                     tracing::warn!("the supervisor is gone; starting another one and adopting what runs");
-                    if let Err(err) = self.take_up(news.clone()).await {
+                    if let Err(err) = self.take_up_patiently(&news).await {
                         tracing::error!(%err, "no supervisor can be started; containers cannot be started or stopped");
                     }
                 }

@@ -82,7 +82,24 @@ impl Inner {
     }
 }
 
+/// How often a supervisor is looked for: one that dies in between costs a try.
+const TAKE_UP_TRIES: u32 = 5;
+
 impl BuiltinEngine {
+    /// [`BuiltinEngine::take_up`], again when the supervisor that was found dies meanwhile.
+    pub(super) async fn take_up_patiently(&self, news: &mpsc::Sender<News>) -> Result<(), EngineError> {
+        let mut tries = 0;
+        loop {
+            match self.take_up(news.clone()).await {
+                Err(err) if tries < TAKE_UP_TRIES => {
+                    tracing::warn!(%err, "trying again to reach a supervisor");
+                    tries += 1;
+                }
+                done => return done,
+            }
+        }
+    }
+
     /// Finds or starts a supervisor and takes up everything that the records know.
     pub(super) async fn take_up(&self, news: mpsc::Sender<News>) -> Result<(), EngineError> {
         let inner = Arc::clone(&self.inner);

@@ -35,7 +35,7 @@ pub(super) struct PrepareError {
 pub(super) struct Prepared {
     /// How it gets into its namespaces.
     pub(super) entry: Entry,
-    /// `cgroup.procs` of each v1 group.
+    /// `tasks` of each v1 group.
     pub(super) legacy_groups: Vec<c_int>,
     /// What becomes 0, 1 and 2.
     pub(super) streams: [c_int; 3],
@@ -213,11 +213,12 @@ pub(super) fn exec_process(
     })
 }
 
-/// Opens `cgroup.procs` of each v1 group.
+/// Opens `tasks` of each v1 group. Not `cgroup.procs`: a single thread that moves itself takes no lock of the whole
+/// machine (kernel commit "cgroup: Optimize single thread migration"), and the child has one thread only.
 pub(super) fn open_groups(cgroup: &CgroupPlan, held: &mut Vec<OwnedFd>) -> Result<Vec<c_int>, PrepareError> {
     let mut groups = Vec::new();
     for group in &cgroup.legacy {
-        let fd = open(&group.join("cgroup.procs"), OFlags::WRONLY, "open")?;
+        let fd = open(&group.join("tasks"), OFlags::WRONLY, "open")?;
         groups.push(fd.as_raw_fd());
         held.push(fd);
     }

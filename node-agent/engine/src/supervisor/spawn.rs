@@ -13,6 +13,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use reeve_api::clock::RealClock;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
@@ -26,6 +27,9 @@ use crate::logs::writer::Writer;
 const NAME: &str = "supervisor";
 /// The argument before the run folder.
 const RUN_DIR: &str = "--run-dir";
+/// How often, and after what pause, a start is tried again while another supervisor holds the run folder.
+const LOCK_TRIES: u32 = 50;
+const LOCK_WAIT: Duration = Duration::from_millis(20);
 /// Stack of the writer thread: it recurses nowhere and keeps its buffers on the heap.
 const WRITER_STACK_LEN: usize = 256 << 10;
 /// The score of a process that the kernel should spare, as containerd gives its shims.
@@ -69,10 +73,19 @@ fn socket_path(run_dir: &Path) -> PathBuf {
 /// See [`SpawnError`].
 pub fn connect_or_spawn(program: &Path, run_dir: &Path) -> Result<(UnixStream, bool), SpawnError> {
     let path = socket_path(run_dir);
-    if let Ok(stream) = UnixStream::connect(&path) {
-        return Ok((stream, false));
+    let mut tries = 0;
+    loop {
+        if let Ok(stream) = UnixStream::connect(&path) {
+            return Ok((stream, false));
+        }
+        match spawn(program, run_dir) {
+            Ok(()) => break,
+            // One that is dying may hold its lock a moment longer than its socket; and two may start at once.
+            Err(SpawnError::Ended(_)) if tries < LOCK_TRIES => tries += 1,
+            Err(err) => return Err(err),
+        }
+        std::thread::sleep(LOCK_WAIT);
     }
-    spawn(program, run_dir)?;
     let stream = UnixStream::connect(&path).map_err(|source| SpawnError::Connect { path, source })?;
     Ok((stream, true))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reeve_engine::engine::{ContainerState, Engine as _, SandboxState};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::bed::{Bed, eventually, log_text, wait_exit};
+use crate::bed::{Bed, eventually, log_text};
 
 crate::tests![
     a_container_survives_the_agent_and_is_adopted,
@@ -24,41 +24,46 @@ pub(crate) const AGENT: &str = "agent-that-dies";
 pub(crate) fn agent_main(args: &[String]) -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let bed = Bed::at((&args[0]).into()).await;
+        let bed = Bed::furnished((&args[0]).into()).await;
         let sandbox = bed.sandbox().await;
         let id = bed.start(&sandbox, bed.script("survivor", &args[1])).await;
-        println!("{id}");
+        println!("{id} {}", bed.engine.supervisor_pid().await.unwrap());
         kill_process(rustix::process::getpid(), Signal::KILL).unwrap();
     });
     ExitCode::FAILURE
 }
 
+/// Counts until it finds /tmp/go.
+const COUNT: &str = "i=0; while true; do i=$((i+1)); echo $i; test -e /tmp/go && exit 9; sleep 0.005; done";
+
+/// Runs an agent that starts a container and dies; the container's id and the supervisor's pid.
+fn run_dying_agent(dir: &std::path::Path) -> (String, i32) {
+    let output = Command::new("/proc/self/exe").args([AGENT, &dir.to_string_lossy(), COUNT]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (id, pid) =
+        text.trim().split_once(' ').unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    (id.to_owned(), pid.parse().unwrap())
+}
+
 async fn a_container_survives_the_agent_and_is_adopted() {
-    let bed = Bed::new().await;
-    let dir = bed.dir().to_string_lossy().into_owned();
-    let script = "i=0; while true; do i=$((i+1)); echo $i; test -e /tmp/go && exit 9; sleep 0.005; done";
-    let output = Command::new("/proc/self/exe").args([AGENT, &dir, script]).output().unwrap();
-    let id = String::from_utf8(output.stdout).unwrap().trim().to_owned();
-    assert_eq!(id.len(), 64, "{}", String::from_utf8_lossy(&output.stderr));
-    let engine = bed.reopen().await;
-    let before = engine.container_status(&id).await.unwrap();
+    let dir = Bed::folder();
+    let (id, supervisor) = run_dying_agent(&dir);
+    let bed = Bed::at(dir).await;
+    assert_eq!(bed.engine.supervisor_pid().await.unwrap(), supervisor);
+    let before = bed.engine.container_status(&id).await.unwrap();
     assert!(matches!(before.state, ContainerState::Running { .. }), "{:?}", before.state);
-    assert_eq!(engine.list_pod_sandboxes().await.unwrap()[0].state, SandboxState::Ready);
-    let session = engine.exec(&id, touch_go()).await.unwrap();
+    assert_eq!(bed.engine.list_pod_sandboxes().await.unwrap()[0].state, SandboxState::Ready);
+    let session = bed.engine.exec(&id, touch_go()).await.unwrap();
     assert_eq!(session.exit.await.unwrap(), 0);
-    let ContainerState::Exited { exit_code, .. } = wait_exit(&engine, &id).await.state else { panic!() };
-    assert_eq!(exit_code, Some(9));
+    assert_eq!(bed.end(&id).await.0, Some(9));
     counts_without_gap(&log_text(&before.config.log_path));
-    engine.purge().await.unwrap();
-    Bed::at(bed.dir().to_owned()).await.close().await;
-    forget(bed);
+    bed.close().await;
 }
 
 async fn a_container_survives_the_supervisor_and_is_adopted() {
     let bed = Bed::new().await;
     let sandbox = bed.sandbox().await;
-    let script = "i=0; while true; do i=$((i+1)); echo $i; test -e /tmp/go && exit 9; sleep 0.005; done";
-    let config = bed.script("survivor", script);
+    let config = bed.script("survivor", COUNT);
     let log = config.log_path.clone();
     let id = bed.start(&sandbox, config).await;
     let before = bed.engine.container_status(&id).await.unwrap().state;
@@ -73,17 +78,12 @@ async fn a_container_survives_the_supervisor_and_is_adopted() {
 }
 
 async fn a_container_survives_both_and_is_adopted() {
-    let bed = Bed::new().await;
-    let dir = bed.dir().to_string_lossy().into_owned();
-    let script = "i=0; while true; do i=$((i+1)); echo $i; test -e /tmp/go && exit 9; sleep 0.005; done";
-    let output = Command::new("/proc/self/exe").args([AGENT, &dir, script]).output().unwrap();
-    let id = String::from_utf8(output.stdout).unwrap().trim().to_owned();
-    // The bed's own engine would replace it: it is gone before.
-    let pid = bed.engine.supervisor_pid().await.unwrap();
-    let (dir, log) = (bed.dir().to_owned(), bed.dir().join("logs/survivor.log"));
-    forget(bed);
-    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    let dir = Bed::folder();
+    let (id, supervisor) = run_dying_agent(&dir);
+    kill_process(Pid::from_raw(supervisor).unwrap(), Signal::KILL).unwrap();
+    let log = dir.join("logs/survivor.log");
     let bed = Bed::at(dir).await;
+    assert_ne!(bed.engine.supervisor_pid().await.unwrap(), supervisor);
     let state = bed.engine.container_status(&id).await.unwrap().state;
     assert!(matches!(state, ContainerState::Running { .. }), "{state:?}");
     let session = bed.engine.exec(&id, touch_go()).await.unwrap();

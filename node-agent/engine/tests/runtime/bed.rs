@@ -30,9 +30,19 @@ pub(crate) struct Bed {
 impl Bed {
     /// A bed with an engine and the image `busybox`.
     pub(crate) async fn new() -> Self {
+        Self::furnished(Self::folder()).await
+    }
+
+    /// A folder for a bed.
+    pub(crate) fn folder() -> PathBuf {
         let dir = tempfile::Builder::new().prefix("reeve-rt-").tempdir().unwrap().keep();
-        // What is mounted here must not be seen elsewhere, and must be seen by all of us.
+        // Container users must be able to enter.
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+        dir
+    }
+
+    /// An engine in that folder, and the image.
+    pub(crate) async fn furnished(dir: PathBuf) -> Self {
         let bed = Self::at(dir).await;
         let archive = image_archive();
         bed.engine.images().load(archive.as_slice()).unwrap();
@@ -150,7 +160,7 @@ fn config(dir: &Path, cgroup_root: &str) -> EngineConfig {
 }
 
 /// Waits for a container's end through the engine's events.
-pub(crate) async fn wait_exit(engine: &BuiltinEngine, id: &str) -> Container {
+async fn wait_exit(engine: &BuiltinEngine, id: &str) -> Container {
     let mut events = engine.events();
     let now = engine.container_status(id).await.unwrap();
     if matches!(now.state, ContainerState::Exited { .. }) {

@@ -2,7 +2,7 @@
 
 use reeve_engine::engine::{Engine as _, Mount, NamespaceMode, Propagation, SandboxConfig, Seccomp};
 
-use crate::bed::{Bed, eventually, log_text};
+use crate::bed::{Bed, log_text};
 
 crate::tests![
     a_container_has_namespaces_devices_and_masks_of_its_own,
