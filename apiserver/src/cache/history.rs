@@ -8,11 +8,20 @@ use reeve_store::Revision;
 
 use crate::registry::Object;
 
-/// Most changes that are remembered per resource.
-const EVENTS_MAX: usize = 2048;
+/// How much is remembered per resource.
+#[derive(Clone, Copy)]
+pub(crate) struct Room {
+    /// Most changes.
+    changes: usize,
+    /// Most bytes of JSON beyond what the snapshot holds anyway.
+    bytes: usize,
+}
 
-/// Most bytes of JSON that are remembered per resource beyond what the snapshot holds anyway.
-const BYTES_MAX: usize = 2 * 1024 * 1024;
+/// While much happens: a watcher that was cut off in a burst finds its place again.
+const IN_A_BURST: Room = Room { changes: 8192, bytes: 8 * 1024 * 1024 };
+
+/// What stays of a burst when it is over.
+pub(crate) const AT_REST: Room = Room { changes: 512, bytes: 512 * 1024 };
 
 /// One change of one object.
 #[derive(Debug)]
@@ -50,10 +59,18 @@ impl History {
     pub(crate) fn push(&mut self, change: Arc<Change>) {
         self.bytes += weight(&change);
         self.changes.push_back(change);
-        while self.changes.len() > EVENTS_MAX || self.bytes > BYTES_MAX {
+        self.shrink(IN_A_BURST);
+    }
+
+    /// Forgets the oldest changes that have no room.
+    pub(crate) fn shrink(&mut self, room: Room) {
+        while self.changes.len() > room.changes || self.bytes > room.bytes {
             let Some(oldest) = self.changes.pop_front() else { break };
             self.bytes -= weight(&oldest);
             self.floor = oldest.revision;
+        }
+        if self.changes.capacity() > 4 * room.changes.max(self.changes.len()) {
+            self.changes.shrink_to_fit();
         }
     }
 

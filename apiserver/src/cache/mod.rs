@@ -88,6 +88,11 @@ impl Cache {
         (snapshot, revision)
     }
 
+    /// Gives back the memory of bursts; called from time to time.
+    pub(crate) fn rest(&self) {
+        self.resources.iter().for_each(|resource| resource.rest());
+    }
+
     /// Waits until every write acknowledged before the call is in the cache.
     pub(crate) async fn fresh(&self) -> Result<(), ApiError> {
         self.reach(self.kv.revision()).await

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::feed::Update;
 use super::filter::{Filter, Lazy};
-use super::history::{Change, History};
+use super::history::{AT_REST, Change, History};
 use super::watcher::{Delivery, QUEUE_LEN_MAX};
 use crate::registry::{EventType, Object, Resource, WatchEvent};
 
@@ -106,6 +106,11 @@ impl ResourceCache {
             behind.dispatch(&change);
             behind.history.push(change);
         }
+    }
+
+    /// Forgets what only watchers that come back during a burst need.
+    pub(crate) fn rest(&self) {
+        self.behind().history.shrink(AT_REST);
     }
 
     /// Registers a watcher. With `after`, it gets the changes after that revision; `Err` gives the oldest

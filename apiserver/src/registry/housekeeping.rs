@@ -31,6 +31,7 @@ async fn run(registry: Weak<Registry>) {
         tokio::time::sleep(INTERVAL).await;
         let Some(registry) = registry.upgrade() else { return };
         registry.expire_events().await;
+        registry.cache.rest();
         if compact_to > Revision(0)
             && let Err(error) = registry.kv.compact(compact_to).await
         {

@@ -66,7 +66,7 @@ async fn a_version_beyond_the_window_is_gone() {
     let world = World::new().await;
     world.config_map("a", json!({"x": "0"})).await;
     let start = revision(&world);
-    for round in 0..2100 {
+    for round in 0..8300 {
         world.merge("configmaps/a", json!({"data": {"x": format!("{round}")}})).await.unwrap();
     }
     let mut events = world.watch("configmaps", from(start)).await;
@@ -75,6 +75,11 @@ async fn a_version_beyond_the_window_is_gone() {
     assert_eq!(events.next().await, "end");
     let mut events = world.watch("configmaps", from(revision(&world) - 10)).await;
     assert_eq!(events.take(10).await, ["MODIFIED a"; 10]);
+    world.registry.cache.rest();
+    let mut events = world.watch("configmaps", from(revision(&world) - 1000)).await;
+    assert!(events.next().await.starts_with("410 "));
+    let mut events = world.watch("configmaps", from(revision(&world) - 500)).await;
+    assert_eq!(events.next().await, "MODIFIED a");
 }
 
 #[tokio::test]
