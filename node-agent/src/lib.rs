@@ -1,1 +1,23 @@
-//! The node agent: pod life, volumes, probes, logs, pod network.
+//! The node agent (what Kubernetes calls the kubelet): it makes the pods bound to its node run, tells the API
+//! how they are, and serves their logs and commands.
+//!
+//! It stands on the engine (containers), the pod network (its own), and the API. What is not here: anything
+//! that runs containers (`reeve-engine`), Services and DNS (`reeve-proxy`).
+
+mod agent;
+mod config;
+mod logs;
+mod net;
+mod node;
+mod objects;
+mod pod;
+mod probe;
+mod server;
+#[cfg(test)]
+mod testing;
+mod volume;
+
+pub use agent::{AgentSeams, ImagesChanged, NodeAgent};
+pub use config::{AgentConfig, NodeConfig, Reserved, ServerConfig, node_link};
+pub use net::{NetError, cleanup as cleanup_network};
+pub use server::ServerError;

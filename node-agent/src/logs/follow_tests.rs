@@ -1,0 +1,95 @@
+//! Logs read from real files that grow and are rotated.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use super::*;
+
+fn line(second: u32, stream: &str, tag: &str, text: &str) -> String {
+    format!("2026-01-01T00:00:{second:02}.000000001Z {stream} {tag} {text}\n")
+}
+
+fn sample() -> String {
+    [
+        line(1, "stdout", "F", "one"),
+        line(2, "stderr", "F", "two"),
+        line(3, "stdout", "P", "thr"),
+        line(4, "stdout", "F", "ee"),
+        line(5, "stdout", "F", "four"),
+    ]
+    .concat()
+}
+
+async fn read(path: &Path, options: LogOptions) -> String {
+    let (sink, mut pieces) = mpsc::channel(4);
+    let path = path.to_owned();
+    tokio::spawn(async move { stream(&path, &options, None, &sink).await.unwrap() });
+    let mut text = Vec::new();
+    while let Some(piece) = pieces.recv().await {
+        text.extend_from_slice(&piece.unwrap());
+    }
+    String::from_utf8(text).unwrap()
+}
+
+#[tokio::test]
+async fn options_choose_what_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0.log");
+    std::fs::write(&path, sample()).unwrap();
+    let all = LogOptions::default();
+    for (options, text) in [
+        (all.clone(), "one\ntwo\nthree\nfour\n"),
+        (LogOptions { tail_lines: Some(2), ..all.clone() }, "three\nfour\n"),
+        (LogOptions { tail_lines: Some(1), ..all.clone() }, "four\n"),
+        (LogOptions { tail_lines: Some(0), ..all.clone() }, ""),
+        (LogOptions { tail_lines: Some(99), ..all.clone() }, "one\ntwo\nthree\nfour\n"),
+        (LogOptions { limit_bytes: Some(5), ..all.clone() }, "one\nt"),
+        (LogOptions { since: Some("2026-01-01T00:00:03Z".parse().unwrap()), ..all.clone() }, "three\nfour\n"),
+        (LogOptions { stream: Some("stderr".to_owned()), ..all.clone() }, "two\n"),
+        (LogOptions { tail_lines: Some(1), timestamps: true, ..all.clone() }, "2026-01-01T00:00:05.000000001Z four\n"),
+    ] {
+        assert_eq!(read(&path, options.clone()).await, text, "{options:?}");
+    }
+}
+
+#[tokio::test]
+async fn rotated_files_come_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0.log");
+    std::fs::write(dir.path().join("0.log.20260101-000000"), line(1, "stdout", "F", "old")).unwrap();
+    std::fs::write(&path, line(2, "stdout", "F", "new")).unwrap();
+    assert_eq!(read(&path, LogOptions::default()).await, "old\nnew\n");
+    assert_eq!(read(&path, LogOptions { tail_lines: Some(2), ..LogOptions::default() }).await, "old\nnew\n");
+    assert_eq!(read(&path, LogOptions { tail_lines: Some(1), ..LogOptions::default() }).await, "new\n");
+}
+
+#[tokio::test]
+async fn following_sees_what_is_written_and_survives_a_rotation_and_ends_with_the_container() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0.log");
+    std::fs::write(&path, line(1, "stdout", "F", "a")).unwrap();
+    let (sink, mut pieces) = mpsc::channel(4);
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let (follow_path, options) = (path.clone(), LogOptions { follow: true, ..LogOptions::default() });
+    let ended: Ended = Box::pin(async { drop(ended.await) });
+    let task = tokio::spawn(async move { stream(&follow_path, &options, Some(ended), &sink).await });
+    let mut next = async || {
+        let piece = tokio::time::timeout(Duration::from_secs(5), pieces.recv()).await.expect("a piece in time");
+        piece.map(|piece| String::from_utf8(piece.unwrap().to_vec()).unwrap())
+    };
+    assert_eq!(next().await.as_deref(), Some("a\n"));
+    let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(line(2, "stdout", "F", "b").as_bytes()).unwrap();
+    assert_eq!(next().await.as_deref(), Some("b\n"));
+    file.write_all(line(3, "stdout", "F", "c").as_bytes()).unwrap();
+    std::fs::rename(&path, dir.path().join("0.log.20260101-000000")).unwrap();
+    std::fs::write(&path, line(4, "stdout", "F", "d")).unwrap();
+    let mut text = String::new();
+    while text.len() < 4 {
+        text.push_str(&next().await.unwrap());
+    }
+    assert_eq!(text, "c\nd\n");
+    end.send(()).unwrap();
+    assert_eq!(next().await, None);
+    task.await.unwrap().unwrap();
+}

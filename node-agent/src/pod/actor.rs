@@ -1,0 +1,827 @@
+//! The owner of one pod: takes inputs, asks the plan, starts effects, writes the status.
+//!
+//! It never waits for an effect; whatever takes time runs beside it and comes back as an input. So the queue of
+//! inputs is emptied quickly, and whoever fills it may wait when it is full.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use reeve_engine::engine::{self, ContainerState, Image};
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::backoff::{after, exponential, left, step_retry};
+use super::container::{IMAGE, termination_message};
+use super::context::NodeContext;
+use super::effects::{NewSandbox, PodEffects, StartError, StartJob};
+use super::image::ImageFailure;
+use super::plan::{Effect, ending, plan};
+use super::state::{
+    Drain, End, Exit, ImageStep, Life, PodState, Run, SandboxStep, StartFailure, Step, VolumesStep, Why,
+};
+use super::status::{owned, status};
+use super::view::{ContainerView, PodView, Views};
+use super::writer::{Written, write};
+use crate::objects::{ObjectChanges, PodObjects};
+use crate::probe::{self, ProbeKind, ProbeTarget};
+use crate::volume::{Mounted, VolumesReady};
+
+/// Inputs that wait. When it is full the sender waits: the actor never waits for a sender.
+const QUEUE_LEN: usize = 64;
+
+/// A pod that only just began and has nothing to tell is not written at once: usually it runs before this.
+const FIRST_STATUS_DELAY: Duration = Duration::from_millis(150);
+
+/// Everything that can happen to a pod.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// A new version of the object.
+    Pod(Arc<Pod>),
+    /// The object is gone.
+    Gone,
+    /// A container began or ended.
+    Engine(Box<engine::Container>),
+    Sandbox(Result<NewSandbox, String>),
+    Volumes(Result<VolumesReady, String>),
+    Image {
+        slot: usize,
+        result: Result<Box<Image>, ImageFailure>,
+    },
+    Started {
+        slot: usize,
+        attempt: u32,
+        result: Result<Box<engine::Container>, StartError>,
+    },
+    PostStart {
+        slot: usize,
+        container: String,
+        result: Result<(), String>,
+    },
+    Stopped {
+        slot: usize,
+        id: String,
+        container: Option<Box<engine::Container>>,
+    },
+    Drained,
+    TornDown {
+        removed: bool,
+        result: Result<(), String>,
+    },
+    Deleted(Result<(), String>),
+    Probe {
+        slot: usize,
+        container: String,
+        kind: ProbeKind,
+        healthy: bool,
+    },
+    Written {
+        status: Box<PodStatus>,
+        outcome: Written,
+    },
+}
+
+impl std::fmt::Debug for VolumesReady {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VolumesReady").field("renew_at", &self.renew_at).finish_non_exhaustive()
+    }
+}
+
+/// A running pod actor, as the table holds it.
+pub(crate) struct PodHandle {
+    pub(crate) inputs: mpsc::Sender<Input>,
+}
+
+/// What an actor starts from.
+pub(crate) struct Beginning {
+    pub(crate) state: PodState,
+    /// Dead containers by slot that may be removed when a newer one has died.
+    pub(crate) dead: HashMap<usize, Vec<String>>,
+}
+
+/// Starts the actor of a pod; it ends when nothing of the pod is left, then calls `done`.
+pub(crate) fn start(
+    node: &Arc<NodeContext>,
+    views: &Views,
+    beginning: Beginning,
+    done: impl FnOnce() + Send + 'static,
+) -> PodHandle {
+    let (inputs, queue) = mpsc::channel(QUEUE_LEN);
+    let actor = Actor::new(Arc::clone(node), views.clone(), beginning, inputs.clone());
+    node.component.spawn("pod", async move {
+        actor.run(queue).await;
+        done();
+    });
+    PodHandle { inputs }
+}
+
+struct Actor {
+    node: Arc<NodeContext>,
+    state: PodState,
+    objects: Arc<PodObjects>,
+    changes: ObjectChanges,
+    mounted: Arc<Mounted>,
+    /// When tokens have to be renewed.
+    renew_at: Option<Timestamp>,
+    refreshing: bool,
+    inputs: mpsc::Sender<Input>,
+    /// Stops the probes of a slot's current life.
+    probes: HashMap<usize, CancellationToken>,
+    /// Ends of containers whose start has not been reported yet.
+    early: HashMap<String, Box<engine::Container>>,
+    dead: HashMap<usize, Vec<String>>,
+    first_seen: Timestamp,
+    sent: PodStatus,
+    writing: bool,
+    views: Views,
+    view: watch::Sender<PodView>,
+}
+
+impl Actor {
+    fn new(node: Arc<NodeContext>, views: Views, beginning: Beginning, inputs: mpsc::Sender<Input>) -> Self {
+        let Beginning { state, dead } = beginning;
+        let objects = Arc::new(node.objects.of_pod(&state.pod));
+        let sent = owned(&state.pod.status.clone().unwrap_or_default());
+        Self {
+            first_seen: node.now(),
+            changes: objects.changes(),
+            view: views.publish(&state.pod),
+            mounted: Arc::default(),
+            renew_at: None,
+            refreshing: false,
+            probes: HashMap::new(),
+            early: HashMap::new(),
+            writing: false,
+            node,
+            state,
+            objects,
+            inputs,
+            dead,
+            sent,
+            views,
+        }
+    }
+
+    async fn run(mut self, mut queue: mpsc::Receiver<Input>) {
+        self.resume_probes();
+        loop {
+            let wake = self.turn();
+            if self.is_over() {
+                break;
+            }
+            tokio::select! {
+                input = queue.recv() => match input {
+                    Some(input) => self.on_input(input),
+                    None => break,
+                },
+                () = self.changes.next() => self.refresh_volumes(),
+                () = sleep_until(wake.map(|at| left(self.node.now(), at))) => {}
+            }
+            while let Ok(input) = queue.try_recv() {
+                self.on_input(input);
+            }
+        }
+        self.views.withdraw(&self.state.pod);
+    }
+
+    /// Whether nothing is left to do, ever.
+    fn is_over(&self) -> bool {
+        let removed = self.state.sandbox == SandboxStep::Removed;
+        self.state.end.as_ref().is_some_and(|end| match end.why {
+            Why::Gone => end.torn_down && removed,
+            _ => false,
+        })
+    }
+
+    /// One round: decide, start effects, write the status. Returns when to look again.
+    fn turn(&mut self) -> Option<Timestamp> {
+        let now = self.node.now();
+        if let Some(end) = ending(&self.state, now) {
+            self.on_end(end);
+        }
+        let plan = plan(&self.state, now);
+        for effect in plan.effects {
+            self.begin(effect, now);
+        }
+        let mut wake = plan.wake_at;
+        let mut wake_by = |at: Option<Timestamp>| {
+            if let Some(at) = at {
+                wake = Some(wake.map_or(at, |wake| wake.min(at)));
+            }
+        };
+        wake_by(self.write_status(now));
+        if let Some(at) = self.renew_at {
+            if at <= now {
+                self.refresh_volumes();
+            }
+            wake_by(Some(at).filter(|at| *at > now));
+        }
+        self.publish();
+        wake
+    }
+
+    /// The pod is to end. A pod that had ended by itself and is deleted now is torn down again, to be removed.
+    fn on_end(&mut self, end: End) {
+        tracing::debug!(pod = super::state::pod_text(&self.state.pod), why = ?end.why, "pod ends");
+        for token in self.probes.values() {
+            token.cancel();
+        }
+        if let Why::Failed { reason, message } = &end.why {
+            self.state.failed = Some((reason.clone(), message.clone()));
+        }
+        let tearing_down = self.state.end.as_ref().is_some_and(|end| end.tearing_down);
+        self.state.end = Some(End { tearing_down, ..end });
+    }
+
+    fn effects(&self) -> PodEffects {
+        PodEffects {
+            node: Arc::clone(&self.node),
+            pod: Arc::clone(&self.state.pod),
+            objects: Arc::clone(&self.objects),
+            ips: self.state.ips.clone(),
+        }
+    }
+
+    /// Runs `task` beside the actor; its result becomes an input.
+    fn spawn(&self, name: &'static str, task: impl Future<Output = Input> + Send + 'static) {
+        let inputs = self.inputs.clone();
+        self.node.component.spawn(name, async move {
+            let input = task.await;
+            // Without a receiver the pod is over, and nobody needs the result.
+            let _ = inputs.send(input).await;
+        });
+    }
+
+    fn begin(&mut self, effect: Effect, now: Timestamp) {
+        let effects = self.effects();
+        match effect {
+            Effect::CreateSandbox { attempt } => {
+                self.state.sandbox = SandboxStep::Creating;
+                self.spawn("sandbox", async move { Input::Sandbox(effects.create_sandbox(attempt).await) });
+            }
+            Effect::MountVolumes => {
+                self.state.volumes = VolumesStep::Mounting;
+                self.spawn("volumes", async move { Input::Volumes(effects.set_up_volumes().await) });
+            }
+            Effect::FetchImage { slot } => self.begin_fetch(slot, effects),
+            Effect::StartContainer { slot, attempt } => self.begin_start(slot, attempt, effects, now),
+            Effect::StopContainer { slot, container, grace, message } => {
+                let Some(spec) = self.state.container(slot).cloned() else { return };
+                if let Some(slot) = self.state.slots.get_mut(slot) {
+                    slot.step = Step::Stopping { grace };
+                }
+                effects.tell_killing(&spec.name, message);
+                self.spawn("stop", async move {
+                    let ended = effects.stop(&spec, &container, grace).await;
+                    Input::Stopped { slot, id: container, container: ended.map(Box::new) }
+                });
+            }
+            Effect::Drain => {
+                self.set_end(|end| end.drain = Drain::UnderWay);
+                self.spawn("drain", async move {
+                    effects.drain().await;
+                    Input::Drained
+                });
+            }
+            Effect::Teardown { remove } => {
+                self.set_end(|end| end.tearing_down = true);
+                let sandbox = match &self.state.sandbox {
+                    SandboxStep::Ready { id } | SandboxStep::Stopped { id } => Some(id.clone()),
+                    _ => None,
+                };
+                self.spawn("teardown", async move {
+                    Input::TornDown { removed: remove, result: effects.tear_down(sandbox, remove).await }
+                });
+            }
+            // Its status must be written first: the last word on exit codes.
+            Effect::DeleteObject if self.writing || self.is_unwritten(now) => {}
+            Effect::DeleteObject => {
+                self.set_end(|end| end.deleting = true);
+                self.spawn("delete", async move { Input::Deleted(effects.delete_object().await) });
+            }
+            Effect::TellPullBackoff { slot } => {
+                if let Some(ImageStep::Failed { told, .. }) = self.state.slots.get_mut(slot).map(|slot| &mut slot.image)
+                {
+                    *told = true;
+                }
+                if let Some(container) = self.state.container(slot) {
+                    effects.tell_pull_backoff(container);
+                }
+            }
+            Effect::TellCrashBackoff { slot, until } => {
+                if let Some(slot) = self.state.slots.get_mut(slot) {
+                    slot.backoff_told = Some(until);
+                    effects.tell_crash_backoff(&slot.name);
+                }
+            }
+        }
+    }
+
+    fn set_end(&mut self, change: impl FnOnce(&mut End)) {
+        if let Some(end) = &mut self.state.end {
+            change(end);
+        }
+    }
+
+    fn begin_fetch(&mut self, index: usize, effects: PodEffects) {
+        let Some(container) = self.state.container(index).cloned() else { return };
+        let Some(slot) = self.state.slots.get_mut(index) else { return };
+        let failures = match &slot.image {
+            ImageStep::Unknown { failures } | ImageStep::Fetching { failures } => *failures,
+            ImageStep::Failed { failures, .. } => *failures,
+            ImageStep::Ready(_) => 0,
+        };
+        slot.image = ImageStep::Fetching { failures };
+        self.spawn("image", async move {
+            let result = effects.fetch_image(&container).await.map(Box::new);
+            Input::Image { slot: index, result }
+        });
+    }
+
+    fn begin_start(&mut self, index: usize, attempt: u32, effects: PodEffects, now: Timestamp) {
+        let Some(container) = self.state.container(index).cloned() else { return };
+        let SandboxStep::Ready { id: sandbox } = self.state.sandbox.clone() else { return };
+        let remove = self.dead.remove(&index).unwrap_or_default();
+        let Some(slot) = self.state.slots.get_mut(index) else { return };
+        let ImageStep::Ready(image) = slot.image.clone() else { return };
+        if let Some(finished) = slot.exit().map(|exit| exit.finished_at) {
+            slot.backoff.restarted(finished, now);
+        }
+        // One dead life is kept for `logs --previous`; the one before it goes.
+        if let Some(last) = slot.last.as_ref().filter(|_| slot.exit().is_some()) {
+            self.dead.entry(index).or_default().push(last.container.clone());
+        }
+        slot.step = Step::Starting;
+        let remove = [remove, self.dead.remove(&index).unwrap_or_default()].concat();
+        let mounted = Arc::clone(&self.mounted);
+        let job = StartJob { sandbox, container, attempt, image: *image, mounted, remove };
+        self.spawn("start", async move { Input::Started { slot: index, attempt, result: effects.start(job).await } });
+    }
+
+    fn on_input(&mut self, input: Input) {
+        let now = self.node.now();
+        match input {
+            Input::Pod(pod) => self.on_pod(pod),
+            Input::Gone => {
+                if !matches!(self.state.end.as_ref().map(|end| &end.why), Some(Why::Gone)) {
+                    let end = self.state.end.take();
+                    let fresh = End::new(Why::Gone, super::plan::grace(&self.state.pod), now);
+                    let kept = end.map(|end| End {
+                        why: Why::Gone,
+                        torn_down: self.state.sandbox == SandboxStep::Removed,
+                        deleting: false,
+                        ..end
+                    });
+                    self.on_end(kept.unwrap_or(fresh));
+                }
+            }
+            Input::Engine(container) => self.on_engine(container),
+            Input::Sandbox(result) => self.on_sandbox(result, now),
+            Input::Volumes(result) => self.on_volumes(result, now),
+            Input::Image { slot, result } => self.on_image(slot, result, now),
+            Input::Started { slot, attempt, result } => self.on_started(slot, attempt, result, now),
+            Input::PostStart { slot, container, result } => {
+                if result.is_err() {
+                    self.condemn(slot, &container, |name| {
+                        format!("FailedPostStartHook: container {name} will be restarted")
+                    });
+                }
+            }
+            Input::Stopped { slot, id, container } => self.on_stopped(slot, &id, container, now),
+            Input::Drained => self.set_end(|end| end.drain = Drain::Done),
+            Input::TornDown { removed, result } => self.on_torn_down(removed, result, now),
+            Input::Deleted(Ok(())) => {
+                // The watch will tell as well; the actor need not wait for it.
+                self.set_end(|end| end.why = Why::Gone);
+            }
+            Input::Deleted(Err(error)) => {
+                tracing::warn!(
+                    error,
+                    pod = super::state::pod_text(&self.state.pod),
+                    "failed to delete the pod's object"
+                );
+                self.set_end(|end| end.deleting = false);
+            }
+            Input::Probe { slot, container, kind, healthy } => self.on_probe(slot, &container, kind, healthy),
+            Input::Written { status, outcome } => {
+                self.writing = false;
+                if !matches!(outcome, Written::Failed) {
+                    self.sent = *status;
+                }
+            }
+        }
+    }
+
+    fn on_pod(&mut self, pod: Arc<Pod>) {
+        let metadata_changed = pod.metadata.labels != self.state.pod.metadata.labels
+            || pod.metadata.annotations != self.state.pod.metadata.annotations;
+        self.state.pod = pod;
+        for index in 0..self.state.slots.len() {
+            let wanted = self.state.container(index).and_then(|spec| spec.image.clone());
+            let Some(slot) = self.state.slots.get_mut(index) else { continue };
+            let changed = slot.running().is_some_and(|life| wanted.as_ref().is_some_and(|image| *image != life.image));
+            if changed && slot.condemned.is_none() {
+                slot.condemned = Some(format!("Container {} definition changed, will be restarted", slot.name));
+            }
+        }
+        // A deletion may shorten the grace of one that is under way.
+        let grace = super::plan::grace(&self.state.pod);
+        self.set_end(|end| end.grace = end.grace.min(grace));
+        if metadata_changed {
+            self.refresh_volumes();
+        }
+    }
+
+    fn slot_of(&self, container: &engine::Container) -> Option<usize> {
+        self.state.slots.iter().position(|slot| slot.name == container.config.name)
+    }
+
+    fn on_engine(&mut self, container: Box<engine::Container>) {
+        let Some(index) = self.slot_of(&container) else { return };
+        let Some(slot) = self.state.slots.get(index) else { return };
+        let is_current = slot.running().is_some_and(|life| life.container == container.id);
+        match (Exit::of(&container), is_current) {
+            (Some(_), true) => self.on_exit(index, &container),
+            (Some(_), false) if slot.step == Step::Starting => {
+                self.early.insert(container.id.clone(), container);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_exit(&mut self, index: usize, container: &engine::Container) {
+        let Some(mut exit) = Exit::of(container) else { return };
+        let spec = self.state.container(index).cloned();
+        let dir = self.node.config.pod_dir(self.state.pod.metadata.uid.as_deref().unwrap_or_default());
+        if let Some(spec) = &spec {
+            let log = &container.config.log_path;
+            let message = termination_message(&dir, spec, container.config.attempt, log, exit.exit_code);
+            if !message.is_empty() {
+                exit.message = message;
+            }
+        }
+        if let Some(token) = self.probes.remove(&index) {
+            token.cancel();
+        }
+        let Some(slot) = self.state.slots.get_mut(index) else { return };
+        slot.on_exit(exit, container.config.attempt);
+    }
+
+    fn on_sandbox(&mut self, result: Result<NewSandbox, String>, now: Timestamp) {
+        let failures = match self.state.sandbox {
+            SandboxStep::Absent { failures, .. } => failures,
+            _ => 0,
+        };
+        match result {
+            Ok(sandbox) => {
+                self.state.ips = sandbox.ips;
+                self.state.sandbox = SandboxStep::Ready { id: sandbox.id };
+                // Volumes may show the pod's address.
+                if self.shows_address() {
+                    self.refresh_volumes();
+                }
+            }
+            Err(_) => {
+                self.state.sandbox_attempt = self.state.sandbox_attempt.saturating_add(1);
+                let failures = failures.max(self.state.sandbox_attempt);
+                let retry_at = Some(after(now, step_retry(failures)));
+                self.state.sandbox = SandboxStep::Absent { failures, retry_at };
+                return;
+            }
+        }
+        self.state.sandbox_attempt = self.state.sandbox_attempt.saturating_add(1);
+    }
+
+    fn shows_address(&self) -> bool {
+        let volumes = self.state.spec().volumes.iter().flatten();
+        volumes.into_iter().any(|volume| volume.downward_api.is_some() || volume.projected.is_some())
+            && self.state.volumes == VolumesStep::Ready
+    }
+
+    fn on_volumes(&mut self, result: Result<VolumesReady, String>, now: Timestamp) {
+        self.refreshing = false;
+        match (result, self.state.volumes.clone()) {
+            (Ok(ready), _) => {
+                self.mounted = Arc::new(ready.mounted);
+                self.renew_at = ready.renew_at;
+                self.state.volumes = VolumesStep::Ready;
+            }
+            // What is mounted stays; the next change or renewal tries again.
+            (Err(_), VolumesStep::Ready) => self.renew_at = Some(after(now, Duration::from_secs(60))),
+            (Err(_), VolumesStep::Absent { failures, .. }) => self.volumes_failed(failures, now),
+            (Err(_), VolumesStep::Mounting) => self.volumes_failed(self.volume_failures(), now),
+        }
+    }
+
+    fn volume_failures(&self) -> u32 {
+        // The delay grows with the pod's age; a change of an object tries at once anyway.
+        let age = left(self.first_seen, self.node.now()).as_secs();
+        u32::try_from(age.checked_ilog2().unwrap_or(0)).unwrap_or(8)
+    }
+
+    fn volumes_failed(&mut self, failures: u32, now: Timestamp) {
+        let failures = failures.saturating_add(1);
+        let retry_at = Some(after(now, step_retry(failures)));
+        self.state.volumes = VolumesStep::Absent { failures, retry_at };
+    }
+
+    /// Brings the volumes up to date after a change of an object, or tries again what failed for want of one.
+    fn refresh_volumes(&mut self) {
+        for slot in &mut self.state.slots {
+            if let Some(failure) =
+                slot.failure.as_mut().filter(|failure| failure.reason == "CreateContainerConfigError")
+            {
+                failure.retry_at = self.node.now();
+            }
+        }
+        if self.state.end.is_some() || self.refreshing {
+            return;
+        }
+        match &mut self.state.volumes {
+            VolumesStep::Absent { retry_at, .. } => *retry_at = None,
+            VolumesStep::Mounting => {}
+            VolumesStep::Ready => {
+                self.refreshing = true;
+                self.renew_at = None;
+                let effects = self.effects();
+                self.spawn("volumes", async move { Input::Volumes(effects.set_up_volumes().await) });
+            }
+        }
+    }
+
+    fn on_image(&mut self, index: usize, result: Result<Box<Image>, ImageFailure>, now: Timestamp) {
+        let Some(slot) = self.state.slots.get_mut(index) else { return };
+        let failures = match slot.image {
+            ImageStep::Fetching { failures } => failures.saturating_add(1),
+            _ => 1,
+        };
+        slot.image = match result {
+            Ok(image) => ImageStep::Ready(image),
+            Err(ImageFailure { reason, message }) => ImageStep::Failed {
+                reason,
+                message,
+                failures,
+                since: now,
+                retry_at: after(now, exponential(failures)),
+                // Only a failed pull turns into a back-off.
+                told: reason != "ErrImagePull" || failures > 1,
+            },
+        };
+    }
+
+    fn on_started(
+        &mut self,
+        index: usize,
+        attempt: u32,
+        result: Result<Box<engine::Container>, StartError>,
+        now: Timestamp,
+    ) {
+        let spec = self.state.container(index).cloned();
+        let Some(slot) = self.state.slots.get_mut(index) else { return };
+        slot.step = Step::Rest;
+        let container = match result {
+            Ok(container) => container,
+            Err(error) => return self.on_start_error(index, attempt, error, now),
+        };
+        let started_at = match &container.state {
+            ContainerState::Running { started_at, .. } => *started_at,
+            ContainerState::Exited { started_at, .. } => started_at.unwrap_or(now),
+            ContainerState::Created => now,
+        };
+        let image = container.config.annotations.get(IMAGE).cloned().unwrap_or_default();
+        let life = Life { container: container.id.clone(), image, image_id: container.image_id.clone(), started_at };
+        slot.on_running(life, attempt, spec.as_ref());
+        let early = self.early.remove(&container.id);
+        let ended = early.as_deref().or_else(|| Exit::of(&container).is_some().then_some(container.as_ref()));
+        if let Some(ended) = ended {
+            return self.on_exit(index, ended);
+        }
+        self.start_probes(index);
+        let Some(spec) = spec.filter(|spec| spec.lifecycle.as_ref().is_some_and(|hooks| hooks.post_start.is_some()))
+        else {
+            return;
+        };
+        let (effects, id) = (self.effects(), container.id.clone());
+        self.spawn("postStart", async move {
+            let result = effects.post_start(&spec, &id).await;
+            Input::PostStart { slot: index, container: id, result }
+        });
+    }
+
+    fn on_start_error(&mut self, index: usize, attempt: u32, error: StartError, now: Timestamp) {
+        let Some(slot) = self.state.slots.get_mut(index) else { return };
+        let failures = slot.failure.as_ref().map_or(1, |failure| failure.failures.saturating_add(1));
+        // An exit has its own back-off.
+        let retry_at = if error.exited.is_some() { now } else { after(now, exponential(failures)) };
+        if let Some(exit) = error.exited.as_deref().and_then(Exit::of) {
+            slot.on_exit(exit, attempt);
+        }
+        slot.failure = Some(StartFailure { reason: error.reason, message: error.message, failures, retry_at });
+    }
+
+    fn on_stopped(&mut self, index: usize, id: &str, container: Option<Box<engine::Container>>, now: Timestamp) {
+        let Some(slot) = self.state.slots.get_mut(index) else { return };
+        let Some(life) = slot.running().filter(|life| life.container == id).cloned() else {
+            slot.step = Step::Rest;
+            return;
+        };
+        slot.step = Step::Rest;
+        match container {
+            Some(container) if Exit::of(&container).is_some() => self.on_exit(index, &container),
+            // It still runs: the plan will stop it again.
+            Some(_) => {}
+            None => {
+                let attempt = slot.restarts;
+                slot.on_exit(unknown_exit(life, now), attempt);
+            }
+        }
+    }
+
+    fn on_torn_down(&mut self, removed: bool, result: Result<(), String>, now: Timestamp) {
+        match result {
+            Ok(()) => {
+                self.state.sandbox = match std::mem::replace(&mut self.state.sandbox, SandboxStep::Removed) {
+                    SandboxStep::Ready { id } | SandboxStep::Stopped { id } if !removed => SandboxStep::Stopped { id },
+                    _ if removed => SandboxStep::Removed,
+                    other => other,
+                };
+                self.state.volumes = VolumesStep::Absent { failures: 0, retry_at: None };
+                self.renew_at = None;
+                let remove = self.state.end.as_ref().is_some_and(|end| matches!(end.why, Why::Deleted | Why::Gone));
+                self.set_end(|end| {
+                    end.tearing_down = false;
+                    end.torn_down = removed || !remove;
+                });
+            }
+            Err(message) => {
+                tracing::warn!(
+                    message,
+                    pod = super::state::pod_text(&self.state.pod),
+                    "failed to tear a pod down, trying again"
+                );
+                self.set_end(|end| {
+                    let failures = end.teardown_retry.map_or(1, |(failures, _)| failures.saturating_add(1));
+                    end.tearing_down = false;
+                    end.teardown_retry = Some((failures, after(now, step_retry(failures))));
+                });
+            }
+        }
+    }
+
+    fn condemn(&mut self, index: usize, container: &str, message: impl FnOnce(&str) -> String) {
+        let Some(slot) = self.state.slots.get_mut(index) else { return };
+        if slot.running().is_some_and(|life| life.container == container) && slot.condemned.is_none() {
+            slot.condemned = Some(message(&slot.name));
+        }
+    }
+
+    fn on_probe(&mut self, index: usize, container: &str, kind: ProbeKind, healthy: bool) {
+        let has_readiness = self.state.container(index).is_some_and(|spec| spec.readiness_probe.is_some());
+        let Some(slot) = self.state.slots.get_mut(index) else { return };
+        if slot.running().is_none_or(|life| life.container != container) {
+            return;
+        }
+        match (kind, healthy) {
+            (ProbeKind::Startup, true) => {
+                slot.health.started = true;
+                slot.health.ready = !has_readiness;
+                self.start_probes(index);
+            }
+            (ProbeKind::Readiness, healthy) => slot.health.ready = healthy && slot.health.started,
+            (ProbeKind::Liveness, true) => {}
+            (ProbeKind::Startup | ProbeKind::Liveness, false) => {
+                let probe = kind.title().to_ascii_lowercase();
+                self.condemn(index, container, |name| {
+                    format!("Container {name} failed {probe} probe, will be restarted")
+                });
+            }
+        }
+    }
+
+    /// Starts the probes of a container's current life: startup alone, or the others once it has started.
+    fn start_probes(&mut self, index: usize) {
+        let Some(spec) = self.state.container(index).cloned() else { return };
+        let Some(slot) = self.state.slots.get(index) else { return };
+        let Some(life) = slot.running() else { return };
+        let kinds: &[ProbeKind] =
+            if slot.health.started { &[ProbeKind::Liveness, ProbeKind::Readiness] } else { &[ProbeKind::Startup] };
+        let target = ProbeTarget {
+            node: Arc::clone(&self.node),
+            pod: Arc::clone(&self.state.pod),
+            container_id: life.container.clone(),
+            container: Arc::new(spec),
+            slot: index,
+            pod_ip: self.state.ips.first().copied(),
+        };
+        let token = CancellationToken::new();
+        for kind in kinds {
+            if super::state::probe(&target.container, *kind).is_some() {
+                probe::start(target.clone(), *kind, self.inputs.clone(), token.clone());
+            }
+        }
+        if let Some(old) = self.probes.insert(index, token) {
+            old.cancel();
+        }
+    }
+
+    /// Probes of containers that were running before the agent was.
+    fn resume_probes(&mut self) {
+        for index in 0..self.state.slots.len() {
+            self.start_probes(index);
+        }
+    }
+
+    fn is_unwritten(&self, now: Timestamp) -> bool {
+        self.sent != status(&self.state, self.node.config.node_ip, &self.sent, now)
+    }
+
+    /// Writes the status if it changed; returns when to look again if it may wait.
+    fn write_status(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let gone = matches!(self.state.end.as_ref().map(|end| &end.why), Some(Why::Gone));
+        if self.writing || gone {
+            return None;
+        }
+        let status = status(&self.state, self.node.config.node_ip, &self.sent, now);
+        if status == self.sent {
+            return None;
+        }
+        let due = after(self.first_seen, FIRST_STATUS_DELAY);
+        if due > now && self.state.end.is_none() && says_nothing(&status) {
+            return Some(due);
+        }
+        self.writing = true;
+        let (node, pod) = (Arc::clone(&self.node), Arc::clone(&self.state.pod));
+        self.spawn("status", async move {
+            let outcome = write(&node, &pod, &status).await;
+            Input::Written { status: Box::new(status), outcome }
+        });
+        None
+    }
+
+    fn publish(&mut self) {
+        let containers: Vec<_> = self.state.slots.iter().map(|slot| view_of(&self.state, slot)).collect();
+        self.view.send_if_modified(|view| {
+            let same_pod = view.pod.as_ref().is_some_and(|pod| Arc::ptr_eq(pod, &self.state.pod));
+            if same_pod && view.containers == containers {
+                return false;
+            }
+            *view = PodView { pod: Some(Arc::clone(&self.state.pod)), containers };
+            true
+        });
+    }
+}
+
+fn view_of(state: &PodState, slot: &super::state::Slot) -> ContainerView {
+    let has_life = slot.run != Run::Idle;
+    let waiting = match (&slot.image, &slot.failure) {
+        (ImageStep::Failed { reason, message, .. }, _) => Some(match *reason {
+            "ErrImagePull" => "trying and failing to pull image".to_owned(),
+            _ => message.clone(),
+        }),
+        (_, Some(failure)) => Some(failure.reason.to_owned()),
+        _ if state.initialized() => Some("ContainerCreating".to_owned()),
+        _ => Some("PodInitializing".to_owned()),
+    };
+    ContainerView {
+        name: slot.name.clone(),
+        id: slot.container_id().map(str::to_owned),
+        attempt: slot.restarts,
+        running: slot.running().is_some(),
+        previous: slot.last.as_ref().filter(|_| has_life && slot.restarts > 0).map(|_| slot.restarts - 1),
+        waiting: waiting.filter(|_| !has_life),
+    }
+}
+
+/// Whether a status only says that the pod is being made.
+fn says_nothing(status: &PodStatus) -> bool {
+    let containers = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    let mut waiting = containers.map(|status| {
+        let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
+        waiting.and_then(|waiting| waiting.reason.as_deref()).unwrap_or_default()
+    });
+    status.phase.as_deref() == Some("Pending")
+        && waiting.all(|reason| matches!(reason, "ContainerCreating" | "PodInitializing"))
+}
+
+/// Source: kubelet, for a container it cannot find any more.
+fn unknown_exit(life: Life, now: Timestamp) -> Exit {
+    Exit {
+        container: life.container,
+        image_id: life.image_id,
+        started_at: Some(life.started_at),
+        finished_at: now,
+        exit_code: 137,
+        reason: "ContainerStatusUnknown".to_owned(),
+        message: "The container could not be located when the pod was terminated".to_owned(),
+    }
+}
+
+async fn sleep_until(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,120 @@
+//! Whether the node takes a pod that was bound to it. Pure. Source: kubelet `lifecycle.predicateAdmitHandler`.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use reeve_api::quantity::Quantity;
+
+use super::resources::pod_request;
+use super::state::{containers, spec};
+
+/// What the node has for pods.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    pub(crate) cpu: Quantity,
+    pub(crate) memory: Quantity,
+    pub(crate) pods: usize,
+}
+
+/// Why a pod is refused: its status' reason and message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) reason: String,
+    pub(crate) message: String,
+}
+
+/// Refuses a pod that does not fit beside `others`, the pods that run on the node.
+pub(crate) fn admit(pod: &Pod, others: &[&Pod], node: Option<&Node>, room: &Room) -> Result<(), Refusal> {
+    let refuse = |reason: &str, text: String| {
+        Err(Refusal { reason: reason.to_owned(), message: format!("Pod was rejected: {text}") })
+    };
+    if others.len() >= room.pods {
+        let text = shortage("pods", 1, others.len(), room.pods);
+        return refuse("OutOfpods", text);
+    }
+    let used = |resource: &str| others.iter().map(|other| pod_request(spec(other), resource)).sum::<Quantity>();
+    let (cpu, cpu_used) = (pod_request(spec(pod), "cpu"), used("cpu"));
+    if !cpu.is_zero() && cpu + cpu_used > room.cpu {
+        let text = shortage("cpu", cpu.milli_value(), cpu_used.milli_value(), room.cpu.milli_value());
+        return refuse("OutOfcpu", text);
+    }
+    let (memory, memory_used) = (pod_request(spec(pod), "memory"), used("memory"));
+    if !memory.is_zero() && memory + memory_used > room.memory {
+        let text = shortage("memory", memory.value(), memory_used.value(), room.memory.value());
+        return refuse("OutOfmemory", text);
+    }
+    let labels = node.and_then(|node| node.metadata.labels.as_ref());
+    if let (Some(selector), Some(labels)) = (&spec(pod).node_selector, labels)
+        && !matches(selector, labels)
+    {
+        let text = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
+        return refuse("NodeAffinity", text.to_owned());
+    }
+    if others.iter().any(|other| host_ports(other).any(|port| host_ports(pod).any(|own| own == port))) {
+        let text = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+        return refuse("NodePorts", text.to_owned());
+    }
+    Ok(())
+}
+
+fn shortage<T: std::fmt::Display>(
+    resource: &str,
+    requested: T,
+    used: impl std::fmt::Display,
+    capacity: impl std::fmt::Display,
+) -> String {
+    format!("Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}")
+}
+
+fn matches(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// Ports of the node a pod wants, with their protocol.
+pub(crate) fn host_ports(pod: &Pod) -> impl Iterator<Item = (i32, &str)> {
+    let host_network = spec(pod).host_network == Some(true);
+    containers(spec(pod)).flat_map(|(container, _)| container.ports.iter().flatten()).filter_map(move |port| {
+        let number = port.host_port.or(host_network.then_some(port.container_port))?;
+        (number > 0).then(|| (number, port.protocol.as_deref().unwrap_or("TCP")))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(spec: serde_json::Value) -> Pod {
+        serde_json::from_value(serde_json::json!({ "spec": spec })).unwrap()
+    }
+
+    fn cpu(request: &str) -> Pod {
+        pod(serde_json::json!({ "containers": [{ "name": "c", "resources": { "requests": { "cpu": request } } }] }))
+    }
+
+    #[test]
+    fn a_pod_that_does_not_fit_is_refused_in_the_kubelets_words() {
+        let room = Room { cpu: Quantity::from_milli(1000), memory: "1Gi".parse().unwrap(), pods: 2 };
+        let small = cpu("600m");
+        assert_eq!(admit(&small, &[], None, &room), Ok(()));
+        let refusal = admit(&small, &[&small], None, &room).unwrap_err();
+        assert_eq!(refusal.reason, "OutOfcpu");
+        assert_eq!(
+            refusal.message,
+            "Pod was rejected: Node didn't have enough resource: cpu, requested: 600, used: 600, capacity: 1000"
+        );
+        let none = cpu("0");
+        assert_eq!(admit(&none, &[&none, &none], None, &room).unwrap_err().reason, "OutOfpods");
+    }
+
+    #[test]
+    fn selectors_and_ports_are_checked_again_on_the_node() {
+        let room = Room { cpu: Quantity::from_milli(1000), memory: "1Gi".parse().unwrap(), pods: 9 };
+        let node: Node = serde_json::from_value(serde_json::json!({ "metadata": { "labels": { "a": "b" } } })).unwrap();
+        let picky = pod(serde_json::json!({ "containers": [], "nodeSelector": { "a": "c" } }));
+        assert_eq!(admit(&picky, &[], Some(&node), &room).unwrap_err().reason, "NodeAffinity");
+        let port = pod(
+            serde_json::json!({ "containers": [{ "name": "c", "ports": [{ "containerPort": 1, "hostPort": 80 }] }] }),
+        );
+        assert_eq!(admit(&port, &[&port], Some(&node), &room).unwrap_err().reason, "NodePorts");
+    }
+}

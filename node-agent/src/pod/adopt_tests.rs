@@ -1,0 +1,103 @@
+//! Adoption as tables: what the engine has, what becomes of the pod.
+
+use std::collections::BTreeMap;
+
+use reeve_engine::engine::{ContainerConfig, SandboxConfig};
+
+use super::*;
+use crate::pod::plan::{Effect, ending, plan};
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_000).unwrap()
+}
+
+fn pod(policy: &str, status: serde_json::Value) -> Arc<Pod> {
+    let pod = serde_json::json!({
+        "metadata": { "name": "p", "namespace": "n", "uid": "u" },
+        "spec": {
+            "restartPolicy": policy,
+            "initContainers": [{ "name": "i", "image": "x" }],
+            "containers": [{ "name": "c", "image": "x" }],
+        },
+        "status": status,
+    });
+    Arc::new(serde_json::from_value(pod).unwrap())
+}
+
+fn sandbox(state: SandboxState) -> Sandbox {
+    let config = SandboxConfig { uid: "u".to_owned(), attempt: 3, ..SandboxConfig::default() };
+    Sandbox { id: "s3".to_owned(), config, state, created_at: now(), netns: None }
+}
+
+fn container(name: &str, attempt: u32, exit_code: Option<i32>) -> engine::Container {
+    let state = match exit_code {
+        None => ContainerState::Running { started_at: now(), pid: 1 },
+        Some(code) => ContainerState::Exited {
+            started_at: Some(now()),
+            finished_at: now(),
+            exit_code: Some(code),
+            reason: "Error".to_owned(),
+            message: String::new(),
+        },
+    };
+    let labels = BTreeMap::from([(POD_UID.to_owned(), "u".to_owned())]);
+    let config = ContainerConfig { name: name.to_owned(), attempt, labels, ..ContainerConfig::default() };
+    engine::Container {
+        id: format!("{name}{attempt}"),
+        sandbox: "s3".to_owned(),
+        config,
+        image_id: String::new(),
+        state,
+        created_at: now(),
+    }
+}
+
+fn adopted(pod: Arc<Pod>, state: SandboxState, containers: Vec<engine::Container>) -> PodState {
+    let remains = Remains::new(vec![sandbox(state)], containers).take("u");
+    adopt(pod, &remains, &["10.0.0.7".parse().unwrap()], now()).state
+}
+
+#[test]
+fn what_runs_goes_on_with_its_count_address_and_health() {
+    let status = serde_json::json!({ "containerStatuses": [
+        { "name": "c", "containerID": "reeve://c2", "ready": true, "started": true, "image": "", "imageID": "", "restartCount": 2 },
+    ] });
+    let containers = vec![container("i", 0, Some(0)), container("c", 1, Some(1)), container("c", 2, None)];
+    let state = adopted(pod("Always", status), SandboxState::Ready, containers);
+    assert_eq!(state.ips, ["10.0.0.7".parse::<IpAddr>().unwrap()]);
+    let slot = &state.slots[1];
+    assert_eq!((slot.restarts, slot.health.ready), (2, true));
+    assert_eq!(slot.last.as_ref().unwrap().container, "c1");
+    assert_eq!(plan(&state, now()).effects, [Effect::MountVolumes]);
+}
+
+#[test]
+fn after_a_reboot_everything_starts_again_with_one_restart_more() {
+    let containers = vec![container("i", 0, Some(0)), container("c", 2, Some(137))];
+    let mut state = adopted(pod("Always", serde_json::json!({})), SandboxState::NotReady, containers);
+    assert!(ending(&state, now()).is_none());
+    let effects = plan(&state, now()).effects;
+    assert!(effects.contains(&Effect::CreateSandbox { attempt: 4 }), "{effects:?}");
+    state.sandbox = SandboxStep::Ready { id: "s4".to_owned() };
+    assert_eq!((state.slots[0].next_attempt(), state.slots[1].next_attempt()), (1, 3));
+    assert!(!state.initialized() || state.slots[1].last.is_some());
+}
+
+#[test]
+fn a_pod_that_never_restarts_is_not_started_again() {
+    let containers = vec![container("i", 0, Some(0)), container("c", 0, Some(137))];
+    let state = adopted(pod("Never", serde_json::json!({})), SandboxState::NotReady, containers);
+    assert!(ending(&state, now()).is_some());
+}
+
+#[test]
+fn a_pod_that_had_ended_stays_ended_although_the_engine_forgot_it() {
+    let status = serde_json::json!({ "phase": "Succeeded", "containerStatuses": [{
+        "name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+        "state": { "terminated": { "exitCode": 0, "containerID": "reeve://c0" } },
+    }] });
+    let beginning = adopt(pod("Always", status), &PodRemains::default(), &[], now());
+    assert!(beginning.state.end.is_some());
+    let plan = plan(&beginning.state, now());
+    assert_eq!(plan.effects, [Effect::Teardown { remove: false }]);
+}

@@ -1,0 +1,334 @@
+//! Carries out what the plan decided. Every effect runs in a task of its own and ends in one input of the actor.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use kube::Api;
+use kube::api::{DeleteParams, Preconditions};
+use reeve_api::drain::DRAIN_WAIT_MAX;
+use reeve_client::EventType;
+use reeve_engine::engine::{self, ContainerState, EngineError, Image};
+use tokio::time::timeout;
+
+use super::container::{ConfigError, ContainerInputs, container_config, sandbox_config};
+use super::context::{NodeContext, about, about_container};
+use super::files::PodFiles;
+use super::hooks::{self, HookTarget};
+use super::state::spec;
+use crate::objects::PodObjects;
+use crate::volume::{self, Mounted, VolumeInputs, VolumesReady};
+
+/// A container gets at least this long after a `preStop` hook used the grace up. Source: kubelet `minimumGracePeriodInSeconds`.
+const GRACE_AFTER_HOOK_MIN: Duration = Duration::from_secs(2);
+
+/// What the effects of one pod share.
+#[derive(Clone)]
+pub(crate) struct PodEffects {
+    pub(crate) node: Arc<NodeContext>,
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) objects: Arc<PodObjects>,
+    pub(crate) ips: Vec<IpAddr>,
+}
+
+/// A sandbox that is ready, and its addresses.
+#[derive(Debug)]
+pub(crate) struct NewSandbox {
+    pub(crate) id: String,
+    pub(crate) ips: Vec<IpAddr>,
+}
+
+/// Why a container did not start: what it waits for, and why.
+#[derive(Debug)]
+pub(crate) struct StartError {
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+    /// The container, where it came into being and ended at once.
+    pub(crate) exited: Option<Box<engine::Container>>,
+}
+
+/// One start of a container.
+pub(crate) struct StartJob {
+    pub(crate) sandbox: String,
+    pub(crate) container: Container,
+    pub(crate) attempt: u32,
+    pub(crate) image: Image,
+    pub(crate) mounted: Arc<Mounted>,
+    /// Dead lives of this container that are no longer kept.
+    pub(crate) remove: Vec<String>,
+}
+
+impl PodEffects {
+    fn uid(&self) -> &str {
+        self.pod.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    fn say(&self, kind: EventType, reason: &str, message: String) {
+        self.node.events.record(&about(&self.pod), kind, reason, message);
+    }
+
+    fn say_of(&self, container: &str, kind: EventType, reason: &str, message: String) {
+        self.node.events.record(&about_container(&self.pod, container), kind, reason, message);
+    }
+
+    /// Makes the sandbox, then its network; writes the pod's own files.
+    pub(crate) async fn create_sandbox(&self, attempt: u32) -> Result<NewSandbox, String> {
+        let result = self.try_create_sandbox(attempt).await;
+        if let Err(message) = &result {
+            let message = format!("Failed to create pod sandbox: {message}");
+            self.say(EventType::Warning, "FailedCreatePodSandBox", message);
+        }
+        result
+    }
+
+    async fn try_create_sandbox(&self, attempt: u32) -> Result<NewSandbox, String> {
+        let host_network = spec(&self.pod).host_network == Some(true);
+        let config = sandbox_config(&self.node, &self.pod, attempt);
+        let sandbox = self.node.engine.run_pod_sandbox(config).await.map_err(|error| error.to_string())?;
+        let ips = match &sandbox.netns {
+            Some(netns) if !host_network => {
+                let Some(network) = self.node.network().await else { return Err("the agent is stopping".to_owned()) };
+                match network.attach(&sandbox.id, netns).await {
+                    Ok(ip) => vec![ip],
+                    Err(error) => {
+                        // A sandbox without network is of no use; the next attempt makes another one.
+                        if let Err(error) = self.node.engine.remove_pod_sandbox(&sandbox.id).await {
+                            tracing::warn!(%error, sandbox = sandbox.id, "failed to remove a sandbox without network");
+                        }
+                        return Err(format!("failed to setup network for sandbox \"{}\": {error}", sandbox.id));
+                    }
+                }
+            }
+            _ => vec![self.node.config.node_ip],
+        };
+        let files = PodFiles::of(&self.node.config.pod_dir(self.uid()));
+        let (pod, addresses, config) = (Arc::clone(&self.pod), ips.clone(), self.node.config.clone());
+        let written = tokio::task::spawn_blocking(move || files.write(&pod, &addresses, &config)).await;
+        written
+            .map_err(|error| error.to_string())?
+            .map_err(|error| format!("failed to write the pod's files: {error}"))?;
+        Ok(NewSandbox { id: sandbox.id, ips })
+    }
+
+    /// Makes all volumes, or brings them up to date.
+    pub(crate) async fn set_up_volumes(&self) -> Result<VolumesReady, String> {
+        let inputs = VolumeInputs {
+            pod: Arc::clone(&self.pod),
+            objects: Arc::clone(&self.objects),
+            around: self.node.surroundings(&self.ips),
+        };
+        let result = volume::set_up(&self.node, inputs).await.map_err(|error| error.to_string());
+        if let Err(message) = &result {
+            self.say(EventType::Warning, "FailedMount", message.clone());
+        }
+        result
+    }
+
+    /// The image of a container.
+    pub(crate) async fn fetch_image(&self, container: &Container) -> Result<Image, super::image::ImageFailure> {
+        super::image::fetch(&self.node, &self.pod, container, &self.objects).await
+    }
+
+    /// Creates and starts a container.
+    pub(crate) async fn start(&self, job: StartJob) -> Result<Box<engine::Container>, StartError> {
+        self.objects.synced().await;
+        let name = job.container.name.clone();
+        let fail = |reason: &'static str, message: String| {
+            self.say_of(&name, EventType::Warning, "Failed", format!("Error: {message}"));
+            StartError { reason, message, exited: None }
+        };
+        let config = match self.config(&job) {
+            Ok(config) => config,
+            Err(error) => return Err(fail("CreateContainerConfigError", error.to_string())),
+        };
+        let engine = &self.node.engine;
+        let id = match engine.create_container(&job.sandbox, config).await {
+            Ok(id) => id,
+            Err(error) => return Err(fail("CreateContainerError", error.to_string())),
+        };
+        self.say_of(&name, EventType::Normal, "Created", "Container created".to_owned());
+        let started = engine.start_container(&id).await;
+        let container =
+            engine.container_status(&id).await.map_err(|error| fail("RunContainerError", error.to_string()))?;
+        self.remove_old(job.remove);
+        match started {
+            Ok(()) => {
+                self.say_of(&name, EventType::Normal, "Started", "Container started".to_owned());
+                Ok(Box::new(container))
+            }
+            Err(error) => {
+                let exited = matches!(container.state, ContainerState::Exited { .. }).then(|| Box::new(container));
+                Err(StartError { exited, ..fail("RunContainerError", error.to_string()) })
+            }
+        }
+    }
+
+    fn config(&self, job: &StartJob) -> Result<engine::ContainerConfig, ConfigError> {
+        container_config(&ContainerInputs {
+            node: &self.node,
+            pod: &self.pod,
+            container: &job.container,
+            attempt: job.attempt,
+            image: &job.image,
+            mounted: &job.mounted,
+            objects: &self.objects,
+            around: &self.node.surroundings(&self.ips),
+        })
+    }
+
+    /// Removes dead lives beside the start: nobody waits for it.
+    fn remove_old(&self, ids: Vec<String>) {
+        let engine = Arc::clone(&self.node.engine);
+        if ids.is_empty() {
+            return;
+        }
+        self.node.component.spawn("container garbage", async move {
+            for id in ids {
+                if let Err(error) = engine.remove_container(&id).await {
+                    tracing::warn!(%error, id, "failed to remove a dead container");
+                }
+            }
+        });
+    }
+
+    /// Runs a container's `postStart` hook.
+    pub(crate) async fn post_start(&self, container: &Container, id: &str) -> Result<(), String> {
+        let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) else {
+            return Ok(());
+        };
+        let result = hooks::run(hook, &self.hook_target(container, id)).await.map_err(|error| error.to_string());
+        if let Err(message) = &result {
+            let message = format!("PostStartHook failed: {message}");
+            self.say_of(&container.name, EventType::Warning, "FailedPostStartHook", message);
+        }
+        result
+    }
+
+    fn hook_target<'h>(&'h self, container: &'h Container, id: &'h str) -> HookTarget<'h> {
+        HookTarget { engine: &self.node.engine, container_id: id, container, pod_ip: self.ips.first().copied() }
+    }
+
+    /// Runs the `preStop` hook within the grace, then stops the container within the rest.
+    /// Returns the container as it ended; `None` if the engine does not know it any more.
+    pub(crate) async fn stop(&self, container: &Container, id: &str, grace: Duration) -> Option<engine::Container> {
+        let clock = &self.node.component.clock;
+        let began = clock.monotonic();
+        let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
+        let mut rest = grace;
+        if let Some(hook) = hook {
+            match timeout(grace, hooks::run(hook, &self.hook_target(container, id))).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    self.say_of(
+                        &container.name,
+                        EventType::Warning,
+                        "FailedPreStopHook",
+                        format!("PreStopHook failed: {error}"),
+                    );
+                }
+                Err(_) => tracing::info!(container = container.name, "preStop hook used the whole grace period"),
+            }
+            rest = grace.saturating_sub(clock.monotonic().saturating_sub(began)).max(GRACE_AFTER_HOOK_MIN.min(grace));
+        }
+        match self.node.engine.stop_container(id, rest).await {
+            Ok(()) | Err(EngineError::NotFound { .. }) => {}
+            Err(error) => {
+                let message = format!("error killing pod: failed to stop container \"{}\": {error}", container.name);
+                self.say(EventType::Warning, "FailedKillPod", message);
+            }
+        }
+        match self.node.engine.container_status(id).await {
+            Ok(container) => Some(container),
+            Err(error) => {
+                tracing::warn!(%error, id, "a stopped container cannot be found");
+                None
+            }
+        }
+    }
+
+    /// Waits until this node's proxy sends no new connections to the pod, but not for long.
+    pub(crate) async fn drain(&self) {
+        if spec(&self.pod).host_network != Some(true) && !self.ips.is_empty() {
+            // A proxy that is slow does not keep the pod from ending.
+            let _ = timeout(DRAIN_WAIT_MAX, self.node.drain.drained(&self.ips)).await;
+        }
+    }
+
+    /// Stops (or removes) the sandbox, gives its address back, takes volumes away.
+    pub(crate) async fn tear_down(&self, sandbox: Option<String>, remove: bool) -> Result<(), String> {
+        if let Some(id) = &sandbox {
+            self.node
+                .engine
+                .stop_pod_sandbox(id)
+                .await
+                .map_err(|error| format!("failed to stop the sandbox: {error}"))?;
+            let network = self.node.network.borrow().clone();
+            if let Some(network) = network {
+                network.detach(id).await.map_err(|error| format!("failed to release the network: {error}"))?;
+            }
+            if remove {
+                let removed = self.node.engine.remove_pod_sandbox(id).await;
+                removed.map_err(|error| format!("failed to remove the sandbox: {error}"))?;
+            }
+        }
+        let dir = self.node.config.pod_dir(self.uid());
+        volume::tear_down(dir).await.map_err(|error| format!("failed to remove the pod's volumes: {error}"))?;
+        if remove {
+            self.remove_logs().await;
+        }
+        Ok(())
+    }
+
+    async fn remove_logs(&self) {
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        let meta = &self.pod.metadata;
+        let dir = self.node.config.log_dir(&text(&meta.namespace), &text(&meta.name), self.uid());
+        match tokio::fs::remove_dir_all(&dir).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(%error, dir = %dir.display(), "failed to remove a pod's logs");
+            }
+            _ => {}
+        }
+    }
+
+    /// Deletes the pod's object, unless another pod has its name by now.
+    pub(crate) async fn delete_object(&self) -> Result<(), String> {
+        let meta = &self.pod.metadata;
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let api: Api<Pod> = Api::namespaced(self.node.component.client.clone(), namespace);
+        let params = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(Preconditions { uid: meta.uid.clone(), ..Preconditions::default() }),
+            ..DeleteParams::default()
+        };
+        match api.delete(meta.name.as_deref().unwrap_or_default(), &params).await {
+            Ok(_) => Ok(()),
+            // Gone already, or another pod.
+            Err(kube::Error::Api(refused)) if refused.code == 404 || refused.code == 409 => Ok(()),
+            Err(error) => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Err(error.to_string())
+            }
+        }
+    }
+
+    /// Tells that an image's pull waits.
+    pub(crate) fn tell_pull_backoff(&self, container: &Container) {
+        let image = container.image.as_deref().unwrap_or_default();
+        self.say_of(&container.name, EventType::Normal, "BackOff", format!("Back-off pulling image \"{image}\""));
+        self.say_of(&container.name, EventType::Warning, "Failed", "Error: ImagePullBackOff".to_owned());
+    }
+
+    /// Tells that a restart waits.
+    pub(crate) fn tell_crash_backoff(&self, container: &str) {
+        let pod = super::state::pod_text(&self.pod);
+        let message = format!("Back-off restarting failed container {container} in pod {pod}");
+        self.say_of(container, EventType::Warning, "BackOff", message);
+    }
+
+    /// Tells that a container is stopped.
+    pub(crate) fn tell_killing(&self, container: &str, message: String) {
+        self.say_of(container, EventType::Normal, "Killing", message);
+    }
+}

@@ -1,0 +1,183 @@
+//! Sees to it that a container's image is here, by its pull policy and in the kubelet's words.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use reeve_client::EventType;
+use reeve_engine::engine::{EngineError, Image, RegistryAuth};
+use serde::Deserialize;
+
+use super::context::{NodeContext, about_container};
+use super::env::Lookup;
+use super::state::spec;
+use crate::objects::PodObjects;
+
+/// Why an image is not here: `reason` is what the container waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ImageFailure {
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+/// The image of a container; pulls it where the policy says so.
+pub(crate) async fn fetch(
+    node: &NodeContext,
+    pod: &Pod,
+    container: &Container,
+    objects: &PodObjects,
+) -> Result<Image, ImageFailure> {
+    let image = container.image.as_deref().unwrap_or_default();
+    let say = |kind: EventType, reason: &str, message: String| {
+        node.events.record(&about_container(pod, &container.name), kind, reason, message);
+    };
+    let policy = pull_policy(container, image);
+    let present = match node.engine.image_status(image).await {
+        Ok(present) => present,
+        Err(error) => return Err(inspect_failure(image, &error, say)),
+    };
+    if let Some(present) = present.filter(|_| policy != "Always") {
+        let message = format!("Container image \"{image}\" already present on machine and can be accessed by the pod");
+        say(EventType::Normal, "Pulled", message);
+        return Ok(present);
+    }
+    if policy == "Never" {
+        let message = format!("Container image \"{image}\" is not present with pull policy of Never");
+        say(EventType::Warning, "ErrImageNeverPull", message.clone());
+        say(EventType::Warning, "Failed", "Error: ErrImageNeverPull".to_owned());
+        return Err(ImageFailure { reason: "ErrImageNeverPull", message });
+    }
+    say(EventType::Normal, "Pulling", format!("Pulling image \"{image}\""));
+    objects.synced().await;
+    let began = node.component.clock.monotonic();
+    match node.engine.pull_image(image, credentials(pod, objects, image)).await {
+        Ok(pulled) => {
+            let took = super::hooks::go_seconds(node.component.clock.monotonic().saturating_sub(began));
+            let size = pulled.size_bytes;
+            let message = format!(
+                "Successfully pulled image \"{image}\" in {took} ({took} including waiting). Image size: {size} bytes."
+            );
+            say(EventType::Normal, "Pulled", message);
+            Ok(pulled)
+        }
+        Err(error) => {
+            let message = error.to_string();
+            say(EventType::Warning, "Failed", format!("Failed to pull image \"{image}\": {message}"));
+            say(EventType::Warning, "Failed", "Error: ErrImagePull".to_owned());
+            Err(ImageFailure { reason: "ErrImagePull", message })
+        }
+    }
+}
+
+fn inspect_failure(image: &str, error: &EngineError, say: impl Fn(EventType, &str, String)) -> ImageFailure {
+    let (reason, message) = match error {
+        EngineError::Invalid(_) => {
+            let message = format!(
+                "Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": invalid reference format"
+            );
+            ("InvalidImageName", message)
+        }
+        other => ("ImageInspectError", format!("Failed to inspect image \"{image}\": {other}")),
+    };
+    say(EventType::Warning, "InspectFailed", message.clone());
+    say(EventType::Warning, "Failed", format!("Error: {reason}"));
+    ImageFailure { reason, message }
+}
+
+/// The policy, or Kubernetes' default: `Always` for `:latest` and names without a tag.
+fn pull_policy<'c>(container: &'c Container, image: &str) -> &'c str {
+    if let Some(policy) = container.image_pull_policy.as_deref().filter(|policy| !policy.is_empty()) {
+        return policy;
+    }
+    let name = image.rsplit('/').next().unwrap_or(image);
+    let latest = name.ends_with(":latest") || !name.contains(':');
+    if latest && !image.contains('@') { "Always" } else { "IfNotPresent" }
+}
+
+/// `.dockerconfigjson`.
+#[derive(Debug, Default, Deserialize)]
+struct DockerConfig {
+    #[serde(default)]
+    auths: BTreeMap<String, DockerAuth>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct DockerAuth {
+    #[serde(default)]
+    username: String,
+    #[serde(default)]
+    password: String,
+    #[serde(default)]
+    auth: String,
+}
+
+/// What the pod's `imagePullSecrets` say about the registry of `image`.
+fn credentials(pod: &Pod, objects: &PodObjects, image: &str) -> Option<RegistryAuth> {
+    let names = spec(pod).image_pull_secrets.iter().flatten();
+    names.filter_map(|reference| objects.secret(&reference.name)).find_map(|secret| from_secret(&secret, image))
+}
+
+fn from_secret(secret: &Secret, image: &str) -> Option<RegistryAuth> {
+    let data = secret.data.as_ref()?;
+    let auths: BTreeMap<String, DockerAuth> = if let Some(config) = data.get(".dockerconfigjson") {
+        serde_json::from_slice::<DockerConfig>(&config.0).ok()?.auths
+    } else {
+        serde_json::from_slice(&data.get(".dockercfg")?.0).ok()?
+    };
+    let host = registry_host(image);
+    let plain = |key: &str| {
+        let bare = key.trim_start_matches("https://").trim_start_matches("http://");
+        bare.split('/').next().unwrap_or(bare).replace("index.docker.io", "docker.io")
+    };
+    let (_, auth) = auths.into_iter().find(|(key, _)| plain(key) == host)?;
+    if !auth.username.is_empty() {
+        return Some(RegistryAuth { username: auth.username, password: auth.password });
+    }
+    let decoded = base64::engine::general_purpose::STANDARD.decode(auth.auth.trim()).ok()?;
+    let text = String::from_utf8(decoded).ok()?;
+    let (username, password) = text.split_once(':')?;
+    Some(RegistryAuth { username: username.to_owned(), password: password.to_owned() })
+}
+
+/// The registry in an image name; Docker's when it names none.
+fn registry_host(image: &str) -> &str {
+    match image.split_once('/') {
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
+        _ => "docker.io",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_policy_pulls_latest_only() {
+        let container = Container::default();
+        for (image, policy) in [
+            ("nginx", "Always"),
+            ("nginx:latest", "Always"),
+            ("nginx:1.27", "IfNotPresent"),
+            ("localhost:5000/nginx", "Always"),
+            ("localhost:5000/nginx:1", "IfNotPresent"),
+            ("nginx@sha256:abc", "IfNotPresent"),
+        ] {
+            assert_eq!(pull_policy(&container, image), policy, "{image}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_those_of_the_images_registry() {
+        let config = serde_json::json!({ "auths": {
+            "registry.example:5000": { "username": "u", "password": "p" },
+            "https://index.docker.io/v1/": { "auth": base64::engine::general_purpose::STANDARD.encode("hub:secret:x") },
+        }});
+        let encoded = base64::engine::general_purpose::STANDARD.encode(config.to_string());
+        let secret: Secret =
+            serde_json::from_value(serde_json::json!({ "data": { ".dockerconfigjson": encoded } })).unwrap();
+        let of = |image: &str| from_secret(&secret, image).map(|auth| (auth.username, auth.password));
+        assert_eq!(of("registry.example:5000/a:1"), Some(("u".to_owned(), "p".to_owned())));
+        assert_eq!(of("nginx:1"), Some(("hub".to_owned(), "secret:x".to_owned())));
+        assert_eq!(of("other.example/a"), None);
+    }
+}

@@ -1,0 +1,299 @@
+//! Decides what has to happen to a pod next. No I/O, no clock: `now` is an argument.
+//!
+//! The rules are those of the kubelet's `computePodActions`, `SyncTerminatingPod` and `SyncTerminatedPod`.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::backoff::{after, left};
+use super::state::{Drain, End, ImageStep, PodState, Role, Run, SandboxStep, Slot, Step, VolumesStep, Why, spec};
+
+/// How long a failed pull is shown as `ErrImagePull` before it becomes `ImagePullBackOff`
+/// (in the kubelet: until the next sync of the pod).
+const PULL_ERROR_SHOWN: Duration = Duration::from_secs(1);
+
+/// Shortest grace period: a container always gets its stop signal. Source: kubelet `minimumGracePeriodInSeconds`… 1 s.
+const GRACE_MIN: Duration = Duration::from_secs(1);
+
+/// One thing to do. Each is started at most once at a time; its result comes back as an input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Make the sandbox and its network.
+    CreateSandbox { attempt: u32 },
+    /// Make all volumes.
+    MountVolumes,
+    /// See to it that a container's image is here.
+    FetchImage { slot: usize },
+    /// Create and start a container, then run its `postStart` hook.
+    StartContainer { slot: usize, attempt: u32 },
+    /// Run the `preStop` hook, stop the container.
+    StopContainer { slot: usize, container: String, grace: Duration, message: String },
+    /// Wait until this node's proxy sends no new connections.
+    Drain,
+    /// Unmount volumes, give addresses back, stop the sandbox (and remove it).
+    Teardown { remove: bool },
+    /// Delete the pod's object: nothing of the pod is left.
+    DeleteObject,
+    /// Tell that a pull waits.
+    TellPullBackoff { slot: usize },
+    /// Tell that a restart waits until `until`.
+    TellCrashBackoff { slot: usize, until: Timestamp },
+}
+
+/// What to do now, and when to look again even if nothing happens.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) wake_at: Option<Timestamp>,
+}
+
+impl Plan {
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// Whether something due at `at` may happen `now`; if not, asks to be woken then.
+    fn due(&mut self, at: Option<Timestamp>, now: Timestamp) -> bool {
+        match at {
+            Some(at) if at > now => {
+                self.wake(at);
+                false
+            }
+            _ => true,
+        }
+    }
+}
+
+/// Whether the pod has to end, if it has not been told so yet; a pod that ends by itself can still be deleted.
+pub(crate) fn ending(state: &PodState, now: Timestamp) -> Option<End> {
+    let why = state.end.as_ref().map(|end| &end.why);
+    if matches!(why, Some(Why::Deleted | Why::Gone)) {
+        return None;
+    }
+    if state.pod.metadata.deletion_timestamp.is_some() {
+        return Some(End::new(Why::Deleted, grace(&state.pod), now));
+    }
+    if why.is_some() {
+        return None;
+    }
+    if deadline(state).is_some_and(|deadline| deadline <= now) {
+        let reason = "DeadlineExceeded".to_owned();
+        let message = "Pod was active on the node longer than the specified deadline".to_owned();
+        return Some(End::new(Why::Failed { reason, message }, grace(&state.pod), now));
+    }
+    is_complete(state).then(|| End::new(Why::Completed, grace(&state.pod), now))
+}
+
+/// Time between stop signal and kill: of the deletion if there is one, else of the spec.
+pub(crate) fn grace(pod: &Pod) -> Duration {
+    let seconds = pod.metadata.deletion_grace_period_seconds.or(spec(pod).termination_grace_period_seconds);
+    Duration::from_secs(u64::try_from(seconds.unwrap_or(30)).unwrap_or(0)).max(GRACE_MIN)
+}
+
+fn deadline(state: &PodState) -> Option<Timestamp> {
+    let seconds = u64::try_from(state.spec().active_deadline_seconds?).ok()?;
+    Some(after(state.start_time, Duration::from_secs(seconds)))
+}
+
+/// Whether no container will ever be started again.
+fn is_complete(state: &PodState) -> bool {
+    let ended = |slot: &Slot| slot.exit().is_some_and(|exit| !state.restarts_after(slot.role, exit));
+    let resting = |slot: &Slot| slot.step == Step::Rest;
+    let init_failed = state
+        .slots
+        .iter()
+        .any(|slot| slot.role == Role::Init && ended(slot) && slot.exit().is_some_and(|exit| exit.exit_code != 0));
+    let mut mains = state.slots.iter().filter(|slot| slot.role == Role::Main);
+    init_failed || mains.all(|slot| ended(slot) && resting(slot))
+}
+
+/// What to do next.
+pub(crate) fn plan(state: &PodState, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    match &state.end {
+        Some(end) => plan_end(state, end, now, &mut plan),
+        None => plan_life(state, now, &mut plan),
+    }
+    plan
+}
+
+fn plan_life(state: &PodState, now: Timestamp, plan: &mut Plan) {
+    if let Some(deadline) = deadline(state) {
+        plan.wake(deadline);
+    }
+    if let SandboxStep::Absent { retry_at, .. } = state.sandbox
+        && plan.due(retry_at, now)
+    {
+        plan.effects.push(Effect::CreateSandbox { attempt: state.sandbox_attempt });
+    }
+    if let VolumesStep::Absent { retry_at, .. } = state.volumes
+        && plan.due(retry_at, now)
+    {
+        plan.effects.push(Effect::MountVolumes);
+    }
+    let ground = matches!(state.sandbox, SandboxStep::Ready { .. }) && state.volumes == VolumesStep::Ready;
+    let mut turn = true;
+    for (index, slot) in state.slots.iter().enumerate() {
+        plan_condemned(state, index, slot, plan);
+        plan_slot(state, index, slot, Turn { start: turn && ground, now }, plan);
+        turn &= lets_next_start(state, slot);
+    }
+}
+
+/// Whether the containers after this one may start.
+fn lets_next_start(state: &PodState, slot: &Slot) -> bool {
+    match slot.role {
+        Role::Init => slot.exit().is_some_and(|exit| exit.exit_code == 0),
+        // A sidecar that crashes later holds nobody up.
+        Role::Sidecar => slot.health.started || state.initialized(),
+        Role::Main => true,
+    }
+}
+
+fn plan_condemned(state: &PodState, index: usize, slot: &Slot, plan: &mut Plan) {
+    if let (Some(message), Some(life), Step::Rest) = (&slot.condemned, slot.running(), slot.step) {
+        let grace = probe_grace(state, index).unwrap_or_else(|| grace(&state.pod));
+        plan.effects.push(Effect::StopContainer {
+            slot: index,
+            container: life.container.clone(),
+            grace,
+            message: message.clone(),
+        });
+    }
+}
+
+fn probe_grace(state: &PodState, slot: usize) -> Option<Duration> {
+    let container = state.container(slot)?;
+    let own = container.liveness_probe.as_ref().and_then(|probe| probe.termination_grace_period_seconds);
+    Some(Duration::from_secs(u64::try_from(own?).ok()?).max(GRACE_MIN))
+}
+
+/// Whether it is a container's turn to start, and what time it is.
+#[derive(Clone, Copy)]
+struct Turn {
+    start: bool,
+    now: Timestamp,
+}
+
+/// One container that does not run: its image, its back-off, its start.
+fn plan_slot(state: &PodState, index: usize, slot: &Slot, turn: Turn, plan: &mut Plan) {
+    if slot.step != Step::Rest || slot.running().is_some() {
+        return;
+    }
+    if let Some(exit) = slot.exit() {
+        if !state.restarts_after(slot.role, exit) || !turn.start {
+            return;
+        }
+        if let Some(until) = slot.backoff.until(exit.finished_at).filter(|until| *until > turn.now) {
+            if slot.backoff_told != Some(until) {
+                plan.effects.push(Effect::TellCrashBackoff { slot: index, until });
+            }
+            plan.wake(until);
+            return;
+        }
+    }
+    if !image_is_ready(index, slot, turn, plan) || !turn.start {
+        return;
+    }
+    if plan.due(slot.failure.as_ref().map(|failure| failure.retry_at), turn.now) {
+        plan.effects.push(Effect::StartContainer { slot: index, attempt: slot.next_attempt() });
+    }
+}
+
+fn image_is_ready(index: usize, slot: &Slot, turn: Turn, plan: &mut Plan) -> bool {
+    match &slot.image {
+        ImageStep::Ready(_) => true,
+        ImageStep::Fetching { .. } => false,
+        ImageStep::Unknown { .. } => {
+            plan.effects.push(Effect::FetchImage { slot: index });
+            false
+        }
+        ImageStep::Failed { retry_at, since, told, .. } => {
+            let shown = after(*since, PULL_ERROR_SHOWN);
+            if !told && plan.due(Some(shown), turn.now) {
+                plan.effects.push(Effect::TellPullBackoff { slot: index });
+            }
+            if plan.due(Some(*retry_at), turn.now) {
+                plan.effects.push(Effect::FetchImage { slot: index });
+            }
+            false
+        }
+    }
+}
+
+fn plan_end(state: &PodState, end: &End, now: Timestamp, plan: &mut Plan) {
+    let running = |role: Role| state.slots.iter().any(|slot| slot.role == role && slot.running().is_some());
+    let starting = state.slots.iter().any(|slot| slot.step == Step::Starting);
+    if running(Role::Main) && end.drain != Drain::Done {
+        if end.drain == Drain::ToDo {
+            plan.effects.push(Effect::Drain);
+        }
+        return;
+    }
+    let left = left(now, after(end.began, end.grace)).max(GRACE_MIN).min(end.grace);
+    for (index, slot) in state.slots.iter().enumerate() {
+        if slot.role != Role::Sidecar {
+            plan_stop(index, slot, left, plan);
+        }
+    }
+    // Sidecars end after the containers they serve, the last one first.
+    if !running(Role::Main) && !running(Role::Init) {
+        let last = state.slots.iter().enumerate().rev().find(|(_, slot)| slot.running().is_some());
+        if let Some((index, slot)) = last {
+            plan_stop(index, slot, left, plan);
+        }
+    }
+    let busy = starting || state.slots.iter().any(|slot| slot.running().is_some() || slot.step != Step::Rest);
+    let making = state.sandbox == SandboxStep::Creating || state.volumes == VolumesStep::Mounting;
+    if !busy && !making {
+        plan_teardown(state, end, now, plan);
+    }
+}
+
+/// Stops a container; again, if the grace became shorter meanwhile.
+fn plan_stop(index: usize, slot: &Slot, grace: Duration, plan: &mut Plan) {
+    let Some(life) = slot.running() else { return };
+    let stop = match slot.step {
+        Step::Rest => true,
+        Step::Starting => false,
+        Step::Stopping { grace: before } => grace + Duration::from_secs(1) < before && grace <= GRACE_MIN,
+    };
+    if stop {
+        plan.effects.push(Effect::StopContainer {
+            slot: index,
+            container: life.container.clone(),
+            grace,
+            message: format!("Stopping container {}", slot.name),
+        });
+    }
+}
+
+fn plan_teardown(state: &PodState, end: &End, now: Timestamp, plan: &mut Plan) {
+    if end.tearing_down || end.deleting {
+        return;
+    }
+    let remove = matches!(end.why, Why::Deleted | Why::Gone);
+    if !end.torn_down {
+        if plan.due(end.teardown_retry.map(|(_, at)| at), now) {
+            plan.effects.push(Effect::Teardown { remove });
+        }
+        return;
+    }
+    if end.why == Why::Deleted && state.sandbox == SandboxStep::Removed {
+        plan.effects.push(Effect::DeleteObject);
+    }
+}
+
+/// Whether a container's image problem concerns it now (its turn has come), for the status.
+pub(crate) fn has_turn(state: &PodState, index: usize) -> bool {
+    state.slots.iter().take(index).all(|slot| lets_next_start(state, slot))
+}
+
+/// Whether a container waits out its crash back-off, and how long that is.
+pub(crate) fn crash_backoff(state: &PodState, slot: &Slot, now: Timestamp) -> Option<Duration> {
+    let exit = slot.exit().filter(|exit| state.restarts_after(slot.role, exit))?;
+    let until = slot.backoff.until(exit.finished_at)?;
+    (state.end.is_none() && slot.step == Step::Rest && until > now).then(|| slot.backoff.delay(exit.finished_at))?
+}

@@ -1,0 +1,336 @@
+//! Writes `pod.status` as the kubelet writes it. Pure: what is known goes in, the status comes out.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
+    PodCondition, PodIP, PodStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::backoff::go_duration;
+use super::plan::{crash_backoff, has_turn};
+use super::resources::qos_class;
+use super::state::{Exit, ImageStep, PodState, Role, Run, SandboxStep, Slot, Step, pod_text};
+
+/// The conditions this agent owns. Others (`PodScheduled`, readiness gates) are left to their writers.
+const OWN_CONDITIONS: [&str; 5] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+
+/// Scheme of container ids in the status.
+pub(crate) const CONTAINER_ID_SCHEME: &str = "reeve://";
+
+/// What `previous` (from the API) says about the things this agent owns, comparable with [`status`].
+pub(crate) fn owned(previous: &PodStatus) -> PodStatus {
+    let mut status = previous.clone();
+    if let Some(conditions) = &mut status.conditions {
+        conditions.retain(|condition| OWN_CONDITIONS.contains(&condition.type_.as_str()));
+    }
+    status
+}
+
+/// The status of a pod. `previous` gives the conditions' transition times; `gates` the conditions that other
+/// writers have set (readiness gates).
+pub(crate) fn status(state: &PodState, node_ip: IpAddr, previous: &PodStatus, now: Timestamp) -> PodStatus {
+    if let Some((reason, message)) = &state.failed
+        && state.slots.iter().all(|slot| slot.run == Run::Idle)
+    {
+        return rejected(state, reason, message);
+    }
+    let statuses = |want_init: bool| -> Vec<ContainerStatus> {
+        let slots = state.slots.iter().enumerate().filter(|(_, slot)| (slot.role != Role::Main) == want_init);
+        slots.map(|(index, slot)| container_status(state, index, slot, now)).collect()
+    };
+    let (init, main) = (statuses(true), statuses(false));
+    let phase = phase(state);
+    let (reason, message) = state.failed.clone().unzip();
+    let conditions = conditions(state, phase, &main, previous, now);
+    PodStatus {
+        phase: Some(phase.to_owned()),
+        conditions: Some(conditions),
+        container_statuses: Some(main),
+        init_container_statuses: (!init.is_empty()).then_some(init),
+        host_ip: Some(node_ip.to_string()),
+        host_ips: Some(vec![HostIP { ip: node_ip.to_string() }]),
+        pod_ip: state.ips.first().map(IpAddr::to_string),
+        pod_ips: (!state.ips.is_empty()).then(|| state.ips.iter().map(|ip| PodIP { ip: ip.to_string() }).collect()),
+        qos_class: Some(qos_class(state.spec()).to_owned()),
+        start_time: Some(Time(state.start_time)),
+        observed_generation: state.pod.metadata.generation,
+        reason,
+        message,
+        ..PodStatus::default()
+    }
+}
+
+/// A pod that the node refused: nothing of it ever was here.
+fn rejected(state: &PodState, reason: &str, message: &str) -> PodStatus {
+    PodStatus {
+        phase: Some("Failed".to_owned()),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        qos_class: Some(qos_class(state.spec()).to_owned()),
+        start_time: Some(Time(state.start_time)),
+        observed_generation: state.pod.metadata.generation,
+        ..PodStatus::default()
+    }
+}
+
+/// Source: kubelet `getPhase`.
+fn phase(state: &PodState) -> &'static str {
+    if state.failed.is_some() {
+        return "Failed";
+    }
+    let failed_init = state.slots.iter().any(|slot| {
+        slot.role == Role::Init
+            && slot.exit().is_some_and(|exit| exit.exit_code != 0 && !state.restarts_after(slot.role, exit))
+    });
+    if failed_init {
+        return "Failed";
+    }
+    let mains = || state.slots.iter().filter(|slot| slot.role == Role::Main);
+    let ending = state.end.is_some();
+    if !state.initialized() && !(ending && mains().all(|slot| slot.exit().is_some())) {
+        return if ending && nothing_runs(state) && state.slots.iter().any(|slot| slot.exit().is_some()) {
+            "Failed"
+        } else {
+            "Pending"
+        };
+    }
+    if mains().any(|slot| slot.run == Run::Idle && slot.last.is_none()) {
+        return if ending && nothing_runs(state) && mains().any(|slot| slot.exit().is_some()) {
+            "Failed"
+        } else {
+            "Pending"
+        };
+    }
+    if !mains().all(|slot| slot.exit().is_some()) {
+        return "Running";
+    }
+    let all_succeeded = mains().all(|slot| slot.exit().is_some_and(|exit| exit.exit_code == 0));
+    let final_now =
+        ending || mains().all(|slot| slot.exit().is_some_and(|exit| !state.restarts_after(slot.role, exit)));
+    match (final_now, all_succeeded) {
+        (false, _) => "Running",
+        (true, true) => "Succeeded",
+        (true, false) => "Failed",
+    }
+}
+
+fn nothing_runs(state: &PodState) -> bool {
+    state.slots.iter().all(|slot| slot.running().is_none() && slot.step == Step::Rest)
+}
+
+fn container_status(state: &PodState, index: usize, slot: &Slot, now: Timestamp) -> ContainerStatus {
+    let spec = state.container(index);
+    let (current, last) = container_states(state, index, slot, now);
+    let done = slot.role == Role::Init && slot.exit().is_some_and(|exit| exit.exit_code == 0);
+    let image_id = match &slot.run {
+        Run::Running(life) => life.image_id.clone(),
+        Run::Exited(exit) => exit.image_id.clone(),
+        Run::Idle => String::new(),
+    };
+    let image = slot.running().map(|life| life.image.clone());
+    ContainerStatus {
+        name: slot.name.clone(),
+        image: image.or_else(|| spec.and_then(|spec| spec.image.clone())).unwrap_or_default(),
+        image_id,
+        container_id: slot.container_id().map(|id| format!("{CONTAINER_ID_SCHEME}{id}")),
+        ready: done || slot.running().is_some() && slot.health.ready,
+        started: Some(slot.running().is_some() && slot.health.started),
+        restart_count: i32::try_from(slot.restarts).unwrap_or(i32::MAX),
+        state: Some(current),
+        last_state: Some(last),
+        ..ContainerStatus::default()
+    }
+}
+
+/// The container's state and its last state.
+fn container_states(state: &PodState, index: usize, slot: &Slot, now: Timestamp) -> (ContainerState, ContainerState) {
+    let earlier = || slot.last.as_ref().map(terminated).unwrap_or_default();
+    match &slot.run {
+        Run::Running(life) => {
+            let running = ContainerStateRunning { started_at: Some(Time(life.started_at)) };
+            (ContainerState { running: Some(running), ..ContainerState::default() }, earlier())
+        }
+        Run::Exited(exit) => match waiting_again(state, index, slot, now) {
+            Some(waiting) => (waiting, terminated(exit)),
+            None => (terminated(exit), earlier()),
+        },
+        Run::Idle => {
+            let problem = if has_turn(state, index) { start_problem(state, slot) } else { None };
+            let waiting = problem.unwrap_or_else(|| {
+                let has_init = state.slots.iter().any(|slot| slot.role != Role::Main) && !state.initialized();
+                waiting(if has_init { "PodInitializing" } else { "ContainerCreating" }, None)
+            });
+            (waiting, earlier())
+        }
+    }
+}
+
+/// Why a container that has ended does not run again yet.
+fn waiting_again(state: &PodState, index: usize, slot: &Slot, now: Timestamp) -> Option<ContainerState> {
+    if let Some(delay) = crash_backoff(state, slot, now) {
+        let message = format!(
+            "back-off {} restarting failed container={} pod={}",
+            go_duration(delay),
+            slot.name,
+            pod_text(&state.pod)
+        );
+        return Some(waiting("CrashLoopBackOff", Some(message)));
+    }
+    let restarts = slot.exit().is_some_and(|exit| state.restarts_after(slot.role, exit)) && state.end.is_none();
+    if restarts && has_turn(state, index) { start_problem(state, slot) } else { None }
+}
+
+/// Why a container whose turn it is cannot be started.
+fn start_problem(state: &PodState, slot: &Slot) -> Option<ContainerState> {
+    if let ImageStep::Failed { reason, message, told, .. } = &slot.image {
+        return Some(match (*reason, told) {
+            ("ErrImagePull", true) => {
+                let image = slot_image(state, slot);
+                let message = format!("Back-off pulling image \"{image}\": ErrImagePull: {message}");
+                waiting("ImagePullBackOff", Some(message))
+            }
+            _ => waiting(reason, Some(message.clone())),
+        });
+    }
+    let failure = slot.failure.as_ref()?;
+    Some(waiting(failure.reason, Some(failure.message.clone())))
+}
+
+fn slot_image<'s>(state: &'s PodState, slot: &Slot) -> &'s str {
+    let index = state.slots.iter().position(|other| other.name == slot.name);
+    index.and_then(|index| state.container(index)).and_then(|spec| spec.image.as_deref()).unwrap_or_default()
+}
+
+fn waiting(reason: &str, message: Option<String>) -> ContainerState {
+    let waiting = ContainerStateWaiting { reason: Some(reason.to_owned()), message };
+    ContainerState { waiting: Some(waiting), ..ContainerState::default() }
+}
+
+fn terminated(exit: &Exit) -> ContainerState {
+    let terminated = ContainerStateTerminated {
+        container_id: Some(format!("{CONTAINER_ID_SCHEME}{}", exit.container)),
+        exit_code: exit.exit_code,
+        finished_at: Some(Time(exit.finished_at)),
+        started_at: exit.started_at.map(Time),
+        reason: Some(exit.reason.clone()).filter(|reason| !reason.is_empty()),
+        message: Some(exit.message.clone()).filter(|message| !message.is_empty()),
+        ..ContainerStateTerminated::default()
+    };
+    ContainerState { terminated: Some(terminated), ..ContainerState::default() }
+}
+
+/// What one condition says, before it is compared with what it said earlier.
+struct Verdict {
+    kind: &'static str,
+    yes: bool,
+    reason: Option<&'static str>,
+    message: Option<String>,
+}
+
+impl Verdict {
+    fn yes(kind: &'static str) -> Self {
+        Self { kind, yes: true, reason: None, message: None }
+    }
+
+    fn no(kind: &'static str, reason: &'static str, message: Option<String>) -> Self {
+        Self { kind, yes: false, reason: Some(reason), message }
+    }
+}
+
+fn conditions(
+    state: &PodState,
+    phase: &str,
+    main: &[ContainerStatus],
+    previous: &PodStatus,
+    now: Timestamp,
+) -> Vec<PodCondition> {
+    let sandbox_ready = matches!(state.sandbox, SandboxStep::Ready { .. });
+    let ready_to_start = Verdict { kind: "PodReadyToStartContainers", yes: sandbox_ready, reason: None, message: None };
+    let containers_ready = containers_ready(phase, main);
+    let ready = ready(state, &containers_ready);
+    let verdicts = [ready_to_start, initialized(state, phase), ready, containers_ready, Verdict::yes("PodScheduled")];
+    verdicts.into_iter().map(|verdict| condition(state, verdict, previous, now)).collect()
+}
+
+fn condition(state: &PodState, verdict: Verdict, previous: &PodStatus, now: Timestamp) -> PodCondition {
+    let status = if verdict.yes { "True" } else { "False" };
+    let before = previous.conditions.iter().flatten().find(|condition| condition.type_ == verdict.kind);
+    let since = before.filter(|before| before.status == status).and_then(|before| before.last_transition_time.clone());
+    PodCondition {
+        type_: verdict.kind.to_owned(),
+        status: status.to_owned(),
+        reason: verdict.reason.map(str::to_owned),
+        message: verdict.message,
+        last_transition_time: Some(since.unwrap_or(Time(now))),
+        observed_generation: state.pod.metadata.generation,
+        ..PodCondition::default()
+    }
+}
+
+/// Source: kubelet `GeneratePodInitializedCondition`.
+fn initialized(state: &PodState, phase: &str) -> Verdict {
+    const KIND: &str = "Initialized";
+    if phase == "Succeeded" {
+        return Verdict { reason: Some("PodCompleted"), ..Verdict::yes(KIND) };
+    }
+    if state.initialized() {
+        return Verdict::yes(KIND);
+    }
+    let undone = state.slots.iter().filter(|slot| match slot.role {
+        Role::Init => slot.exit().is_none_or(|exit| exit.exit_code != 0),
+        Role::Sidecar => !slot.health.started,
+        Role::Main => false,
+    });
+    let names: Vec<_> = undone.map(|slot| slot.name.as_str()).collect();
+    let message = format!("containers with incomplete status: [{}]", names.join(" "));
+    Verdict::no(KIND, "ContainersNotInitialized", Some(message))
+}
+
+/// Source: kubelet `GenerateContainersReadyCondition`.
+fn containers_ready(phase: &str, main: &[ContainerStatus]) -> Verdict {
+    const KIND: &str = "ContainersReady";
+    match phase {
+        "Succeeded" => return Verdict::no(KIND, "PodCompleted", None),
+        "Failed" => return Verdict::no(KIND, "PodFailed", None),
+        _ => {}
+    }
+    let unready: Vec<_> = main.iter().filter(|status| !status.ready).map(|status| status.name.as_str()).collect();
+    if unready.is_empty() {
+        return Verdict::yes(KIND);
+    }
+    let message = format!("containers with unready status: [{}]", unready.join(" "));
+    Verdict::no(KIND, "ContainersNotReady", Some(message))
+}
+
+/// Source: kubelet `GeneratePodReadyCondition`.
+fn ready(state: &PodState, containers: &Verdict) -> Verdict {
+    const KIND: &str = "Ready";
+    if !containers.yes {
+        return Verdict { kind: KIND, yes: false, reason: containers.reason, message: containers.message.clone() };
+    }
+    let conditions = state.pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let set: Vec<_> = conditions.collect();
+    let mut messages = Vec::new();
+    for gate in state.spec().readiness_gates.iter().flatten() {
+        match set.iter().find(|condition| condition.type_ == gate.condition_type) {
+            Some(condition) if condition.status == "True" => {}
+            Some(condition) => messages.push(format!(
+                "the status of pod readiness gate \"{}\" is not \"True\", but {}",
+                gate.condition_type, condition.status
+            )),
+            None => messages.push(format!(
+                "corresponding condition of pod readiness gate \"{}\" does not exist.",
+                gate.condition_type
+            )),
+        }
+    }
+    if messages.is_empty() {
+        Verdict::yes(KIND)
+    } else {
+        Verdict::no(KIND, "ReadinessGatesNotReady", Some(messages.join(", ")))
+    }
+}

@@ -1,0 +1,269 @@
+//! All pods of the node: hands each its news, starts actors for new ones, clears away what belongs to none.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
+use reeve_api::quantity::{Format, Quantity};
+use reeve_client::{Change, Informer};
+use reeve_engine::engine::EngineEvent;
+use tokio::sync::{Notify, mpsc};
+
+use super::actor::{self, Beginning, Input, PodHandle};
+use super::admission::{Room, admit, host_ports};
+use super::adopt::{PodRemains, Remains, adopt};
+use super::container::POD_UID;
+use super::context::{NodeContext, about};
+use super::state::{End, PodState, Why, spec};
+use super::view::Views;
+use crate::volume;
+
+/// Ends of actors that wait to be noticed. A full queue makes the actors wait, which are over anyway.
+const ENDED_LEN: usize = 64;
+
+/// The newest version of every pod that changed, until it is handed on. At most one entry per pod.
+#[derive(Default)]
+struct News {
+    changed: Mutex<BTreeMap<String, Option<Arc<Pod>>>>,
+    notify: Notify,
+}
+
+impl News {
+    fn put(&self, pod: &Arc<Pod>, gone: bool) {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let news = (!gone).then(|| Arc::clone(pod));
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, news);
+        self.notify.notify_one();
+    }
+
+    fn on_change(&self, change: &Change<'_, Pod>) {
+        match change {
+            Change::Added(pod) => self.put(pod, false),
+            Change::Updated { old, new } => {
+                if old.metadata.uid != new.metadata.uid {
+                    self.put(old, true);
+                }
+                self.put(new, false);
+            }
+            Change::Removed(pod) => self.put(pod, true),
+        }
+    }
+
+    fn take(&self) -> BTreeMap<String, Option<Arc<Pod>>> {
+        std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The pods of the node, by UID.
+pub(crate) struct PodTable {
+    node: Arc<NodeContext>,
+    views: Views,
+    pods: HashMap<String, Entry>,
+    /// What the engine had when the agent started, until its pod shows up.
+    remains: Remains,
+    ended: mpsc::Sender<String>,
+}
+
+struct Entry {
+    handle: PodHandle,
+    pod: Arc<Pod>,
+}
+
+/// Runs all pods until the agent stops. `pods` is the watch of this node's pods.
+pub(crate) async fn run(node: Arc<NodeContext>, pods: Informer<Pod>, views: Views) {
+    let news = Arc::new(News::default());
+    let (ended, mut over) = mpsc::channel(ENDED_LEN);
+    // Events are followed before the list is taken, so that nothing falls between the two.
+    let mut events = node.engine.events();
+    let mut table = PodTable { remains: listed(&node).await, node, views, pods: HashMap::new(), ended };
+    let mut synced = pods.synced();
+    if synced.wait_for(|synced| *synced).await.is_err() {
+        return;
+    }
+    let handler = Arc::clone(&news);
+    pods.on_change(move |change| handler.on_change(change));
+    table.hand_on(news.take()).await;
+    table.clear_orphans(&pods);
+    loop {
+        tokio::select! {
+            () = news.notify.notified() => table.hand_on(news.take()).await,
+            event = events.next() => match event {
+                Some(event) => table.on_engine(event).await,
+                // Too far behind: follow anew, then tell every pod how its containers are.
+                None => {
+                    events = table.node.engine.events();
+                    table.resync().await;
+                }
+            },
+            Some(uid) = over.recv() => table.on_over(&uid).await,
+        }
+    }
+}
+
+async fn listed(node: &NodeContext) -> Remains {
+    loop {
+        match (node.engine.list_pod_sandboxes().await, node.engine.list_containers().await) {
+            (Ok(sandboxes), Ok(containers)) => return Remains::new(sandboxes, containers),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::error!(%error, "failed to list what the engine has, trying again");
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+impl PodTable {
+    async fn hand_on(&mut self, news: BTreeMap<String, Option<Arc<Pod>>>) {
+        for (uid, pod) in news {
+            match (pod, self.pods.get_mut(&uid)) {
+                (Some(pod), Some(entry)) => {
+                    entry.pod = Arc::clone(&pod);
+                    // An actor that has ended needs no news.
+                    let _ = entry.handle.inputs.send(Input::Pod(pod)).await;
+                }
+                (Some(pod), None) => self.start(uid, pod).await,
+                (None, Some(entry)) => {
+                    let _ = entry.handle.inputs.send(Input::Gone).await;
+                }
+                (None, None) => {}
+            }
+        }
+    }
+
+    async fn start(&mut self, uid: String, pod: Arc<Pod>) {
+        let remains = self.remains.take(&uid);
+        let now = self.node.now();
+        let known = !remains.sandboxes.is_empty();
+        let mut beginning = if known || is_over(&pod) {
+            adopt(Arc::clone(&pod), &remains, &self.addresses(&pod, &remains).await, now)
+        } else {
+            Beginning { state: PodState::new(Arc::clone(&pod), now), dead: HashMap::new() }
+        };
+        if !known && beginning.state.end.is_none() && pod.metadata.deletion_timestamp.is_none() {
+            self.admit(&pod, &mut beginning, now);
+        }
+        self.clear_old_sandboxes(&remains);
+        let (ended, name) = (self.ended.clone(), uid.clone());
+        let handle = actor::start(&self.node, &self.views, beginning, move || {
+            tokio::spawn(async move {
+                // Without a receiver the agent is stopping.
+                let _ = ended.send(name).await;
+            });
+        });
+        self.pods.insert(uid, Entry { handle, pod });
+    }
+
+    /// The addresses of a pod whose sandbox still stands.
+    async fn addresses(&self, pod: &Pod, remains: &PodRemains) -> Vec<std::net::IpAddr> {
+        if spec(pod).host_network == Some(true) {
+            return vec![self.node.config.node_ip];
+        }
+        let Some(sandbox) = remains.sandboxes.last() else { return Vec::new() };
+        let Some(network) = self.node.network().await else { return Vec::new() };
+        network.address_of(&sandbox.id).await.into_iter().collect()
+    }
+
+    fn admit(&self, pod: &Pod, beginning: &mut Beginning, now: jiff::Timestamp) {
+        let allocatable = self.node.capacity.less(&self.node.config.reserved);
+        let room = Room {
+            cpu: Quantity::from_milli(i64::try_from(allocatable.cpu_milli).unwrap_or(i64::MAX)),
+            memory: Quantity::new(i64::try_from(allocatable.memory_bytes).unwrap_or(i64::MAX), Format::BinarySi),
+            pods: usize::try_from(self.node.config.max_pods).unwrap_or(usize::MAX),
+        };
+        let others: Vec<&Pod> =
+            self.pods.values().map(|entry| entry.pod.as_ref()).filter(|pod| !is_over(pod)).collect();
+        let own = self.node.node.get("", &self.node.config.node_name);
+        if let Err(refusal) = admit(pod, &others, own.as_deref(), &room) {
+            self.node.events.warning(&about(pod), &refusal.reason, refusal.message.clone());
+            let why = Why::Failed { reason: refusal.reason.clone(), message: refusal.message.clone() };
+            beginning.state.failed = Some((refusal.reason, refusal.message));
+            beginning.state.end = Some(End::new(why, super::plan::grace(pod), now));
+        } else if spec(pod).host_network != Some(true) && host_ports(pod).next().is_some() {
+            let message = "hostPort is not supported by this node's network; use a NodePort Service or hostNetwork";
+            self.node.events.warning(&about(pod), "HostPortNotSupported", message);
+        }
+    }
+
+    /// Removes all sandboxes of a pod but the newest.
+    fn clear_old_sandboxes(&self, remains: &PodRemains) {
+        let stale = remains.sandboxes.iter().rev().skip(1).map(|sandbox| sandbox.id.clone());
+        for id in stale {
+            let node = Arc::clone(&self.node);
+            self.node.component.spawn("sandbox garbage", async move { remove_sandbox(&node, &id).await });
+        }
+    }
+
+    /// Stops and removes what the engine has of pods that are no longer in the API.
+    fn clear_orphans(&mut self, pods: &Informer<Pod>) {
+        let known: Vec<String> = pods.store().list().iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
+        for (uid, remains) in std::mem::take(&mut self.remains).into_orphans() {
+            tracing::info!(uid, "removing what is left of a pod that is gone");
+            let node = Arc::clone(&self.node);
+            self.node.component.spawn("orphan", async move {
+                for sandbox in &remains.sandboxes {
+                    remove_sandbox(&node, &sandbox.id).await;
+                }
+            });
+        }
+        let node = Arc::clone(&self.node);
+        self.node.component.spawn("orphan folders", async move { clear_folders(&node, &known).await });
+    }
+
+    async fn on_engine(&mut self, event: EngineEvent) {
+        let uid = event.container.config.labels.get(POD_UID).cloned().unwrap_or_default();
+        if let Some(entry) = self.pods.get(&uid) {
+            let _ = entry.handle.inputs.send(Input::Engine(Box::new(event.container))).await;
+        }
+    }
+
+    async fn resync(&mut self) {
+        tracing::warn!("fell behind the engine's events, listing its containers");
+        match self.node.engine.list_containers().await {
+            Ok(containers) => {
+                for container in containers {
+                    self.on_engine(EngineEvent { sandbox: container.sandbox.clone(), container }).await;
+                }
+            }
+            Err(error) => tracing::error!(%error, "failed to list containers"),
+        }
+    }
+
+    /// An actor has ended: nothing of its pod is left.
+    async fn on_over(&mut self, uid: &str) {
+        self.pods.remove(uid);
+    }
+}
+
+fn is_over(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Failed" | "Succeeded"))
+}
+
+async fn remove_sandbox(node: &NodeContext, id: &str) {
+    if let Err(error) = node.engine.stop_pod_sandbox(id).await {
+        tracing::warn!(%error, id, "failed to stop a sandbox that belongs to no pod");
+    }
+    if let Some(network) = node.network().await
+        && let Err(error) = network.detach(id).await
+    {
+        tracing::warn!(%error, id, "failed to release the network of a sandbox");
+    }
+    if let Err(error) = node.engine.remove_pod_sandbox(id).await {
+        tracing::warn!(%error, id, "failed to remove a sandbox that belongs to no pod");
+    }
+}
+
+/// Removes the folders of pods that are no longer in the API.
+async fn clear_folders(node: &NodeContext, known: &[String]) {
+    let Ok(mut entries) = tokio::fs::read_dir(node.config.data_dir.join("pods")).await else { return };
+    while let Ok(Some(entry)) = entries.next_entry().await {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if known.contains(&name) {
+            continue;
+        }
+        if let Err(error) = volume::tear_down(entry.path()).await {
+            tracing::warn!(%error, uid = name, "failed to remove the folder of a pod that is gone");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Writes a pod's status to the API: one request at a time, always the newest, only when it changed.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+use super::context::NodeContext;
+
+/// Delay before a refused write is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What became of a write.
+#[derive(Debug)]
+pub(crate) enum Written {
+    Done,
+    /// The API has no such pod any more; the watch will say so too.
+    Gone,
+    /// Try again later.
+    Failed,
+}
+
+/// Fields that are absent have to be named, or a merge would keep them.
+const CLEARED: [&str; 4] = ["message", "reason", "podIP", "initContainerStatuses"];
+
+/// Sends `status` as a strategic merge patch; conditions of other writers stay as they are.
+pub(crate) async fn write(node: &NodeContext, pod: &Pod, status: &PodStatus) -> Written {
+    let meta = &pod.metadata;
+    let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+    let api: Api<Pod> = Api::namespaced(node.component.client.clone(), namespace);
+    let patch = match patch(meta.uid.as_deref().unwrap_or_default(), status) {
+        Ok(patch) => patch,
+        Err(error) => {
+            tracing::error!(%error, name, "a pod status cannot be written as JSON");
+            return Written::Failed;
+        }
+    };
+    match api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+        Ok(_) => Written::Done,
+        Err(kube::Error::Api(refused)) if refused.code == 404 => Written::Gone,
+        Err(error) => {
+            tracing::warn!(%error, namespace, name, "failed to write a pod's status, trying again");
+            tokio::time::sleep(RETRY).await;
+            Written::Failed
+        }
+    }
+}
+
+fn patch(uid: &str, status: &PodStatus) -> Result<Value, serde_json::Error> {
+    let mut body = serde_json::to_value(status)?;
+    if let Some(fields) = body.as_object_mut() {
+        for field in CLEARED {
+            fields.entry(field).or_insert(Value::Null);
+        }
+        // Lists that would be merged by address are replaced as a whole.
+        for field in ["podIPs", "hostIPs"] {
+            let list = fields.remove(field).and_then(|list| list.as_array().cloned()).unwrap_or_default();
+            let replaced = std::iter::once(json!({ "$patch": "replace" })).chain(list).collect();
+            fields.insert(field.to_owned(), Value::Array(replaced));
+        }
+    }
+    // The UID is a precondition: a new pod of the same name must not get this status.
+    Ok(json!({ "metadata": { "uid": uid }, "status": body }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_names_the_uid_and_clears_what_is_absent() {
+        let status = PodStatus { phase: Some("Running".to_owned()), ..PodStatus::default() };
+        let patch = patch("u1", &status).unwrap();
+        assert_eq!(patch["metadata"]["uid"], "u1");
+        assert_eq!(patch["status"]["phase"], "Running");
+        assert!(patch["status"]["message"].is_null() && patch["status"].get("message").is_some());
+        assert_eq!(patch["status"]["podIPs"], json!([{ "$patch": "replace" }]));
+    }
+}

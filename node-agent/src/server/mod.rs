@@ -1,0 +1,248 @@
+//! The kubelet's server: container logs, exec, attach, `/pods`, `/healthz`; TLS, for the API server only.
+
+mod exec;
+mod logs;
+mod status;
+mod streams;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig as TlsConfig};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use x509_parser::parse_x509_certificate;
+
+use crate::config::ServerConfig;
+use crate::pod::context::NodeContext;
+use crate::pod::view::Views;
+
+/// Connections at a time; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 512;
+/// Time a client has for its handshake and for each request's head.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// A response of this server.
+pub(crate) type Answer = Response<BoxBody<Bytes, std::io::Error>>;
+
+/// Why the server cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A PEM text has nothing in it that can be used.
+    #[error("the {what} of the kubelet's server cannot be used: {reason}")]
+    Pem {
+        /// Which text.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The listener cannot be used.
+    #[error("failed to use the kubelet server's listener: {0}")]
+    Listener(#[source] std::io::Error),
+}
+
+/// What a request can reach.
+pub(crate) struct Backend {
+    pub(crate) node: Arc<NodeContext>,
+    pub(crate) views: Views,
+}
+
+/// A server that is set up but does not accept yet.
+pub(crate) struct KubeletServer {
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    client_name: String,
+    port: u16,
+}
+
+impl KubeletServer {
+    /// Checks certificates and takes the listener over.
+    pub(crate) fn new(config: ServerConfig) -> Result<Self, ServerError> {
+        config.listener.set_nonblocking(true).map_err(ServerError::Listener)?;
+        let listener = TcpListener::from_std(config.listener).map_err(ServerError::Listener)?;
+        let port = listener.local_addr().map_err(ServerError::Listener)?.port();
+        let tls = tls(&config.cert_pem, &config.key_pem, &config.client_ca_pem)?;
+        Ok(Self { listener, tls: TlsAcceptor::from(Arc::new(tls)), client_name: config.client_name, port })
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Serves until it is dropped.
+    pub(crate) async fn run(self, backend: Arc<Backend>) {
+        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+            match self.listener.accept().await {
+                Ok((stream, _)) => self.serve(stream, slot, &backend),
+                Err(error) => {
+                    // Out of descriptors: an accept that fails at once must not spin.
+                    tracing::warn!(%error, "failed to accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    fn serve(&self, stream: TcpStream, slot: OwnedSemaphorePermit, backend: &Arc<Backend>) {
+        let (tls, name, backend) = (self.tls.clone(), self.client_name.clone(), Arc::clone(backend));
+        backend.node.component.clone().spawn("kubelet connection", async move {
+            let _slot = slot;
+            if let Err(error) = serve_one(stream, &tls, &name, backend).await {
+                tracing::debug!(%error, "a connection ended");
+            }
+        });
+    }
+}
+
+fn tls(cert_pem: &str, key_pem: &str, ca_pem: &str) -> Result<TlsConfig, ServerError> {
+    let bad = |what: &'static str| move |reason: String| ServerError::Pem { what, reason };
+    let certs = |pem: &str, what: &'static str| -> Result<Vec<CertificateDer<'static>>, ServerError> {
+        let certs = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+        certs.map_err(|error| bad(what)(format!("{error:?}")))
+    };
+    let mut roots = RootCertStore::empty();
+    for ca in certs(ca_pem, "client CA")? {
+        roots.add(ca).map_err(|error| bad("client CA")(error.to_string()))?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
+    let verifier = verifier.map_err(|error| bad("client CA")(error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| bad("key")(format!("{error:?}")))?;
+    let config = TlsConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| bad("TLS versions")(error.to_string()))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(certs(cert_pem, "certificate")?, key);
+    let mut config = config.map_err(|error| bad("certificate")(error.to_string()))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+async fn serve_one(
+    stream: TcpStream,
+    tls: &TlsAcceptor,
+    client_name: &str,
+    backend: Arc<Backend>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    // Small frames of a terminal must not wait for each other.
+    stream.set_nodelay(true)?;
+    let stream = tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await??;
+    let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let allowed = peer.is_some_and(|cert| common_name(cert).as_deref() == Some(client_name));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let backend = Arc::clone(&backend);
+        async move {
+            let answer = if allowed {
+                route(&backend, request).await
+            } else {
+                text(StatusCode::FORBIDDEN, "Forbidden: only the API server may talk to this node")
+            };
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HANDSHAKE_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await?;
+    Ok(())
+}
+
+fn common_name(cert: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = parse_x509_certificate(cert).ok()?;
+    let name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
+    Some(name.to_owned())
+}
+
+async fn route(backend: &Arc<Backend>, request: Request<Incoming>) -> Answer {
+    let path = request.uri().path().to_owned();
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let get = matches!(*request.method(), Method::GET | Method::HEAD);
+    match parts.as_slice() {
+        ["healthz"] => text(StatusCode::OK, "ok"),
+        ["pods"] if get => pods(backend),
+        ["containerLogs", namespace, pod, container] if get => {
+            logs::serve(backend, &Target { namespace, pod, container }, request.uri().query()).await
+        }
+        ["exec", namespace, pod, container] => {
+            exec::serve(backend, &Target { namespace, pod, container }, streams::Kind::Exec, request).await
+        }
+        ["attach", namespace, pod, container] => {
+            exec::serve(backend, &Target { namespace, pod, container }, streams::Kind::Attach, request).await
+        }
+        _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
+    }
+}
+
+/// The container a request is about.
+pub(crate) struct Target<'r> {
+    pub(crate) namespace: &'r str,
+    pub(crate) pod: &'r str,
+    pub(crate) container: &'r str,
+}
+
+fn pods(backend: &Backend) -> Answer {
+    let items: Vec<_> = backend.views.pods();
+    let list = serde_json::json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items });
+    let mut answer = text(StatusCode::OK, list.to_string());
+    let json = http::HeaderValue::from_static("application/json");
+    answer.headers_mut().insert(http::header::CONTENT_TYPE, json);
+    answer
+}
+
+/// A short answer.
+pub(crate) fn text(status: StatusCode, body: impl Into<String>) -> Answer {
+    let body = Full::new(Bytes::from(body.into())).map_err(|never| match never {}).boxed();
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    answer
+}
+
+/// The pairs of a query, decoded.
+pub(crate) fn query(query: Option<&str>) -> Vec<(String, String)> {
+    let decode = |text: &str| percent_decode(&text.replace('+', " "));
+    let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(key), decode(value))
+        })
+        .collect()
+}
+
+fn percent_decode(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.as_bytes();
+    while let Some((&first, rest)) = bytes.split_first() {
+        let hex = rest.get(..2).filter(|_| first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        match hex.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                bytes = rest.get(2..).unwrap_or_default();
+            }
+            None => {
+                out.push(first);
+                bytes = rest;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests;
