@@ -15,8 +15,8 @@ use crate::registry::{Registry, Request};
 use crate::status::ApiError;
 
 /// What is passed on to the node as it is.
-const PASSED_ON: [&str; 7] =
-    ["follow", "previous", "timestamps", "sinceSeconds", "sinceTime", "tailLines", "limitBytes"];
+const PASSED_ON: [&str; 8] =
+    ["follow", "previous", "timestamps", "sinceSeconds", "sinceTime", "tailLines", "limitBytes", "stream"];
 
 /// Answers with the log of one container.
 pub(super) async fn answer(
