@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::kubectl::args::GlobalArgs;
 use crate::kubectl::connect::connect;
 use crate::kubectl::error::CliError;
-use crate::kubectl::{api_resources, apply, create, delete, get, version};
+use crate::kubectl::{api_resources, apply, create, delete, describe, exec, get, logs, version, wait, workload};
 
 /// A Kubernetes-compatible cluster in one binary.
 #[derive(Debug, Parser)]
@@ -29,6 +29,24 @@ enum Verb {
     Get(get::GetArgs),
     /// Remove objects
     Delete(delete::DeleteArgs),
+    /// Show everything worth knowing about objects
+    Describe(describe::DescribeArgs),
+    /// Show what containers print
+    Logs(logs::LogsArgs),
+    /// Run a command in a container
+    Exec(exec::ExecArgs),
+    /// Join a running container's streams
+    Attach(exec::AttachArgs),
+    /// Set the number of replicas
+    Scale(workload::ScaleArgs),
+    /// Follow, undo or repeat rollouts
+    #[command(subcommand)]
+    Rollout(workload::RolloutCommand),
+    /// Set parts of objects
+    #[command(subcommand)]
+    Set(workload::SetCommand),
+    /// Wait until objects are as wanted
+    Wait(wait::WaitArgs),
     /// Show the resources that the server offers
     ApiResources(api_resources::ApiResourcesArgs),
     /// Show the API versions that the server offers
@@ -58,6 +76,14 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Verb::Create(args) => create::run(args, &connect(&global).await?).await,
         Verb::Get(args) => get::run(args, &connect(&global).await?).await,
         Verb::Delete(args) => delete::run(args, &connect(&global).await?).await,
+        Verb::Describe(args) => describe::run(args, &connect(&global).await?).await,
+        Verb::Logs(args) => logs::run(args, &connect(&global).await?).await,
+        Verb::Exec(args) => exec::exec(args, &connect(&global).await?).await,
+        Verb::Attach(args) => exec::attach(args, &connect(&global).await?).await,
+        Verb::Scale(args) => workload::scale(args, &connect(&global).await?).await,
+        Verb::Rollout(command) => workload::rollout(command, &connect(&global).await?).await,
+        Verb::Set(command) => workload::set(command, &connect(&global).await?).await,
+        Verb::Wait(args) => wait::run(args, &connect(&global).await?).await,
         Verb::ApiResources(args) => api_resources::run(args, &connect(&global).await?).await,
         Verb::ApiVersions => api_resources::versions(&connect(&global).await?).await,
         Verb::Version(args) => version::run(args, connect(&global)).await,

@@ -18,7 +18,12 @@ fn main() -> ExitCode {
         }
     };
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(cli::run(cli)),
+        Ok(runtime) => {
+            let code = runtime.block_on(cli::run(cli));
+            // A thread may still wait for standard input: it must not keep the program alive.
+            runtime.shutdown_background();
+            code
+        }
         Err(err) => {
             eprintln!("error: cannot start: {err}");
             ExitCode::FAILURE

@@ -89,7 +89,8 @@ fn selected(manifest: &Manifest, selector: &str) -> bool {
     }
     let labels = manifest.object.pointer("/metadata/labels").and_then(Value::as_object);
     selector.split(',').all(|part| {
-        let (name, value) = part.split_once('=').map_or((part, None), |(name, value)| (name, Some(value.trim_start_matches('='))));
+        let (name, value) =
+            part.split_once('=').map_or((part, None), |(name, value)| (name, Some(value.trim_start_matches('='))));
         let own = labels.and_then(|labels| labels.get(name)).and_then(Value::as_str);
         value.map_or(own.is_some(), |value| own == Some(value))
     })
@@ -106,7 +107,8 @@ async fn one(args: &ApplyArgs, api: &Api, mapper: &Mapper, manifest: &Manifest) 
         set_namespace(&mut object, &target.namespace);
     }
     let apply = Apply { args, api, target: &target };
-    let outcome = if args.server_side { apply.on_the_server(&object).await } else { apply.here(&object, &manifest.source).await };
+    let outcome =
+        if args.server_side { apply.on_the_server(&object).await } else { apply.here(&object, &manifest.source).await };
     outcome.map(|outcome| (target, outcome))
 }
 
@@ -171,7 +173,8 @@ impl Apply<'_> {
     async fn on_the_server(&self, object: &Value) -> Result<Outcome, CliError> {
         let manager = self.args.field_manager.clone().unwrap_or_else(|| "kubectl".to_owned());
         let (name, value) = self.args.validate.query();
-        let url = self.object_url().with_some(self.args.dry_run.query()).with("fieldManager", manager).with(name, value);
+        let url =
+            self.object_url().with_some(self.args.dry_run.query()).with("fieldManager", manager).with(name, value);
         let url = url.with("force", self.args.force_conflicts.to_string());
         let object = self.api.send(Method::PATCH, &url, Content::Apply, object).await?;
         Ok(Outcome { verb: "serverside-applied", object })
@@ -183,7 +186,9 @@ impl Apply<'_> {
         loop {
             tries += 1;
             let outcome = match self.api.get(&self.object_url()).await {
-                Ok(current) => self.patch(&modified, current).await.map_err(|err| err.from_source("applying patch to", source)),
+                Ok(current) => {
+                    self.patch(&modified, current).await.map_err(|err| err.from_source("applying patch to", source))
+                }
                 Err(err) if err.is_not_found() => {
                     self.create(&modified).await.map_err(|err| err.from_source("creating", source))
                 }
@@ -234,8 +239,9 @@ impl Apply<'_> {
         let resource = &self.target.resource;
         match schema_of(&resource.api_version(), &resource.kind) {
             Some(schema) => {
-                let patch = create_three_way(original, modified, current, schema)
-                    .map_err(|err| CliError::plain(format!("cannot make a patch for {}: {err}", self.target.display())))?;
+                let patch = create_three_way(original, modified, current, schema).map_err(|err| {
+                    CliError::plain(format!("cannot make a patch for {}: {err}", self.target.display()))
+                })?;
                 Ok((patch, Content::StrategicPatch))
             }
             None => Ok((create_three_way_json(original, modified, current), Content::MergePatch)),

@@ -13,9 +13,8 @@ pub(crate) async fn connect(args: &GlobalArgs) -> Result<Api, CliError> {
     let timeout = parse_duration(&args.request_timeout)?.filter(|timeout| !timeout.is_zero());
     let mut config = load(args).await?;
     if let Some(server) = &args.server {
-        config.cluster_url = server
-            .parse()
-            .map_err(|err| CliError::plain(format!("invalid --server {server:?}: {err}")))?;
+        config.cluster_url =
+            server.parse().map_err(|err| CliError::plain(format!("invalid --server {server:?}: {err}")))?;
     }
     if let Some(token) = &args.token {
         config.auth_info.token = Some(token.clone().into());
@@ -30,16 +29,15 @@ pub(crate) async fn connect(args: &GlobalArgs) -> Result<Api, CliError> {
 }
 
 async fn load(args: &GlobalArgs) -> Result<kube::Config, CliError> {
-    let options = KubeConfigOptions {
-        context: args.context.clone(),
-        cluster: args.cluster.clone(),
-        user: args.user.clone(),
-    };
+    let options =
+        KubeConfigOptions { context: args.context.clone(), cluster: args.cluster.clone(), user: args.user.clone() };
     let file = match &args.kubeconfig {
         Some(path) => Some(Kubeconfig::read_from(path).map_err(|err| config_error(&err))?),
         None => match Kubeconfig::read() {
             Ok(file) => Some(file),
-            Err(kube::config::KubeconfigError::ReadConfig(err, _)) if err.kind() == std::io::ErrorKind::NotFound => None,
+            Err(kube::config::KubeconfigError::ReadConfig(err, _)) if err.kind() == std::io::ErrorKind::NotFound => {
+                None
+            }
             Err(err) => return Err(config_error(&err)),
         },
     };

@@ -89,7 +89,8 @@ pub(crate) async fn run(args: DeleteArgs, api: &Api) -> Result<(), CliError> {
 }
 
 fn options(args: &DeleteArgs) -> Result<Value, CliError> {
-    let mut options = Map::from_iter([("kind".to_owned(), json!("DeleteOptions")), ("apiVersion".to_owned(), json!("v1"))]);
+    let mut options =
+        Map::from_iter([("kind".to_owned(), json!("DeleteOptions")), ("apiVersion".to_owned(), json!("v1"))]);
     let policy = match args.cascade.as_str() {
         "orphan" | "false" => "Orphan",
         "foreground" => "Foreground",
@@ -136,7 +137,8 @@ async fn targets(args: &DeleteArgs, api: &Api, mapper: &Mapper) -> Result<Vec<Ta
             .with_some(selector("fieldSelector", &args.field_selector));
         let list = api.get(&url).await?;
         for item in list.get("items").and_then(Value::as_array).into_iter().flatten() {
-            let meta = |field: &str| item.pointer(&format!("/metadata/{field}")).and_then(Value::as_str).unwrap_or_default();
+            let meta =
+                |field: &str| item.pointer(&format!("/metadata/{field}")).and_then(Value::as_str).unwrap_or_default();
             found.push(Target {
                 resource: selection.resource.clone(),
                 namespace: meta("namespace").to_owned(),

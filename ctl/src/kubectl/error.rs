@@ -143,8 +143,10 @@ mod tests {
 
     #[test]
     fn an_invalid_object_lists_its_causes() {
-        let causes = |causes: serde_json::Value| serde_json::json!({"reason": "Invalid", "message": "ignored",
-            "details": {"kind": "Pod", "name": "p", "causes": causes}});
+        let causes = |causes: serde_json::Value| {
+            serde_json::json!({"reason": "Invalid", "message": "ignored",
+            "details": {"kind": "Pod", "name": "p", "causes": causes}})
+        };
         let one = serde_json::json!([{"field": "spec.a", "message": "Required value"}]);
         assert_eq!(error(causes(one)), "The Pod \"p\" is invalid: spec.a: Required value");
         let two = serde_json::json!([{"field": "a", "message": "x"}, {"field": "b", "message": "y"}]);

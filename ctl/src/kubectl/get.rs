@@ -282,7 +282,9 @@ impl Get<'_> {
             let event = event?;
             let object = event.get("object").cloned().unwrap_or_default();
             match event.get("type").and_then(Value::as_str) {
-                Some("ERROR") => return Err(CliError::Server(Box::new(serde_json::from_value(object).unwrap_or_default()))),
+                Some("ERROR") => {
+                    return Err(CliError::Server(Box::new(serde_json::from_value(object).unwrap_or_default())));
+                }
                 Some("BOOKMARK") => {}
                 _ => printer.print(&object)?,
             }

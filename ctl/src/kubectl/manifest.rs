@@ -171,13 +171,17 @@ fn key_text(key: &serde_yaml::Value) -> Result<String, String> {
 }
 
 fn flatten(object: Value, source: &str, manifests: &mut Vec<Manifest>) -> Result<(), CliError> {
-    let invalid = |reason: &str| CliError::plain(format!("error validating {source:?}: error validating data: {reason}"));
+    let invalid =
+        |reason: &str| CliError::plain(format!("error validating {source:?}: error validating data: {reason}"));
     if !object.is_object() {
         return Err(invalid("the document is not an object"));
     }
     let manifest = Manifest { object, source: source.to_owned() };
     if manifest.kind().is_empty() {
-        return Err(CliError::plain(format!("unable to decode {source:?}: Object 'Kind' is missing in '{}'", manifest.object)));
+        return Err(CliError::plain(format!(
+            "unable to decode {source:?}: Object 'Kind' is missing in '{}'",
+            manifest.object
+        )));
     }
     if manifest.api_version().is_empty() {
         return Err(invalid("apiVersion not set"));
@@ -214,7 +218,11 @@ mod tests {
     #[test]
     fn a_text_that_does_not_parse_is_refused_with_file_line_and_column() {
         let refused = parsed("apiVersion: v1\nkind: A\nspec:\n  a: b: c\n").expect_err("refused");
-        assert!(refused.starts_with("error: error parsing app.yaml: error converting YAML to JSON: yaml: line 4, column 7:"), "{refused}");
+        assert!(
+            refused
+                .starts_with("error: error parsing app.yaml: error converting YAML to JSON: yaml: line 4, column 7:"),
+            "{refused}"
+        );
     }
 
     #[test]

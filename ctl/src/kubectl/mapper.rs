@@ -119,7 +119,8 @@ impl Mapper {
                 || own.group.starts_with(&format!("{rest}."))
                 || (!own.group.is_empty() && format!("{}.{}", own.version, own.group) == rest)
         };
-        let named = |own: &&Resource| own.plural == name || own.singular == name || own.kind.to_ascii_lowercase() == name;
+        let named =
+            |own: &&Resource| own.plural == name || own.singular == name || own.kind.to_ascii_lowercase() == name;
         let short = |own: &&Resource| own.short.iter().any(|own| own == name);
         let found = self.resources.iter().filter(|own| fits(own));
         found
@@ -132,7 +133,8 @@ impl Mapper {
     /// The resources a user means: one, or all of a category that can be listed.
     pub(crate) fn find_all(&self, typed: &str) -> Result<Vec<&Resource>, CliError> {
         let mut seen = BTreeMap::new();
-        for own in self.resources.iter().filter(|own| own.categories.iter().any(|own| own == typed) && own.can("list")) {
+        for own in self.resources.iter().filter(|own| own.categories.iter().any(|own| own == typed) && own.can("list"))
+        {
             seen.entry((own.group.clone(), own.plural.clone())).or_insert(own);
         }
         if seen.is_empty() {

@@ -45,9 +45,9 @@ fn slashed(mapper: &Mapper, word: &str) -> Result<Selection, CliError> {
         [_, _] | [_] => Err(CliError::plain(
             "there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'kubectl get resource/<resource_name>' instead of 'kubectl get resource resource/<resource_name>'",
         )),
-        _ => Err(CliError::plain(format!(
-            "arguments in resource/name form may not have more than one slash: {word:?}"
-        ))),
+        _ => {
+            Err(CliError::plain(format!("arguments in resource/name form may not have more than one slash: {word:?}")))
+        }
     }
 }
 

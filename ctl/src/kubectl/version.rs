@@ -28,10 +28,7 @@ pub(crate) fn own() -> String {
 }
 
 /// Runs the verb. The connection is made only when the server is asked.
-pub(crate) async fn run(
-    args: VersionArgs,
-    api: impl Future<Output = Result<Api, CliError>>,
-) -> Result<(), CliError> {
+pub(crate) async fn run(args: VersionArgs, api: impl Future<Output = Result<Api, CliError>>) -> Result<(), CliError> {
     let client = json!({"major": "1", "minor": "36", "gitVersion": own(), "platform": platform()});
     let server = if args.client { None } else { Some(api.await?.get(&Url::new("/version")).await) };
     let (server, failed) = match server {

@@ -30,12 +30,17 @@ impl Columns {
         let (headings, paths) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
         let pairs = headings.split_whitespace().zip(paths.split_whitespace());
         let columns: Vec<_> = pairs.map(|(heading, path)| Self::column(heading, path)).collect::<Result<_, _>>()?;
-        if columns.is_empty() { Err("the file must have a line of headings and a line of paths".to_owned()) } else { Ok(Self(columns)) }
+        if columns.is_empty() {
+            Err("the file must have a line of headings and a line of paths".to_owned())
+        } else {
+            Ok(Self(columns))
+        }
     }
 
     fn column(heading: &str, path: &str) -> Result<(String, Template), String> {
         let inner = path.trim_start_matches('{').trim_end_matches('}');
-        let dotted = if inner.starts_with('.') || inner.starts_with('[') { inner.to_owned() } else { format!(".{inner}") };
+        let dotted =
+            if inner.starts_with('.') || inner.starts_with('[') { inner.to_owned() } else { format!(".{inner}") };
         Ok((heading.to_owned(), Template::parse(&format!("{{{dotted}}}"))?))
     }
 
@@ -63,7 +68,8 @@ mod tests {
 
     #[test]
     fn cells_are_what_the_paths_find_and_none_where_nothing_is() {
-        let columns = Columns::parse("NAME:.metadata.name,IMAGES:spec.containers[*].image,NODE:.spec.nodeName").expect("parsed");
+        let columns =
+            Columns::parse("NAME:.metadata.name,IMAGES:spec.containers[*].image,NODE:.spec.nodeName").expect("parsed");
         let pod = json!({"metadata": {"name": "web"}, "spec": {"containers": [{"image": "a"}, {"image": "b"}]}});
         assert_eq!(columns.print(&[pod]), "NAME   IMAGES   NODE\nweb    a,b      <none>\n");
         assert!(Columns::parse("NAME").is_err());

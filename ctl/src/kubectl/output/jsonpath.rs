@@ -266,7 +266,11 @@ fn parse_bracket(inner: &str) -> Result<Step, String> {
         return quoted(inner, quote).map(|(name, _)| Step::Field(name));
     }
     let number = |text: &str| -> Result<Option<i64>, String> {
-        if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|_| format!("invalid array index {inner}")) }
+        if text.is_empty() {
+            Ok(None)
+        } else {
+            text.parse().map(Some).map_err(|_| format!("invalid array index {inner}"))
+        }
     };
     match inner.split(':').collect::<Vec<_>>().as_slice() {
         [one] => number(one)?.map(Step::Index).ok_or_else(|| format!("invalid array index {inner:?}")),

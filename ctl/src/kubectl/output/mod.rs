@@ -3,6 +3,7 @@
 pub(crate) mod columns;
 pub(crate) mod jsonpath;
 pub(crate) mod table;
+pub(crate) mod tabwriter;
 pub(crate) mod yaml;
 
 use serde_json::{Value, json};
@@ -37,12 +38,14 @@ impl Output {
     pub(crate) fn parse(text: &str) -> Result<Self, CliError> {
         let (form, rest) = text.split_once('=').map_or((text, None), |(form, rest)| (form, Some(rest)));
         let template = |rest: Option<&str>| {
-            let rest = rest.ok_or_else(|| CliError::plain(format!("template format specified but no template given: {text}")))?;
+            let rest = rest
+                .ok_or_else(|| CliError::plain(format!("template format specified but no template given: {text}")))?;
             jsonpath::Template::parse(rest).map_err(CliError::Plain)
         };
         let file = |rest: Option<&str>| {
             let path = rest.unwrap_or_default();
-            std::fs::read_to_string(path).map_err(|err| CliError::plain(format!("cannot read template {path:?}: {err}")))
+            std::fs::read_to_string(path)
+                .map_err(|err| CliError::plain(format!("cannot read template {path:?}: {err}")))
         };
         Ok(match form {
             "" => Self::Table { wide: false },
@@ -53,8 +56,12 @@ impl Output {
             "jsonpath" => Self::JsonPath(template(rest)?),
             "jsonpath-file" => Self::JsonPath(template(Some(file(rest)?.trim_end_matches('\n')))?),
             "jsonpath-as-json" => Self::JsonPathAsJson(template(rest)?),
-            "custom-columns" => Self::Columns(columns::Columns::parse(rest.unwrap_or_default()).map_err(CliError::Plain)?),
-            "custom-columns-file" => Self::Columns(columns::Columns::parse_file(&file(rest)?).map_err(CliError::Plain)?),
+            "custom-columns" => {
+                Self::Columns(columns::Columns::parse(rest.unwrap_or_default()).map_err(CliError::Plain)?)
+            }
+            "custom-columns-file" => {
+                Self::Columns(columns::Columns::parse_file(&file(rest)?).map_err(CliError::Plain)?)
+            }
             _ => {
                 return Err(CliError::plain(format!(
                     "unable to match a printer suitable for the output format {text:?}, allowed formats are: custom-columns,custom-columns-file,json,jsonpath,jsonpath-as-json,jsonpath-file,name,wide,yaml"

@@ -105,7 +105,8 @@ fn row_cells(row: &Value, shown: &[bool], options: &TableOptions) -> Vec<String>
     let label = |name: &String| labels.and_then(|own| own.get(name)).and_then(Value::as_str).unwrap_or("<none>");
     line.extend(options.label_columns.iter().map(|name| label(name).to_owned()));
     if options.labels {
-        let all: Vec<String> = labels.into_iter().flatten().map(|(name, value)| format!("{name}={}", plain(value))).collect();
+        let all: Vec<String> =
+            labels.into_iter().flatten().map(|(name, value)| format!("{name}={}", plain(value))).collect();
         line.push(if all.is_empty() { "<none>".to_owned() } else { all.join(",") });
     }
     line

@@ -154,7 +154,9 @@ fn resolves_to_other(text: &str) -> bool {
 
 fn capitalized(text: &str) -> String {
     let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars.as_str().to_lowercase().chars()).collect())
+    chars
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().chain(chars.as_str().to_lowercase().chars()).collect())
 }
 
 fn looks_like_number(text: &str) -> bool {
@@ -347,7 +349,8 @@ fn natural_order(a: &str, b: &str) -> std::cmp::Ordering {
             let run: String = chars[index..].iter().take_while(|c| c.is_ascii_digit()).collect();
             (run.parse().unwrap_or(0), run.len())
         };
-        let zeros = (*left == '0' || *right == '0') && a[..index].iter().rev().take_while(|c| c.is_ascii_digit()).any(|c| *c != '0');
+        let zeros = (*left == '0' || *right == '0')
+            && a[..index].iter().rev().take_while(|c| c.is_ascii_digit()).any(|c| *c != '0');
         let ((left_number, left_len), (right_number, right_len)) = (number(&a), number(&b));
         if zeros && left_len != right_len {
             return left_len.cmp(&right_len);
@@ -380,7 +383,22 @@ mod tests {
 
     #[test]
     fn texts_that_would_be_read_as_something_else_are_in_double_quotes() {
-        for other in ["", "yes", "No", "TRUE", "null", "~", "1", "-1.5", "1e3", "0x1f", "2026-01-01", "2026-01-01T00:00:00Z", "12:30", "y"] {
+        for other in [
+            "",
+            "yes",
+            "No",
+            "TRUE",
+            "null",
+            "~",
+            "1",
+            "-1.5",
+            "1e3",
+            "0x1f",
+            "2026-01-01",
+            "2026-01-01T00:00:00Z",
+            "12:30",
+            "y",
+        ] {
             check(other, &format!("\"{other}\""));
         }
     }

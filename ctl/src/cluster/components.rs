@@ -1,0 +1,246 @@
+//! Every component of a one-node cluster, built and wired in one process.
+//!
+//! Order: certificates and store, API server, then everything that asks it. All but the API server reach it through
+//! a client of their own identity.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reeve_api::clock::SharedClock;
+use reeve_api::rng::SharedRng;
+use reeve_apiserver::pki::{Pki, PkiConfig};
+use reeve_apiserver::registry::{RegistryConfig, RegistryParts, UserInfo};
+use reeve_apiserver::{ApiServer, ApiServerConfig};
+use reeve_client::Component;
+use reeve_controller_manager::{ControllerManager, ControllerManagerConfig};
+use reeve_engine::builtin::BuiltinEngine;
+use reeve_node_agent::{AgentConfig, AgentSeams, NodeAgent, NodeConfig, Reserved, ServerConfig};
+use reeve_proxy::{Proxy, ProxyConfig};
+use reeve_scheduler::{Scheduler, SchedulerConfig};
+use reeve_store::{Store, StoreConfig};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::config::{ClusterConfig, Paths};
+use super::error::ClusterError;
+use super::identity;
+
+const DOMAIN: &str = "cluster.local";
+const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
+/// Connections at once; kubectl and clients hold a few each.
+const CONNECTIONS_MAX: usize = 10_000;
+/// Pods per node and the size of its range, Kubernetes' defaults.
+const PODS_MAX: u32 = 110;
+const NODE_MASK: u8 = 24;
+/// The name the API server's client certificate carries towards node agents.
+const KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
+/// How long open requests may take at the end.
+const DRAIN_WAIT: Duration = Duration::from_secs(2);
+
+/// What the process was given.
+pub(crate) struct Surroundings {
+    /// Folders.
+    pub paths: Paths,
+    /// Lasting choices.
+    pub config: ClusterConfig,
+    /// The node's name.
+    pub node_name: String,
+    /// The node's address.
+    pub node_ip: Ipv4Addr,
+    /// Where the API server listens, already bound.
+    pub api_listeners: Vec<TcpListener>,
+    /// Where the node agent listens, already bound.
+    pub kubelet_listener: TcpListener,
+    /// Time.
+    pub clock: SharedClock,
+    /// Randomness.
+    pub rng: SharedRng,
+}
+
+/// A cluster that runs in this process.
+pub(crate) struct Running {
+    /// Certificates and keys.
+    pub pki: Pki,
+    server: ApiServer,
+    store: Arc<Store>,
+    shutdown: CancellationToken,
+    tasks: JoinSet<Result<(), ClusterError>>,
+}
+
+/// Starts everything. Returns when all components run; the node is not ready yet.
+pub(crate) async fn start(own: Surroundings) -> Result<Running, ClusterError> {
+    let pki = open_pki(&own)?;
+    let engine = BuiltinEngine::open(super::remains::engine_config(&own.paths, &own.config.name));
+    let store = Store::open(StoreConfig::new(own.paths.data_dir.join("store"), own.clock.clone(), own.rng.clone()));
+    let (engine, store) = tokio::join!(engine, store);
+    let engine = engine.map_err(|err| ClusterError::component("container engine", err))?;
+    let store = store.map_err(|err| ClusterError::component("store", err))?;
+    let server = start_api_server(&own, &pki, &store).await?;
+    for listener in &own.api_listeners {
+        let listener = listener.try_clone().map_err(|err| ClusterError::io("share a listener", err))?;
+        server.serve(listener).map_err(|err| ClusterError::component("API server", err))?;
+    }
+    let shutdown = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    start_components(&own, &server, &pki, engine, (&shutdown, &mut tasks))?;
+    Ok(Running { pki, server, store, shutdown, tasks })
+}
+
+impl Running {
+    /// A client inside this process.
+    pub(crate) fn client(&self, user: UserInfo) -> kube::Client {
+        self.server.client(user)
+    }
+
+    /// Returns when a component has ended although nobody told it to, with its reason.
+    pub(crate) async fn failed(&mut self) -> ClusterError {
+        match self.tasks.join_next().await {
+            Some(Ok(Err(err))) => err,
+            Some(Ok(Ok(()))) => ClusterError::component("component", "ended by itself"),
+            Some(Err(err)) => ClusterError::component("component", err),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends everything in order. Containers and the rules in the kernel stay.
+    pub(crate) async fn stop(mut self) {
+        self.shutdown.cancel();
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(DRAIN_WAIT, ended).await;
+        self.server.shutdown(DRAIN_WAIT).await;
+        if let Err(err) = self.store.close().await {
+            tracing::error!(%err, "the store was not closed cleanly; it will be checked at the next start");
+        }
+    }
+}
+
+fn first_address(config: &ClusterConfig) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(config.service_cidr.network()) + 1)
+}
+
+fn open_pki(own: &Surroundings) -> Result<Pki, ClusterError> {
+    let config = PkiConfig {
+        dir: own.paths.data_dir.join("pki"),
+        addresses: vec![own.node_ip.into()],
+        names: vec![own.node_name.clone()],
+        service_address: first_address(&own.config).into(),
+        cluster_domain: DOMAIN.to_owned(),
+    };
+    Pki::open(&config, own.clock.now()).map_err(|err| ClusterError::component("certificates", err))
+}
+
+async fn start_api_server(own: &Surroundings, pki: &Pki, store: &Arc<Store>) -> Result<ApiServer, ClusterError> {
+    let config = ApiServerConfig {
+        registry: RegistryConfig {
+            service_cidr: own.config.service_cidr,
+            dns_address: Some(own.config.dns_address().into()),
+            node_ports: NODE_PORTS,
+            advertise: SocketAddr::from((own.node_ip, own.config.api_port)),
+        },
+        pki: pki.clone(),
+        issuer: format!("https://kubernetes.default.svc.{DOMAIN}"),
+        connections_max: CONNECTIONS_MAX,
+    };
+    let parts = RegistryParts {
+        kv: Arc::clone(store) as reeve_store::SharedKv,
+        kinds: reeve_kinds::builtin(),
+        clock: own.clock.clone(),
+        rng: own.rng.clone(),
+    };
+    ApiServer::start(config, parts).await.map_err(|err| ClusterError::component("API server", err))
+}
+
+type Tasks<'a> = (&'a CancellationToken, &'a mut JoinSet<Result<(), ClusterError>>);
+
+fn start_components(
+    own: &Surroundings,
+    server: &ApiServer,
+    pki: &Pki,
+    engine: BuiltinEngine,
+    (shutdown, tasks): Tasks<'_>,
+) -> Result<(), ClusterError> {
+    let component = |user: UserInfo| {
+        Component::new(server.client(user), own.clock.clone(), own.rng.clone(), shutdown.clone())
+    };
+    let scheduler = Scheduler::new(SchedulerConfig::default(), component(identity::scheduler()));
+    tasks.spawn(async move { scheduler.run().await.map_err(|err| ClusterError::component("scheduler", err)) });
+    let controllers = ControllerManagerConfig {
+        cluster_cidr: own.config.cluster_cidr.into(),
+        node_cidr_mask: NODE_MASK,
+        ca_pem: pki.ca_pem().to_owned(),
+    };
+    let controllers = ControllerManager::new(controllers, component(identity::controller_manager()));
+    tasks.spawn(async move { controllers.run().await.map_err(|err| ClusterError::component("controllers", err)) });
+    let proxy = Proxy::new(proxy_config(own), component(identity::proxy()));
+    let seams = AgentSeams {
+        client: server.client(identity::node(&own.node_name)),
+        engine: Arc::new(engine),
+        drain: proxy.drain(),
+        clock: own.clock.clone(),
+        rng: own.rng.clone(),
+        shutdown: shutdown.clone(),
+    };
+    tasks.spawn(async move { proxy.run().await.map_err(|err| ClusterError::component("proxy", err)) });
+    let agent = NodeAgent::new(agent_config(own, pki)?, seams);
+    let agent = agent.map_err(|err| ClusterError::component("node agent", err))?;
+    tasks.spawn(async move {
+        agent.run().await;
+        Ok(())
+    });
+    Ok(())
+}
+
+/// The node's resolver configuration. Behind a local stub resolver that only the host reaches, the stub's own
+/// upstreams are taken, as the kubelet is told to on such machines.
+fn resolv_conf() -> PathBuf {
+    let behind_stub = PathBuf::from("/run/systemd/resolve/resolv.conf");
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    if text.contains("127.0.0.53") && behind_stub.exists() { behind_stub } else { PathBuf::from("/etc/resolv.conf") }
+}
+
+fn proxy_config(own: &Surroundings) -> ProxyConfig {
+    ProxyConfig {
+        cluster: own.config.name.clone(),
+        link_prefix: own.config.link_prefix(),
+        node: own.node_name.clone(),
+        node_address: own.node_ip,
+        cluster_cidr: own.config.cluster_cidr,
+        service_cidr: own.config.service_cidr,
+        dns_address: own.config.dns_address(),
+        domain: DOMAIN.to_owned(),
+        resolv_conf: resolv_conf(),
+    }
+}
+
+fn agent_config(own: &Surroundings, pki: &Pki) -> Result<AgentConfig, ClusterError> {
+    let addresses: [IpAddr; 2] = [own.node_ip.into(), Ipv4Addr::LOCALHOST.into()];
+    let serving = pki.node_serving(&own.node_name, &addresses, own.clock.now());
+    let serving = serving.map_err(|err| ClusterError::component("certificates", err))?;
+    let listener = own.kubelet_listener.try_clone().map_err(|err| ClusterError::io("share a listener", err))?;
+    Ok(AgentConfig {
+        node: NodeConfig {
+            cluster_name: own.config.name.clone(),
+            node_name: own.node_name.clone(),
+            node_ip: own.node_ip.into(),
+            data_dir: own.paths.data_dir.join("agent"),
+            cluster_cidr: own.config.cluster_cidr,
+            service_cidr: own.config.service_cidr,
+            cluster_dns: own.config.dns_address().into(),
+            cluster_domain: DOMAIN.to_owned(),
+            resolv_conf: resolv_conf(),
+            link_prefix: own.config.link_prefix(),
+            kubelet_version: crate::kubectl::version::own(),
+            max_pods: PODS_MAX,
+            reserved: Reserved::default(),
+        },
+        server: ServerConfig {
+            listener,
+            cert_pem: serving.cert_pem,
+            key_pem: serving.key_pem,
+            client_ca_pem: pki.kubelet_client_ca_pem().to_owned(),
+            client_name: KUBELET_CLIENT.to_owned(),
+        },
+    })
+}

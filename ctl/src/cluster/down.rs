@@ -1,0 +1,104 @@
+//! `reeve down`: stops a cluster and its containers; with `--purge` nothing of it is left.
+
+use std::path::Path;
+
+use super::args::{DownArgs, UpArgs};
+use super::config::{self, ClusterConfig, Paths};
+use super::error::{ClusterError, at};
+use super::kubeconfig::{self, Owner};
+use super::state::{self, ClusterLock, RunState};
+
+/// Runs `reeve down` to its end and prints what the user should know.
+pub(crate) fn run(args: &DownArgs) -> Result<(), ClusterError> {
+    config::validate_name(&args.name)?;
+    if !nix::unistd::geteuid().is_root() {
+        return Err(ClusterError::NotRoot { verb: "down" });
+    }
+    let lock = ClusterLock::take(&args.name)?;
+    let paths = super::up::paths_of(&as_up(args))?;
+    let Some(config) = config::load(&paths)? else {
+        lock.remove();
+        return Err(ClusterError::NoCluster { name: args.name.clone(), hint: hint() });
+    };
+    if config.name != args.name {
+        return Err(ClusterError::NoCluster {
+            name: args.name.clone(),
+            hint: format!(" in {}: it holds cluster {:?}", paths.data_dir.display(), config.name),
+        });
+    }
+    let was_running = stop(&paths, &config, args.purge)?;
+    if args.purge {
+        purge(&paths, &config)?;
+        lock.remove();
+        println!("Cluster {:?} is down and removed.", args.name);
+    } else if was_running {
+        println!("Cluster {:?} is down; its data is kept in {}.", args.name, paths.data_dir.display());
+    } else {
+        println!("Cluster {:?} was not up.", args.name);
+    }
+    Ok(())
+}
+
+fn as_up(args: &DownArgs) -> UpArgs {
+    UpArgs {
+        name: args.name.clone(),
+        data_dir: args.data_dir.clone(),
+        foreground: false,
+        netns: false,
+        no_kubeconfig: true,
+        background_child: false,
+    }
+}
+
+fn hint() -> String {
+    let names: Vec<String> = state::known().into_iter().map(|running| running.config.name).collect();
+    if names.is_empty() { String::new() } else { format!("; there is: {}", names.join(", ")) }
+}
+
+/// Ends the main process, then the containers, then what the cluster put into the kernel.
+pub(crate) fn stop(paths: &Paths, config: &ClusterConfig, purge: bool) -> Result<bool, ClusterError> {
+    let running = RunState::load(&paths.run_dir);
+    if let Some(running) = &running {
+        super::stop::end_process(running.process)?;
+    }
+    super::remains::stop(paths, config, purge)?;
+    RunState::forget(&paths.run_dir)?;
+    Ok(running.is_some())
+}
+
+/// Takes a cluster down whose main process is this one, on its way out. In a process of its own: network namespaces
+/// can only be entered by a process of one thread.
+pub(crate) fn stop_in_child(paths: &Paths, config: &ClusterConfig) -> Result<(), ClusterError> {
+    RunState::forget(&paths.run_dir)?;
+    let program = std::env::current_exe().map_err(|err| ClusterError::io("find this program", err))?;
+    let mut command = std::process::Command::new(program);
+    command.args(["down", "--name", &config.name, "--data-dir"]).arg(&paths.data_dir);
+    let status = command.status().map_err(|err| ClusterError::io("bring the cluster down", err))?;
+    if status.success() { Ok(()) } else { Err(ClusterError::component("reeve down", status)) }
+}
+
+fn purge(paths: &Paths, config: &ClusterConfig) -> Result<(), ClusterError> {
+    for dir in [&paths.run_dir, &paths.data_dir] {
+        remove_tree(dir)?;
+    }
+    let owner = Owner::current();
+    let file = kubeconfig::file_to_write(std::env::var_os("KUBECONFIG").as_deref(), &owner);
+    kubeconfig::remove(&file, &format!("reeve-{}", config.name), &owner)
+}
+
+/// Removes a folder of ours. Refuses when something is still mounted below it: what is behind a mount is not ours.
+fn remove_tree(dir: &Path) -> Result<(), ClusterError> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let below = mounts.lines().filter_map(|line| line.split(' ').nth(4)).find(|target| Path::new(target).starts_with(dir));
+    if let Some(target) = below {
+        return Err(ClusterError::Invalid {
+            what: "folder",
+            value: dir.display().to_string(),
+            rule: format!("{target} is still mounted in it; unmount it and run `reeve down --purge` again"),
+        });
+    }
+    match std::fs::remove_dir_all(dir) {
+        Err(err) if err.kind() != std::io::ErrorKind::NotFound => Err(ClusterError::io(at("remove", dir), err)),
+        _ => Ok(()),
+    }
+}

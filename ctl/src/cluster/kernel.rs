@@ -1,0 +1,19 @@
+//! Whether this kernel can run containers: asked before anything is made, answered with the missing thing's name.
+
+use super::error::ClusterError;
+
+/// Namespaces a container needs; files in `/proc/self/ns`.
+const NAMESPACES: [&str; 5] = ["ipc", "mnt", "net", "pid", "uts"];
+
+/// Refuses a kernel without namespaces, overlayfs or cgroups.
+pub(crate) fn check() -> Result<(), ClusterError> {
+    let missing = NAMESPACES.iter().find(|name| !std::path::Path::new("/proc/self/ns").join(name).exists());
+    if let Some(name) = missing {
+        return Err(ClusterError::Kernel(format!("it has no {name} namespaces (/proc/self/ns/{name} is missing)")));
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    if !mounts.lines().any(|line| line.contains(" - cgroup2 ") || line.contains(" - cgroup ")) {
+        return Err(ClusterError::Kernel("no cgroup file system is mounted (/sys/fs/cgroup)".to_owned()));
+    }
+    Ok(())
+}

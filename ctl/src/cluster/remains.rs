@@ -1,0 +1,65 @@
+//! What a cluster leaves behind when its main process is gone, and how it is taken away.
+
+use std::time::Duration;
+
+use reeve_api::clock::RealClock;
+use reeve_api::rng::SeededRng;
+use reeve_engine::builtin::{BuiltinEngine, EngineConfig};
+
+use super::config::{ClusterConfig, Paths};
+use super::error::ClusterError;
+use super::netns;
+
+/// How long containers have to end on `reeve down`; the rest of their grace period is forfeit, as at a shutdown.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// The engine's configuration of a cluster: the same for the daemon and for `down`.
+pub(crate) fn engine_config(paths: &Paths, name: &str) -> EngineConfig {
+    EngineConfig {
+        data_dir: paths.data_dir.clone(),
+        run_dir: paths.run_dir.clone(),
+        cgroup_root: format!("reeve-{name}"),
+        supervisor_program: "/proc/self/exe".into(),
+        clock: RealClock::shared(),
+        rng: SeededRng::shared(),
+    }
+}
+
+/// Stops the containers and takes the cluster out of the kernel; with `purge` the engine's files go too.
+/// Each step is tried even when one before it failed; the first failure is told.
+pub(crate) fn stop(paths: &Paths, config: &ClusterConfig, purge: bool) -> Result<(), ClusterError> {
+    if config.netns && !netns::exists(&paths.run_dir) {
+        // The machine was restarted: nothing of the cluster is in the kernel.
+        return stop_in(paths, config, purge);
+    }
+    if config.netns {
+        netns::enter(&paths.run_dir)?;
+    }
+    let stopped = stop_in(paths, config, purge);
+    stopped.and(netns::unpin(&paths.run_dir))
+}
+
+fn stop_in(paths: &Paths, config: &ClusterConfig, purge: bool) -> Result<(), ClusterError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|err| ClusterError::io("start the runtime", err))?;
+    runtime.block_on(async {
+        let containers = stop_containers(paths, config, purge).await;
+        let proxy = reeve_proxy::cleanup(&config.name, &config.link_prefix()).await;
+        let network = reeve_node_agent::cleanup_network(&config.link_prefix(), config.cluster_cidr).await;
+        containers?;
+        proxy.map_err(|err| ClusterError::component("clean-up of the proxy", err))?;
+        network.map_err(|err| ClusterError::component("clean-up of the pod network", err))
+    })
+}
+
+async fn stop_containers(paths: &Paths, config: &ClusterConfig, purge: bool) -> Result<(), ClusterError> {
+    let failed = |err| ClusterError::component("container engine", err);
+    let engine = BuiltinEngine::open(engine_config(paths, &config.name)).await.map_err(failed)?;
+    if purge {
+        return engine.purge().await.map_err(failed);
+    }
+    engine.shutdown(STOP_GRACE).await.map_err(failed)
+}

@@ -1,0 +1,149 @@
+//! What is true of a cluster while it runs: `/run/reeve/NAME`, and the lock that `up` and `down` take.
+
+use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use super::config::{ClusterConfig, Paths};
+use super::error::{ClusterError, at};
+
+/// A process that cannot be mistaken for a later one with the same id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Process {
+    /// Its id.
+    pub pid: i32,
+    /// When it started, in clock ticks since boot (`/proc/PID/stat`, field 22).
+    pub start_ticks: u64,
+}
+
+impl Process {
+    /// The process of that id as it is now; `None` when there is none or it is only waiting to be reaped.
+    pub(crate) fn find(pid: i32) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name stands in parentheses and may hold anything, also parentheses.
+        let fields: Vec<&str> = stat.get(stat.rfind(')')? + 2..)?.split(' ').collect();
+        if *fields.first()? == "Z" {
+            return None;
+        }
+        Some(Self { pid, start_ticks: fields.get(19)?.parse().ok()? })
+    }
+
+    /// This process.
+    pub(crate) fn own() -> Option<Self> {
+        Self::find(i32::try_from(std::process::id()).ok()?)
+    }
+
+    /// Whether it still lives.
+    pub(crate) fn is_alive(self) -> bool {
+        Self::find(self.pid) == Some(self)
+    }
+}
+
+/// A running cluster, as its main process wrote it down.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RunState {
+    /// The main process.
+    pub process: Process,
+    /// Its data folder.
+    pub data_dir: PathBuf,
+    /// Its lasting choices.
+    pub config: ClusterConfig,
+    /// The node's address.
+    pub node_ip: std::net::IpAddr,
+}
+
+impl RunState {
+    fn path(run_dir: &Path) -> PathBuf {
+        run_dir.join("cluster.json")
+    }
+
+    /// The state of the cluster of that run folder; `None` when nothing readable is there.
+    pub(crate) fn load(run_dir: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(Self::path(run_dir)).ok()?).ok()
+    }
+
+    /// Writes the state down.
+    pub(crate) fn save(&self, run_dir: &Path) -> Result<(), ClusterError> {
+        let text = serde_json::to_vec(self).map_err(|err| ClusterError::component("run state", err))?;
+        let path = Self::path(run_dir);
+        super::files::replace(&path, &text, 0o600).map_err(|err| ClusterError::io(at("write", &path), err))
+    }
+
+    /// Forgets that the cluster runs.
+    pub(crate) fn forget(run_dir: &Path) -> Result<(), ClusterError> {
+        let path = Self::path(run_dir);
+        match std::fs::remove_file(&path) {
+            Err(err) if err.kind() != ErrorKind::NotFound => Err(ClusterError::io(at("remove", &path), err)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The clusters of this machine that run or ran since it was started.
+pub(crate) fn known() -> Vec<RunState> {
+    let Ok(entries) = std::fs::read_dir(Paths::RUN_ROOT) else { return Vec::new() };
+    entries.flatten().filter_map(|entry| RunState::load(&entry.path())).collect()
+}
+
+/// The lasting choices of every other cluster that can be found: running ones, and those in the default folder.
+pub(crate) fn others(name: &str) -> Vec<ClusterConfig> {
+    let mut found: Vec<ClusterConfig> = known().into_iter().map(|state| state.config).collect();
+    let resting = std::fs::read_dir(Paths::DATA_ROOT).into_iter().flatten().flatten();
+    for entry in resting {
+        let paths = Paths { data_dir: entry.path(), run_dir: PathBuf::new() };
+        if let Ok(Some(config)) = super::config::load(&paths) {
+            found.push(config);
+        }
+    }
+    found.retain(|config| config.name != name);
+    found
+}
+
+/// Held while a cluster is brought up or down, so that two at once wait for each other.
+pub(crate) struct ClusterLock {
+    path: PathBuf,
+    _file: Flock<File>,
+}
+
+impl ClusterLock {
+    /// Waits until nobody else brings this cluster up or down.
+    pub(crate) fn take(name: &str) -> Result<Self, ClusterError> {
+        let root = Path::new(Paths::RUN_ROOT);
+        std::fs::create_dir_all(root).map_err(|err| ClusterError::io(at("create", root), err))?;
+        let path = root.join(format!("{name}.lock"));
+        loop {
+            let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+            let file = open.map_err(|err| ClusterError::io(at("open", &path), err))?;
+            let file = Flock::lock(file, FlockArg::LockExclusive)
+                .map_err(|(_, err)| ClusterError::io(at("lock", &path), err))?;
+            // Whoever held it may have removed it: then what we hold is no longer the lock.
+            let inode = |meta: std::io::Result<std::fs::Metadata>| meta.ok().map(|meta| meta.ino());
+            if inode(file.metadata()).is_some() && inode(file.metadata()) == inode(std::fs::metadata(&path)) {
+                return Ok(Self { path, _file: file });
+            }
+        }
+    }
+
+    /// Removes the lock's file and lets go: nothing of the cluster is left.
+    pub(crate) fn remove(self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_itself_and_no_other() {
+        let own = Process::own().expect("this process");
+        assert!(own.is_alive());
+        assert!(!Process { start_ticks: own.start_ticks + 1, ..own }.is_alive());
+        assert_eq!(Process::find(0), None);
+    }
+}

@@ -1,0 +1,52 @@
+//! Ending a process for certain, and only the one that is meant.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::error::ClusterError;
+use super::state::Process;
+
+/// How long the main process may take to stop after SIGTERM.
+const TERM_WAIT: Duration = Duration::from_secs(15);
+/// How long the kernel may take to end a killed process.
+const KILL_WAIT: Duration = Duration::from_secs(10);
+
+/// Asks the process to end, then kills it. Returns when it is gone; at once when it is gone already.
+pub(crate) fn end_process(process: Process) -> Result<(), ClusterError> {
+    let step = || format!("stop process {}", process.pid);
+    let Some(pid) = rustix::process::Pid::from_raw(process.pid) else { return Ok(()) };
+    let pidfd = match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        Err(err) => return Err(ClusterError::io(step(), err)),
+    };
+    // The descriptor pins the id: compared after it was opened, it cannot become another process.
+    if !process.is_alive() {
+        return Ok(());
+    }
+    for (signal, wait) in [(Signal::SIGTERM, TERM_WAIT), (Signal::SIGKILL, KILL_WAIT)] {
+        let signal = if signal == Signal::SIGTERM { rustix::process::Signal::TERM } else { rustix::process::Signal::KILL };
+        match rustix::process::pidfd_send_signal(&pidfd, signal) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::SRCH) => return Ok(()),
+            Err(err) => return Err(ClusterError::io(step(), err)),
+        }
+        if wait_readable(&pidfd, wait).map_err(|err| ClusterError::io(step(), err))? {
+            return Ok(());
+        }
+    }
+    Err(ClusterError::io(step(), std::io::Error::from(std::io::ErrorKind::TimedOut)))
+}
+
+fn wait_readable(fd: &rustix::fd::OwnedFd, wait: Duration) -> Result<bool, rustix::io::Errno> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let timeout = Timespec { tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX), tv_nsec: 0 };
+    loop {
+        match poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&timeout)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(err) => return Err(err),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! `reeve up`: brings a one-node cluster up in the background and says when its node is ready.
+//!
+//! This is the launcher: it takes the lock, makes or reads the lasting choices, starts the background process
+//! (this same binary with `--foreground --background-child`) and waits for its one line on standard output.
+//! What the cluster consists of is `daemon`'s business.
+
+use std::fs::OpenOptions;
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use reeve_api::clock::Clock;
+
+use super::args::UpArgs;
+use super::config::{self, ClusterConfig, Paths};
+use super::error::{ClusterError, at};
+use super::kubeconfig::{self, Owner};
+use super::state::{self, ClusterLock, RunState};
+
+/// What the background process writes to its standard output when the node is ready.
+pub(crate) const READY_LINE: &str = "ready";
+/// What stands before the reason when it cannot go on.
+pub(crate) const FAILED_PREFIX: &str = "failed: ";
+/// How much of the log's end is shown when the background process dies without a word.
+const LOG_TAIL_BYTES: u64 = 2_000;
+/// Longest wait for an answer of a cluster that says it runs.
+const PROBE_WAIT: Duration = Duration::from_secs(3);
+
+/// Runs `reeve up` to its end and prints what the user should know.
+pub(crate) fn run(args: &UpArgs, clock: &dyn Clock) -> Result<(), ClusterError> {
+    let started = clock.monotonic();
+    config::validate_name(&args.name)?;
+    if !nix::unistd::geteuid().is_root() {
+        return Err(ClusterError::NotRoot { verb: "up" });
+    }
+    super::kernel::check()?;
+    if args.foreground && args.background_child {
+        return super::daemon::run_child(args);
+    }
+    let lock = ClusterLock::take(&args.name)?;
+    let paths = paths_of(args)?;
+    if is_healthy(&paths) {
+        finish(args, &paths)?;
+        println!("Cluster {:?} is already up.", args.name);
+        return Ok(());
+    }
+    let repaired = stop_remains(&paths)?;
+    let config = prepare(args, &paths)?;
+    if args.foreground {
+        return super::daemon::run_foreground(args, &paths, &config, lock);
+    }
+    start(args, &paths)?;
+    finish(args, &paths)?;
+    let took = clock.monotonic().saturating_sub(started);
+    print_summary(&paths, &config, repaired, took);
+    drop(lock);
+    Ok(())
+}
+
+/// Where the cluster lies: where it runs, or where the flag says. Both must agree.
+pub(crate) fn paths_of(args: &UpArgs) -> Result<Paths, ClusterError> {
+    let mut paths = Paths::of(&args.name, args.data_dir.as_deref());
+    if let Some(dir) = &args.data_dir {
+        paths.data_dir = std::path::absolute(dir).map_err(|err| ClusterError::io(at("resolve", dir), err))?;
+    }
+    match RunState::load(&paths.run_dir) {
+        Some(running) if args.data_dir.is_none() => paths.data_dir = running.data_dir,
+        Some(running) if running.data_dir != paths.data_dir => {
+            return Err(ClusterError::Invalid {
+                what: "--data-dir",
+                value: paths.data_dir.display().to_string(),
+                rule: format!("cluster {:?} already lies in {}", args.name, running.data_dir.display()),
+            });
+        }
+        _ => {}
+    }
+    Ok(paths)
+}
+
+/// Whether the main process lives and its API server says it is ready.
+fn is_healthy(paths: &Paths) -> bool {
+    let alive = RunState::load(&paths.run_dir).is_some_and(|running| running.process.is_alive());
+    alive && super::probe::is_ready(&paths.kubeconfig(), PROBE_WAIT)
+}
+
+/// Ends a main process that lives but does not answer. Its containers go on and are adopted by the next one.
+fn stop_remains(paths: &Paths) -> Result<bool, ClusterError> {
+    let Some(running) = RunState::load(&paths.run_dir) else { return Ok(false) };
+    super::stop::end_process(running.process)?;
+    Ok(true)
+}
+
+/// Folders and lasting choices.
+fn prepare(args: &UpArgs, paths: &Paths) -> Result<ClusterConfig, ClusterError> {
+    for dir in [&paths.data_dir, &paths.run_dir] {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|err| ClusterError::io(at("create", dir), err))?;
+    }
+    if let Some(existing) = config::load(paths)? {
+        if existing.name != args.name {
+            return Err(ClusterError::Invalid {
+                what: "--data-dir",
+                value: paths.data_dir.display().to_string(),
+                rule: format!("it holds the data of cluster {:?}", existing.name),
+            });
+        }
+        if existing.netns != args.netns && args.netns {
+            return Err(ClusterError::Invalid {
+                what: "--netns",
+                value: "true".to_owned(),
+                rule: "the cluster was made without it; `reeve down --purge` first".to_owned(),
+            });
+        }
+        return Ok(existing);
+    }
+    let config = config::create(&args.name, args.netns, super::machine::in_use(), &state::others(&args.name))?;
+    config::save(paths, &config)?;
+    Ok(config)
+}
+
+/// Starts the background process and waits for its line.
+fn start(args: &UpArgs, paths: &Paths) -> Result<(), ClusterError> {
+    let log_path = paths.log();
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&log_path);
+    let mut log = log.map_err(|err| ClusterError::io(at("open", &log_path), err))?;
+    let log_start = log.seek(SeekFrom::End(0)).unwrap_or(0);
+    let program = std::env::current_exe().map_err(|err| ClusterError::io("find this program", err))?;
+    let mut command = Command::new(program);
+    command.args(["up", "--foreground", "--background-child", "--name", &args.name, "--data-dir"]);
+    command.arg(&paths.data_dir);
+    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).process_group(0);
+    let mut child = command.spawn().map_err(|err| ClusterError::io("start the background process", err))?;
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        // Ends with the process at the latest: nothing to wait for longer.
+        let _ = BufReader::new(stdout).read_line(&mut line);
+    }
+    if line.trim_end() == READY_LINE {
+        return Ok(());
+    }
+    let reason = match line.strip_prefix(FAILED_PREFIX) {
+        Some(reason) => reason.trim_end().to_owned(),
+        None => format!("it ended without a word; the end of its log:\n{}", tail(&log_path, log_start)),
+    };
+    Err(ClusterError::NotStarted { name: args.name.clone(), reason, log: log_path.display().to_string() })
+}
+
+fn tail(path: &Path, start: u64) -> String {
+    let read = || -> std::io::Result<String> {
+        let mut file = std::fs::File::open(path)?;
+        let end = file.seek(SeekFrom::End(0))?;
+        file.seek(SeekFrom::Start(start.max(end.saturating_sub(LOG_TAIL_BYTES))))?;
+        let mut bytes = Vec::new();
+        file.take(LOG_TAIL_BYTES).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    read().unwrap_or_default()
+}
+
+/// Merges the context into the user's kubeconfig.
+pub(crate) fn finish(args: &UpArgs, paths: &Paths) -> Result<(), ClusterError> {
+    if args.no_kubeconfig {
+        return Ok(());
+    }
+    let owner = Owner::current();
+    let file = kubeconfig::file_to_write(std::env::var_os("KUBECONFIG").as_deref(), &owner);
+    let entry = super::probe::entry_from(&paths.kubeconfig())?;
+    kubeconfig::merge(&file, &entry, &owner)
+}
+
+fn print_summary(paths: &Paths, config: &ClusterConfig, repaired: bool, took: Duration) {
+    let done = if repaired { "is up again" } else { "is up" };
+    println!("Cluster {:?} {done}: its node was ready after {:.2} s.", config.name, took.as_secs_f64());
+    println!("  API server  https://127.0.0.1:{}", config.api_port);
+    println!("  kubeconfig  {} (context reeve-{})", paths.kubeconfig().display(), config.name);
+    println!("  data        {}", paths.data_dir.display());
+    println!();
+    println!("Next:  reeve apply -f app.yaml    or any kubectl");
+    println!("       reeve get pods -A");
+    let flag = if config.name == "dev" { String::new() } else { format!(" --name {}", config.name) };
+    println!("       reeve down{flag}              (--purge removes its data too)");
+}
