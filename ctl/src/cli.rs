@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use reeve_api::clock::RealClock;
 
+use crate::cluster::args::{DownArgs, UpArgs};
 use crate::kubectl::args::GlobalArgs;
 use crate::kubectl::connect::connect;
 use crate::kubectl::error::CliError;
@@ -21,6 +23,10 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Start a one-node cluster on this machine
+    Up(UpArgs),
+    /// Stop a cluster of this machine
+    Down(DownArgs),
     /// Bring objects to what files say
     Apply(apply::ApplyArgs),
     /// Make objects
@@ -55,6 +61,24 @@ enum Verb {
     Version(version::VersionArgs),
 }
 
+impl Cli {
+    /// Runs `up` and `down`, which need a process of one thread; gives every other command line back.
+    pub(crate) fn run_cluster_verb(self) -> Result<Self, ExitCode> {
+        let outcome = match &self.verb {
+            Verb::Up(args) => crate::cluster::up::run(args, &RealClock::new()),
+            Verb::Down(args) => crate::cluster::down::run(args),
+            _ => return Ok(self),
+        };
+        Err(match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(err) => {
+                eprintln!("error: {err}");
+                ExitCode::FAILURE
+            }
+        })
+    }
+}
+
 /// Runs one command line to its end.
 pub(crate) async fn run(cli: Cli) -> ExitCode {
     match dispatch(cli).await {
@@ -72,6 +96,8 @@ pub(crate) async fn run(cli: Cli) -> ExitCode {
 async fn dispatch(cli: Cli) -> Result<(), CliError> {
     let global = cli.global;
     match cli.verb {
+        // Done before there was a runtime.
+        Verb::Up(_) | Verb::Down(_) => Ok(()),
         Verb::Apply(args) => apply::run(args, &connect(&global).await?).await,
         Verb::Create(args) => create::run(args, &connect(&global).await?).await,
         Verb::Get(args) => get::run(args, &connect(&global).await?).await,

@@ -1,13 +1,19 @@
 //! The `reeve` binary: the CLI, the cluster verbs and every component.
 
 mod cli;
+mod cluster;
 mod kubectl;
+mod logging;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    // The containers' parent is this same program: it must not even parse a command line.
+    if let Some(code) = reeve_engine::supervisor::supervisor_main(std::env::args_os()) {
+        return code;
+    }
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(err) => {
@@ -16,6 +22,10 @@ fn main() -> ExitCode {
             let _ = err.print();
             return ExitCode::from(code);
         }
+    };
+    let cli = match cli.run_cluster_verb() {
+        Ok(cli) => cli,
+        Err(code) => return code,
     };
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {

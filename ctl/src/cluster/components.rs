@@ -161,9 +161,8 @@ fn start_components(
     engine: BuiltinEngine,
     (shutdown, tasks): Tasks<'_>,
 ) -> Result<(), ClusterError> {
-    let component = |user: UserInfo| {
-        Component::new(server.client(user), own.clock.clone(), own.rng.clone(), shutdown.clone())
-    };
+    let component =
+        |user: UserInfo| Component::new(server.client(user), own.clock.clone(), own.rng.clone(), shutdown.clone());
     let scheduler = Scheduler::new(SchedulerConfig::default(), component(identity::scheduler()));
     tasks.spawn(async move { scheduler.run().await.map_err(|err| ClusterError::component("scheduler", err)) });
     let controllers = ControllerManagerConfig {

@@ -180,8 +180,9 @@ pub(crate) fn create(
     let (index, cluster_cidr, service_cidr) = choose(&in_use).ok_or_else(|| ClusterError::Invalid {
         what: "machine",
         value: format!("{} clusters", others.len()),
-        rule: "a range of pods in 10.64.0.0–10.127.255.255 and one of Services in 10.128.0.0–10.191.255.255 must be free"
-            .to_owned(),
+        rule:
+            "a range of pods in 10.64.0.0–10.127.255.255 and one of Services in 10.128.0.0–10.191.255.255 must be free"
+                .to_owned(),
     })?;
     let claimed: Vec<u16> = others.iter().flat_map(|other| [other.api_port, other.kubelet_port]).collect();
     let api_port = free_port(API_PORT, &claimed)?;

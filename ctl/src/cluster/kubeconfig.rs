@@ -164,12 +164,9 @@ fn insert(tree: &mut Value, entry: &Entry) {
     root.entry(text("kind")).or_insert_with(|| text("Config"));
     root.entry(text("preferences")).or_insert_with(|| Value::Mapping(Mapping::new()));
     let former = former_context(root, &entry.name);
-    let cluster =
-        mapping([("certificate-authority-data", base64(&entry.ca_pem)), ("server", text(&entry.server))]);
-    let user = mapping([
-        ("client-certificate-data", base64(&entry.cert_pem)),
-        ("client-key-data", base64(&entry.key_pem)),
-    ]);
+    let cluster = mapping([("certificate-authority-data", base64(&entry.ca_pem)), ("server", text(&entry.server))]);
+    let user =
+        mapping([("client-certificate-data", base64(&entry.cert_pem)), ("client-key-data", base64(&entry.key_pem))]);
     let extension = mapping([("name", text(FORMER)), ("extension", mapping([("context", text(former))]))]);
     let context = mapping([
         ("cluster", text(&entry.name)),

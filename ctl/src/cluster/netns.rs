@@ -25,11 +25,7 @@ pub(crate) fn enter(run_dir: &Path) -> Result<(), ClusterError> {
         return setns(file, CloneFlags::CLONE_NEWNET).map_err(|err| ClusterError::io(at("enter", &pin), err));
     }
     unshare(CloneFlags::CLONE_NEWNET).map_err(|err| ClusterError::io("make a network namespace", err))?;
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&pin)
-        .map_err(|err| ClusterError::io(at("create", &pin), err))?;
+    OpenOptions::new().create(true).append(true).open(&pin).map_err(|err| ClusterError::io(at("create", &pin), err))?;
     mount(Some("/proc/self/ns/net"), &pin, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         .map_err(|err| ClusterError::io(at("pin the network namespace at", &pin), err))
 }

@@ -35,7 +35,8 @@ pub(crate) fn entry_from(path: &Path) -> Result<Entry, ClusterError> {
         value.map(str::to_owned).ok_or_else(|| refuse(&format!("{list}[0].{inner}.{name} is missing")))
     };
     let pem = |encoded: String| -> Result<String, ClusterError> {
-        let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).map_err(|err| refuse(&err.to_string()))?;
+        let bytes =
+            base64::engine::general_purpose::STANDARD.decode(encoded).map_err(|err| refuse(&err.to_string()))?;
         String::from_utf8(bytes).map_err(|err| refuse(&err.to_string()))
     };
     let name = tree.get("current-context").and_then(serde_yaml::Value::as_str);

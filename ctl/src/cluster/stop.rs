@@ -26,7 +26,8 @@ pub(crate) fn end_process(process: Process) -> Result<(), ClusterError> {
         return Ok(());
     }
     for (signal, wait) in [(Signal::SIGTERM, TERM_WAIT), (Signal::SIGKILL, KILL_WAIT)] {
-        let signal = if signal == Signal::SIGTERM { rustix::process::Signal::TERM } else { rustix::process::Signal::KILL };
+        let signal =
+            if signal == Signal::SIGTERM { rustix::process::Signal::TERM } else { rustix::process::Signal::KILL };
         match rustix::process::pidfd_send_signal(&pidfd, signal) {
             Ok(()) => {}
             Err(rustix::io::Errno::SRCH) => return Ok(()),
