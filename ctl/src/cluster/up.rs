@@ -7,7 +7,6 @@
 use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -134,7 +133,7 @@ fn start(args: &UpArgs, paths: &Paths) -> Result<(), ClusterError> {
     let mut command = Command::new(program);
     command.args(["up", "--foreground", "--background-child", "--name", &args.name, "--data-dir"]);
     command.arg(&paths.data_dir);
-    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).process_group(0);
+    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     let mut child = command.spawn().map_err(|err| ClusterError::io("start the background process", err))?;
     let mut line = String::new();
     if let Some(stdout) = child.stdout.take() {
