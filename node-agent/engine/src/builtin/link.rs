@@ -188,7 +188,7 @@ async fn read_answers(socket: Arc<UnixStream>, shared: Arc<Shared>, news: mpsc::
 /// Hands out every whole frame. `false` when the peer speaks nonsense.
 async fn dispatch(inbox: &mut Inbox, shared: &Shared, news: &mpsc::Sender<News>) -> bool {
     loop {
-        let frame = match inbox.next::<ToAgent>() {
+        let frame = match inbox.take_frame::<ToAgent>() {
             Ok(Some(frame)) => frame,
             Ok(None) => return true,
             Err(_) => return false,

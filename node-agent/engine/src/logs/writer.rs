@@ -223,13 +223,13 @@ impl Writer {
         let stamp = format_stamp(self.clock.now());
         self.entries.clear();
         let read = log.read(token, &mut self.buffer, &stamp, &mut self.entries);
-        self.after_read(&container, token, read);
+        self.after_read(&container, token, &read);
     }
 
     /// Writes what a read gave; forgets a stream that has ended. Returns whether there may be more at once.
-    fn after_read(&mut self, container: &str, token: u64, read: ReadOutcome) -> bool {
+    fn after_read(&mut self, container: &str, token: u64, read: &ReadOutcome) -> bool {
         let Some(log) = self.logs.get_mut(container) else { return false };
-        if let ReadOutcome::End(source) = &read {
+        if let ReadOutcome::End(source) = read {
             let _ = epoll::delete(&self.epoll, source);
             self.tokens.remove(&token);
         }
@@ -258,7 +258,7 @@ impl Writer {
                 let stamp = format_stamp(self.clock.now());
                 self.entries.clear();
                 let read = log.read(token, &mut self.buffer, &stamp, &mut self.entries);
-                if !self.after_read(container, token, read) {
+                if !self.after_read(container, token, &read) {
                     break;
                 }
             }

@@ -237,7 +237,7 @@ fn bring_loopback_up() -> io::Result<()> {
         for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {
             *to = (*from).cast_signed();
         }
-        request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(libc::IFF_UP as i16);
+        request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP).unwrap_or(1);
         if libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) < 0 {
             return Err(io::Error::last_os_error());
         }

@@ -6,10 +6,11 @@
 
 #![allow(unsafe_code, reason = "between clone and exec only raw system calls are allowed")]
 
-use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
+use std::ffi::{c_int, c_long, c_uint, c_void};
 use std::ptr;
 
-use super::prepare::{Entry, Prepared, PreparedOp, PreparedProcess, PreparedRoot};
+use super::child_root::is_kind;
+use super::prepare::{Entry, Prepared, PreparedProcess};
 
 /// Which step failed. The number travels through a pipe; the texts are in [`super::failure`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,24 +69,8 @@ pub(super) struct Failure {
 /// Size of a [`Failure`] in the pipe.
 pub(super) const FAILURE_SIZE: usize = size_of::<Failure>();
 
-type Attempt<T = ()> = Result<T, Failure>;
-
-/// `struct open_how` of `openat2(2)`.
-#[repr(C)]
-struct OpenHow {
-    flags: u64,
-    mode: u64,
-    resolve: u64,
-}
-
-/// `struct mount_attr` of `mount_setattr(2)`.
-#[repr(C)]
-struct MountAttr {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    userns_fd: u64,
-}
+/// What a step comes to.
+pub(super) type Attempt<T = ()> = Result<T, Failure>;
 
 /// `__user_cap_header_struct`
 #[repr(C)]
@@ -103,20 +88,8 @@ struct CapData {
     inheritable: u32,
 }
 
-const RESOLVE_IN_ROOT: u64 = 0x10;
-const OPEN_TREE_CLONE: c_uint = 1;
-const AT_RECURSIVE: c_uint = 0x8000;
-const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 0x4;
-const MOVE_MOUNT_T_EMPTY_PATH: c_uint = 0x40;
-const FSCONFIG_SET_FLAG: c_uint = 0;
-const FSCONFIG_SET_STRING: c_uint = 1;
-const FSCONFIG_CMD_CREATE: c_uint = 6;
-const MOUNT_ATTR_RDONLY: u64 = 1;
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
-const PATH_LEN_MAX: usize = 4096;
-const EMPTY: *const c_char = c"".as_ptr();
-
 /// Runs the prepared process; never returns.
 pub(super) fn run(prepared: &Prepared) -> ! {
     let result = become_container(prepared);
@@ -167,7 +140,7 @@ fn become_container(prepared: &Prepared) -> Attempt {
             }
             // SAFETY: constants only.
             check(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_NEWCGROUP) }, Step::CgroupNamespace, 0)?;
-            make_root(root, prepared.streams)?;
+            super::child_root::make_root(root, prepared.streams)?;
         }
         Entry::Join { pidfd } => {
             let all = libc::CLONE_NEWNS
@@ -216,285 +189,6 @@ fn set_oom_score(process: &PreparedProcess) {
             libc::close(file);
         }
     }
-}
-
-/// Builds the container's mount namespace and changes into it.
-///
-/// The sources are opened before the tree becomes a slave of the node's, so that a mount that must travel both
-/// ways stays a peer of its source.
-fn make_root(root: &PreparedRoot, streams: [c_int; 3]) -> Attempt {
-    for (index, op) in root.ops.iter().enumerate() {
-        if let PreparedOp::Bind { source, recursive, fd, .. } = op {
-            fd.set(open_tree(libc::AT_FDCWD, source, *recursive, Step::BindSource, index)?);
-        }
-    }
-    // SAFETY: changes propagation in our own mount namespace only.
-    unsafe {
-        check(
-            libc::mount(ptr::null(), c"/".as_ptr(), ptr::null(), libc::MS_REC | libc::MS_SLAVE, ptr::null()).into(),
-            Step::Root,
-            0,
-        )?;
-    }
-    let rootfd = open_tree(libc::AT_FDCWD, &root.path, true, Step::Root, 1)?;
-    set_mount(rootfd, 0, libc::MS_PRIVATE, true, Step::Root, 2)?;
-    // SAFETY: attaches a tree of ours at a path of the node, in our own mount namespace.
-    check(
-        unsafe {
-            libc::syscall(
-                libc::SYS_move_mount,
-                rootfd,
-                EMPTY,
-                libc::AT_FDCWD,
-                root.path.as_ptr(),
-                MOVE_MOUNT_F_EMPTY_PATH,
-            )
-        },
-        Step::Root,
-        3,
-    )?;
-    for (index, op) in root.ops.iter().enumerate() {
-        apply(op, rootfd, index, streams)?;
-    }
-    pivot(rootfd, root.read_only)
-}
-
-fn pivot(rootfd: c_int, read_only: bool) -> Attempt {
-    // SAFETY: pivot_root(2), section "pivot_root(".", ".")": the old root ends up on top of the new one and is
-    // detached from it.
-    unsafe {
-        check(libc::fchdir(rootfd).into(), Step::Pivot, 0)?;
-        check(libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()), Step::Pivot, 1)?;
-        check(libc::umount2(c".".as_ptr(), libc::MNT_DETACH).into(), Step::Pivot, 2)?;
-        check(libc::chdir(c"/".as_ptr()).into(), Step::Pivot, 3)?;
-    }
-    if read_only {
-        set_mount(rootfd, MOUNT_ATTR_RDONLY, 0, false, Step::Pivot, 4)?;
-    }
-    Ok(())
-}
-
-fn apply(op: &PreparedOp, rootfd: c_int, index: usize, streams: [c_int; 3]) -> Attempt {
-    match op {
-        PreparedOp::Mount { fs, target, options, attributes } => {
-            let mount = new_mount(fs, options, *attributes, index)?;
-            let at = open_or_make(rootfd, target, true, index)?;
-            attach(mount, at, index)
-        }
-        PreparedOp::Attach { mount, target } => {
-            let at = open_or_make(rootfd, target, true, index)?;
-            attach(*mount, at, index)
-        }
-        PreparedOp::Bind { target, attributes, propagation, recursive, fd, .. } => {
-            let source = fd.get();
-            let at = open_or_make(rootfd, target, is_folder(source), index)?;
-            set_mount(source, *attributes, *propagation, *recursive, Step::Op, index)?;
-            attach(source, at, index)
-        }
-        PreparedOp::Console { target } => {
-            let at = open_or_make(rootfd, target, false, index)?;
-            let [terminal, ..] = streams;
-            let source = clone_tree(terminal, false, index)?;
-            attach(source, at, index)
-        }
-        PreparedOp::Device { target, mode, device } => make_device(rootfd, target, *mode, *device, index),
-        PreparedOp::Symlink { to, target } => {
-            let (parent, name) = open_parent(rootfd, target, index)?;
-            // SAFETY: makes a link in a folder inside the root; an existing entry is left alone.
-            let made = unsafe { libc::symlinkat(to.as_ptr(), parent, name) };
-            if made < 0 && errno() != libc::EEXIST {
-                return fail(Step::Op, index);
-            }
-            Ok(())
-        }
-        PreparedOp::Folder { target } => open_or_make(rootfd, target, true, index).map(|_| ()),
-        PreparedOp::Mask { target } => mask(rootfd, target, index),
-        PreparedOp::ReadOnly { target } => {
-            let Some(at) = open_existing(rootfd, target, index)? else { return Ok(()) };
-            let tree = clone_tree(at, true, index)?;
-            set_mount(tree, MOUNT_ATTR_RDONLY, 0, true, Step::Op, index)?;
-            attach(tree, at, index)
-        }
-    }
-}
-
-/// A folder is hidden by an empty read-only tmpfs, a file by `/dev/null`.
-fn mask(rootfd: c_int, target: &CStr, index: usize) -> Attempt {
-    let Some(at) = open_existing(rootfd, target, index)? else { return Ok(()) };
-    let cover = if is_folder(at) {
-        new_mount(c"tmpfs", &[], MOUNT_ATTR_RDONLY, index)?
-    } else {
-        let Some(null) = open_existing(rootfd, c"/dev/null", index)? else { return fail(Step::Op, index) };
-        clone_tree(null, false, index)?
-    };
-    attach(cover, at, index)
-}
-
-fn make_device(rootfd: c_int, target: &CStr, mode: u32, device: u64, index: usize) -> Attempt {
-    let (parent, name) = open_parent(rootfd, target, index)?;
-    // SAFETY: makes a node in a folder inside the root, by a name without slashes.
-    unsafe {
-        libc::unlinkat(parent, name, 0);
-        check(libc::mknodat(parent, name, mode, device).into(), Step::Op, index)
-    }
-}
-
-fn new_mount(
-    fs: &CStr,
-    options: &[(std::ffi::CString, std::ffi::CString)],
-    attributes: u64,
-    index: usize,
-) -> Attempt<c_int> {
-    // SAFETY: fsopen(2), fsconfig(2), fsmount(2) on strings that the parent prepared.
-    unsafe {
-        let context = check_fd(libc::syscall(libc::SYS_fsopen, fs.as_ptr(), 1), Step::Op, index)?;
-        for (key, value) in options {
-            let (command, value) =
-                if value.is_empty() { (FSCONFIG_SET_FLAG, ptr::null()) } else { (FSCONFIG_SET_STRING, value.as_ptr()) };
-            let set = libc::syscall(libc::SYS_fsconfig, context, command, key.as_ptr(), value, 0);
-            check(set, Step::Op, index)?;
-        }
-        let null = ptr::null::<c_char>();
-        check(libc::syscall(libc::SYS_fsconfig, context, FSCONFIG_CMD_CREATE, null, null, 0), Step::Op, index)?;
-        let mount = check_fd(libc::syscall(libc::SYS_fsmount, context, 1, attributes), Step::Op, index)?;
-        libc::close(context);
-        Ok(mount)
-    }
-}
-
-fn open_tree(dir: c_int, path: &CStr, recursive: bool, step: Step, index: usize) -> Attempt<c_int> {
-    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC.cast_unsigned() | if recursive { AT_RECURSIVE } else { 0 };
-    // SAFETY: open_tree(2) on a prepared string.
-    check_fd(unsafe { libc::syscall(libc::SYS_open_tree, dir, path.as_ptr(), flags) }, step, index)
-}
-
-/// A copy of what is mounted where a descriptor points.
-fn clone_tree(fd: c_int, recursive: bool, index: usize) -> Attempt<c_int> {
-    let flags = OPEN_TREE_CLONE
-        | (libc::O_CLOEXEC | libc::AT_EMPTY_PATH).cast_unsigned()
-        | if recursive { AT_RECURSIVE } else { 0 };
-    // SAFETY: open_tree(2) on a descriptor of ours.
-    check_fd(unsafe { libc::syscall(libc::SYS_open_tree, fd, EMPTY, flags) }, Step::Op, index)
-}
-
-fn attach(mount: c_int, at: c_int, index: usize) -> Attempt {
-    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
-    // SAFETY: move_mount(2) between two descriptors of ours, both closed afterwards.
-    unsafe {
-        check(libc::syscall(libc::SYS_move_mount, mount, EMPTY, at, EMPTY, flags), Step::Op, index)?;
-        libc::close(at);
-    }
-    Ok(())
-}
-
-fn set_mount(fd: c_int, set: u64, propagation: c_ulong, recursive: bool, step: Step, index: usize) -> Attempt {
-    let attr = MountAttr { set, clear: 0, propagation, userns_fd: 0 };
-    let flags = libc::AT_EMPTY_PATH.cast_unsigned() | if recursive { AT_RECURSIVE } else { 0 };
-    // SAFETY: mount_setattr(2) with a structure of the size given.
-    let done =
-        unsafe { libc::syscall(libc::SYS_mount_setattr, fd, EMPTY, flags, &raw const attr, size_of::<MountAttr>()) };
-    check(done, step, index)
-}
-
-fn is_folder(fd: c_int) -> bool {
-    is_kind(fd, libc::S_IFDIR)
-}
-
-fn is_kind(fd: c_int, kind: libc::mode_t) -> bool {
-    // SAFETY: `zeroed` is a valid `stat`, filled by the kernel.
-    unsafe {
-        let mut stat: libc::stat = std::mem::zeroed();
-        libc::fstat(fd, &raw mut stat) == 0 && stat.st_mode & libc::S_IFMT == kind
-    }
-}
-
-/// Opens a path inside the root whatever links it holds; `RESOLVE_IN_ROOT` makes escapes impossible.
-fn open_in_root(rootfd: c_int, path: *const c_char, flags: c_int, mode: u64) -> c_int {
-    let how = OpenHow { flags: u64::from((flags | libc::O_CLOEXEC).cast_unsigned()), mode, resolve: RESOLVE_IN_ROOT };
-    // SAFETY: openat2(2) with a structure of the size given.
-    let fd = unsafe { libc::syscall(libc::SYS_openat2, rootfd, path, &raw const how, size_of::<OpenHow>()) };
-    c_int::try_from(fd).unwrap_or(-1)
-}
-
-fn open_existing(rootfd: c_int, path: &CStr, index: usize) -> Attempt<Option<c_int>> {
-    let fd = open_in_root(rootfd, path.as_ptr(), libc::O_PATH, 0);
-    if fd >= 0 {
-        return Ok(Some(fd));
-    }
-    if errno() == libc::ENOENT || errno() == libc::ENOTDIR { Ok(None) } else { fail(Step::Op, index) }
-}
-
-/// Opens a mount point, making it and its parents when missing.
-fn open_or_make(rootfd: c_int, path: &CStr, folder: bool, index: usize) -> Attempt<c_int> {
-    let fd = open_in_root(rootfd, path.as_ptr(), libc::O_PATH, 0);
-    if fd >= 0 {
-        return Ok(fd);
-    }
-    let (parent, name) = open_parent(rootfd, path, index)?;
-    // SAFETY: makes an entry in a folder inside the root, by a name without slashes.
-    let made = unsafe {
-        if folder { libc::mkdirat(parent, name, 0o755) } else { libc::mknodat(parent, name, libc::S_IFREG | 0o644, 0) }
-    };
-    if made < 0 && errno() != libc::EEXIST {
-        return fail(Step::Op, index);
-    }
-    // SAFETY: the parent is a descriptor of ours, unless it is the root.
-    unsafe {
-        if parent != rootfd {
-            libc::close(parent);
-        }
-    }
-    check_fd(open_in_root(rootfd, path.as_ptr(), libc::O_PATH, 0).into(), Step::Op, index)
-}
-
-/// Opens the folder that holds the last component of `path`, making what is missing on the way. The name is a
-/// pointer into `path`.
-fn open_parent(rootfd: c_int, path: &CStr, index: usize) -> Attempt<(c_int, *const c_char)> {
-    let bytes = path.to_bytes();
-    if bytes.len() >= PATH_LEN_MAX {
-        return Err(Failure { step: Step::Op as u32, index: number(index), errno: libc::ENAMETOOLONG });
-    }
-    let mut prefix = [0_u8; PATH_LEN_MAX];
-    let (mut parent, mut start) = (rootfd, usize::from(bytes.first() == Some(&b'/')));
-    for (at, byte) in bytes.iter().enumerate() {
-        if *byte == b'/' && at > 0 {
-            let Some(name) = path.to_bytes_with_nul().get(start..) else { break };
-            let next = open_folder(rootfd, parent, (&prefix, name, at - start), index)?;
-            if parent != rootfd {
-                // SAFETY: closes a descriptor that this loop opened.
-                unsafe { libc::close(parent) };
-            }
-            (parent, start) = (next, at + 1);
-        }
-        if let Some(slot) = prefix.get_mut(at) {
-            *slot = *byte;
-        }
-    }
-    // `start` is at most the length, so that the pointer is at worst at the closing zero.
-    Ok((parent, path.to_bytes_with_nul().get(start..).map_or(EMPTY, |name| name.as_ptr().cast())))
-}
-
-/// One step of [`open_parent`]: `prefix` is the whole path so far (zero-terminated), `name` starts with its last
-/// component, which is `len` bytes long.
-fn open_folder(rootfd: c_int, parent: c_int, at: (&[u8], &[u8], usize), index: usize) -> Attempt<c_int> {
-    let (prefix, name, len) = at;
-    let flags = libc::O_PATH | libc::O_DIRECTORY;
-    let fd = open_in_root(rootfd, prefix.as_ptr().cast(), flags, 0);
-    if fd >= 0 || errno() != libc::ENOENT {
-        return check_fd(fd.into(), Step::Op, index);
-    }
-    let mut component = [0_u8; 256];
-    let Some(text) = name.get(..len) else { return fail(Step::Op, index) };
-    let Some(slot) = component.get_mut(..len) else {
-        return Err(Failure { step: Step::Op as u32, index: number(index), errno: libc::ENAMETOOLONG });
-    };
-    slot.copy_from_slice(text);
-    // SAFETY: makes a folder inside the root, by a name without slashes.
-    let made = unsafe { libc::mkdirat(parent, component.as_ptr().cast(), 0o755) };
-    if made < 0 && errno() != libc::EEXIST {
-        return fail(Step::Op, index);
-    }
-    check_fd(open_in_root(rootfd, prefix.as_ptr().cast(), flags, 0).into(), Step::Op, index)
 }
 
 /// Puts the streams at 0, 1 and 2 (the parent keeps them above), marks all else to be closed by `execve`.
@@ -589,26 +283,26 @@ fn execute(process: &PreparedProcess) -> Attempt {
     }
 }
 
-fn check(result: c_long, step: Step, index: usize) -> Attempt {
+pub(super) fn check(result: c_long, step: Step, index: usize) -> Attempt {
     if result < 0 { fail(step, index) } else { Ok(()) }
 }
 
-fn check_fd(result: c_long, step: Step, index: usize) -> Attempt<c_int> {
+pub(super) fn check_fd(result: c_long, step: Step, index: usize) -> Attempt<c_int> {
     match c_int::try_from(result) {
         Ok(fd) if fd >= 0 => Ok(fd),
         _ => fail(step, index),
     }
 }
 
-fn fail<T>(step: Step, index: usize) -> Attempt<T> {
+pub(super) fn fail<T>(step: Step, index: usize) -> Attempt<T> {
     Err(Failure { step: step as u32, index: number(index), errno: errno() })
 }
 
-fn number(index: usize) -> u32 {
+pub(super) fn number(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
 }
 
-fn errno() -> c_int {
+pub(super) fn errno() -> c_int {
     // SAFETY: glibc's own place for this thread's error number.
     unsafe { *libc::__errno_location() }
 }

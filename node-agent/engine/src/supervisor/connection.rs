@@ -46,7 +46,7 @@ impl Connection {
 
     /// The next request, with its descriptors.
     pub(super) fn next(&mut self) -> io::Result<Option<(ToSupervisor, Vec<OwnedFd>)>> {
-        let Some(frame) = self.inbox.next::<ToSupervisor>()? else { return Ok(None) };
+        let Some(frame) = self.inbox.take_frame::<ToSupervisor>()? else { return Ok(None) };
         let fds = self.inbox.take_fds(frame.fds)?;
         Ok(Some((frame, fds)))
     }

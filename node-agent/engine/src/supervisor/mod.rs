@@ -4,6 +4,7 @@
 //! program itself, started again under a hidden name; see [`spawn`] for how, and [`server`] for its loop.
 
 mod child;
+mod child_root;
 mod connection;
 mod containers;
 mod execs;

@@ -18,6 +18,7 @@ use std::time::Duration;
 use reeve_api::clock::RealClock;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::server::{CONTAINERS_MAX, Parts, Server};
 use crate::logs::queue::Queue;
@@ -198,12 +199,20 @@ fn lock(run_dir: &Path) -> io::Result<OwnedFd> {
     }
 }
 
+/// Three or four descriptors per container: the usual soft limit of 1,024 is too low for a full node.
+fn raise_open_files() {
+    let own = getrlimit(Resource::Nofile);
+    // A process may always raise its soft limit to the hard one.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: own.maximum, maximum: own.maximum });
+}
+
 fn serve(listener: OwnedFd, socket_path: PathBuf) -> io::Result<()> {
     let _ = rustix::process::setsid();
     let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty())?;
     rustix::stdio::dup2_stderr(null.as_fd())?;
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     rustix::thread::set_name(c"reeve-superv")?;
+    raise_open_files();
     let lowers_oom_score = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ).is_ok();
     let clock = RealClock::shared();
     let commands = Arc::new(Queue::new(CONTAINERS_MAX * 4)?);

@@ -231,7 +231,7 @@ impl Inbox {
     ///
     /// # Errors
     /// When the frame is too long or not what was expected: the connection is of no more use.
-    pub fn next<T: for<'de> Deserialize<'de>>(&mut self) -> io::Result<Option<T>> {
+    pub fn take_frame<T: for<'de> Deserialize<'de>>(&mut self) -> io::Result<Option<T>> {
         let Some(head) = self.bytes.first_chunk::<4>() else { return Ok(None) };
         let len = u32::from_le_bytes(*head) as usize;
         if len > FRAME_MAX {
@@ -271,10 +271,10 @@ mod tests {
         assert_eq!(sent, 3);
         let mut inbox = Inbox::default();
         assert!(inbox.fill(b.as_fd()).unwrap());
-        assert!(inbox.next::<ToSupervisor>().unwrap().is_none());
+        assert!(inbox.take_frame::<ToSupervisor>().unwrap().is_none());
         send(a.as_fd(), &frame[3..], &[]).unwrap();
         assert!(inbox.fill(b.as_fd()).unwrap());
-        let frame = inbox.next::<ToSupervisor>().unwrap().unwrap();
+        let frame = inbox.take_frame::<ToSupervisor>().unwrap().unwrap();
         assert_eq!(frame.id, 7);
         assert_eq!(inbox.take_fds(frame.fds).unwrap().len(), 1);
         assert!(inbox.take_fds(1).is_err());
@@ -283,6 +283,6 @@ mod tests {
     #[test]
     fn a_frame_that_claims_to_be_endless_is_refused() {
         let mut inbox = Inbox { bytes: u32::MAX.to_le_bytes().to_vec(), ..Inbox::default() };
-        assert!(inbox.next::<ToSupervisor>().is_err());
+        assert!(inbox.take_frame::<ToSupervisor>().is_err());
     }
 }

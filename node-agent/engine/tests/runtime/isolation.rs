@@ -16,6 +16,7 @@ crate::tests![
     limits_are_set_in_the_hierarchies_of_the_host,
     a_mount_made_later_reaches_the_container_only_if_asked,
     a_profile_of_the_node_decides,
+    the_program_cannot_be_written_through_a_process_that_enters_a_container,
 ];
 
 async fn a_container_has_namespaces_devices_and_masks_of_its_own() {
@@ -195,5 +196,14 @@ async fn a_profile_of_the_node_decides() {
     config.security.seccomp = Seccomp::Localhost(path);
     let (_, text) = bed.run(config).await;
     assert!(text.contains("Function not implemented") && text.ends_with("touched\n"), "{text}");
+    bed.close().await;
+}
+
+async fn the_program_cannot_be_written_through_a_process_that_enters_a_container() {
+    let bed = Bed::new().await;
+    let exe = format!("/proc/{}/exe", bed.engine.supervisor_pid().await.unwrap());
+    // Today it is busy; when that process has ended, only the mount protects it: CVE-2019-5736.
+    let flags = rustix::fs::statvfs(exe).unwrap().f_flag;
+    assert!(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY), "{flags:?}");
     bed.close().await;
 }

@@ -10,7 +10,8 @@ use crate::runtime::root::DeviceNode;
 /// The kernel's default CPU period.
 const CPU_PERIOD_US: u64 = 100_000;
 
-type Setting = (&'static str, String);
+/// A control file and its value.
+pub type Setting = (&'static str, String);
 
 /// Settings of a v1 group with these controllers.
 #[must_use]
@@ -60,6 +61,13 @@ pub fn unified(resources: &Resources, controllers: &[String]) -> Vec<Setting> {
     set("pids", "pids.max", resources.pids_max.map(pids));
     set("cpuset", "cpuset.cpus", resources.cpuset_cpus.clone());
     settings
+}
+
+/// v2: no swap, so that the limit cannot be passed by swapping (the kubelet's `NoSwap`).
+#[must_use]
+pub fn unified_swap(resources: &Resources, controllers: &[String]) -> Option<Setting> {
+    positive(resources.memory_limit_bytes)?;
+    controllers.iter().any(|name| name == "memory").then(|| ("memory.swap.max", "0".to_owned()))
 }
 
 /// v1 shares 2 to 262,144 onto v2 weight 1 to 10,000.

@@ -106,6 +106,10 @@ impl Cgroups {
             for (file, value) in limits::unified(resources, &unified.controllers) {
                 write(&group.join(file), &value)?;
             }
+            // Absent where swap is not counted.
+            if let Some((file, value)) = limits::unified_swap(resources, &unified.controllers) {
+                let _ = fs::write(group.join(file), value);
+            }
         }
         for group in &plan.legacy {
             let Some(hierarchy) = self.hierarchies.legacy.iter().find(|h| group.starts_with(&h.base)) else { continue };
@@ -164,9 +168,11 @@ impl Cgroups {
     /// # Errors
     /// When a process will not go.
     pub fn purge(&self) -> Result<(), CgroupError> {
-        let mut plan = CgroupPlan::default();
-        plan.unified = self.hierarchies.unified.as_ref().map(|unified| unified.base.join(&self.root));
-        plan.legacy = self.hierarchies.legacy.iter().map(|h| h.base.join(&self.root)).collect();
+        let plan = CgroupPlan {
+            unified: self.hierarchies.unified.as_ref().map(|unified| unified.base.join(&self.root)),
+            legacy: self.hierarchies.legacy.iter().map(|h| h.base.join(&self.root)).collect(),
+            oom_events: None,
+        };
         crate::supervisor::kill_cgroup(&plan);
         self.remove(&plan)
     }
