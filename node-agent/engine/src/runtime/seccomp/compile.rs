@@ -13,18 +13,18 @@ use crate::supervisor::plan::BpfProgram;
 /// Most instructions the kernel takes (`BPF_MAXINSNS`).
 const PROGRAM_LEN_MAX: usize = 4096;
 
-const LOAD: u16 = 0x20;
-const JUMP: u16 = 0x05;
-const JUMP_EQUAL: u16 = 0x15;
-const JUMP_GREATER: u16 = 0x25;
-const JUMP_GREATER_EQUAL: u16 = 0x35;
-const AND: u16 = 0x54;
-const RETURN: u16 = 0x06;
+pub(super) const LOAD: u16 = 0x20;
+pub(super) const JUMP: u16 = 0x05;
+pub(super) const JUMP_EQUAL: u16 = 0x15;
+pub(super) const JUMP_GREATER: u16 = 0x25;
+pub(super) const JUMP_GREATER_EQUAL: u16 = 0x35;
+pub(super) const AND: u16 = 0x54;
+pub(super) const RETURN: u16 = 0x06;
 
 /// Offsets in `struct seccomp_data`.
-const NUMBER_AT: u32 = 0;
-const ARCH_AT: u32 = 4;
-const ARGS_AT: u32 = 16;
+pub(super) const NUMBER_AT: u32 = 0;
+pub(super) const ARCH_AT: u32 = 4;
+pub(super) const ARGS_AT: u32 = 16;
 
 /// Why a profile cannot be compiled: its author's fault.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -306,11 +306,7 @@ impl Assembler {
 }
 
 /// High and low 32 bits.
-fn halves(value: u64) -> (u32, u32) {
+pub(super) fn halves(value: u64) -> (u32, u32) {
     let [a, b, c, d, e, f, g, h] = value.to_be_bytes();
     (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
 }
-
-#[cfg(test)]
-#[path = "compile_tests.rs"]
-mod tests;

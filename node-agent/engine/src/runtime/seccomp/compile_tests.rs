@@ -1,17 +1,22 @@
 //! The compiled program must say of every call what the profile says: it is run here by a small BPF machine and
 //! compared with a plain reading of the profile.
 
-use super::*;
+use super::compile::{
+    AND, ARCH_AT, ARGS_AT, CompileError, JUMP, JUMP_EQUAL, JUMP_GREATER, JUMP_GREATER_EQUAL, LOAD, NUMBER_AT, RETURN,
+    compile, halves,
+};
+use super::default::default_profile;
+use super::profile::{Action, Condition, Operator, Profile, Rule};
+use super::table::{self, Abi};
 use crate::runtime::caps::CapabilitySet;
-use crate::runtime::seccomp::default::default_profile;
-use crate::runtime::seccomp::table;
+use crate::supervisor::plan::BpfProgram;
 
 /// `struct seccomp_data`
 #[derive(Debug, Clone, Copy)]
-struct Call {
-    arch: u32,
-    number: u32,
-    args: [u64; 6],
+pub(super) struct Call {
+    pub(super) arch: u32,
+    pub(super) number: u32,
+    pub(super) args: [u64; 6],
 }
 
 impl Call {
@@ -28,7 +33,7 @@ impl Call {
 }
 
 /// Runs a program as the kernel would.
-fn run(program: &BpfProgram, call: Call) -> u32 {
+pub(super) fn run(program: &BpfProgram, call: Call) -> u32 {
     let code: Vec<(u16, u8, u8, u32)> = program
         .0
         .chunks_exact(8)

@@ -4,7 +4,11 @@
 //! profile is in [`default`], the compiler in [`compile`].
 
 pub mod compile;
+#[cfg(test)]
+mod compile_tests;
 pub mod default;
+#[cfg(test)]
+mod libseccomp_tests;
 pub mod profile;
 mod table;
 
