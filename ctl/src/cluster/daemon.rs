@@ -173,6 +173,11 @@ fn write_kubeconfig(paths: &Paths, config: &ClusterConfig, running: &Running) ->
 
 /// The Service that tells people and programs where the cluster DNS is. The proxy answers on its address itself.
 async fn ensure_dns_service(running: &Running, config: &ClusterConfig) -> Result<(), ClusterError> {
+    let failed = |err: &dyn std::fmt::Display| ClusterError::component("cluster DNS", err);
+    let services: Api<Service> = Api::namespaced(running.client(identity::admin()), "kube-system");
+    if services.get_opt("kube-dns").await.map_err(|err| failed(&err))?.is_some() {
+        return Ok(());
+    }
     let port = |name: &str, protocol: &str| serde_json::json!({"name": name, "port": 53, "protocol": protocol});
     let service = serde_json::json!({
         "metadata": {
@@ -182,14 +187,8 @@ async fn ensure_dns_service(running: &Running, config: &ClusterConfig) -> Result
         },
         "spec": {"clusterIP": config.dns_address(), "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")]},
     });
-    let failed = |err: &dyn std::fmt::Display| ClusterError::component("cluster DNS", err);
     let service: Service = serde_json::from_value(service).map_err(|err| failed(&err))?;
-    let services: Api<Service> = Api::namespaced(running.client(identity::admin()), "kube-system");
-    match services.create(&PostParams::default(), &service).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),
-        Err(err) => Err(failed(&err)),
-    }
+    services.create(&PostParams::default(), &service).await.map(drop).map_err(|err| failed(&err))
 }
 
 /// Returns when the node says it is ready.
