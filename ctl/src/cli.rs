@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use reeve_api::clock::RealClock;
 
 use crate::cluster::args::{DownArgs, UpArgs};
+use crate::images;
 use crate::kubectl::args::GlobalArgs;
 use crate::kubectl::connect::connect;
 use crate::kubectl::error::CliError;
@@ -27,6 +28,11 @@ enum Verb {
     Up(UpArgs),
     /// Stop a cluster of this machine
     Down(DownArgs),
+    /// Build an image from a Dockerfile for a cluster of this machine
+    Build(images::build::BuildArgs),
+    /// Load, list, remove, name, save and fetch the images of a cluster of this machine
+    #[command(subcommand)]
+    Image(images::image::ImageCommand),
     /// Bring objects to what files say
     Apply(apply::ApplyArgs),
     /// Make objects
@@ -98,6 +104,8 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
     match cli.verb {
         // Done before there was a runtime.
         Verb::Up(_) | Verb::Down(_) => Ok(()),
+        Verb::Build(args) => images::build::run(args).await,
+        Verb::Image(command) => images::image::run(command).await,
         Verb::Apply(args) => apply::run(args, &connect(&global).await?).await,
         Verb::Create(args) => create::run(args, &connect(&global).await?).await,
         Verb::Get(args) => get::run(args, &connect(&global).await?).await,

@@ -2,6 +2,7 @@
 
 mod cli;
 mod cluster;
+mod images;
 mod kubectl;
 mod logging;
 

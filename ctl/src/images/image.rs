@@ -1,0 +1,178 @@
+//! `reeve image`: what is done with a cluster's images. Docker's words where Docker has the verb.
+
+use std::io::{IsTerminal as _, stdin, stdout};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use reeve_api::clock::{Clock as _, RealClock};
+use reeve_engine::engine::Image;
+
+use super::{StoreArgs, blocking, failed, list};
+use crate::kubectl::error::CliError;
+use crate::kubectl::get::write;
+use crate::kubectl::output::json_text;
+
+/// `reeve image`
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Load images from an archive that `docker save` or an OCI tool made
+    Load(LoadArgs),
+    /// List images
+    #[command(alias = "list")]
+    Ls(LsArgs),
+    /// Remove images
+    Rm(RmArgs),
+    /// Give an image a further name
+    Tag(TagArgs),
+    /// Write images to an archive
+    Save(SaveArgs),
+    /// Fetch an image from its registry
+    Pull(PullArgs),
+}
+
+/// `reeve image load`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LoadArgs {
+    /// The archive; `-` for standard input
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `reeve image ls`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LsArgs {
+    /// Form of the output: name, json
+    #[arg(short, long, default_value = "", value_parser = ["", "name", "json"])]
+    pub output: String,
+    /// Print ids only
+    #[arg(short, long, conflicts_with = "output")]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `reeve image rm`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RmArgs {
+    /// Names, ids or unambiguous beginnings of ids
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `reeve image tag`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TagArgs {
+    /// Name or id of the image
+    pub image: String,
+    /// The further name
+    #[arg(value_name = "NAME[:TAG]")]
+    pub new_name: String,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `reeve image save`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SaveArgs {
+    /// Names or ids
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+    /// The archive to write [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `reeve image pull`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PullArgs {
+    /// Name of the image
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// Runs `reeve image`.
+pub(crate) async fn run(command: ImageCommand) -> Result<(), CliError> {
+    match command {
+        ImageCommand::Pull(args) => pull(args).await,
+        ImageCommand::Load(args) => blocking(move || load(&args)).await,
+        ImageCommand::Ls(args) => blocking(move || ls(&args)).await,
+        ImageCommand::Rm(args) => blocking(move || rm(&args)).await,
+        ImageCommand::Tag(args) => blocking(move || tag(&args)).await,
+        ImageCommand::Save(args) => blocking(move || save(&args)).await,
+    }
+}
+
+async fn pull(args: PullArgs) -> Result<(), CliError> {
+    let store = args.store.clone();
+    let store = blocking(move || store.open_or_make()).await?;
+    let image = store.pull(&args.image, None).await.map_err(|err| failed(&err))?;
+    let names = list::names(&image);
+    write(&format!("Pulled image: {} ({})\n", names.first().unwrap_or(&args.image), list::short_id(&image)))
+}
+
+fn load(args: &LoadArgs) -> Result<(), CliError> {
+    let loaded = if args.file.as_os_str() == "-" {
+        if stdin().is_terminal() {
+            return Err(CliError::plain("requested load from stdin, but stdin is a terminal"));
+        }
+        args.store.open_or_make()?.load(stdin().lock())
+    } else {
+        args.store.open_or_make()?.load_file(&args.file)
+    };
+    let images = loaded.map_err(|err| failed(&err))?;
+    write(&images.iter().map(loaded_text).collect::<String>())
+}
+
+fn loaded_text(image: &Image) -> String {
+    let names = list::names(image);
+    if names.is_empty() {
+        return format!("Loaded image ID: {}\n", image.id);
+    }
+    names.iter().map(|name| format!("Loaded image: {name}\n")).collect()
+}
+
+fn ls(args: &LsArgs) -> Result<(), CliError> {
+    let images = list::newest_first(args.store.open()?.list().map_err(|err| failed(&err))?);
+    let text = match args.output.as_str() {
+        "json" => json_text(&serde_json::to_value(&images).map_err(|err| failed(&err))?),
+        "name" => images.iter().flat_map(list::names).map(|name| format!("{name}\n")).collect(),
+        _ if args.quiet => images.iter().map(|image| format!("{}\n", list::short_id(image))).collect(),
+        _ => list::table(&images, RealClock::new().now()),
+    };
+    write(&text)
+}
+
+fn rm(args: &RmArgs) -> Result<(), CliError> {
+    let store = args.store.open()?;
+    let mut errors = Vec::new();
+    for name in &args.images {
+        match store.remove(name) {
+            Ok(()) => write(&format!("Removed: {name}\n"))?,
+            Err(err) => errors.push(failed(&err)),
+        }
+    }
+    CliError::all(errors)
+}
+
+fn tag(args: &TagArgs) -> Result<(), CliError> {
+    args.store.open()?.tag(&args.image, &args.new_name).map(drop).map_err(|err| failed(&err))
+}
+
+fn save(args: &SaveArgs) -> Result<(), CliError> {
+    let store = args.store.open()?;
+    let saved = match &args.output {
+        Some(path) => store.save_file(&args.images, path),
+        None if stdout().is_terminal() => {
+            return Err(CliError::plain("cowardly refusing to save to a terminal. Use the -o flag or redirect"));
+        }
+        None => store.save(&args.images, stdout().lock()),
+    };
+    saved.map_err(|err| failed(&err))
+}
