@@ -4,7 +4,7 @@
 //! stops the reading of that container only, which then waits in `write`; it is tried again every second, and
 //! nothing is lost. An exit is told only when the log is complete and the record written.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -88,6 +88,8 @@ pub(crate) struct Writer {
     logs: HashMap<String, Log>,
     tokens: HashMap<u64, String>,
     next_token: u64,
+    /// Commands taken from the queue too early to be obeyed; the next thing the loop does.
+    deferred: VecDeque<Command>,
     buffer: Vec<u8>,
     entries: Vec<u8>,
 }
@@ -137,6 +139,7 @@ impl Writer {
             logs: HashMap::new(),
             tokens: HashMap::new(),
             next_token: QUEUE_TOKEN + 1,
+            deferred: VecDeque::new(),
             buffer: vec![0; CHUNK_LEN],
             entries: Vec::new(),
         })
@@ -159,7 +162,8 @@ impl Writer {
                     self.on_readable(token);
                 }
             }
-            for command in self.commands.take() {
+            self.deferred.extend(self.commands.take());
+            while let Some(command) = self.deferred.pop_front() {
                 self.on_command(command);
             }
             self.on_time();
@@ -219,11 +223,31 @@ impl Writer {
 
     fn on_readable(&mut self, token: u64) {
         let Some(container) = self.tokens.get(&token).cloned() else { return };
-        let Some(log) = self.logs.get_mut(&container) else { return };
+        self.read(&container, token);
+    }
+
+    /// Reads a stream once and writes what came. Returns whether there may be more at once.
+    fn read(&mut self, container: &str, token: u64) -> bool {
+        let Some(log) = self.logs.get_mut(container) else { return false };
+        let read = log.read(token, &mut self.buffer);
+        // Who attached before this was written must see it: its command is in the queue by now.
+        self.obey_attach();
         let stamp = format_stamp(self.clock.now());
         self.entries.clear();
-        let read = log.read(token, &mut self.buffer, &stamp, &mut self.entries);
-        self.after_read(&container, token, &read);
+        if let (ReadOutcome::Some(len), Some(log)) = (&read, self.logs.get_mut(container)) {
+            log.take_chunk(token, self.buffer.get(..*len).unwrap_or_default(), &stamp, &mut self.entries);
+        }
+        self.after_read(container, token, &read)
+    }
+
+    /// Obeys the waiting commands that only add taps; the others keep their order.
+    fn obey_attach(&mut self) {
+        for command in self.commands.take() {
+            match command {
+                Command::Attach { ref container, .. } if self.logs.contains_key(container) => self.on_command(command),
+                other => self.deferred.push_back(other),
+            }
+        }
     }
 
     /// Writes what a read gave; forgets a stream that has ended. Returns whether there may be more at once.
@@ -242,7 +266,7 @@ impl Writer {
             self.end(container);
             return false;
         }
-        matches!(read, ReadOutcome::Some)
+        matches!(read, ReadOutcome::Some(_))
     }
 
     /// Reads a container that has ended until its streams are empty.
@@ -251,14 +275,11 @@ impl Writer {
             self.logs.get(container).map(|log| log.streams.iter().map(|s| s.token).collect()).unwrap_or_default();
         for token in tokens {
             loop {
-                let Some(log) = self.logs.get_mut(container) else { return };
+                let Some(log) = self.logs.get(container) else { return };
                 if !log.backlog.is_empty() {
                     return;
                 }
-                let stamp = format_stamp(self.clock.now());
-                self.entries.clear();
-                let read = log.read(token, &mut self.buffer, &stamp, &mut self.entries);
-                if !self.after_read(container, token, &read) {
+                if !self.read(container, token) {
                     break;
                 }
             }
@@ -324,8 +345,8 @@ impl Writer {
 /// What one read of a stream gave.
 #[derive(Debug)]
 enum ReadOutcome {
-    /// Something; perhaps there is more.
-    Some,
+    /// So many bytes; perhaps there are more.
+    Some(usize),
     /// Nothing for now.
     Nothing,
     /// The stream has ended.
@@ -343,16 +364,11 @@ impl Log {
         self.backlog.is_empty() && self.streams.iter().all(|stream| stream.source.is_none())
     }
 
-    fn read(&mut self, token: u64, buffer: &mut [u8], stamp: &str, entries: &mut Vec<u8>) -> ReadOutcome {
+    fn read(&mut self, token: u64, buffer: &mut [u8]) -> ReadOutcome {
         let Some(stream) = self.streams.iter_mut().find(|s| s.token == token) else { return ReadOutcome::Nothing };
         let Some(source) = &stream.source else { return ReadOutcome::Nothing };
         match rustix::io::read(source, &mut *buffer) {
-            Ok(n) if n > 0 => {
-                let chunk = buffer.get(..n).unwrap_or_default();
-                stream.taps.retain(|tap| copy_to(tap, chunk));
-                stream.lines.push(chunk, stamp, entries);
-                ReadOutcome::Some
-            }
+            Ok(n) if n > 0 => ReadOutcome::Some(n),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => ReadOutcome::Nothing,
             // 0 bytes: all writers are gone. EIO: a terminal's other end is closed.
             Ok(_) | Err(_) => {
@@ -360,6 +376,13 @@ impl Log {
                 stream.source.take().map_or(ReadOutcome::Nothing, ReadOutcome::End)
             }
         }
+    }
+
+    /// Gives what was read to the attached clients and cuts it into entries.
+    fn take_chunk(&mut self, token: u64, chunk: &[u8], stamp: &str, entries: &mut Vec<u8>) {
+        let Some(stream) = self.streams.iter_mut().find(|s| s.token == token) else { return };
+        stream.taps.retain(|tap| copy_to(tap, chunk));
+        stream.lines.push(chunk, stamp, entries);
     }
 
     /// Appends entries to the file; keeps what could not be written. Returns whether all is written.

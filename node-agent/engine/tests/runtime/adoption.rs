@@ -3,15 +3,18 @@
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use reeve_engine::engine::{ContainerState, Engine as _, SandboxState};
+use reeve_engine::engine::{AttachConfig, ContainerState, Engine as _, SandboxState};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::AsyncWriteExt as _;
 
-use crate::bed::{Bed, eventually, log_text};
+use crate::bed::{Bed, eventually, log_text, read_all};
 
 crate::tests![
     a_container_survives_the_agent_and_is_adopted,
     a_container_survives_the_supervisor_and_is_adopted,
     a_container_survives_both_and_is_adopted,
+    a_terminal_and_an_input_survive_the_supervisor,
+    an_end_that_no_supervisor_saw_is_known_to_the_agent,
     what_cannot_be_adopted_is_killed_and_never_doubled,
     after_a_reboot_nothing_is_ready_and_nothing_runs,
     shutting_down_ends_everything_but_the_records,
@@ -90,6 +93,50 @@ async fn a_container_survives_both_and_is_adopted() {
     assert_eq!(session.exit.await.unwrap(), 0);
     assert_eq!(bed.end(&id).await.0, expected_code(9));
     counts_without_gap(&log_text(&log));
+    bed.close().await;
+}
+
+async fn a_terminal_and_an_input_survive_the_supervisor() {
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    let mut ids = Vec::new();
+    for (name, tty) in [("tty", true), ("pipe", false)] {
+        let mut config = bed.script(name, "echo up; read line; echo got $line; exit 2");
+        (config.stdin, config.tty) = (true, tty);
+        ids.push((bed.start(&sandbox, config.clone()).await, config.log_path));
+    }
+    for (_, log) in &ids {
+        eventually("it is up", || log_text(log).contains("up")).await;
+    }
+    kill_supervisor(&bed).await;
+    for (id, log) in &ids {
+        let attach = AttachConfig { stdin: true, stdout: true, stderr: false };
+        let mut session = bed.engine.attach(id, attach).await.unwrap();
+        session.stdin.as_mut().unwrap().write_all(b"this\n").await.unwrap();
+        let text = read_all(session.stdout.take()).await;
+        assert!(text.contains("got this"), "{text:?}; log: {:?}", log_text(log));
+        assert_eq!(bed.end(id).await.0, expected_code(2));
+        assert!(log_text(log).contains("got this"));
+    }
+    bed.close().await;
+}
+
+async fn an_end_that_no_supervisor_saw_is_known_to_the_agent() {
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    let id = bed
+        .start(&sandbox, bed.script("unseen", "until test -e /tmp/go; do sleep 0.01; done; sleep 0.5; exit 4"))
+        .await;
+    let ContainerState::Running { pid, .. } = bed.engine.container_status(&id).await.unwrap().state else { panic!() };
+    let supervisor = bed.engine.supervisor_pid().await.unwrap();
+    let session = bed.engine.exec(&id, touch_go()).await.unwrap();
+    assert_eq!(session.exit.await.unwrap(), 0);
+    kill_process(Pid::from_raw(supervisor).unwrap(), Signal::STOP).unwrap();
+    eventually("it has ended", || !alive(pid)).await;
+    kill_process(Pid::from_raw(supervisor).unwrap(), Signal::KILL).unwrap();
+    // The next supervisor finds nobody to adopt; the agent's own handle tells.
+    let (code, _, message) = bed.end(&id).await;
+    assert_eq!(code, expected_code(4), "{message}");
     bed.close().await;
 }
 

@@ -15,6 +15,8 @@ crate::tests![
     a_shared_pid_namespace_has_one_small_init,
     limits_are_set_in_the_hierarchies_of_the_host,
     a_mount_made_later_reaches_the_container_only_if_asked,
+    a_mount_made_inside_reaches_the_node_only_if_asked,
+    a_pod_on_the_nodes_namespaces_sees_the_node,
     a_profile_of_the_node_decides,
     the_program_cannot_be_written_through_a_process_that_enters_a_container,
 ];
@@ -205,5 +207,51 @@ async fn the_program_cannot_be_written_through_a_process_that_enters_a_container
     // Today it is busy; when that process has ended, only the mount protects it: CVE-2019-5736.
     let flags = rustix::fs::statvfs(exe).unwrap().f_flag;
     assert!(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY), "{flags:?}");
+    bed.close().await;
+}
+
+async fn a_mount_made_inside_reaches_the_node_only_if_asked() {
+    let bed = Bed::new().await;
+    let volume = bed.dir().join("volume");
+    std::fs::create_dir_all(&volume).unwrap();
+    let shared = |flags| nix::mount::mount(Some(&volume), &volume, None::<&str>, flags, None::<&str>).unwrap();
+    shared(nix::mount::MsFlags::MS_BIND);
+    shared(nix::mount::MsFlags::MS_SHARED);
+    for (name, propagation) in [("in", Propagation::HostToContainer), ("both", Propagation::Bidirectional)] {
+        let script = format!("mkdir /v/{name} && mount -t tmpfs x /v/{name} && touch /v/{name}/file && echo mounted");
+        let mut config = bed.script(name, &script);
+        config.security.privileged = true;
+        let source = volume.clone();
+        config.mounts.push(Mount { source, target: "/v".into(), read_only: false, propagation });
+        assert_eq!(bed.run(config).await, (0, "mounted\n".to_owned()));
+        let seen = volume.join(name).join("file").exists();
+        assert_eq!(seen, propagation == Propagation::Bidirectional, "{name}");
+    }
+    nix::mount::umount(&volume.join("both")).unwrap();
+    nix::mount::umount(&volume).unwrap();
+    bed.close().await;
+}
+
+async fn a_pod_on_the_nodes_namespaces_sees_the_node() {
+    let bed = Bed::new().await;
+    let config = SandboxConfig { host_network: true, host_ipc: true, pid: NamespaceMode::Node, ..bed.sandbox_config() };
+    let sandbox = bed.engine.run_pod_sandbox(config).await.unwrap();
+    assert_eq!(sandbox.netns, None);
+    let script = format!(
+        "for n in net ipc uts pid mnt; do stat -L -c %i /proc/self/ns/$n; done; ls -d /proc/{}",
+        std::process::id()
+    );
+    let config = bed.script("node", &script);
+    let log = config.log_path.clone();
+    let id = bed.start(&sandbox, config).await;
+    assert_eq!(bed.end(&id).await.0, Some(0));
+    let text = log_text(&log);
+    let inode = |name: &str| {
+        use std::os::unix::fs::MetadataExt as _;
+        std::fs::metadata(format!("/proc/self/ns/{name}")).unwrap().ino().to_string()
+    };
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[..4], ["net", "ipc", "uts", "pid"].map(inode), "{text}");
+    assert_ne!(lines[4], inode("mnt"), "but never the node's mounts");
     bed.close().await;
 }
