@@ -1,0 +1,213 @@
+//! Controllers and scheduler against the real API server.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use support::{Cluster, eventually, object};
+
+fn deployment(replicas: i32, image: &str) -> Value {
+    json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "web" }, "spec": {
+        "replicas": replicas, "selector": { "matchLabels": { "app": "web" } },
+        "template": { "metadata": { "labels": { "app": "web" } },
+            "spec": { "containers": [{ "name": "c", "image": image, "ports": [{ "name": "http", "containerPort": 80 }] }] } } } })
+}
+
+async fn available(cluster: &Cluster, replicas: i32) -> Deployment {
+    eventually(&format!("{replicas} replicas available"), || async {
+        let deployment = cluster.api::<Deployment>().get("web").await.ok()?;
+        let status = deployment.status.clone()?;
+        let all = [status.replicas, status.updated_replicas, status.available_replicas];
+        let done = all.iter().all(|count| count.unwrap_or(0) == replicas)
+            && status.observed_generation == deployment.metadata.generation;
+        done.then_some(deployment)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_becomes_pods_that_a_service_leads_to() {
+    let cluster = Cluster::start().await;
+    let ports = json!([{ "port": 80, "targetPort": "http" }]);
+    let spec = json!({ "selector": { "app": "web" }, "ports": ports });
+    let metadata = json!({ "name": "web" });
+    cluster
+        .create::<Service>(json!({ "apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec }))
+        .await;
+    let start = tokio::time::Instant::now();
+    cluster.create::<Deployment>(deployment(50, "v1")).await;
+    let deployment = available(&cluster, 50).await;
+    println!("50 pods of a Deployment ready, without containers: {:?}", start.elapsed());
+    assert_eq!(deployment.metadata.annotations.unwrap()["deployment.kubernetes.io/revision"], "1");
+    assert_eq!(deployment.metadata.generation, Some(1));
+    eventually("50 ready endpoints in slices", || async {
+        let slices = cluster
+            .api::<EndpointSlice>()
+            .list(&ListParams::default().labels("kubernetes.io/service-name=web"))
+            .await
+            .ok()?;
+        let ready = slices.items.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+        let ready = ready.filter(|endpoint| endpoint.conditions.as_ref().is_some_and(|own| own.ready == Some(true)));
+        (ready.count() == 50).then_some(())
+    })
+    .await;
+    eventually("50 addresses in the Endpoints object", || async {
+        let subsets = cluster.api::<Endpoints>().get("web").await.ok()?.subsets?;
+        let addresses: usize = subsets.iter().map(|subset| subset.addresses.as_ref().map_or(0, Vec::len)).sum();
+        (addresses == 50).then_some(())
+    })
+    .await;
+    eventually("events in Kubernetes' words", || async {
+        let events = cluster.api::<Event>().list(&ListParams::default()).await.ok()?.items;
+        let has = |reason: &str, text: &str| {
+            events.iter().any(|event| {
+                event.reason.as_deref() == Some(reason)
+                    && event.message.as_deref().is_some_and(|message| message.contains(text))
+            })
+        };
+        let all = has("ScalingReplicaSet", "Scaled up replica set web-")
+            && has("SuccessfulCreate", "Created pod: web-")
+            && has("Scheduled", "Successfully assigned default/web-");
+        all.then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollout_can_be_rolled_back_and_its_history_is_kept() {
+    let cluster = Cluster::start().await;
+    cluster.create::<Deployment>(deployment(3, "v1")).await;
+    available(&cluster, 3).await;
+    let set_image = async |image: &str| {
+        let patch = json!({ "spec": { "template": { "spec": { "containers": [{ "name": "c", "image": image }] } } } });
+        let deployments = cluster.api::<Deployment>();
+        deployments.patch("web", &PatchParams::default(), &Patch::Strategic(patch)).await.unwrap();
+        available(&cluster, 3).await
+    };
+    set_image("v2").await;
+    let back = set_image("v1").await;
+    assert_eq!(back.metadata.annotations.unwrap()["deployment.kubernetes.io/revision"], "3");
+    let sets = cluster.api::<ReplicaSet>().list(&ListParams::default()).await.unwrap().items;
+    assert_eq!(sets.len(), 2);
+    let pods = eventually("the old pods are gone", || async {
+        let pods = cluster.api::<Pod>().list(&ListParams::default()).await.ok()?.items;
+        (pods.len() == 3).then_some(pods)
+    })
+    .await;
+    let image = |pod: &Pod| pod.spec.as_ref().unwrap().containers[0].image.clone();
+    assert!(pods.iter().all(|pod| image(pod).as_deref() == Some("v1")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleting_a_deployment_deletes_what_it_owns_unless_it_is_to_be_orphaned() {
+    let cluster = Cluster::start().await;
+    let deployments = cluster.api::<Deployment>();
+    let sets = cluster.api::<ReplicaSet>();
+    for parameters in [DeleteParams::background(), DeleteParams::foreground()] {
+        cluster.create::<Deployment>(deployment(2, "v1")).await;
+        available(&cluster, 2).await;
+        deployments.delete("web", &parameters).await.unwrap();
+        eventually("everything is gone", || async {
+            let gone = deployments.get_opt("web").await.ok()?.is_none()
+                && sets.list(&ListParams::default()).await.ok()?.items.is_empty()
+                && cluster.api::<Pod>().list(&ListParams::default()).await.ok()?.items.is_empty();
+            gone.then_some(())
+        })
+        .await;
+    }
+    cluster.create::<Deployment>(deployment(2, "v1")).await;
+    available(&cluster, 2).await;
+    deployments.delete("web", &DeleteParams::orphan()).await.unwrap();
+    let set = eventually("the replica set is let go", || async {
+        let set = sets.list(&ListParams::default()).await.ok()?.items.pop()?;
+        let alone = set.metadata.owner_references.as_ref().is_none_or(Vec::is_empty);
+        (alone && deployments.get_opt("web").await.ok()?.is_none()).then_some(set)
+    })
+    .await;
+    assert_eq!(cluster.api::<Pod>().list(&ListParams::default()).await.unwrap().items.len(), 2);
+    // A new Deployment of the same selector adopts it.
+    cluster.create::<Deployment>(deployment(2, "v1")).await;
+    available(&cluster, 2).await;
+    let adopted = sets.get(&set.metadata.name.unwrap()).await.unwrap();
+    assert_eq!(adopted.metadata.owner_references.unwrap()[0].kind, "Deployment");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleting_a_namespace_deletes_what_is_in_it() {
+    let cluster = Cluster::start().await;
+    let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+    namespaces.create(&PostParams::default(), &object(json!({ "metadata": { "name": "shop" } }))).await.unwrap();
+    let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client.clone(), "shop");
+    let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), "shop");
+    eventually("a default account and the root CA", || async {
+        let account = accounts.get_opt("default").await.ok()?;
+        account.zip(maps.get_opt("kube-root-ca.crt").await.ok()?)
+    })
+    .await;
+    let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), "shop");
+    deployments.create(&PostParams::default(), &object(deployment(3, "v1"))).await.unwrap();
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "shop");
+    eventually("pods run", || async { (pods.list(&ListParams::default()).await.ok()?.items.len() == 3).then_some(()) })
+        .await;
+    let kept = json!({ "metadata": { "name": "kept", "finalizers": ["example.com/keep"] } });
+    maps.create(&PostParams::default(), &object(kept)).await.unwrap();
+    namespaces.delete("shop", &DeleteParams::default()).await.unwrap();
+    eventually("the namespace says what is in the way", || async {
+        let status = namespaces.get("shop").await.ok()?.status?;
+        let remaining =
+            status.conditions?.into_iter().find(|condition| condition.type_ == "NamespaceFinalizersRemaining")?;
+        remaining.message?.contains("example.com/keep in 1 resource instances").then_some(())
+    })
+    .await;
+    let patch = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+    maps.patch("kept", &PatchParams::default(), &patch).await.unwrap();
+    eventually("the namespace is gone", || async { namespaces.get_opt("shop").await.ok()?.is_none().then_some(()) })
+        .await;
+    assert!(pods.list(&ListParams::default()).await.unwrap().items.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_fits_nowhere_says_why_and_runs_when_there_is_room() {
+    let cluster = Cluster::start().await;
+    eventually("the default account", || async { cluster.api::<ServiceAccount>().get_opt("default").await.ok()? })
+        .await;
+    let resources = json!({ "requests": { "cpu": "7" } });
+    let spec = json!({ "containers": [{ "name": "c", "image": "i", "resources": resources }] });
+    let pod = |name: &str| json!({ "metadata": { "name": name }, "spec": spec });
+    cluster.create::<Pod>(pod("first")).await;
+    let pods = cluster.api::<Pod>();
+    let bound = |name: &'static str| {
+        let pods = pods.clone();
+        async move { pods.get(name).await.ok()?.spec?.node_name }
+    };
+    eventually("the first pod is bound", || bound("first")).await;
+    cluster.create::<Pod>(pod("second")).await;
+    let words = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: \
+                 1 No preemption victims found for incoming pod.";
+    eventually("the second pod says why it waits", || async {
+        let conditions = pods.get("second").await.ok()?.status?.conditions?;
+        let scheduled = conditions.into_iter().find(|condition| condition.type_ == "PodScheduled")?;
+        (scheduled.reason.as_deref() == Some("Unschedulable") && scheduled.message.as_deref() == Some(words))
+            .then_some(())
+    })
+    .await;
+    pods.delete("first", &DeleteParams::default()).await.unwrap();
+    eventually("the second pod is bound", || bound("second")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_gets_its_pod_range_and_loses_its_taints_when_it_is_ready() {
+    let cluster = Cluster::start().await;
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    eventually("a range and no taints", || async {
+        let spec = nodes.get("n1").await.ok()?.spec?;
+        (spec.pod_cidr.as_deref() == Some("10.42.0.0/24") && spec.taints.is_none_or(|taints| taints.is_empty()))
+            .then_some(())
+    })
+    .await;
+}
