@@ -160,9 +160,10 @@ impl OnNode {
 }
 
 /// What of a node decides about its taints.
-fn state(node: &Node) -> (Vec<(&str, &str)>, bool, Option<&Vec<k8s_openapi::api::core::v1::Taint>>) {
+fn state(node: &Node) -> impl PartialEq + '_ {
     let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let conditions = conditions.map(|condition| (condition.type_.as_str(), condition.status.as_str())).collect();
+    let conditions: Vec<(&str, &str)> =
+        conditions.map(|condition| (condition.type_.as_str(), condition.status.as_str())).collect();
     let unschedulable = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
     (conditions, unschedulable, taints(node))
 }

@@ -142,7 +142,7 @@ impl<K: Resource> Informer<K> {
         let handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
         match self.store.insert(&object) {
             // A relist shows everything again; what did not change is no news.
-            Some(old) if old.meta().resource_version == object.meta().resource_version => return,
+            Some(old) if old.meta().resource_version == object.meta().resource_version => {}
             Some(old) => self.tell(&handlers, &Change::Updated { old: &old, new: &object }),
             None => self.tell(&handlers, &Change::Added(&object)),
         }

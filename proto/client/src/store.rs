@@ -44,6 +44,7 @@ impl<K> Change<'_, K> {
 
     /// The version after this change; `None` once the object is gone.
     #[must_use]
+    #[allow(clippy::new_ret_no_self, reason = "the opposite of `old`, not a constructor")]
     pub fn new(&self) -> Option<&Arc<K>> {
         match self {
             Self::Added(new) | Self::Updated { new, .. } => Some(new),
