@@ -123,3 +123,16 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Verb::Version(args) => version::run(args, connect(&global)).await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_flags_of_one_command_share_a_name() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+        let typed = ["reeve", "build", "-t", "x", ".", "--context", "c"];
+        assert!(Cli::try_parse_from(typed).is_ok());
+    }
+}

@@ -1,13 +1,16 @@
 //! What a cluster leaves behind when its main process is gone, and how it is taken away.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use nix::mount::MntFlags;
 
 use reeve_api::clock::RealClock;
 use reeve_api::rng::SeededRng;
 use reeve_engine::builtin::{BuiltinEngine, EngineConfig};
 
 use super::config::{ClusterConfig, Paths};
-use super::error::ClusterError;
+use super::error::{ClusterError, at};
 use super::netns;
 
 /// How long containers have to end on `reeve down`; the rest of their grace period is forfeit, as at a shutdown.
@@ -25,18 +28,37 @@ pub(crate) fn engine_config(paths: &Paths, name: &str) -> EngineConfig {
     }
 }
 
+/// Unmounts everything below a folder, the last mounted first: pods' volumes, and what a killed process left.
+fn unmount_below(dir: &Path) -> Result<(), ClusterError> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let targets = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+    let mut below: Vec<PathBuf> = targets.filter(|target| target.starts_with(dir)).collect();
+    below.reverse();
+    for target in below {
+        nix::mount::umount2(&target, MntFlags::MNT_DETACH)
+            .map_err(|err| ClusterError::io(at("unmount", &target), err))?;
+    }
+    Ok(())
+}
+
+/// `/proc/self/mountinfo` writes blanks as octal numbers (proc(5)).
+fn unescape(text: &str) -> PathBuf {
+    let text = text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
+    PathBuf::from(text)
+}
+
 /// Stops the containers and takes the cluster out of the kernel; with `purge` the engine's files go too.
 /// Each step is tried even when one before it failed; the first failure is told.
 pub(crate) fn stop(paths: &Paths, config: &ClusterConfig, purge: bool) -> Result<(), ClusterError> {
     if config.netns && !netns::exists(&paths.run_dir) {
         // The machine was restarted: nothing of the cluster is in the kernel.
-        return stop_in(paths, config, purge);
+        return stop_in(paths, config, purge).and(unmount_below(&paths.data_dir));
     }
     if config.netns {
         netns::enter(&paths.run_dir)?;
     }
     let stopped = stop_in(paths, config, purge);
-    stopped.and(netns::unpin(&paths.run_dir))
+    stopped.and(unmount_below(&paths.data_dir)).and(netns::unpin(&paths.run_dir))
 }
 
 fn stop_in(paths: &Paths, config: &ClusterConfig, purge: bool) -> Result<(), ClusterError> {

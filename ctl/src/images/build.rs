@@ -18,7 +18,7 @@ const EPOCH: &str = "SOURCE_DATE_EPOCH";
 #[derive(Debug, Clone, Args)]
 pub(crate) struct BuildArgs {
     /// The folder that COPY and ADD see
-    #[arg(value_name = "DIR")]
+    #[arg(id = "build context", value_name = "DIR")]
     pub context: PathBuf,
     /// Name of the image, NAME[:TAG]; may be repeated
     #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
