@@ -54,7 +54,8 @@ async fn a_command_has_the_containers_restrictions() {
     config.env = vec![("COLOR".to_owned(), "red".to_owned())];
     config.working_dir = "/home/app".to_owned();
     let id = bed.start(&sandbox, config).await;
-    let script = "id -u; id -G; echo $COLOR $HOSTNAME; pwd; grep -E 'Seccomp:|NoNewPrivs|CapEff|CapBnd' /proc/self/status; \
+    let script = "id -u; id -G; echo $COLOR $HOSTNAME; pwd; \
+                  grep -E 'Seccomp:|NoNewPrivs|CapEff|CapBnd' /proc/self/status; \
                   cat /proc/self/cgroup | grep -v ':/$' | wc -l; unshare -m true 2>/dev/null || echo refused";
     let mut session = bed.engine.exec(&id, exec(&["sh", "-c", script])).await.unwrap();
     let text = read_all(session.stdout.take()).await;

@@ -140,8 +140,10 @@ async fn a_shared_pid_namespace_has_one_small_init() {
 
 async fn limits_are_set_in_the_hierarchies_of_the_host() {
     let bed = Bed::new().await;
-    let script = "cat /proc/self/oom_score_adj; cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max; \
-                  cat /sys/fs/cgroup/cpu/cpu.shares /sys/fs/cgroup/cpu.weight; grep Cpus_allowed_list /proc/self/status; \
+    let script = "cat /proc/self/oom_score_adj; cat /sys/fs/cgroup/memory/memory.limit_in_bytes \
+                  /sys/fs/cgroup/memory.max; \
+                  cat /sys/fs/cgroup/cpu/cpu.shares /sys/fs/cgroup/cpu.weight; \
+                  grep Cpus_allowed_list /proc/self/status; \
                   sleep 1 & sleep 1 & sleep 1 & sleep 1";
     let mut config = bed.script("limits", &format!("exec 2>&1; {script}"));
     config.resources.memory_limit_bytes = Some(64 << 20);
@@ -192,7 +194,8 @@ async fn a_mount_made_later_reaches_the_container_only_if_asked() {
 async fn a_profile_of_the_node_decides() {
     let bed = Bed::new().await;
     let path = bed.dir().join("profile.json");
-    let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":38}]}"#;
+    let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW",
+        "syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":38}]}"#;
     std::fs::write(&path, profile).unwrap();
     let mut config = bed.script("profile", "mkdir /tmp/x 2>&1; touch /tmp/y && echo touched");
     config.security.seccomp = Seccomp::Localhost(path);

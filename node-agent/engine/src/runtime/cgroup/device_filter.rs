@@ -173,7 +173,8 @@ mod tests {
         std::fs::create_dir(&group).unwrap();
         let attached = attach(&group, &device_rules(&[], false));
         let script = format!(
-            "echo $$ > {}/cgroup.procs; : </dev/null || exit 1; : </dev/zero || exit 2; (: </dev/mem) 2>/dev/null && exit 3; \
+            "echo $$ > {}/cgroup.procs; : </dev/null || exit 1; : </dev/zero || exit 2; \
+             (: </dev/mem) 2>/dev/null && exit 3; \
              (: </dev/kmsg) 2>/dev/null && exit 4; exit 0",
             group.display()
         );
