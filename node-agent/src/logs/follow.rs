@@ -53,8 +53,11 @@ pub(crate) async fn stream(path: &Path, options: &LogOptions, ended: Option<Ende
         if !current.pump(&mut out).await? {
             return Ok(());
         }
-        // The file was rotated: what is left of the old one was just read.
         if current.was_replaced(path).await {
+            // The new file is there only when the old one is complete; its end may have been written just now.
+            if !current.pump(&mut out).await? {
+                return Ok(());
+            }
             current = Reader::open(path).await?;
             continue;
         }
@@ -127,42 +130,56 @@ async fn tail_start(file: &mut File, lines: u64) -> io::Result<(u64, u64)> {
     if lines == 0 {
         return Ok((end, 0));
     }
+    let mut search = TailSearch { lines, seen: 0, candidate: None, head: VecDeque::new() };
     let mut position = end;
-    let mut seen = 0;
     let mut chunk = vec![0; CHUNK];
-    let mut tail: VecDeque<u8> = VecDeque::new();
     while position > 0 {
         let len = usize::try_from(position.min(CHUNK as u64)).unwrap_or(CHUNK);
         position -= len as u64;
         file.seek(SeekFrom::Start(position)).await?;
         let Some(part) = chunk.get_mut(..len) else { break };
         file.read_exact(part).await?;
-        for index in (0..len).rev() {
-            let at = position + index as u64;
-            let is_end = part.get(index) == Some(&b'\n');
-            // A line begins after a line feed, unless that is the last byte. Parts of a line count as one.
-            if is_end && at + 1 < end && starts_line(&tail) {
-                seen += 1;
-                if seen == lines {
-                    return Ok((at + 1, 0));
-                }
-            }
-            if is_end {
-                tail.clear();
-            } else if let Some(byte) = part.get(index) {
-                tail.push_front(*byte);
-                tail.truncate(64);
+        for (offset, byte) in (0_u64..).zip(part.iter()).collect::<Vec<_>>().into_iter().rev() {
+            let at = position + offset;
+            if *byte != b'\n' {
+                search.before(*byte);
+            } else if let Some(start) = search.on_record_start(Some(at + 1).filter(|start| *start < end)) {
+                return Ok((start, 0));
             }
         }
     }
-    let first = u64::from(end > 0);
-    Ok((0, lines.saturating_sub(seen + first)))
+    if let Some(start) = search.on_record_start(Some(0)) {
+        return Ok((start, 0));
+    }
+    Ok((0, lines.saturating_sub(search.seen + u64::from(end > 0))))
 }
 
-/// Whether the record that begins with these bytes ends a line; parts before it belong to the same line.
-fn starts_line(head: &VecDeque<u8>) -> bool {
-    let head: Vec<u8> = head.iter().copied().collect();
-    parse(&head).is_none_or(|record| record.full)
+/// Looks for the beginning of a line from the end of a file. A line may have several records; it begins where
+/// the record before it ends a line.
+struct TailSearch {
+    lines: u64,
+    seen: u64,
+    /// Where the record after the one being read begins.
+    candidate: Option<u64>,
+    /// The first bytes of the record being read, enough for its tag.
+    head: VecDeque<u8>,
+}
+
+impl TailSearch {
+    fn before(&mut self, byte: u8) {
+        self.head.push_front(byte);
+        self.head.truncate(64);
+    }
+
+    /// The record being read begins at `start`: what begins after it may be the line that is looked for.
+    fn on_record_start(&mut self, start: Option<u64>) -> Option<u64> {
+        let head: Vec<u8> = self.head.drain(..).collect();
+        let candidate = std::mem::replace(&mut self.candidate, start)?;
+        if parse(&head).is_none_or(|record| record.full) {
+            self.seen += 1;
+        }
+        (self.seen == self.lines).then_some(candidate)
+    }
 }
 
 /// A log file that is read to its end, again and again.

@@ -130,8 +130,7 @@ impl HostLinks {
     }
 
     async fn add_veth(&self, link: &PodLink, pod: &PodSide, mac: [u8; 6]) -> Result<(), LinkError> {
-        let peer =
-            LinkUnspec::new_with_name(POD_LINK).address(mac.to_vec()).setns_by_fd(pod.netns.as_raw_fd()).up().build();
+        let peer = LinkUnspec::new_with_name(POD_LINK).address(mac.to_vec()).setns_by_fd(pod.netns.as_raw_fd()).build();
         let build = || {
             let veth: LinkMessageBuilder<LinkVeth> = LinkMessageBuilder::<LinkVeth>::new(&link.host_name, POD_LINK);
             veth.set_info_data(InfoData::Veth(InfoVeth::Peer(peer.clone()))).address(HOST_MAC.to_vec()).up().build()
@@ -246,6 +245,9 @@ impl PodSide {
     /// Address, gateway and default route of the pod. `lo` is the engine's.
     async fn configure(&self, address: Ipv4Addr) -> Result<(), LinkError> {
         let index = index(&self.handle, POD_LINK).await?.ok_or_else(|| missing(POD_LINK))?;
+        // The kernel refuses to make a veth's peer up at once: it is not connected yet.
+        let up = LinkUnspec::new_with_index(index).up().build();
+        self.handle.link().set(up).execute().await.map_err(failed("set the pod's link up"))?;
         let added = self.handle.address().add(index, IpAddr::V4(address), 32).execute().await;
         added.map_err(failed(format!("give the pod the address {address}")))?;
         let neighbour = self.handle.neighbours().add(index, IpAddr::V4(POD_GATEWAY));

@@ -25,4 +25,6 @@ pub(crate) mod view;
 pub(crate) mod writer;
 
 #[cfg(test)]
+mod actor_tests;
+#[cfg(test)]
 mod plan_tests;

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::backoff::{after, left};
-use super::state::{Drain, End, ImageStep, PodState, Role, Run, SandboxStep, Slot, Step, VolumesStep, Why, spec};
+use super::state::{Drain, End, ImageStep, PodState, Role, SandboxStep, Slot, Step, VolumesStep, Why, spec};
 
 /// How long a failed pull is shown as `ErrImagePull` before it becomes `ImagePullBackOff`
 /// (in the kubelet: until the next sync of the pod).

@@ -1,0 +1,352 @@
+//! A pod's whole life with an engine and an API in memory: real actor, real table, real files.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use k8s_openapi::api::core::v1::Pod;
+use kube::client::Body;
+use reeve_api::clock::RealClock;
+use reeve_api::drain::NoProxy;
+use reeve_api::rng::SeededRng;
+use reeve_client::{Component, EventRecorder, Informer};
+use reeve_engine::engine::*;
+use serde_json::{Value, json};
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::actor::{Beginning, Input, PodHandle, start};
+use super::adopt::{Remains, adopt};
+use super::context::NodeContext;
+use super::state::PodState;
+use super::view::Views;
+use crate::node::machine::Capacity;
+use crate::objects::ObjectCache;
+use crate::testing::node_config;
+
+/// An engine whose containers are records; commands "run" until the test ends them.
+struct MemoryEngine {
+    clock: RealClock,
+    sandboxes: Mutex<BTreeMap<String, Sandbox>>,
+    containers: Mutex<BTreeMap<String, Container>>,
+    events: broadcast::Sender<EngineEvent>,
+}
+
+impl MemoryEngine {
+    fn new() -> Arc<Self> {
+        let events = broadcast::channel(64).0;
+        Arc::new(Self { clock: RealClock::new(), sandboxes: Mutex::default(), containers: Mutex::default(), events })
+    }
+
+    fn now(&self) -> jiff::Timestamp {
+        reeve_api::clock::Clock::now(&self.clock)
+    }
+
+    fn end(&self, id: &str, code: i32) {
+        let mut containers = self.containers.lock().unwrap();
+        let Some(container) = containers.get_mut(id) else { return };
+        let ContainerState::Running { started_at, .. } = container.state else { return };
+        container.state = ContainerState::Exited {
+            started_at: Some(started_at),
+            finished_at: self.now(),
+            exit_code: Some(code),
+            reason: if code == 0 { "Completed" } else { "Error" }.to_owned(),
+            message: String::new(),
+        };
+        let event = EngineEvent { sandbox: container.sandbox.clone(), container: container.clone() };
+        drop(self.events.send(event));
+    }
+}
+
+fn none(what: &'static str, id: &str) -> EngineError {
+    EngineError::NotFound { what, id: id.to_owned() }
+}
+
+#[async_trait::async_trait]
+impl Engine for MemoryEngine {
+    fn version(&self) -> String {
+        "reeve://test".to_owned()
+    }
+    async fn run_pod_sandbox(&self, config: SandboxConfig) -> Result<Sandbox, EngineError> {
+        let id = format!("sandbox-{}", config.attempt);
+        let sandbox =
+            Sandbox { id: id.clone(), config, state: SandboxState::Ready, created_at: self.now(), netns: None };
+        self.sandboxes.lock().unwrap().insert(id, sandbox.clone());
+        Ok(sandbox)
+    }
+    async fn stop_pod_sandbox(&self, id: &str) -> Result<(), EngineError> {
+        if let Some(sandbox) = self.sandboxes.lock().unwrap().get_mut(id) {
+            sandbox.state = SandboxState::NotReady;
+        }
+        Ok(())
+    }
+    async fn remove_pod_sandbox(&self, id: &str) -> Result<(), EngineError> {
+        self.sandboxes.lock().unwrap().remove(id);
+        self.containers.lock().unwrap().retain(|_, container| container.sandbox != id);
+        Ok(())
+    }
+    async fn list_pod_sandboxes(&self) -> Result<Vec<Sandbox>, EngineError> {
+        Ok(self.sandboxes.lock().unwrap().values().cloned().collect())
+    }
+    async fn create_container(&self, sandbox: &str, config: ContainerConfig) -> Result<String, EngineError> {
+        let id = format!("{}-{}", config.name, config.attempt);
+        let container = Container {
+            id: id.clone(),
+            sandbox: sandbox.to_owned(),
+            image_id: config.image.clone(),
+            config,
+            state: ContainerState::Created,
+            created_at: self.now(),
+        };
+        self.containers.lock().unwrap().insert(id.clone(), container);
+        Ok(id)
+    }
+    async fn start_container(&self, id: &str) -> Result<(), EngineError> {
+        let started_at = self.now();
+        let mut containers = self.containers.lock().unwrap();
+        let container = containers.get_mut(id).ok_or_else(|| none("container", id))?;
+        container.state = ContainerState::Running { started_at, pid: 1 };
+        Ok(())
+    }
+    async fn stop_container(&self, id: &str, _grace: Duration) -> Result<(), EngineError> {
+        self.end(id, 143);
+        Ok(())
+    }
+    async fn remove_container(&self, id: &str) -> Result<(), EngineError> {
+        self.containers.lock().unwrap().remove(id);
+        Ok(())
+    }
+    async fn list_containers(&self) -> Result<Vec<Container>, EngineError> {
+        Ok(self.containers.lock().unwrap().values().cloned().collect())
+    }
+    async fn container_status(&self, id: &str) -> Result<Container, EngineError> {
+        self.containers.lock().unwrap().get(id).cloned().ok_or_else(|| none("container", id))
+    }
+    async fn exec(&self, id: &str, _config: ExecConfig) -> Result<ExecSession, EngineError> {
+        Err(none("container", id))
+    }
+    async fn attach(&self, id: &str, _config: AttachConfig) -> Result<ExecSession, EngineError> {
+        Err(none("container", id))
+    }
+    async fn reopen_log(&self, _id: &str) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn events(&self) -> BoxStream<'static, EngineEvent> {
+        let events = self.events.subscribe();
+        futures::stream::unfold(events, |mut events| async { events.recv().await.ok().map(|event| (event, events)) })
+            .boxed()
+    }
+    async fn pull_image(&self, image: &str, _auth: Option<RegistryAuth>) -> Result<Image, EngineError> {
+        Err(EngineError::Pull { image: image.to_owned(), reason: "there is no registry here".to_owned() })
+    }
+    async fn image_status(&self, image: &str) -> Result<Option<Image>, EngineError> {
+        let found = Image {
+            id: "sha256:1".to_owned(),
+            tags: vec![image.to_owned()],
+            digests: vec![],
+            size_bytes: 1,
+            created_at: None,
+            user: String::new(),
+        };
+        Ok(Some(found).filter(|_| image == "here:1"))
+    }
+    async fn list_images(&self) -> Result<Vec<Image>, EngineError> {
+        Ok(Vec::new())
+    }
+    async fn remove_image(&self, _image: &str) -> Result<(), EngineError> {
+        Ok(())
+    }
+}
+
+/// What the API was told.
+#[derive(Default)]
+struct Api {
+    status: watch::Sender<Value>,
+    deleted: watch::Sender<bool>,
+    events: watch::Sender<Vec<String>>,
+}
+
+impl Api {
+    fn client(self: &Arc<Self>) -> kube::Client {
+        let api = Arc::clone(self);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let api = Arc::clone(&api);
+            async move { Ok::<_, std::convert::Infallible>(api.answer(request).await) }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let watching = request.uri().query().unwrap_or_default().contains("watch=true");
+        let bytes = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        if watching {
+            // A watch of nothing: it stays open and silent.
+            std::future::pending::<()>().await;
+        }
+        let answer = match method {
+            Method::PATCH if path.ends_with("/status") => {
+                self.status.send_replace(body["status"].clone());
+                json!({ "kind": "Pod", "apiVersion": "v1", "metadata": { "name": "p" }, "spec": { "containers": [] } })
+            }
+            Method::DELETE => {
+                assert_eq!(body["gracePeriodSeconds"], 0);
+                assert_eq!(body["preconditions"]["uid"], "u");
+                self.deleted.send_replace(true);
+                json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success" })
+            }
+            Method::PATCH => json!({ "kind": "Event", "apiVersion": "v1", "metadata": {}, "involvedObject": {} }),
+            Method::POST => {
+                let text = |field: &str| body[field].as_str().unwrap_or_default().to_owned();
+                let event = format!("{}: {}", text("reason"), text("message"));
+                self.events.send_modify(|events| events.push(event));
+                body
+            }
+            _ => json!({ "kind": "List", "apiVersion": "v1", "metadata": { "resourceVersion": "1" }, "items": [] }),
+        };
+        let mut response = Response::new(Body::from(Bytes::from(answer.to_string())));
+        *response.status_mut() = StatusCode::OK;
+        response
+    }
+}
+
+struct Rig {
+    node: Arc<NodeContext>,
+    engine: Arc<MemoryEngine>,
+    api: Arc<Api>,
+    _dir: tempfile::TempDir,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let (dir, engine, api) = (tempfile::tempdir().unwrap(), MemoryEngine::new(), Arc::new(Api::default()));
+        let component =
+            Component::new(api.client(), RealClock::shared(), Arc::new(SeededRng::new(1)), CancellationToken::new());
+        let services = Informer::all(&component);
+        let nodes: Informer<k8s_openapi::api::core::v1::Node> = Informer::all(&component);
+        let node = NodeContext {
+            config: node_config(dir.path()),
+            engine: engine.clone(),
+            drain: Arc::new(NoProxy),
+            events: EventRecorder::start(&component, "kubelet", Some("node1")),
+            objects: ObjectCache::new(component.clone()),
+            services,
+            node: nodes.store().clone(),
+            capacity: Capacity { cpu_milli: 1000, memory_bytes: 1 << 30, storage_bytes: 1 << 30 },
+            network: watch::channel(None).1,
+            component,
+        };
+        Self { node: Arc::new(node), engine, api, _dir: dir }
+    }
+
+    /// Starts an actor and hands it the engine's events, as the table does.
+    fn start(&self, state: PodState) -> PodHandle {
+        let handle = start(&self.node, &Views::default(), Beginning { state, dead: Default::default() }, || {});
+        let (inputs, mut events) = (handle.inputs.clone(), self.engine.events());
+        tokio::spawn(async move {
+            while let Some(event) = events.next().await {
+                if inputs.send(Input::Engine(Box::new(event.container))).await.is_err() {
+                    return;
+                }
+            }
+        });
+        handle
+    }
+
+    async fn event(&self, wanted: &str) {
+        let mut events = self.api.events.subscribe();
+        let found = events.wait_for(|events| events.iter().any(|event| event == wanted));
+        let found = tokio::time::timeout(Duration::from_secs(10), found).await.map(drop);
+        assert!(found.is_ok(), "{wanted} in {:?}", *self.api.events.borrow());
+    }
+
+    async fn status(&self, reached: impl Fn(&Value) -> bool) -> Value {
+        let mut status = self.api.status.subscribe();
+        let waited = tokio::time::timeout(Duration::from_secs(10), status.wait_for(|status| reached(status))).await;
+        match waited {
+            Ok(found) => found.unwrap().clone(),
+            Err(_) => panic!("not reached; last: {:#}", *self.api.status.borrow()),
+        }
+    }
+}
+
+fn pod(image: &str) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": { "name": "p", "namespace": "n", "uid": "u" },
+        "spec": {
+            "hostNetwork": true,
+            "terminationGracePeriodSeconds": 5,
+            "containers": [{ "name": "c", "image": image, "imagePullPolicy": "IfNotPresent",
+                "volumeMounts": [{ "name": "v", "mountPath": "/v" }] }],
+            "volumes": [{ "name": "v", "emptyDir": {} }],
+        },
+    }))
+    .unwrap()
+}
+
+fn state(rig: &Rig, image: &str) -> PodState {
+    PodState::new(Arc::new(pod(image)), rig.node.now())
+}
+
+#[tokio::test]
+async fn a_pod_runs_is_restarted_after_a_crash_and_leaves_nothing_when_deleted() {
+    let rig = Rig::new();
+    let handle = rig.start(state(&rig, "here:1"));
+    let running = rig.status(|status| status["phase"] == "Running").await;
+    assert_eq!(running["containerStatuses"][0]["containerID"], "reeve://c-0");
+    let config = rig.engine.container_status("c-0").await.unwrap().config;
+    assert!(config.mounts.iter().any(|mount| mount.target.ends_with("v") && mount.source.is_dir()));
+    let hosts = config.mounts.iter().find(|mount| mount.target.ends_with("hosts")).unwrap();
+    assert!(hosts.source.is_file());
+
+    rig.engine.end("c-0", 7);
+    let again = rig.status(|status| status["containerStatuses"][0]["restartCount"] == 1).await;
+    assert_eq!(again["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 7);
+
+    let mut deleted = pod("here:1");
+    deleted.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(rig.node.now()));
+    deleted.metadata.deletion_grace_period_seconds = Some(5);
+    handle.inputs.send(Input::Pod(Arc::new(deleted))).await.unwrap();
+    let mut gone = rig.api.deleted.subscribe();
+    tokio::time::timeout(Duration::from_secs(10), gone.wait_for(|gone| *gone)).await.unwrap().unwrap();
+    assert_eq!(rig.api.status.borrow()["containerStatuses"][0]["state"]["terminated"]["exitCode"], 143);
+    assert!(rig.engine.sandboxes.lock().unwrap().is_empty());
+    assert!(!rig.node.config.pod_dir("u").exists());
+    handle.inputs.closed().await;
+    for event in ["Started: Container started", "Killing: Stopping container c"] {
+        rig.event(event).await;
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_cannot_be_pulled_is_told_in_the_kubelets_words() {
+    let rig = Rig::new();
+    let _handle = rig.start(state(&rig, "elsewhere:1"));
+    let waiting = |status: &Value| status["containerStatuses"][0]["state"]["waiting"]["reason"].clone();
+    rig.status(|status| waiting(status) == "ErrImagePull").await;
+    rig.status(|status| waiting(status) == "ImagePullBackOff").await;
+    rig.event("Pulling: Pulling image \"elsewhere:1\"").await;
+}
+
+#[tokio::test]
+async fn a_new_agent_adopts_what_runs_without_touching_it() {
+    let rig = Rig::new();
+    let first = rig.start(state(&rig, "here:1"));
+    rig.status(|status| status["phase"] == "Running").await;
+    drop(first);
+    let next = Rig { api: Arc::new(Api::default()), ..Rig::new() };
+    let sandboxes = rig.engine.list_pod_sandboxes().await.unwrap();
+    let containers = rig.engine.list_containers().await.unwrap();
+    let mut remains = Remains::new(sandboxes, containers);
+    let mut known = pod("here:1");
+    known.status = Some(serde_json::from_value(rig.api.status.borrow().clone()).unwrap_or_default());
+    let adopted = adopt(Arc::new(known), &remains.take("u"), &["127.0.0.1".parse().unwrap()], next.node.now());
+    assert_eq!(adopted.state.slots[0].running().map(|life| life.container.as_str()), Some("c-0"));
+    assert_eq!(adopted.state.slots[0].restarts, 0);
+}
