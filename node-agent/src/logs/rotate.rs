@@ -1,4 +1,5 @@
-//! Keeps container logs small: 10 MiB in a file, five files. Source: kubelet `containerLogMaxSize`, `containerLogMaxFiles`.
+//! Keeps container logs small: 10 MiB in a file, five files. Source: kubelet `containerLogMaxSize`,
+//! `containerLogMaxFiles`.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -20,10 +20,8 @@ use super::context::NodeContext;
 use super::effects::{NewSandbox, PodEffects, StartError, StartJob};
 use super::image::ImageFailure;
 use super::plan::{Effect, ending, plan};
-use super::state::{
-    Drain, End, Exit, ImageStep, Life, PodState, Run, SandboxStep, StartFailure, Step, VolumesStep, Why,
-};
-use super::status::{owned, status};
+use super::state::{Drain, End, Exit, ImageStep, Life, PodState, SandboxStep, StartFailure, Step, VolumesStep, Why};
+use super::status::{owned, says_nothing, status};
 use super::view::{ContainerView, PodView, Views};
 use super::writer::{Written, write};
 use crate::objects::{ObjectChanges, PodObjects};
@@ -635,7 +633,7 @@ impl Actor {
             Some(_) => {}
             None => {
                 let attempt = slot.restarts;
-                slot.on_exit(unknown_exit(life, now), attempt);
+                slot.on_exit(Exit::unknown(life, now), attempt);
             }
         }
     }
@@ -762,7 +760,7 @@ impl Actor {
     }
 
     fn publish(&mut self) {
-        let containers: Vec<_> = self.state.slots.iter().map(|slot| view_of(&self.state, slot)).collect();
+        let containers: Vec<_> = self.state.slots.iter().map(|slot| ContainerView::of(&self.state, slot)).collect();
         self.view.send_if_modified(|view| {
             let same_pod = view.pod.as_ref().is_some_and(|pod| Arc::ptr_eq(pod, &self.state.pod));
             if same_pod && view.containers == containers {
@@ -771,51 +769,6 @@ impl Actor {
             *view = PodView { pod: Some(Arc::clone(&self.state.pod)), containers };
             true
         });
-    }
-}
-
-fn view_of(state: &PodState, slot: &super::state::Slot) -> ContainerView {
-    let has_life = slot.run != Run::Idle;
-    let waiting = match (&slot.image, &slot.failure) {
-        (ImageStep::Failed { reason, message, .. }, _) => Some(match *reason {
-            "ErrImagePull" => "trying and failing to pull image".to_owned(),
-            _ => message.clone(),
-        }),
-        (_, Some(failure)) => Some(failure.reason.to_owned()),
-        _ if state.initialized() => Some("ContainerCreating".to_owned()),
-        _ => Some("PodInitializing".to_owned()),
-    };
-    ContainerView {
-        name: slot.name.clone(),
-        id: slot.container_id().map(str::to_owned),
-        attempt: slot.restarts,
-        running: slot.running().is_some(),
-        previous: slot.last.as_ref().filter(|_| has_life && slot.restarts > 0).map(|_| slot.restarts - 1),
-        waiting: waiting.filter(|_| !has_life),
-    }
-}
-
-/// Whether a status only says that the pod is being made.
-fn says_nothing(status: &PodStatus) -> bool {
-    let containers = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
-    let mut waiting = containers.map(|status| {
-        let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
-        waiting.and_then(|waiting| waiting.reason.as_deref()).unwrap_or_default()
-    });
-    status.phase.as_deref() == Some("Pending")
-        && waiting.all(|reason| matches!(reason, "ContainerCreating" | "PodInitializing"))
-}
-
-/// Source: kubelet, for a container it cannot find any more.
-fn unknown_exit(life: Life, now: Timestamp) -> Exit {
-    Exit {
-        container: life.container,
-        image_id: life.image_id,
-        started_at: Some(life.started_at),
-        finished_at: now,
-        exit_code: 137,
-        reason: "ContainerStatusUnknown".to_owned(),
-        message: "The container could not be located when the pod was terminated".to_owned(),
     }
 }
 

@@ -60,7 +60,8 @@ fn adopted(pod: Arc<Pod>, state: SandboxState, containers: Vec<engine::Container
 #[test]
 fn what_runs_goes_on_with_its_count_address_and_health() {
     let status = serde_json::json!({ "containerStatuses": [
-        { "name": "c", "containerID": "reeve://c2", "ready": true, "started": true, "image": "", "imageID": "", "restartCount": 2 },
+        { "name": "c", "containerID": "reeve://c2", "ready": true, "started": true, "image": "", "imageID": "",
+            "restartCount": 2 },
     ] });
     let containers = vec![container("i", 0, Some(0)), container("c", 1, Some(1)), container("c", 2, None)];
     let state = adopted(pod("Always", status), SandboxState::Ready, containers);

@@ -31,7 +31,8 @@ pub(crate) const IMAGE: &str = "io.reeve.container.image";
 const TERMINATION_PATH: &str = "/dev/termination-log";
 /// Most of a termination message that is shown. Source: kubelet `MaxContainerTerminationMessageLength`.
 const TERMINATION_MESSAGE_MAX: usize = 4096;
-/// The same for what is taken from the log. Source: kubelet `MaxContainerTerminationMessageLogLength` and `…LogLines`.
+/// The same for what is taken from the log.
+/// Source: kubelet `MaxContainerTerminationMessageLogLength` and `…LogLines`.
 const TERMINATION_LOG_MAX: usize = 2048;
 const TERMINATION_LOG_LINES: usize = 80;
 

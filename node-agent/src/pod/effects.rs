@@ -20,7 +20,8 @@ use super::state::spec;
 use crate::objects::PodObjects;
 use crate::volume::{self, Mounted, VolumeInputs, VolumesReady};
 
-/// A container gets at least this long after a `preStop` hook used the grace up. Source: kubelet `minimumGracePeriodInSeconds`.
+/// A container gets at least this long after a `preStop` hook used the grace up.
+/// Source: kubelet `minimumGracePeriodInSeconds`.
 const GRACE_AFTER_HOOK_MIN: Duration = Duration::from_secs(2);
 
 /// What the effects of one pod share.

@@ -73,7 +73,10 @@ fn service_links_are_those_of_the_own_namespace_and_always_kubernetes() {
     let service = |namespace: &str, name: &str, ip: &str| -> Service {
         serde_json::from_value(serde_json::json!({
             "metadata": { "name": name, "namespace": namespace },
-            "spec": { "clusterIP": ip, "ports": [{ "name": "http", "port": 80 }, { "name": "q", "port": 53, "protocol": "UDP" }] },
+            "spec": { "clusterIP": ip, "ports": [
+                { "name": "http", "port": 80 },
+                { "name": "q", "port": 53, "protocol": "UDP" },
+            ] },
         }))
         .unwrap()
     };

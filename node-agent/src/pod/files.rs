@@ -11,7 +11,8 @@ use k8s_openapi::api::core::v1::Pod;
 use super::state::spec;
 use crate::config::NodeConfig;
 
-/// Most search domains and name servers a resolver looks at. Source: Kubernetes `MaxDNSSearchPaths`, `MaxDNSNameservers`.
+/// Most search domains and name servers a resolver looks at.
+/// Source: Kubernetes `MaxDNSSearchPaths`, `MaxDNSNameservers`.
 const SEARCH_MAX: usize = 32;
 const NAMESERVERS_MAX: usize = 3;
 /// Longest host name the kernel takes. Source: hostname(7); the kubelet cuts longer ones.
@@ -195,7 +196,8 @@ mod tests {
         let text = resolv_conf(&pod(serde_json::json!({ "containers": [] })), &config, node);
         assert_eq!(
             text,
-            "search ns.svc.cluster.local svc.cluster.local cluster.local example.com\nnameserver 10.96.0.10\noptions ndots:5\n"
+            "search ns.svc.cluster.local svc.cluster.local cluster.local example.com\n\
+             nameserver 10.96.0.10\noptions ndots:5\n"
         );
         let default = resolv_conf(&pod(serde_json::json!({ "containers": [], "dnsPolicy": "Default" })), &config, node);
         assert_eq!(default, "search example.com\nnameserver 192.0.2.1\noptions edns0\n");

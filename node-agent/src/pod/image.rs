@@ -73,7 +73,8 @@ fn inspect_failure(image: &str, error: &EngineError, say: impl Fn(EventType, &st
     let (reason, message) = match error {
         EngineError::Invalid(_) => {
             let message = format!(
-                "Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": invalid reference format"
+                "Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": \
+                 invalid reference format"
             );
             ("InvalidImageName", message)
         }

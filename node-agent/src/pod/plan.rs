@@ -14,7 +14,7 @@ use super::state::{Drain, End, ImageStep, PodState, Role, SandboxStep, Slot, Ste
 /// (in the kubelet: until the next sync of the pod).
 const PULL_ERROR_SHOWN: Duration = Duration::from_secs(1);
 
-/// Shortest grace period: a container always gets its stop signal. Source: kubelet `minimumGracePeriodInSeconds`… 1 s.
+/// Shortest grace period: a container always gets its stop signal, also when the API says 0.
 const GRACE_MIN: Duration = Duration::from_secs(1);
 
 /// One thing to do. Each is started at most once at a time; its result comes back as an input.

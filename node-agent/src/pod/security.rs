@@ -13,7 +13,8 @@ pub(crate) enum SecurityError {
     #[error("container's runAsUser breaks non-root policy (pod: \"{pod}\", container: {container})")]
     UserIsRoot { pod: String, container: String },
     #[error(
-        "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root (pod: \"{pod}\", container: {container})"
+        "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is \
+         non-root (pod: \"{pod}\", container: {container})"
     )]
     UserIsAName { user: String, pod: String, container: String },
     #[error("{field} {value} is out of range")]
@@ -164,7 +165,8 @@ mod tests {
             ("0:0", "container has runAsNonRoot and image will run as root (pod: \"p_n(u)\", container: c)"),
             (
                 "app",
-                "container has runAsNonRoot and image has non-numeric user (app), cannot verify user is non-root (pod: \"p_n(u)\", container: c)",
+                "container has runAsNonRoot and image has non-numeric user (app), cannot verify user is non-root \
+                 (pod: \"p_n(u)\", container: c)",
             ),
         ] {
             assert_eq!(check(non_root.clone(), none.clone(), user).unwrap_err(), error);

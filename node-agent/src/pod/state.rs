@@ -277,6 +277,19 @@ impl Slot {
 }
 
 impl Exit {
+    /// Source: kubelet, for a container it cannot find any more.
+    pub(crate) fn unknown(life: Life, now: Timestamp) -> Self {
+        Self {
+            container: life.container,
+            image_id: life.image_id,
+            started_at: Some(life.started_at),
+            finished_at: now,
+            exit_code: 137,
+            reason: "ContainerStatusUnknown".to_owned(),
+            message: "The container could not be located when the pod was terminated".to_owned(),
+        }
+    }
+
     /// The end of a container as the engine tells it; `None` while it has not ended.
     /// A code nobody saw is reported as the kubelet reports a container it cannot find.
     pub(crate) fn of(container: &engine::Container) -> Option<Self> {

@@ -223,6 +223,17 @@ fn terminated(exit: &Exit) -> ContainerState {
     ContainerState { terminated: Some(terminated), ..ContainerState::default() }
 }
 
+/// Whether a status only says that the pod is being made.
+pub(crate) fn says_nothing(status: &PodStatus) -> bool {
+    let containers = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    let mut waiting = containers.map(|status| {
+        let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
+        waiting.and_then(|waiting| waiting.reason.as_deref()).unwrap_or_default()
+    });
+    status.phase.as_deref() == Some("Pending")
+        && waiting.all(|reason| matches!(reason, "ContainerCreating" | "PodInitializing"))
+}
+
 /// What one condition says, before it is compared with what it said earlier.
 struct Verdict {
     kind: &'static str,

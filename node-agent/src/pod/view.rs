@@ -6,6 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 
+use super::state::{ImageStep, PodState, Run, Slot};
+
 /// A pod as the server sees it. Published by its actor after every turn that changed it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PodView {
@@ -66,6 +68,30 @@ impl Views {
     pub(crate) fn pods(&self) -> Vec<Arc<Pod>> {
         let views = self.0.read().unwrap_or_else(PoisonError::into_inner);
         views.values().filter_map(|entry| entry.view.borrow().pod.clone()).collect()
+    }
+}
+
+impl ContainerView {
+    /// A slot as the server sees it.
+    pub(crate) fn of(state: &PodState, slot: &Slot) -> Self {
+        let has_life = slot.run != Run::Idle;
+        let waiting = match (&slot.image, &slot.failure) {
+            (ImageStep::Failed { reason, message, .. }, _) => Some(match *reason {
+                "ErrImagePull" => "trying and failing to pull image".to_owned(),
+                _ => message.clone(),
+            }),
+            (_, Some(failure)) => Some(failure.reason.to_owned()),
+            _ if state.initialized() => Some("ContainerCreating".to_owned()),
+            _ => Some("PodInitializing".to_owned()),
+        };
+        Self {
+            name: slot.name.clone(),
+            id: slot.container_id().map(str::to_owned),
+            attempt: slot.restarts,
+            running: slot.running().is_some(),
+            previous: slot.last.as_ref().filter(|_| has_life && slot.restarts > 0).map(|_| slot.restarts - 1),
+            waiting: waiting.filter(|_| !has_life),
+        }
     }
 }
 
