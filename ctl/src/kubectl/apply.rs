@@ -121,7 +121,7 @@ pub(crate) fn set_namespace(object: &mut Value, namespace: &str) {
 }
 
 /// The object with itself in the annotation, as it is sent; and the annotation's text.
-fn with_annotation(object: &Value) -> Value {
+pub(crate) fn with_annotation(object: &Value) -> Value {
     let mut bare = object.clone();
     if let Some(annotations) = bare.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         annotations.remove(LAST_APPLIED);

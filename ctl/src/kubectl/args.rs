@@ -4,6 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+/// What the user called this program: `kubectl` when it is installed under that name.
+pub(crate) fn program() -> &'static str {
+    let called = std::env::args_os().next();
+    let kubectl =
+        called.is_some_and(|path| std::path::Path::new(&path).file_stem().is_some_and(|own| own == "kubectl"));
+    if kubectl { "kubectl" } else { "reeve" }
+}
+
 /// Which cluster, as whom, in which namespace.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct GlobalArgs {

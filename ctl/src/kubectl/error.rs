@@ -47,6 +47,17 @@ impl CliError {
         }
     }
 
+    /// The server's words as part of an error of our own, `failed to create token: …`; unchanged behind nothing.
+    #[must_use]
+    pub(crate) fn behind(self, words: &str) -> Self {
+        match self {
+            Self::Server(status) if !words.is_empty() => {
+                Self::Plain(format!("{words}{}", status.message.unwrap_or_default()))
+            }
+            other => other,
+        }
+    }
+
     /// Several failures as one; `Ok` when there are none.
     pub(crate) fn all(mut errors: Vec<Self>) -> Result<(), Self> {
         match errors.len() {

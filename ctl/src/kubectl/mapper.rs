@@ -31,6 +31,22 @@ pub(crate) struct Resource {
 }
 
 impl Resource {
+    /// A namespaced (or the `Namespace`) resource that every cluster has, known without asking.
+    pub(crate) fn well_known(api_version: &str, kind: &str, plural: &str) -> Self {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        Self {
+            group: group.to_owned(),
+            version: version.to_owned(),
+            kind: kind.to_owned(),
+            plural: plural.to_owned(),
+            singular: kind.to_ascii_lowercase(),
+            short: Vec::new(),
+            categories: Vec::new(),
+            namespaced: kind != "Namespace",
+            verbs: Vec::new(),
+        }
+    }
+
     /// `v1`, `apps/v1`
     pub(crate) fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
