@@ -44,7 +44,7 @@ step() { # step TITLE COMMAND…
     from=$(now)
     "$@"
     to=$(now)
-    printf '   (%.2f s)\n' "$(echo "$to - $from" | bc -l 2>/dev/null || awk "BEGIN{print $to-$from}")"
+    printf '   (%.2f s)\n' "$(awk "BEGIN{print $to-$from}")"
 }
 
 build_images() {
@@ -67,14 +67,15 @@ write_and_read() {
     grep -q 'Hello from the demo' "$work/entries"
 }
 
-kill_one() {
-    local pod
+kill_one() { # as a crash would: SIGKILL to the program inside, found through the pod's cgroup
+    local pod uid pid
     pod=$("$reeve" get pods -l app=guestbook,tier=frontend -o 'jsonpath={.items[0].metadata.name}')
-    local pid
-    pid=$("$reeve" get --raw "/api/v1/namespaces/default/pods/$pod" | grep -o '"containerID":"[^"]*"' | head -n 1)
-    echo "killing the front-end container of $pod ($pid)"
-    # The program ends itself: init of a PID namespace takes SIGTERM only because it asked for it.
-    pkill -KILL -f "^/guestbook frontend" --oldest
+    uid=$("$reeve" get pod "$pod" -o 'jsonpath={.metadata.uid}')
+    for pid in $(pgrep -f '^/guestbook frontend'); do
+        grep -q "$uid" "/proc/$pid/cgroup" && break
+    done
+    echo "killing the front-end container of $pod (process $pid)"
+    kill -KILL "$pid"
     "$reeve" wait --for=jsonpath='{.status.containerStatuses[0].restartCount}'=1 "pod/$pod" --timeout=30s
     "$reeve" wait --for=condition=Ready "pod/$pod" --timeout=30s
 }

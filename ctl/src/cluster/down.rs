@@ -1,5 +1,6 @@
 //! `reeve down`: stops a cluster and its containers; with `--purge` nothing of it is left.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use super::args::{DownArgs, UpArgs};
@@ -30,11 +31,16 @@ pub(crate) fn run(args: &DownArgs) -> Result<(), ClusterError> {
     if args.purge {
         purge(&paths, &config)?;
         lock.remove();
-        println!("Cluster {:?} is down and removed.", args.name);
+        let _ = writeln!(std::io::stdout(), "Cluster {:?} is down and removed.", args.name);
     } else if was_running {
-        println!("Cluster {:?} is down; its data is kept in {}.", args.name, paths.data_dir.display());
+        let _ = writeln!(
+            std::io::stdout(),
+            "Cluster {:?} is down; its data is kept in {}.",
+            args.name,
+            paths.data_dir.display()
+        );
     } else {
-        println!("Cluster {:?} was not up.", args.name);
+        let _ = writeln!(std::io::stdout(), "Cluster {:?} was not up.", args.name);
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! What the cluster consists of is `daemon`'s business.
 
 use std::fs::OpenOptions;
-use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &UpArgs, clock: &dyn Clock) -> Result<(), ClusterError> 
     let paths = paths_of(args)?;
     if is_healthy(&paths) {
         finish(args, &paths)?;
-        println!("Cluster {:?} is already up.", args.name);
+        let _ = writeln!(std::io::stdout(), "Cluster {:?} is already up.", args.name);
         return Ok(());
     }
     let repaired = stop_remains(&paths)?;
@@ -174,14 +174,16 @@ pub(crate) fn finish(args: &UpArgs, paths: &Paths) -> Result<(), ClusterError> {
 }
 
 fn print_summary(paths: &Paths, config: &ClusterConfig, repaired: bool, took: Duration) {
+    // A reader that has gone away is no reason to fail: the cluster is up.
+    let mut out = std::io::stdout().lock();
     let done = if repaired { "is up again" } else { "is up" };
-    println!("Cluster {:?} {done}: its node was ready after {:.2} s.", config.name, took.as_secs_f64());
-    println!("  API server  https://127.0.0.1:{}", config.api_port);
-    println!("  kubeconfig  {} (context reeve-{})", paths.kubeconfig().display(), config.name);
-    println!("  data        {}", paths.data_dir.display());
-    println!();
-    println!("Next:  reeve apply -f app.yaml    or any kubectl");
-    println!("       reeve get pods -A");
+    let _ = writeln!(out, "Cluster {:?} {done}: its node was ready after {:.2} s.", config.name, took.as_secs_f64());
+    let _ = writeln!(out, "  API server  https://127.0.0.1:{}", config.api_port);
+    let _ = writeln!(out, "  kubeconfig  {} (context reeve-{})", paths.kubeconfig().display(), config.name);
+    let _ = writeln!(out, "  data        {}", paths.data_dir.display());
+    let _ = writeln!(out);
+    let _ = writeln!(out, "Next:  reeve apply -f app.yaml    or any kubectl");
+    let _ = writeln!(out, "       reeve get pods -A");
     let flag = if config.name == "dev" { String::new() } else { format!(" --name {}", config.name) };
-    println!("       reeve down{flag}              (--purge removes its data too)");
+    let _ = writeln!(out, "       reeve down{flag}              (--purge removes its data too)");
 }
