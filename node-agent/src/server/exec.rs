@@ -21,7 +21,8 @@ use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
 use super::streams::{ERROR, FromClient, Kind, STDERR, STDOUT, StreamOptions, from_client, protocol, to_client};
 use super::{Answer, Backend, Target, query, status, text};
@@ -247,6 +248,9 @@ async fn finish(sink: &mut SplitSink<Socket, Message>, status: &serde_json::Valu
     let message = to_client(ERROR, status.to_string().as_bytes());
     // A client that has gone does not need the last word.
     if sink.send(Message::binary(message)).await.is_ok() {
+        // Clients take a close without code for an error.
+        let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        let _ = sink.send(Message::Close(Some(close))).await;
         let _ = sink.close().await;
     }
 }
