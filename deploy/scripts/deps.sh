@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # Installs the system packages that Reeve's build or tests need and that are missing; says which.
-# Usage: deps.sh build|test. Does nothing when all are there. Written for Debian 12, 13 and Ubuntu 24.04.
+# Usage: deps.sh build|test|bench. Does nothing when all are there. Written for Debian 12, 13 and Ubuntu 24.04.
 set -euo pipefail
 
 # command (or file) that must be there : package that brings it
 build=(cc:gcc protoc:protobuf-compiler mold:mold)
+bench=("${build[@]}" busybox:busybox-static)
 test=("${build[@]}" ip:iproute2 nft:nftables busybox:busybox-static docker-registry:docker-registry curl:curl)
 
 case "${1:-build}" in
 build) wanted=("${build[@]}") ;;
 test) wanted=("${test[@]}") ;;
-*) echo "usage: deps.sh build|test" >&2; exit 64 ;;
+bench) wanted=("${bench[@]}") ;;
+*) echo "usage: deps.sh build|test|bench" >&2; exit 64 ;;
 esac
 
 PATH="$PATH:/usr/sbin:/sbin"
