@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Service};
 use kube::Api;
 use kube::api::PostParams;
@@ -127,13 +129,15 @@ async fn run_components(own: Surroundings, ready: &mut dyn FnMut()) -> Result<En
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let (paths, config, node) = (own.paths.clone(), own.config.clone(), own.node_name.clone());
     let node_ip = IpAddr::V4(own.node_ip);
+    let began = own.clock.now();
     let mut running = components::start(own).await?;
     write_kubeconfig(&paths, &config, &running)?;
     let process = Process::own().ok_or_else(|| ClusterError::component("run state", "/proc is not readable"))?;
-    RunState { process, data_dir: paths.data_dir.clone(), config: config.clone(), node_ip }.save(&paths.run_dir)?;
+    RunState { process, data_dir: paths.data_dir.clone(), config: config.clone(), node_ip, stopped: false }
+        .save(&paths.run_dir)?;
     ensure_dns_service(&running, &config).await?;
     tokio::select! {
-        outcome = tokio::time::timeout(READY_WAIT, node_ready(&running, &node)) => {
+        outcome = tokio::time::timeout(READY_WAIT, node_ready(&running, &node, began)) => {
             outcome.map_err(|_| ClusterError::component("node", format!("not ready after {READY_WAIT:?}")))??;
         }
         end = asked_to_end(&mut term, &mut interrupt) => {
@@ -191,11 +195,24 @@ async fn ensure_dns_service(running: &Running, config: &ClusterConfig) -> Result
     services.create(&PostParams::default(), &service).await.map(drop).map_err(|err| failed(&err))
 }
 
-/// Returns when the node says it is ready.
-async fn node_ready(running: &Running, name: &str) -> Result<(), ClusterError> {
-    let nodes: Api<Node> = Api::all(running.client(identity::admin()));
-    let selected = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let mut changes = watcher(nodes, selected).default_backoff().applied_objects().boxed();
+/// Returns when the node says it is ready, in this life: what it said before the last death does not count, so its
+/// heartbeat must be younger than `since`.
+async fn node_ready(running: &Running, name: &str, since: Timestamp) -> Result<(), ClusterError> {
+    let client = running.client(identity::admin());
+    let selected = || watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-node-lease");
+    let mut beats = watcher(leases, selected()).default_backoff().applied_objects().boxed();
+    let young = |lease: &Lease| {
+        lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref()).is_some_and(|time| time.0 >= since)
+    };
+    loop {
+        match beats.next().await {
+            Some(Ok(lease)) if young(&lease) => break,
+            Some(_) => {}
+            None => return Err(ClusterError::component("node", "the watch of its heartbeat ended")),
+        }
+    }
+    let mut changes = watcher(Api::<Node>::all(client), selected()).default_backoff().applied_objects().boxed();
     while let Some(node) = changes.next().await {
         let Ok(node) = node else { continue };
         let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();

@@ -68,14 +68,16 @@ pub(crate) fn stop(paths: &Paths, config: &ClusterConfig, purge: bool) -> Result
         super::stop::end_process(running.process)?;
     }
     super::remains::stop(paths, config, purge)?;
-    RunState::forget(&paths.run_dir)?;
-    Ok(running.is_some())
+    let Some(running) = running else { return Ok(false) };
+    let was_running = !running.stopped;
+    // Kept, so that the next `up` finds the data folder without being told.
+    RunState { stopped: true, ..running }.save(&paths.run_dir)?;
+    Ok(was_running)
 }
 
 /// Takes a cluster down whose main process is this one, on its way out. In a process of its own: network namespaces
 /// can only be entered by a process of one thread.
 pub(crate) fn stop_in_child(paths: &Paths, config: &ClusterConfig) -> Result<(), ClusterError> {
-    RunState::forget(&paths.run_dir)?;
     let program = std::env::current_exe().map_err(|err| ClusterError::io("find this program", err))?;
     let mut command = std::process::Command::new(program);
     command.args(["down", "--name", &config.name, "--data-dir"]).arg(&paths.data_dir);

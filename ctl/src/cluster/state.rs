@@ -1,7 +1,6 @@
 //! What is true of a cluster while it runs: `/run/reeve/NAME`, and the lock that `up` and `down` take.
 
 use std::fs::{File, OpenOptions};
-use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -55,6 +54,9 @@ pub(crate) struct RunState {
     pub config: ClusterConfig,
     /// The node's address.
     pub node_ip: std::net::IpAddr,
+    /// Whether it was brought down since: then this only tells where its data lies.
+    #[serde(default)]
+    pub stopped: bool,
 }
 
 impl RunState {
@@ -72,15 +74,6 @@ impl RunState {
         let text = serde_json::to_vec(self).map_err(|err| ClusterError::component("run state", err))?;
         let path = Self::path(run_dir);
         super::files::replace(&path, &text, 0o600).map_err(|err| ClusterError::io(at("write", &path), err))
-    }
-
-    /// Forgets that the cluster runs.
-    pub(crate) fn forget(run_dir: &Path) -> Result<(), ClusterError> {
-        let path = Self::path(run_dir);
-        match std::fs::remove_file(&path) {
-            Err(err) if err.kind() != ErrorKind::NotFound => Err(ClusterError::io(at("remove", &path), err)),
-            _ => Ok(()),
-        }
     }
 }
 

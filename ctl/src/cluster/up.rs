@@ -89,7 +89,7 @@ fn is_healthy(paths: &Paths) -> bool {
 fn stop_remains(paths: &Paths) -> Result<bool, ClusterError> {
     let Some(running) = RunState::load(&paths.run_dir) else { return Ok(false) };
     super::stop::end_process(running.process)?;
-    Ok(true)
+    Ok(!running.stopped)
 }
 
 /// Folders and lasting choices.
