@@ -66,6 +66,7 @@ impl SeededRng {
 
     /// The usual source in a binary. A cryptographic generator: its numbers may be used in secrets.
     #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "this is the seam that everybody else must go through")]
     pub fn from_os() -> Self {
         Self(Mutex::new(rand::make_rng()))
     }
