@@ -25,6 +25,8 @@ pub(crate) const READY_LINE: &str = "ready";
 pub(crate) const FAILED_PREFIX: &str = "failed: ";
 /// How much of the log's end is shown when the background process dies without a word.
 const LOG_TAIL_BYTES: u64 = 2_000;
+/// A longer log is put aside at the next start; the one put aside before it goes.
+const LOG_BYTES_MAX: u64 = 16 << 20;
 /// Longest wait for an answer of a cluster that says it runs.
 const PROBE_WAIT: Duration = Duration::from_secs(3);
 
@@ -126,6 +128,7 @@ fn prepare(args: &UpArgs, paths: &Paths) -> Result<ClusterConfig, ClusterError> 
 /// Starts the background process and waits for its line.
 fn start(args: &UpArgs, paths: &Paths) -> Result<(), ClusterError> {
     let log_path = paths.log();
+    put_aside(&log_path)?;
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&log_path);
     let mut log = log.map_err(|err| ClusterError::io(at("open", &log_path), err))?;
     let log_start = log.seek(SeekFrom::End(0)).unwrap_or(0);
@@ -148,6 +151,14 @@ fn start(args: &UpArgs, paths: &Paths) -> Result<(), ClusterError> {
         None => format!("it ended without a word; the end of its log:\n{}", tail(&log_path, log_start)),
     };
     Err(ClusterError::NotStarted { name: args.name.clone(), reason, log: log_path.display().to_string() })
+}
+
+fn put_aside(log: &Path) -> Result<(), ClusterError> {
+    if std::fs::metadata(log).is_ok_and(|meta| meta.len() > LOG_BYTES_MAX) {
+        let old = log.with_extension("log.1");
+        std::fs::rename(log, &old).map_err(|err| ClusterError::io(at("rename", log), err))?;
+    }
+    Ok(())
 }
 
 fn tail(path: &Path, start: u64) -> String {
