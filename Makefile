@@ -20,6 +20,7 @@ release: deps ## the release binary, target/release/reeve
 	$(CARGO) build --release --locked -p reeve
 
 demo: release ## the guestbook on a one-node cluster, start to finish (KEEP=1 leaves it up)
+	@deploy/scripts/deps.sh demo
 	@deploy/scripts/demo.sh "$(TARGET)/release/reeve"
 
 test: ## all tests

@@ -6,13 +6,15 @@ set -euo pipefail
 # command (or file) that must be there : package that brings it
 build=(cc:gcc protoc:protobuf-compiler mold:mold)
 bench=("${build[@]}" busybox:busybox-static)
-test=("${build[@]}" ip:iproute2 nft:nftables busybox:busybox-static docker-registry:docker-registry curl:curl)
+demo=("${build[@]}" curl:curl pgrep:procps)
+test=("${demo[@]}" ip:iproute2 nft:nftables busybox:busybox-static docker-registry:docker-registry)
 
 case "${1:-build}" in
 build) wanted=("${build[@]}") ;;
+demo) wanted=("${demo[@]}") ;;
 test) wanted=("${test[@]}") ;;
 bench) wanted=("${bench[@]}") ;;
-*) echo "usage: deps.sh build|test|bench" >&2; exit 64 ;;
+*) echo "usage: deps.sh build|demo|test|bench" >&2; exit 64 ;;
 esac
 
 PATH="$PATH:/usr/sbin:/sbin"
