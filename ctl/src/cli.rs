@@ -7,10 +7,15 @@ use reeve_api::clock::RealClock;
 
 use crate::cluster::args::{DownArgs, UpArgs};
 use crate::images;
+use crate::kubectl::api::warnings;
 use crate::kubectl::args::GlobalArgs;
 use crate::kubectl::connect::connect;
 use crate::kubectl::error::CliError;
-use crate::kubectl::{api_resources, apply, create, delete, describe, exec, get, logs, version, wait, workload};
+use crate::kubectl::label::Part;
+use crate::kubectl::{
+    api_resources, apply, cluster_info, config, cordon, create, delete, describe, edit, events, exec, explain, expose,
+    get, label, logs, patch, run as run_pod, version, wait, workload,
+};
 
 /// A Kubernetes-compatible cluster in one binary.
 #[derive(Debug, Parser)]
@@ -59,6 +64,31 @@ enum Verb {
     Set(workload::SetCommand),
     /// Wait until objects are as wanted
     Wait(wait::WaitArgs),
+    /// Set and remove labels
+    Label(label::LabelArgs),
+    /// Set and remove annotations
+    Annotate(label::LabelArgs),
+    /// Change parts of objects
+    Patch(patch::PatchArgs),
+    /// Change an object in an editor
+    Edit(edit::EditArgs),
+    /// Make a Service for what a workload selects
+    Expose(expose::ExposeArgs),
+    /// Run a pod from an image
+    Run(run_pod::RunArgs),
+    /// Let a node take no new pods
+    Cordon(cordon::CordonArgs),
+    /// Let a node take new pods again
+    Uncordon(cordon::CordonArgs),
+    /// Show what happened
+    Events(events::EventsArgs),
+    /// Show what fields mean
+    Explain(explain::ExplainArgs),
+    /// Show where the cluster is
+    ClusterInfo,
+    /// Show and change the kubeconfig
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Show the resources that the server offers
     ApiResources(api_resources::ApiResourcesArgs),
     /// Show the API versions that the server offers
@@ -87,7 +117,13 @@ impl Cli {
 
 /// Runs one command line to its end.
 pub(crate) async fn run(cli: Cli) -> ExitCode {
+    let warnings_as_errors = cli.global.warnings_as_errors;
     match dispatch(cli).await {
+        Ok(()) if warnings_as_errors && warnings() > 0 => {
+            let number = warnings();
+            eprintln!("error: {number} {} received", if number == 1 { "warning" } else { "warnings" });
+            ExitCode::FAILURE
+        }
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             let text = err.to_string();
@@ -118,6 +154,18 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Verb::Rollout(command) => workload::rollout(command, &connect(&global).await?).await,
         Verb::Set(command) => workload::set(command, &connect(&global).await?).await,
         Verb::Wait(args) => wait::run(args, &connect(&global).await?).await,
+        Verb::Label(args) => label::run(Part::Labels, args, &connect(&global).await?).await,
+        Verb::Annotate(args) => label::run(Part::Annotations, args, &connect(&global).await?).await,
+        Verb::Patch(args) => patch::run(args, &connect(&global).await?).await,
+        Verb::Edit(args) => edit::run(args, &connect(&global).await?).await,
+        Verb::Expose(args) => expose::run(args, &connect(&global).await?).await,
+        Verb::Run(args) => run_pod::run(args, &connect(&global).await?).await,
+        Verb::Cordon(args) => cordon::run(true, args, &connect(&global).await?).await,
+        Verb::Uncordon(args) => cordon::run(false, args, &connect(&global).await?).await,
+        Verb::Events(args) => events::run(args, &connect(&global).await?).await,
+        Verb::Explain(args) => explain::run(args, &connect(&global).await?).await,
+        Verb::ClusterInfo => cluster_info::run(&connect(&global).await?).await,
+        Verb::Config(command) => config::run(&command, &global),
         Verb::ApiResources(args) => api_resources::run(args, &connect(&global).await?).await,
         Verb::ApiVersions => api_resources::versions(&connect(&global).await?).await,
         Verb::Version(args) => version::run(args, connect(&global)).await,

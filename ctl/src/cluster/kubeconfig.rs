@@ -89,7 +89,8 @@ pub(crate) fn remove(path: &Path, name: &str, owner: &Owner) -> Result<(), Clust
     edit(path, owner, |tree| withdraw(tree, name))
 }
 
-fn edit(path: &Path, owner: &Owner, change: impl FnOnce(&mut Value)) -> Result<(), ClusterError> {
+/// Changes a kubeconfig: waits for its lock, replaces it at once, leaves it to its owner.
+pub(crate) fn edit(path: &Path, owner: &Owner, change: impl FnOnce(&mut Value)) -> Result<(), ClusterError> {
     // A link stays a link: the file behind it is replaced.
     let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     make_folder(path, owner)?;

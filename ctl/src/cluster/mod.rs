@@ -12,7 +12,7 @@ mod error;
 mod files;
 mod identity;
 mod kernel;
-mod kubeconfig;
+pub(crate) mod kubeconfig;
 mod machine;
 mod netns;
 mod probe;

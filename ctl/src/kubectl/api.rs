@@ -1,5 +1,7 @@
 //! Requests to the server, and its answers as values or errors in kubectl's words.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bytes::Bytes;
 use futures::AsyncBufReadExt as _;
 use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
@@ -102,13 +104,18 @@ pub(crate) struct Api {
     pub namespace: String,
     /// Whether the user named it: then objects of another namespace are refused.
     pub namespace_given: bool,
-    server: String,
+    server: http::Uri,
 }
 
 impl Api {
-    /// `server` is `HOST:PORT`, for error texts.
-    pub(crate) fn new(client: kube::Client, namespace: String, namespace_given: bool, server: &str) -> Self {
-        Self { client, namespace, namespace_given, server: server.to_owned() }
+    /// `server` is what the kubeconfig says, for texts.
+    pub(crate) fn new(client: kube::Client, namespace: String, namespace_given: bool, server: http::Uri) -> Self {
+        Self { client, namespace, namespace_given, server }
+    }
+
+    /// `https://HOST:PORT`
+    pub(crate) fn address(&self) -> String {
+        self.server.to_string().trim_end_matches('/').to_owned()
     }
 
     /// The client itself, for WebSockets.
@@ -212,7 +219,7 @@ impl Api {
         if causes.iter().any(|text| text.contains("Connection refused")) {
             let text = format!(
                 "The connection to the server {} was refused - did you specify the right host or port?",
-                self.server
+                self.server.authority().map_or("", |own| own.as_str())
             );
             return CliError::Unreachable(text);
         }
@@ -225,12 +232,21 @@ fn parse(bytes: &[u8]) -> Result<Value, CliError> {
     serde_json::from_slice(bytes).map_err(|err| CliError::plain(format!("the server's answer is not JSON: {err}")))
 }
 
+/// How many warnings the server sent, for `--warnings-as-errors`.
+static WARNINGS: AtomicUsize = AtomicUsize::new(0);
+
+/// How many warnings the server has sent to this program.
+pub(crate) fn warnings() -> usize {
+    WARNINGS.load(Ordering::Relaxed)
+}
+
 /// The server's warnings, on standard error as kubectl prints them. RFC 7234: `299 - "text"`.
 fn warn(headers: &http::HeaderMap) {
     for value in headers.get_all(header::WARNING) {
         let Ok(text) = value.to_str() else { continue };
         let quoted = text.split_once('"').and_then(|(_, rest)| rest.rsplit_once('"')).map(|(text, _)| text);
         if let Some(text) = quoted {
+            WARNINGS.fetch_add(1, Ordering::Relaxed);
             eprintln!("Warning: {}", text.replace("\\\"", "\"").replace("\\\\", "\\"));
         }
     }

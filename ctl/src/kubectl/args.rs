@@ -39,6 +39,15 @@ pub(crate) struct GlobalArgs {
     /// How long to wait for one answer of the server, such as 5s or 2m; 0 waits forever
     #[arg(long, global = true, value_name = "DURATION", default_value = "0")]
     pub request_timeout: String,
+    /// Do not check the server's certificate: whoever is in between can read and change everything
+    #[arg(long, global = true)]
+    pub insecure_skip_tls_verify: bool,
+    /// Treat warnings of the server as errors
+    #[arg(long, global = true)]
+    pub warnings_as_errors: bool,
+    /// Accepted for scripts; what is asked and answered is not logged
+    #[arg(short = 'v', long = "v", global = true, hide = true, value_name = "LEVEL")]
+    pub log_level: Option<i32>,
 }
 
 /// What `-f` names.

@@ -19,13 +19,14 @@ pub(crate) async fn connect(args: &GlobalArgs) -> Result<Api, CliError> {
     if let Some(token) = &args.token {
         config.auth_info.token = Some(token.clone().into());
     }
+    config.accept_invalid_certs |= args.insecure_skip_tls_verify;
     // A watch may be silent for long; a time limit is the user's to set.
     config.read_timeout = timeout;
     config.connect_timeout = Some(timeout.unwrap_or(Duration::from_secs(30)));
     let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let server = config.cluster_url.clone();
     let client = kube::Client::try_from(config).map_err(|err| CliError::plain(err.to_string()))?;
-    Ok(Api::new(client, namespace, args.namespace.is_some(), server.authority().map_or("", |own| own.as_str())))
+    Ok(Api::new(client, namespace, args.namespace.is_some(), server))
 }
 
 async fn load(args: &GlobalArgs) -> Result<kube::Config, CliError> {

@@ -13,7 +13,7 @@ use super::connect::parse_duration;
 use super::error::CliError;
 use super::get::write;
 use super::mapper::Mapper;
-use super::select::{self, Target};
+use super::select::{Among, Target};
 
 /// `delete`
 #[derive(Debug, Clone, Args)]
@@ -24,18 +24,8 @@ pub(crate) struct DeleteArgs {
     pub files: FileArgs,
     #[command(flatten)]
     pub dry_run: DryRunArgs,
-    /// All objects of the types
-    #[arg(long)]
-    pub all: bool,
-    /// In all namespaces
-    #[arg(short = 'A', long)]
-    pub all_namespaces: bool,
-    /// Objects whose labels fit
-    #[arg(short = 'l', long, default_value = "")]
-    pub selector: String,
-    /// Objects whose fields fit
-    #[arg(long, default_value = "")]
-    pub field_selector: String,
+    #[command(flatten)]
+    pub among: Among,
     /// What becomes of what the objects own: background, foreground or orphan
     #[arg(long, default_value = "background", num_args = 0..=1, default_missing_value = "background",
         value_parser = ["background", "foreground", "orphan", "true", "false"])]
@@ -119,35 +109,9 @@ fn options(args: &DeleteArgs) -> Result<Value, CliError> {
 }
 
 async fn targets(args: &DeleteArgs, api: &Api, mapper: &Mapper) -> Result<Vec<Target>, CliError> {
-    let many = args.all || !args.selector.is_empty() || !args.field_selector.is_empty();
-    if !args.files.filename.is_empty() || !many {
-        return select::targets(api, mapper, &args.files, &args.words);
-    }
-    let mut found = Vec::new();
-    for selection in select::select(mapper, &args.words)? {
-        if !selection.names.is_empty() {
-            return Err(CliError::plain("name cannot be provided when a selector is specified"));
-        }
-        let namespace = (!args.all_namespaces).then_some(api.namespace.as_str());
-        let selector = |name, value: &String| (!value.is_empty()).then(|| (name, value.clone()));
-        let url = selection
-            .resource
-            .collection(namespace)
-            .with_some(selector("labelSelector", &args.selector))
-            .with_some(selector("fieldSelector", &args.field_selector));
-        let list = api.get(&url).await?;
-        for item in list.get("items").and_then(Value::as_array).into_iter().flatten() {
-            let meta =
-                |field: &str| item.pointer(&format!("/metadata/{field}")).and_then(Value::as_str).unwrap_or_default();
-            found.push(Target {
-                resource: selection.resource.clone(),
-                namespace: meta("namespace").to_owned(),
-                name: meta("name").to_owned(),
-            });
-        }
-    }
+    let found = args.among.targets(api, mapper, &args.files, &args.words).await?;
     if found.is_empty() {
-        println!("No resources found");
+        write("No resources found\n")?;
     }
     Ok(found)
 }

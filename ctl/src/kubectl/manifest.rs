@@ -71,7 +71,8 @@ pub(crate) fn read(args: &FileArgs) -> Result<Vec<Manifest>, CliError> {
     Ok(manifests)
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {
+/// A whole file, within limits.
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {
     let failed = |err: std::io::Error| CliError::plain(format!("cannot read {}: {err}", path.display()));
     let mut text = Vec::new();
     std::fs::File::open(path).map_err(failed)?.take(INPUT_MAX).read_to_end(&mut text).map_err(failed)?;
@@ -114,6 +115,12 @@ pub(crate) fn parse(text: &[u8], source: &str, manifests: &mut Vec<Manifest>) ->
         flatten(object, source, manifests)?;
     }
     Ok(())
+}
+
+/// One YAML or JSON document that need not be an object with a kind: a patch.
+pub(super) fn value(text: &[u8]) -> Result<Value, String> {
+    let text = std::str::from_utf8(text).map_err(|err| format!("not UTF-8: {err}"))?;
+    to_json(serde_yaml::from_str(text).map_err(|err| describe(&err))?)
 }
 
 /// The parser's words carry `at line N column M`; said first, where an editor looks for it.

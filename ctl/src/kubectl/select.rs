@@ -1,10 +1,13 @@
 //! Which objects a command line means: `TYPE NAME…`, `TYPE/NAME…`, `TYPE,TYPE`, or what `-f` names.
 
+use clap::Args;
+use serde_json::Value;
+
 use super::api::Api;
 use super::error::CliError;
 use super::manifest::{self, Manifest};
 use super::mapper::{Mapper, Resource};
-use crate::kubectl::args::FileArgs;
+use crate::kubectl::args::{FileArgs, program};
 
 /// One resource type and the objects of it that are meant.
 #[derive(Debug, Clone)]
@@ -18,9 +21,10 @@ pub(crate) struct Selection {
 /// Reads the words after a verb.
 pub(crate) fn select(mapper: &Mapper, words: &[String]) -> Result<Vec<Selection>, CliError> {
     let Some(first) = words.first() else {
-        return Err(CliError::plain(
-            "You must specify the type of resource to get. Use \"reeve api-resources\" for a complete list of supported resources.",
-        ));
+        return Err(CliError::plain(format!(
+            "You must specify the type of resource to get. Use \"{} api-resources\" for a complete list of supported resources.",
+            program()
+        )));
     };
     if words.iter().any(|word| word.contains('/')) {
         return words.iter().map(|word| slashed(mapper, word)).collect();
@@ -84,6 +88,62 @@ pub(crate) fn targets(api: &Api, mapper: &Mapper, files: &FileArgs, words: &[Str
         }
     }
     Ok(found)
+}
+
+/// Which objects of a type are meant when they are not named.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Among {
+    /// All objects of the type
+    #[arg(long)]
+    pub all: bool,
+    /// In all namespaces
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// Objects whose labels fit
+    #[arg(short = 'l', long, default_value = "")]
+    pub selector: String,
+    /// Objects whose fields fit
+    #[arg(long, default_value = "")]
+    pub field_selector: String,
+}
+
+impl Among {
+    /// The objects that `-f` or the words name, or those that are meant here.
+    pub(crate) async fn targets(
+        &self,
+        api: &Api,
+        mapper: &Mapper,
+        files: &FileArgs,
+        words: &[String],
+    ) -> Result<Vec<Target>, CliError> {
+        let many = self.all || !self.selector.is_empty() || !self.field_selector.is_empty();
+        if !files.filename.is_empty() || !many {
+            return targets(api, mapper, files, words);
+        }
+        let mut found = Vec::new();
+        for selection in select(mapper, words)? {
+            if !selection.names.is_empty() {
+                return Err(CliError::plain("name cannot be provided when a selector is specified"));
+            }
+            found.extend(self.list(api, &selection.resource).await?);
+        }
+        Ok(found)
+    }
+
+    async fn list(&self, api: &Api, resource: &Resource) -> Result<Vec<Target>, CliError> {
+        let namespace = (!self.all_namespaces).then_some(api.namespace.as_str());
+        let selector = |name, value: &String| (!value.is_empty()).then(|| (name, value.clone()));
+        let url = resource
+            .collection(namespace)
+            .with_some(selector("labelSelector", &self.selector))
+            .with_some(selector("fieldSelector", &self.field_selector));
+        let list = api.get(&url).await?;
+        let target = |item: &Value| {
+            let meta = |field: &str| item.pointer(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+            Target { resource: resource.clone(), namespace: meta("/metadata/namespace"), name: meta("/metadata/name") }
+        };
+        Ok(list.get("items").and_then(Value::as_array).into_iter().flatten().map(target).collect())
+    }
 }
 
 /// The object a manifest is about. Refuses kinds the server does not have, and another namespace than `-n` says.

@@ -25,8 +25,6 @@ use super::mapper::{Mapper, Resource};
 use super::output::{self, Output};
 use super::select::of_manifest;
 
-pub(crate) use service::parse_port;
-
 /// What every way of creating takes.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CommonArgs {

@@ -112,7 +112,7 @@ fn port(text: &str) -> Result<Value, CliError> {
 }
 
 /// A port's number, refused in kubectl's words.
-pub(crate) fn parse_port(text: &str) -> Result<u16, CliError> {
+fn parse_port(text: &str) -> Result<u16, CliError> {
     let bad = || {
         let why = if !text.is_empty() && text.chars().all(|c| c.is_ascii_digit()) {
             "value out of range"

@@ -18,6 +18,7 @@ use super::mapper::{Mapper, Resource};
 use super::output::tabwriter;
 use super::select;
 use text::Text;
+pub(crate) use text::{age_of_event, time_of_event};
 
 /// `describe`
 #[derive(Debug, Clone, Args)]

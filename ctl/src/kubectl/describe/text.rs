@@ -136,14 +136,14 @@ pub(super) fn age(text: &str) -> String {
 }
 
 /// When an event was seen last.
-pub(super) fn time_of_event(event: &Value) -> String {
+pub(crate) fn time_of_event(event: &Value) -> String {
     let times =
         ["/series/lastObservedTime", "/lastTimestamp", "/eventTime", "/firstTimestamp", "/metadata/creationTimestamp"];
     times.iter().map(|pointer| at(event, pointer)).find(|time| !time.is_empty()).unwrap_or_default().to_owned()
 }
 
 /// `5s (x3 over 2m)`
-pub(super) fn age_of_event(event: &Value) -> String {
+pub(crate) fn age_of_event(event: &Value) -> String {
     let last = age(&time_of_event(event));
     let count = event.pointer("/count").and_then(Value::as_i64).unwrap_or(1);
     let first = at(event, "/firstTimestamp");
