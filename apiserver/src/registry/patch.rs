@@ -1,5 +1,6 @@
 //! Changing an object by a patch.
 
+use json_patch::PatchOperation;
 use reeve_api::patch::{PatchSchema, merge_patch, strategic_merge};
 use reeve_kinds::field::{FieldError, FieldErrorKind};
 use serde_json::Value;
@@ -9,6 +10,7 @@ use super::answer::Written;
 use super::request::{Body, Patch, Request};
 use super::update::Edited;
 use super::{Registry, accept, meta};
+use crate::decode::{BODY_BYTES_MAX, DEPTH_MAX};
 use crate::status::ApiError;
 
 /// Most operations in one JSON patch; the limit of the Kubernetes API server.
@@ -73,7 +75,45 @@ fn apply_json(target: &mut Value, operations: &Value) -> Result<(), ApiError> {
     }
     let patch: json_patch::Patch = serde_json::from_value(operations.clone())
         .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
-    json_patch::patch(target, &patch).map_err(|error| rejected(&error.to_string()))
+    let mut carried = 0;
+    for operation in &patch.0 {
+        check_growth(target, operation, &mut carried)?;
+        json_patch::patch(target, std::slice::from_ref(operation)).map_err(|error| rejected(&error.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Copies of copies double an object with every operation, and moves of one part into another nest it without end:
+/// both are bounded before they happen. `carried` counts the bytes of all parts copied and moved so far.
+fn check_growth(target: &Value, operation: &PatchOperation, carried: &mut usize) -> Result<(), ApiError> {
+    let (value, path) = match operation {
+        PatchOperation::Add(add) => (Some(&add.value), &add.path),
+        PatchOperation::Replace(replace) => (Some(&replace.value), &replace.path),
+        PatchOperation::Copy(copy) => (target.pointer(copy.from.as_str()), &copy.path),
+        PatchOperation::Move(own) => (target.pointer(own.from.as_str()), &own.path),
+        PatchOperation::Remove(_) | PatchOperation::Test(_) => return Ok(()),
+    };
+    // A part that is not there is the operation's own error.
+    let Some(value) = value else { return Ok(()) };
+    if matches!(operation, PatchOperation::Copy(_) | PatchOperation::Move(_)) {
+        *carried += value.to_string().len();
+        if *carried > BODY_BYTES_MAX {
+            return Err(rejected(&format!("its copies and moves carry more than {BODY_BYTES_MAX} bytes")));
+        }
+    }
+    if path.count() + depth(value) > DEPTH_MAX {
+        return Err(rejected(&format!("it nests the object deeper than {DEPTH_MAX} levels")));
+    }
+    Ok(())
+}
+
+/// Levels of objects and lists; 0 for a plain value.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
 }
 
 /// The patch does not fit the object. Kubernetes does not say more to the client; the log does.

@@ -91,3 +91,29 @@ async fn a_patch_with_a_version_is_a_conflict_when_it_is_old_and_one_without_nev
     }
     assert_eq!(world.get("configmaps/a").await.unwrap()["data"].as_object().unwrap().len(), 17);
 }
+
+#[tokio::test]
+async fn a_patch_neither_doubles_an_object_with_every_copy_nor_nests_it_with_every_move() {
+    let world = World::new().await;
+    world.config_map("a", json!({"x": "y".repeat(1000)})).await;
+    let doubling = |_| json!({"op": "copy", "from": "/data", "path": "/data/more"});
+    let nesting = |round: usize| {
+        let inner = "/o".repeat(50);
+        let mut shell = json!({});
+        (0..50).for_each(|_| shell = json!({ "o": shell.take() }));
+        let (from, to) = (format!("/data/{round}"), format!("/data/{}", round + 1));
+        json!([
+            {"op": "add", "path": to, "value": shell},
+            {"op": "move", "from": if round == 0 { "/data/x".to_owned() } else { from }, "path": format!("{to}{inner}")},
+        ])
+    };
+    let copies = Patch::Json((0..10_000).map(doubling).collect());
+    let moves = (0..2000).map(nesting).flat_map(|pair| pair.as_array().cloned().unwrap_or_default());
+    for bomb in [copies, Patch::Json(moves.collect())] {
+        let error = patch(&world, "configmaps/a", bomb).await.unwrap_err();
+        assert_eq!((error.code, error.reason), (422, "Invalid"));
+    }
+    let fine = json!([{"op": "copy", "from": "/data/x", "path": "/data/z"}, {"op": "move", "from": "/data/x", "path": "/data/w"}]);
+    let patched = patch(&world, "configmaps/a", Patch::Json(fine)).await.unwrap();
+    assert_eq!(patched["data"].as_object().unwrap().keys().collect::<Vec<_>>(), ["w", "z"]);
+}
