@@ -3,7 +3,7 @@
 //! A plain `serde_json::Value` forgets duplicates while it is built; here they become complaints that the
 //! registry turns into warnings or a refusal. Protobuf bodies are decoded by the HTTP side, which needs types.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -16,7 +16,7 @@ use crate::status::ApiError;
 pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 
 /// Deepest nesting that is taken: bounds the stack of every later walk over the value.
-const DEPTH_MAX: usize = 100;
+pub(crate) const DEPTH_MAX: usize = 100;
 
 /// How many complaints are kept; the rest is one more of the same.
 const COMPLAINTS_MAX: usize = 64;
@@ -56,14 +56,28 @@ fn unrecognized(kind: &str, step: &str, error: &dyn fmt::Display, body: &[u8]) -
     ))
 }
 
-#[derive(Default)]
 struct Collector {
     complaints: RefCell<Vec<String>>,
+    /// What the value may still grow by: one per value, and its text. A JSON body cannot hold more than its size;
+    /// YAML aliases stand for as much as they like.
+    left: Cell<usize>,
+}
+
+impl Default for Collector {
+    fn default() -> Self {
+        Self { complaints: RefCell::default(), left: Cell::new(BODY_BYTES_MAX) }
+    }
 }
 
 impl Collector {
     fn root(&self) -> Seed<'_> {
         Seed { collector: self, path: None, depth: 0 }
+    }
+
+    fn spend<E: serde::de::Error>(&self, amount: usize) -> Result<(), E> {
+        let left = self.left.get().checked_sub(amount);
+        self.left.set(left.ok_or_else(|| E::custom("document contains excessive aliasing"))?);
+        Ok(())
     }
 
     fn duplicate(&self, path: &Path<'_>) {
@@ -119,6 +133,7 @@ impl<'de> DeserializeSeed<'de> for Seed<'_> {
         if self.depth > DEPTH_MAX {
             return Err(D::Error::custom(format!("exceeded max depth of {DEPTH_MAX}")));
         }
+        self.collector.spend(1)?;
         input.deserialize_any(self)
     }
 }
@@ -146,11 +161,13 @@ impl<'de> Visitor<'de> for Seed<'_> {
         Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom(format!("json: unsupported value: {value}")))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
+        self.collector.spend(value.len())?;
         Ok(Value::String(value.to_owned()))
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+    fn visit_string<E: serde::de::Error>(self, value: String) -> Result<Value, E> {
+        self.collector.spend(value.len())?;
         Ok(Value::String(value))
     }
 
@@ -181,6 +198,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut input: A) -> Result<Value, A::Error> {
         let mut fields = Map::new();
         while let Some(name) = input.next_key_seed(Key)? {
+            self.collector.spend(name.len())?;
             let path = Path { parent: self.path, step: Step::Field(&name) };
             let seed = Seed { collector: self.collector, path: Some(&path), depth: self.depth + 1 };
             let value = input.next_value_seed(seed)?;
@@ -266,6 +284,23 @@ mod tests {
         );
         assert!(error.message.contains("line 1 column 7"), "{error}");
         assert!(error.message.ends_with("(7b2261223a207d)"), "{error}");
+    }
+
+    #[test]
+    fn a_body_of_the_largest_size_is_taken_and_one_that_its_aliases_make_larger_is_not() {
+        let text = format!("\"{}\"", "a".repeat(BODY_BYTES_MAX - 2));
+        let list = format!("[{}0]", "0,".repeat(BODY_BYTES_MAX / 2 - 2));
+        for whole in [text, list] {
+            assert!(json(whole.as_bytes(), "ConfigMap").is_ok());
+        }
+        let text = format!("a: &a {}\nb: [{}]\n", "x".repeat(10_000), "*a,".repeat(1000));
+        let list = format!("a: &a [{}]\nb: [{}]\n", "x,".repeat(10_000), "*a,".repeat(1000));
+        for bomb in [text, list] {
+            let error = yaml(bomb.as_bytes(), "ConfigMap").unwrap_err();
+            assert!(error.message.contains("document contains excessive aliasing"), "{error}");
+        }
+        let few = yaml(b"a: &a {k: v}\nb: *a\n", "ConfigMap").unwrap();
+        assert_eq!(few.value["b"], json!({"k": "v"}));
     }
 
     #[test]
