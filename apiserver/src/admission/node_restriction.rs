@@ -1,6 +1,7 @@
 //! NodeRestriction: a node's identity changes its own Node, its own pods' status and its own lease, nothing else.
 //!
-//! What a node may see and which verbs it has is the authorizer's part; this looks at the objects.
+//! What a node may see and which verbs it has is the authorizer's part; this looks at the objects. Source: Kubernetes,
+//! "Admission controllers", section "NodeRestriction". Static pods are not served, so a node creates no pods at all.
 
 use serde_json::Value;
 
@@ -15,8 +16,26 @@ const USER_PREFIX: &str = "system:node:";
 /// Only this namespace holds the leases of nodes.
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 
-/// Labels with this prefix say where sensitive pods may run: a node may not give itself one.
-const PROTECTED_LABELS: &str = "node-restriction.kubernetes.io/";
+/// Labels in this namespace say where sensitive pods may run: a node may not give itself one.
+const PROTECTED_NAMESPACE: &str = "node-restriction.kubernetes.io";
+
+/// The only labels of Kubernetes' own namespaces that a node sets on itself, and namespaces that are all its own.
+const NODE_LABELS: [&str; 13] = [
+    "kubernetes.io/hostname",
+    "kubernetes.io/arch",
+    "kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+    "beta.kubernetes.io/instance-type",
+    "beta.kubernetes.io/os",
+    "failure-domain.beta.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "failure-domain.kubernetes.io/region",
+    "failure-domain.kubernetes.io/zone",
+    "node.kubernetes.io/instance-type",
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+];
+const NODE_NAMESPACES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 
 /// The node that asks; `None` when somebody else does.
 fn node(request: &Request) -> Option<&str> {
@@ -32,17 +51,12 @@ pub(super) fn admit_create(request: &Request, object: &Value) -> Result<(), ApiE
     let resource = &request.resource;
     if resource.is("", "nodes") {
         own_node(request, object, node, meta::text(object, "name"))?;
-        labels(request, object, &Value::Null, node)
+        labels(request, object, &Value::Null)
     } else if resource.is("coordination.k8s.io", "leases") {
         own_lease(request, object, node, meta::text(object, "name"))
     } else if resource.is("", "pods") {
-        let why = format!(
-            "pod does not have \"kubernetes.io/config.mirror\" annotation, node \"{node}\" can only create mirror pods"
-        );
-        if meta::get(object, "annotations").get("kubernetes.io/config.mirror").is_none() {
-            return refuse(request, object, &why);
-        }
-        own_pod(request, object, node, "create")
+        // A pod of its own making would let a node ask for any service account's token.
+        refuse(request, object, &format!("node \"{node}\" can not create pods"))
     } else {
         Ok(())
     }
@@ -56,7 +70,11 @@ pub(super) fn admit_update(request: &Request, object: &Value, old: &Value) -> Re
         if object["spec"]["taints"] != old["spec"]["taints"] {
             return refuse(request, object, &format!("node \"{node}\" is not allowed to modify taints"));
         }
-        labels(request, object, old, node)
+        // The garbage collector would delete the node for it.
+        if meta::get(object, "ownerReferences") != meta::get(old, "ownerReferences") {
+            return refuse(request, object, &format!("node \"{node}\" is not allowed to modify ownerReferences"));
+        }
+        labels(request, object, old)
     } else if resource.is("coordination.k8s.io", "leases") {
         own_lease(request, object, node, &request.name)
     } else if resource.is("", "pods") {
@@ -115,17 +133,27 @@ fn own_pod(request: &Request, pod: &Value, node: &str, verb: &str) -> Result<(),
     refuse(request, pod, &format!("node \"{node}\" can only {verb} pods with spec.nodeName set to itself"))
 }
 
-fn labels(request: &Request, object: &Value, old: &Value, node: &str) -> Result<(), ApiError> {
+fn labels(request: &Request, object: &Value, old: &Value) -> Result<(), ApiError> {
     let (new, former) = (meta::get(object, "labels"), &old["metadata"]["labels"]);
     let keys = [new, former].into_iter().filter_map(Value::as_object).flat_map(|labels| labels.keys());
-    let mut changed: Vec<&str> = keys
-        .map(String::as_str)
-        .filter(|key| key.starts_with(PROTECTED_LABELS) && new.get(*key) != former.get(*key))
-        .collect();
+    let mut changed: Vec<&str> =
+        keys.map(String::as_str).filter(|key| is_protected(key) && new.get(*key) != former.get(*key)).collect();
     changed.sort_unstable();
     changed.dedup();
     if changed.is_empty() {
         return Ok(());
     }
-    refuse(request, object, &format!("is not allowed to modify labels: {}, node \"{node}\"", changed.join(", ")))
+    refuse(request, object, &format!("is not allowed to modify labels: {}", changed.join(", ")))
+}
+
+/// Whether a node may not set, change or remove the label on itself.
+fn is_protected(key: &str) -> bool {
+    let namespace = key.split_once('/').map_or("", |(namespace, _)| namespace);
+    let is_in =
+        |domain: &str| namespace.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    if is_in(PROTECTED_NAMESPACE) {
+        return true;
+    }
+    let is_kubernetes = is_in("kubernetes.io") || is_in("k8s.io");
+    is_kubernetes && !NODE_LABELS.contains(&key) && !NODE_NAMESPACES.into_iter().any(is_in)
 }

@@ -7,7 +7,7 @@ use reeve_api::rng::RngExt as _;
 use serde_json::{Map, Value, json};
 
 use super::forbidden;
-use crate::registry::{Object, Registry, Request, meta};
+use crate::registry::{Object, Registry, Request};
 use crate::status::ApiError;
 
 /// Where the token and its companions are mounted; fixed by client libraries.
@@ -22,14 +22,8 @@ const DEFAULT: &str = "default";
 /// How long a pod waits for the default account of a new namespace.
 const DEFAULT_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// Marks a node's own static pods, which have no account.
-const MIRROR: &str = "kubernetes.io/config.mirror";
-
 /// Sets the account and mounts what belongs to it.
 pub(super) async fn admit(registry: &Registry, request: &Request, pod: &mut Value) -> Result<(), ApiError> {
-    if meta::get(pod, "annotations").get(MIRROR).is_some() {
-        return Ok(());
-    }
     let name = account_name(pod);
     let account = find(registry, &request.namespace, &name).await?;
     let Some(account) = account else {

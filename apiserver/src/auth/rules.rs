@@ -3,6 +3,8 @@
 //! Modelled on Kubernetes' built-in roles (`system:kube-scheduler`, `system:node`, …; see "Using RBAC
 //! Authorization", section "Default roles") and on the Node authorizer's limits.
 
+use reeve_api::selector::FieldSelector;
+
 use super::authorizer::{Attributes, Authorizer, Target};
 use super::{ANONYMOUS, AUTHENTICATED, MASTERS, NODES};
 use crate::registry::UserInfo;
@@ -64,7 +66,7 @@ const NODE: &[Rule] = &[
     EVENTS,
     NEW_EVENTS,
     rule(READ, "", &["services"]),
-    rule(CREATE, "", &["nodes", "pods", "serviceaccounts/token"]),
+    rule(CREATE, "", &["nodes", "serviceaccounts/token"]),
     rule(&["get"], "", &["pods", "serviceaccounts"]),
     rule(DELETE, "", &["pods"]),
     rule(CHANGE, "", &["pods/status"]),
@@ -143,34 +145,22 @@ fn node_may(asked: &Attributes<'_>) -> bool {
         return false;
     };
     let verb = asked.verb;
-    let selected = selected_name(field_selector).or(Some(name).filter(|name| !name.is_empty()));
+    // Read as it will be read when the request is served, escapes included; what cannot be read selects nothing.
+    let selector = FieldSelector::parse(field_selector).unwrap_or_default();
+    // A name in the path is what is served, whatever the selector says besides.
+    let selected = Some(name).filter(|name| !name.is_empty()).or(selector.exact("metadata.name"));
+    let selected = selected.filter(|name| !name.is_empty());
     match (group, resource, subresource) {
         ("", "nodes", "") if READ.contains(&verb) => selected == Some(node),
         ("", "nodes", "" | "status") => CHANGE.contains(&verb) && name == node,
-        ("", "pods", "") => READ.contains(&verb) && has_term(field_selector, "spec.nodeName", node),
+        ("", "pods", "") => READ.contains(&verb) && selector.exact("spec.nodeName") == Some(node),
         ("", "secrets" | "configmaps", "") => READ.contains(&verb) && !namespace.is_empty() && selected.is_some(),
         ("coordination.k8s.io", "leases", "") => {
-            let own = name == node || (verb == "create" && name.is_empty()) || selected == Some(node);
+            let own = selected == Some(node) || (verb == "create" && name.is_empty());
             namespace == "kube-node-lease" && own && (RUN.contains(&verb) && verb != "deletecollection")
         }
         _ => false,
     }
-}
-
-fn terms(selector: &str) -> impl Iterator<Item = (&str, &str)> {
-    selector.split(',').filter_map(|term| {
-        let (field, value) = term.split_once('=')?;
-        // `a!=b` must not pass for `a=b`; `a==b` is the same as `a=b`.
-        (!field.ends_with('!')).then_some((field.trim(), value.trim_start_matches('=').trim()))
-    })
-}
-
-fn has_term(selector: &str, field: &str, value: &str) -> bool {
-    terms(selector).any(|term| term == (field, value))
-}
-
-fn selected_name(selector: &str) -> Option<&str> {
-    terms(selector).find(|(field, value)| *field == "metadata.name" && !value.is_empty()).map(|(_, value)| value)
 }
 
 #[cfg(test)]
@@ -213,6 +203,19 @@ mod tests {
         check("update coordination.k8s.io leases kube-node-lease b -", false);
         check("update coordination.k8s.io leases default a -", false);
         check("create - pods/exec default web -", false);
+        check("create - pods default - -", false);
+    }
+
+    #[test]
+    fn a_selector_opens_no_more_than_it_selects() {
+        let check = |question, expected| check("system:node:a", NODES, question, expected);
+        check("list - pods - - metadata.name!=x\\,spec.nodeName=a", false);
+        check("list - pods - - spec.nodeName=a,status.phase!=Failed", true);
+        check("list - secrets default - metadata.name!=x\\,metadata.name=y", false);
+        check("list - secrets default - metadata.name=", false);
+        check("get - nodes - b metadata.name=a", false);
+        check("get coordination.k8s.io leases kube-node-lease b metadata.name=a", false);
+        check("watch - nodes - - metadata.name=a", true);
     }
 
     #[test]

@@ -30,7 +30,8 @@ async fn a_node_changes_its_own_node_lease_and_pods_status() {
         .merge("nodes/n1:status", json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}))
         .await
         .unwrap();
-    world.merge("nodes/n1", json!({"metadata": {"labels": {"a": "b"}}})).await.unwrap();
+    let labels = json!({"a": "b", "kubernetes.io/os": "linux", "node.kubernetes.io/x": "y"});
+    world.merge("nodes/n1", json!({"metadata": {"labels": labels}})).await.unwrap();
     world.merge("leases/kube-node-lease/n1", json!({"spec": {"holderIdentity": "n1"}})).await.unwrap();
     world.merge("pods/mine:status", phase("Running")).await.unwrap();
     world.delete_with("pods/mine", |options| options.grace_period_seconds = Some(0)).await.unwrap();
@@ -39,10 +40,13 @@ async fn a_node_changes_its_own_node_lease_and_pods_status() {
 #[tokio::test]
 async fn a_node_changes_nothing_of_another_node() {
     let world = world().await;
+    let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "x"});
     let refusals = [
         world.merge("nodes/n2:status", json!({"status": {"phase": "x"}})).await,
         world.merge("nodes/n1", json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}})).await,
         world.merge("nodes/n1", json!({"metadata": {"labels": {"node-restriction.kubernetes.io/x": "y"}}})).await,
+        world.merge("nodes/n1", json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}})).await,
+        world.merge("nodes/n1", json!({"metadata": {"ownerReferences": [owner]}})).await,
         world.merge("leases/kube-node-lease/n2", json!({"spec": {"holderIdentity": "n1"}})).await,
         world.try_create("leases", json!({"metadata": {"name": "n1"}})).await,
         world.merge("pods/other:status", phase("Failed")).await,
@@ -53,14 +57,15 @@ async fn a_node_changes_nothing_of_another_node() {
     let words = [
         "nodes \"n2\" is forbidden: node \"n1\" is not allowed to modify node \"n2\"",
         "nodes \"n1\" is forbidden: node \"n1\" is not allowed to modify taints",
-        "nodes \"n1\" is forbidden: is not allowed to modify labels: node-restriction.kubernetes.io/x, node \"n1\"",
+        "nodes \"n1\" is forbidden: is not allowed to modify labels: node-restriction.kubernetes.io/x",
+        "nodes \"n1\" is forbidden: is not allowed to modify labels: node-role.kubernetes.io/control-plane",
+        "nodes \"n1\" is forbidden: node \"n1\" is not allowed to modify ownerReferences",
         "leases.coordination.k8s.io \"n2\" is forbidden: can only access node lease with the same name as the requesting node",
         "leases.coordination.k8s.io \"n1\" is forbidden: can only access leases in the \"kube-node-lease\" system namespace",
         "pods \"other\" is forbidden: node \"n1\" can only update pod status for pods with spec.nodeName set to itself",
         "pods \"other\" is forbidden: node \"n1\" can only delete pods with spec.nodeName set to itself",
         "pods \"mine\" is forbidden: unexpected operation \"UPDATE\", node \"n1\" can only create and delete mirror pods",
-        "pods \"new\" is forbidden: pod does not have \"kubernetes.io/config.mirror\" annotation, node \"n1\" can only create \
-         mirror pods",
+        "pods \"new\" is forbidden: node \"n1\" can not create pods",
     ];
     for (refusal, words) in refusals.into_iter().zip(words) {
         let error = refusal.expect_err(words);
