@@ -54,9 +54,8 @@ fn held_by_spec(resource: &Resource, object: &Value) -> bool {
 /// Decides what a deletion does. `grace` is what the kind says of the wanted grace period.
 fn plan_delete(resource: &Resource, object: &Value, options: &Options, now: Timestamp) -> Decision {
     let finalizers = finalizers(object, options.propagation);
-    let changed = finalizers != meta::texts(object, "finalizers");
     if meta::is_terminating(object) {
-        return plan_again(resource, object, options, finalizers.is_empty() && !changed);
+        return plan_again(resource, object, options, finalizers);
     }
     let grace = resource.kind.deletion_grace(object, options.grace_period_seconds);
     let held = !finalizers.is_empty() || held_by_spec(resource, object);
@@ -83,14 +82,25 @@ fn plan_delete(resource: &Resource, object: &Value, options: &Options, now: Time
     Decision::Mark(marked)
 }
 
-/// A deletion of what is already being deleted may shorten the grace period, and removes what nothing holds.
-fn plan_again(resource: &Resource, object: &Value, options: &Options, free: bool) -> Decision {
-    let free = free && !held_by_spec(resource, object);
-    let Some(there) = meta::get(object, "deletionGracePeriodSeconds").as_i64() else {
-        return if free { Decision::Remove } else { Decision::Wait };
-    };
+/// A deletion of what is already being deleted may shorten the grace period, and removes what nothing holds. When no
+/// grace period runs, the propagation policy may still change.
+fn plan_again(resource: &Resource, object: &Value, options: &Options, finalizers: Vec<&str>) -> Decision {
+    let free = finalizers.is_empty() && !held_by_spec(resource, object);
+    let there = meta::get(object, "deletionGracePeriodSeconds").as_i64().unwrap_or(0);
+    if there <= 0 {
+        return match finalizers != meta::texts(object, "finalizers") {
+            _ if free => Decision::Remove,
+            true => {
+                let mut marked = object.clone();
+                meta::set(&mut marked, "finalizers", json!(finalizers));
+                Decision::Mark(marked)
+            }
+            false => Decision::Wait,
+        };
+    }
     let asked = resource.kind.deletion_grace(object, options.grace_period_seconds);
     let wanted = options.grace_period_seconds.and(asked).unwrap_or(there).max(0);
+    let free = free && meta::texts(object, "finalizers").is_empty();
     if free && (wanted == 0 || resource.kind.deletion_grace(object, None).is_none()) {
         return Decision::Remove;
     }
@@ -129,9 +139,10 @@ impl Registry {
     pub(super) async fn delete_object(&self, request: &Request) -> Result<Written, ApiError> {
         let resource = &request.resource;
         let mut current = self.current(request).await?;
-        admission::admit_delete(self, request, &current.value())?;
         for _ in 0..ATTEMPTS_MAX {
             let object = encode::bare(&current);
+            // Again for each newer state: it may be another object of that name, on another node.
+            admission::admit_delete(self, request, &object)?;
             check_preconditions(request, &current, &object)?;
             let newer = match plan_delete(resource, &object, &request.options, self.clock.now()) {
                 Decision::Wait => return Ok(shown(current)),
