@@ -68,7 +68,8 @@ pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
     if path.is_longer || (namespaced && path.namespace.is_empty() && !path.name.is_empty()) {
         return Err(ApiError::no_such_path());
     }
-    if !namespaced && !path.namespace.is_empty() && !resource.is("", "namespaces") {
+    // Only a Namespace's own path has a namespace in it: its name.
+    if !namespaced && !path.namespace.is_empty() && !(resource.is("", "namespaces") && path.namespace == path.name) {
         return Err(ApiError::no_such_path());
     }
     let part = part_of(&resource, &path.subresource).ok_or_else(ApiError::no_such_path)?;

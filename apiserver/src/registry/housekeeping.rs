@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use reeve_store::{Compare, KeyRange, Op, Revision, Txn};
+use reeve_store::{Compare, KeyRange, KvError, Op, Revision, Txn};
 use serde_json::Value;
 use tracing::warn;
 
@@ -32,10 +32,12 @@ async fn run(registry: Weak<Registry>) {
         let Some(registry) = registry.upgrade() else { return };
         registry.expire_events().await;
         registry.cache.rest();
-        if compact_to > Revision(0)
-            && let Err(error) = registry.kv.compact(compact_to).await
-        {
-            warn!(%error, revision = %compact_to, "Old history could not be dropped; trying again later.");
+        match registry.kv.compact(compact_to).await {
+            // Nothing has happened since the last round, or the store has gone further by itself.
+            Ok(()) | Err(KvError::Compacted { .. }) => {}
+            Err(error) => {
+                warn!(%error, revision = %compact_to, "Old history could not be dropped; trying again later.")
+            }
         }
         compact_to = registry.cache.revision();
     }

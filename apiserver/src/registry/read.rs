@@ -32,7 +32,9 @@ impl Registry {
         match request.subresource {
             Subresource::None | Subresource::Status => {}
             Subresource::Scale => return scale::read(request, &self.current(request).await?),
-            other => return Err(ApiError::method_not_supported(request.resource.names(), other.name())),
+            Subresource::Binding | Subresource::Finalize => {
+                return Err(ApiError::method_not_supported(request.resource.names(), "get"));
+            }
         }
         match parse_version(&request.options.resource_version)? {
             None => self.current(request).await,
