@@ -2,6 +2,8 @@
 //!
 //! Source of the rules: `PodLogOptions` of the Kubernetes API and its validation.
 
+use std::sync::Arc;
+
 use futures::{StreamExt as _, TryStreamExt as _};
 use http::StatusCode;
 use http_body_util::{BodyExt as _, Empty, StreamBody};
@@ -10,7 +12,7 @@ use reeve_kinds::field::{FieldError, FieldErrorKind};
 use serde_json::Value;
 
 use super::{Nodes, kubelet, locate};
-use crate::http::{Answer, BoxError, Query, text};
+use crate::http::{Answer, BoxError, Query, text, too_many_requests};
 use crate::registry::{Registry, Request};
 use crate::status::ApiError;
 
@@ -31,13 +33,19 @@ pub(super) async fn answer(
         return Ok(text(StatusCode::OK, ""));
     };
     let uri = format!("/containerLogs/{}?{}", place.path, passed_on(query));
+    let permit = Arc::clone(&nodes.tunnels).try_acquire_owned().map_err(|_| too_many_requests())?;
     let asked = http::Request::get(uri).body(Empty::new()).map_err(ApiError::internal)?;
     let found = nodes.kubelet.send(&place.node, asked).await?;
     if found.status() != StatusCode::OK {
         return Err(kubelet::refusal(found).await);
     }
     let mut answer = text(StatusCode::OK, "");
-    let lines = found.into_body().into_data_stream().map_ok(Frame::data).map_err(BoxError::from);
+    let lines = found.into_body().into_data_stream().map_err(BoxError::from);
+    // Held as long as the log is read.
+    let lines = lines.map_ok(move |line| {
+        let _held = &permit;
+        Frame::data(line)
+    });
     *answer.body_mut() = StreamBody::new(lines.take_until(nodes.shutdown.clone().cancelled_owned())).boxed_unsync();
     // The type is ours to say, not the node's: a log is never a page.
     answer.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));

@@ -22,7 +22,7 @@ use crate::http::{Answer, Call, Query};
 use crate::registry::{Registry, Request};
 use crate::status::ApiError;
 
-/// So many commands and attachments may run at once; the next gets 429. Each holds two connections.
+/// So many commands, attachments and logs may run at once; the next gets 429. Each holds two connections.
 const TUNNELS_MAX: usize = 256;
 
 /// Answers what nodes know.
