@@ -211,3 +211,29 @@ async fn a_node_gets_its_pod_range_and_loses_its_taints_when_it_is_ready() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reference_from_another_namespace_makes_no_owner_absent_for_its_own_dependents() {
+    let cluster = Cluster::start().await;
+    let owner: ConfigMap = cluster.create(json!({ "metadata": { "name": "owner" } })).await;
+    let uid = owner.metadata.uid.unwrap();
+    let reference =
+        |name: &str, uid: &str| json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid });
+    let elsewhere: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), "kube-public");
+    let stranger = json!({ "metadata": { "name": "stranger", "ownerReferences": [reference("owner", &uid)] } });
+    elsewhere.create(&PostParams::default(), &object(stranger)).await.unwrap();
+    eventually("the stranger is collected", || async {
+        elsewhere.get_opt("stranger").await.ok()?.is_none().then_some(())
+    })
+    .await;
+    // The second reference makes the collector look at both.
+    let references = json!([reference("owner", &uid), reference("ghost", "no-such-uid")]);
+    cluster.create::<ConfigMap>(json!({ "metadata": { "name": "own", "ownerReferences": references } })).await;
+    let owners = eventually("the collector has looked", || async {
+        let Some(own) = cluster.api::<ConfigMap>().get_opt("own").await.ok()? else { return Some(0) };
+        let owners = own.metadata.owner_references.unwrap_or_default().len();
+        (owners < 2).then_some(owners)
+    })
+    .await;
+    assert_eq!(owners, 1, "the dependent keeps the owner that is there");
+}

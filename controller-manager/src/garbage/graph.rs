@@ -13,7 +13,7 @@ pub(super) const ORPHAN: &str = "orphan";
 pub(super) type Uid = String;
 
 /// An object of the cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
     /// Index of the kind in the collector's table.
     pub(super) kind: usize,

@@ -48,11 +48,12 @@ struct State {
     on_gone: OnGone,
 }
 
-/// Uids of owners that are not there.
+/// Owners that are not there. Whole identities: a reference that gives a living owner's uid but another kind,
+/// namespace or name must not make that owner absent for its real dependents.
 #[derive(Default)]
 struct Absent {
-    uids: HashSet<String>,
-    order: VecDeque<String>,
+    owners: HashSet<Identity>,
+    order: VecDeque<Identity>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -177,9 +178,6 @@ impl GarbageCollector {
 
     /// What became of an owner. One that a reference cannot mean counts as solid: nothing is deleted for it.
     async fn look_up(&self, owner: &OwnerReference, dependent: &Identity) -> Result<Owner, ExamineError> {
-        if self.state.absent.lock().unwrap_or_else(PoisonError::into_inner).uids.contains(&owner.uid) {
-            return Ok(Owner::Absent);
-        }
         let Some((index, kind)) = self.kinds.iter().enumerate().find(|(_, kind)| kind.is_meant_by(owner)) else {
             return Ok(Owner::Solid);
         };
@@ -188,11 +186,14 @@ impl GarbageCollector {
         }
         let namespace = if kind.namespaced { dependent.namespace.clone() } else { String::new() };
         let identity = Identity { kind: index, namespace, name: owner.name.clone(), uid: owner.uid.clone() };
+        if self.state.absent().owners.contains(&identity) {
+            return Ok(Owner::Absent);
+        }
         match apply::live(&self.component.client, kind, &identity).await? {
             Some(meta) if is_waiting(&meta) => Ok(Owner::Waiting),
             Some(_) => Ok(Owner::Solid),
             None => {
-                self.state.absent.lock().unwrap_or_else(PoisonError::into_inner).add(&owner.uid);
+                self.state.absent().add(identity);
                 Ok(Owner::Absent)
             }
         }
@@ -233,6 +234,10 @@ impl State {
         self.graph.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn absent(&self) -> MutexGuard<'_, Absent> {
+        self.absent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn enqueue(&self, work: Vec<Work>) {
         for item in work {
             self.queue.add(item);
@@ -241,27 +246,28 @@ impl State {
 
     fn remove(&self, uid: &str) {
         let mut graph = self.graph();
-        let namespace = graph.view(uid).map(|view| view.identity.namespace);
+        let Some(View { identity, .. }) = graph.view(uid) else { return };
         let work = graph.remove(uid);
         drop(graph);
-        self.absent.lock().unwrap_or_else(PoisonError::into_inner).add(uid);
+        let namespace = identity.namespace.clone();
+        self.absent().add(identity);
         self.enqueue(work);
-        if let Some(namespace) = namespace.filter(|namespace| !namespace.is_empty()) {
+        if !namespace.is_empty() {
             (self.on_gone)(&namespace);
         }
     }
 }
 
 impl Absent {
-    fn add(&mut self, uid: &str) {
-        if !self.uids.insert(uid.to_owned()) {
+    fn add(&mut self, owner: Identity) {
+        if !self.owners.insert(owner.clone()) {
             return;
         }
-        self.order.push_back(uid.to_owned());
+        self.order.push_back(owner);
         if self.order.len() > ABSENT_LEN
             && let Some(oldest) = self.order.pop_front()
         {
-            self.uids.remove(&oldest);
+            self.owners.remove(&oldest);
         }
     }
 }

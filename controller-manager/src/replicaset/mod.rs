@@ -61,7 +61,9 @@ impl ReplicaSetController {
         let (added, forgotten) = (Arc::clone(&queue), Arc::clone(&expectations));
         watches.replica_sets.on_change(move |change| {
             let key = ObjectKey::of(change.object().as_ref());
-            if let Change::Removed(_) = change {
+            let uid = |set: Option<&Arc<ReplicaSet>>| set.and_then(|set| set.metadata.uid.clone());
+            // Gone, or another set of that name: the pods that the old one asked for are nobody's concern.
+            if change.old().is_some() && uid(change.old()) != uid(change.new()) {
                 forgotten.forget(&key);
             }
             added.add(key);
