@@ -23,6 +23,13 @@ pub(super) struct Identity {
     pub(super) uid: Uid,
 }
 
+impl Identity {
+    /// Whether a reference with this object's uid, from an object of `namespace`, can mean it.
+    fn may_own(&self, namespace: &str, reference: &OwnerReference) -> bool {
+        self.name == reference.name && (self.namespace.is_empty() || self.namespace == namespace)
+    }
+}
+
 /// What has to be looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Work {
@@ -73,9 +80,14 @@ impl Graph {
         let old = self.objects.remove(&uid);
         let old_owners = old.as_ref().map(|old| old.owners.clone()).unwrap_or_default();
         self.rewire(&uid, &old_owners, &object.owners, &mut work);
-        // An owner that was never seen may never have been there: then nothing but this look would find out.
+        // An owner that was never seen may never have been there, and one of another name or namespace is none:
+        // nothing but this look would find out.
         let owners_changed = old_owners != object.owners;
-        if owners_changed && object.owners.iter().any(|owner| !self.objects.contains_key(&owner.uid)) {
+        let namespace = &object.identity.namespace;
+        let is_doubtful = |owner: &OwnerReference| {
+            self.objects.get(&owner.uid).is_none_or(|known| !known.identity.may_own(namespace, owner))
+        };
+        if owners_changed && object.owners.iter().any(is_doubtful) {
             work.push(Work::Examine(uid.clone()));
         }
         if object.foreground && !old.as_ref().is_some_and(|old| old.foreground) {
