@@ -17,6 +17,8 @@ const CLUSTERS_MAX: u8 = 64;
 /// Where the API server's port is looked for first, and how many further ports are tried.
 const API_PORT: u16 = 6443;
 const KUBELET_PORT: u16 = 10250;
+/// What the names of all clusters' links begin with.
+pub(crate) const LINK_PREFIX: &str = "rv";
 const PORTS_TRIED: u16 = 200;
 
 /// The lasting choices of one dev cluster. Unknown fields are refused: a newer Reeve wrote them.
@@ -47,11 +49,11 @@ impl ClusterConfig {
 
     /// Prefix of the names of this cluster's links (at most 15 bytes with what is added).
     pub(crate) fn link_prefix(&self) -> String {
-        format!("rv{}", self.index)
+        format!("{LINK_PREFIX}{}", self.index)
     }
 
-    /// The node's address inside a network namespace of its own.
-    pub(crate) fn netns_node_address(&self) -> Ipv4Addr {
+    /// The node's address where the machine gives it none: in a network namespace of its own, or without a network.
+    pub(crate) fn own_node_address(&self) -> Ipv4Addr {
         Ipv4Addr::new(172, 28, self.index, 1)
     }
 }

@@ -83,12 +83,11 @@ fn run(paths: &Paths, config: &ClusterConfig, ready: &mut dyn FnMut()) -> Result
     crate::logging::init();
     // The first listener stays in the network namespace that the process came from.
     let mut api_listeners = vec![listen(Ipv4Addr::LOCALHOST, config.api_port)?];
-    let node_ip = if config.netns {
+    if config.netns {
         netns::enter(&paths.run_dir)?;
-        config.netns_node_address()
-    } else {
-        machine::node_address().unwrap_or(Ipv4Addr::LOCALHOST)
-    };
+    }
+    let machines = machine::node_address().filter(|address| !config.netns && *address != config.own_node_address());
+    let node_ip = machines.unwrap_or(config.own_node_address());
     let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
@@ -97,13 +96,13 @@ fn run(paths: &Paths, config: &ClusterConfig, ready: &mut dyn FnMut()) -> Result
         .build()
         .map_err(|err| ClusterError::io("start the runtime", err))?;
     runtime.block_on(async {
-        if config.netns {
+        if machines.is_none() {
             netns::prepare(node_ip).await?;
+        }
+        if config.netns {
             api_listeners.push(listen(Ipv4Addr::LOCALHOST, config.api_port)?);
         }
-        if !node_ip.is_loopback() {
-            api_listeners.push(listen(node_ip, config.api_port)?);
-        }
+        api_listeners.push(listen(node_ip, config.api_port)?);
         let surroundings = Surroundings {
             paths: paths.clone(),
             config: config.clone(),

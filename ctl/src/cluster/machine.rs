@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 
-use super::config::InUse;
+use super::config::{InUse, LINK_PREFIX};
 
 /// Ranges this network namespace routes or has addresses in. Reads `/proc/net/route`, which every kernel has.
 pub(crate) fn in_use() -> InUse {
@@ -36,9 +36,11 @@ fn by_default_route() -> Option<Ipv4Addr> {
     }
 }
 
+/// Addresses on `lo` and on clusters' links are clusters' own.
 fn any_address() -> Option<Ipv4Addr> {
     let links = nix::ifaddrs::getifaddrs().ok()?;
     links
+        .filter(|link| link.interface_name != "lo" && !link.interface_name.starts_with(LINK_PREFIX))
         .filter_map(|link| link.address?.as_sockaddr_in().map(nix::sys::socket::SockaddrIn::ip))
         .find(|ip| !ip.is_loopback() && !ip.is_link_local())
 }

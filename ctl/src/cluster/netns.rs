@@ -5,10 +5,13 @@
 //! in the namespace it was made in.
 
 use std::fs::{File, OpenOptions};
+use std::net::Ipv4Addr;
 use std::path::Path;
 
+use futures::TryStreamExt as _;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
 use super::error::{ClusterError, at};
 
@@ -35,19 +38,48 @@ pub(crate) fn exists(run_dir: &Path) -> bool {
     is_pinned(&run_dir.join(PIN))
 }
 
-/// Brings `lo` up and gives the node its address, inside the namespace. Idempotent.
-pub(crate) async fn prepare(address: std::net::Ipv4Addr) -> Result<(), ClusterError> {
-    let refused = |err: rtnetlink::Error| ClusterError::component("network namespace", err);
-    let (connection, handle, _) =
-        rtnetlink::new_connection().map_err(|err| ClusterError::io("open a route socket", err))?;
-    let connection = tokio::spawn(connection);
-    // `lo` is the first link of every network namespace.
-    const LOOPBACK: u32 = 1;
-    let up = rtnetlink::LinkMessageBuilder::<rtnetlink::LinkUnspec>::default().index(LOOPBACK).up().build();
-    handle.link().set(up).execute().await.map_err(refused)?;
-    handle.address().add(LOOPBACK, address.into(), 32).replace().execute().await.map_err(refused)?;
-    connection.abort();
+/// `lo` is the first link of every network namespace.
+const LOOPBACK: u32 = 1;
+
+/// Brings `lo` up and gives the node its address there. Idempotent. For a network namespace of its own, and for a
+/// machine that has no address at all (a laptop without a network): pods cannot reach 127.0.0.1.
+pub(crate) async fn prepare(address: Ipv4Addr) -> Result<(), ClusterError> {
+    let handle = RouteHandle::open()?;
+    let up = LinkMessageBuilder::<LinkUnspec>::default().index(LOOPBACK).up().build();
+    handle.0.link().set(up).execute().await.map_err(refused)?;
+    handle.0.address().add(LOOPBACK, address.into(), 32).replace().execute().await.map_err(refused)
+}
+
+/// Takes the node's address from `lo` again. Idempotent.
+pub(crate) async fn withdraw(address: Ipv4Addr) -> Result<(), ClusterError> {
+    let handle = RouteHandle::open()?;
+    let found = handle.0.address().get().set_link_index_filter(LOOPBACK).set_address_filter(address.into()).execute();
+    let found: Vec<_> = found.try_collect().await.map_err(refused)?;
+    for message in found {
+        handle.0.address().del(message).execute().await.map_err(refused)?;
+    }
     Ok(())
+}
+
+fn refused(err: rtnetlink::Error) -> ClusterError {
+    ClusterError::component("node's address", err)
+}
+
+/// A route socket for as long as it is held.
+struct RouteHandle(rtnetlink::Handle, tokio::task::JoinHandle<()>);
+
+impl RouteHandle {
+    fn open() -> Result<Self, ClusterError> {
+        let (connection, handle, _) =
+            rtnetlink::new_connection().map_err(|err| ClusterError::io("open a route socket", err))?;
+        Ok(Self(handle, tokio::spawn(connection)))
+    }
+}
+
+impl Drop for RouteHandle {
+    fn drop(&mut self) {
+        self.1.abort();
+    }
 }
 
 fn is_pinned(pin: &Path) -> bool {
