@@ -170,7 +170,8 @@ impl Member {
             pre_vote: true,
             ..raft::Config::default()
         };
-        // What Raft has to say of itself at info and below is of no use to an operator, and it reports errors as values.
+        // What Raft has to say of itself at info and below is of no use to an operator; it reports errors as
+        // values.
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&config, tail, &logger).map_err(|err| OpenError::Raft(err.to_string()))?;
         let (unused, _) = oneshot::channel();

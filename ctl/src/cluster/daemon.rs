@@ -22,7 +22,7 @@ use super::error::{ClusterError, at};
 use super::kubeconfig::{self, Entry};
 use super::state::{ClusterLock, Process, RunState};
 use super::up::{FAILED_PREFIX, READY_LINE};
-use super::{files, identity, machine, netns};
+use super::{files, identity, machine, memory, netns};
 
 /// How long the node may take to become ready before `up` gives up.
 const READY_WAIT: Duration = Duration::from_secs(60);
@@ -80,6 +80,7 @@ pub(crate) fn run_foreground(
 
 /// Everything from the sockets to the end. `ready` is called once, when the node is ready.
 fn run(paths: &Paths, config: &ClusterConfig, ready: &mut dyn FnMut()) -> Result<End, ClusterError> {
+    memory::bound_heaps();
     crate::logging::init();
     // The first listener stays in the network namespace that the process came from.
     let mut api_listeners = vec![listen(Ipv4Addr::LOCALHOST, config.api_port)?];

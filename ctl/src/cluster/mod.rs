@@ -14,6 +14,7 @@ mod identity;
 mod kernel;
 pub(crate) mod kubeconfig;
 mod machine;
+mod memory;
 mod netns;
 mod probe;
 mod remains;

@@ -20,7 +20,8 @@ const PIN: &str = "netns";
 /// Magic number of nsfs (`linux/magic.h`): tells a pinned namespace from an empty file.
 const NSFS_MAGIC: i64 = 0x6e73_6673;
 
-/// Moves this process, which must still be of one thread, into the cluster's network namespace; makes it first if need be.
+/// Moves this process, which must still be of one thread, into the cluster's network namespace; makes it first if
+/// need be.
 pub(crate) fn enter(run_dir: &Path) -> Result<(), ClusterError> {
     let pin = run_dir.join(PIN);
     if is_pinned(&pin) {
