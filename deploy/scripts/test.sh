@@ -3,7 +3,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export PATH="$PATH:/usr/sbin:/sbin"
-cargo fmt --all -- --check
+if cargo fmt --version >/dev/null 2>&1; then
+    cargo fmt --all -- --check
+else
+    echo "SKIPPED: formatting is not checked: this toolchain has no rustfmt" >&2
+fi
+# The end-to-end tests run the program that this very build makes.
+target=$(cargo metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+export REEVE_BIN="$target/debug/reeve"
 if cargo test --workspace --locked --no-fail-fast; then
     exit 0
 fi
