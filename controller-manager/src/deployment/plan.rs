@@ -13,7 +13,8 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use super::annotations::{self, desired_annotation, revision};
 use super::new_set::new_replica_set;
 use super::rollout::{
-    Sized, actual_replicas, grown, is_rolling, is_saturated, scale_in_proportion, shrink_old, spec_replicas, wanted,
+    Sized, actual_replicas, grown, is_rolling, is_saturated, scale_in_proportion, shrink_old, spec_replicas, total,
+    wanted,
 };
 use super::status::{self, Wanted};
 
@@ -127,7 +128,7 @@ impl<'o> Round<'_, 'o> {
     }
 
     fn next_revision(&self) -> i64 {
-        self.roles.old.iter().map(|set| revision(set)).max().unwrap_or(0) + 1
+        self.roles.old.iter().map(|set| revision(set)).max().unwrap_or(0).saturating_add(1)
     }
 
     /// Only sizes, no rollout: the Deployment is paused or was resized.
@@ -161,7 +162,7 @@ impl<'o> Round<'_, 'o> {
     /// `RollingUpdate`: grow the new one, else shrink the old ones, else clean up.
     fn roll(&self) -> Plan {
         let mut plan = Plan { status: self.progressed(), ..Plan::default() };
-        let total: i32 = self.roles.all().iter().map(|set| spec_replicas(set)).sum();
+        let total = total(self.roles.all().iter().map(|set| spec_replicas(set)));
         let Some(new) = self.roles.new else {
             self.create(&mut plan, grown(self.deployment, 0, total));
             return plan;

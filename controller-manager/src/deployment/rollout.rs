@@ -34,6 +34,11 @@ pub(super) fn available_replicas(set: &ReplicaSet) -> i32 {
     set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0)
 }
 
+/// The sum of sizes. Saturates: each is the user's, and a panic would end the controller for good.
+pub(super) fn total(sizes: impl Iterator<Item = i32>) -> i32 {
+    sizes.fold(0, i32::saturating_add)
+}
+
 /// `spec.replicas` of the Deployment.
 pub(super) fn wanted(deployment: &Deployment) -> i32 {
     deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
@@ -94,28 +99,28 @@ pub(super) fn grown(deployment: &Deployment, current: i32, total: i32) -> i32 {
     if !is_rolling(deployment) {
         return wanted;
     }
-    let room = wanted.saturating_add(max_surge(deployment)) - total;
+    let room = wanted.saturating_add(max_surge(deployment)).saturating_sub(total);
     if room <= 0 { current } else { current + room.min(wanted - current) }
 }
 
 /// Shrinks the old ReplicaSets as far as availability allows: first by pods that are not available anyway, then
 /// by available ones. `old` is sorted by age, oldest first.
 pub(super) fn shrink_old(deployment: &Deployment, new: &ReplicaSet, old: &mut [Sized<'_>]) {
-    let old_total: i32 = old.iter().map(|sized| sized.replicas).sum();
+    let old_total = total(old.iter().map(|sized| sized.replicas));
     let minimum = wanted(deployment) - max_unavailable(deployment);
-    let new_unavailable = spec_replicas(new) - available_replicas(new);
-    let may_go = old_total + spec_replicas(new) - minimum - new_unavailable;
+    let new_unavailable = spec_replicas(new).saturating_sub(available_replicas(new));
+    let may_go = old_total.saturating_add(spec_replicas(new)).saturating_sub(minimum).saturating_sub(new_unavailable);
     if old_total == 0 || may_go <= 0 {
         return;
     }
     let mut left = may_go;
     for sized in old.iter_mut() {
-        let unhealthy = (sized.replicas - available_replicas(sized.set)).clamp(0, left);
+        let unhealthy = sized.replicas.saturating_sub(available_replicas(sized.set)).clamp(0, left);
         sized.replicas -= unhealthy;
         left -= unhealthy;
     }
-    let available: i32 = old.iter().map(|sized| available_replicas(sized.set)).sum::<i32>() + available_replicas(new);
-    let mut surplus = (available - minimum).max(0);
+    let available = total(old.iter().map(|sized| available_replicas(sized.set)).chain([available_replicas(new)]));
+    let mut surplus = available.saturating_sub(minimum).max(0);
     for sized in old.iter_mut() {
         let step = sized.replicas.min(surplus);
         sized.replicas -= step;
@@ -128,7 +133,7 @@ pub(super) fn shrink_old(deployment: &Deployment, new: &ReplicaSet, old: &mut [S
 pub(super) fn scale_in_proportion(deployment: &Deployment, sets: &mut [Sized<'_>]) {
     let wanted = wanted(deployment);
     let allowed = if wanted > 0 { wanted.saturating_add(max_surge(deployment)) } else { 0 };
-    let to_add = allowed - sets.iter().map(|sized| sized.replicas).sum::<i32>();
+    let to_add = allowed.saturating_sub(total(sets.iter().map(|sized| sized.replicas)));
     if to_add == 0 {
         return;
     }
@@ -139,12 +144,12 @@ pub(super) fn scale_in_proportion(deployment: &Deployment, sets: &mut [Sized<'_>
     });
     let mut added = 0;
     for sized in sets.iter_mut() {
-        let share = share_of(deployment, sized.set, to_add - added, to_add > 0);
-        sized.replicas += share;
-        added += share;
+        let share = share_of(deployment, sized.set, to_add.saturating_sub(added), to_add > 0);
+        sized.replicas = sized.replicas.saturating_add(share);
+        added = added.saturating_add(share);
     }
     if let Some(largest) = sets.first_mut() {
-        largest.replicas = (largest.replicas + to_add - added).max(0);
+        largest.replicas = largest.replicas.saturating_add(to_add.saturating_sub(added)).max(0);
     }
 }
 

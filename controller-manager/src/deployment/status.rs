@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::rollout::{actual_replicas, available_replicas, max_unavailable, spec_replicas, wanted};
+use super::rollout::{actual_replicas, available_replicas, max_unavailable, spec_replicas, total, wanted};
 use crate::requests::count;
 
 const PROGRESSING: &str = "Progressing";
@@ -56,7 +56,7 @@ pub(super) fn counted(
     now: Timestamp,
 ) -> DeploymentStatus {
     let old = deployment.status.clone().unwrap_or_default();
-    let sum = |of: &dyn Fn(&ReplicaSet) -> i32| all.iter().map(|set| of(set)).sum::<i32>();
+    let sum = |of: &dyn Fn(&ReplicaSet) -> i32| total(all.iter().map(|set| of(set)));
     let ready = |set: &ReplicaSet| set.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
     let terminating =
         |set: &ReplicaSet| set.status.as_ref().and_then(|status| status.terminating_replicas).unwrap_or(0);
@@ -67,7 +67,7 @@ pub(super) fn counted(
         updated_replicas: count(new.map_or(0, actual_replicas)),
         ready_replicas: count(sum(&ready)),
         available_replicas: count(available),
-        unavailable_replicas: count((sum(&spec_replicas) - available).max(0)),
+        unavailable_replicas: count(sum(&spec_replicas).saturating_sub(available).max(0)),
         terminating_replicas: Some(sum(&terminating)),
         ..old
     };
@@ -188,8 +188,9 @@ fn deadline(deployment: &Deployment) -> Option<SignedDuration> {
 
 fn has_progressed(old: &DeploymentStatus, new: &DeploymentStatus) -> bool {
     let n = |count: Option<i32>| count.unwrap_or(0);
+    let outdated = |status: &DeploymentStatus| n(status.replicas).saturating_sub(n(status.updated_replicas));
     n(new.updated_replicas) > n(old.updated_replicas)
-        || n(new.replicas) - n(new.updated_replicas) < n(old.replicas) - n(old.updated_replicas)
+        || outdated(new) < outdated(old)
         || n(new.ready_replicas) > n(old.ready_replicas)
         || n(new.available_replicas) > n(old.available_replicas)
 }

@@ -283,3 +283,23 @@ fn a_deployment_that_is_being_deleted_only_counts() {
     assert!(plan.create.is_none() && plan.update.is_empty());
     assert_eq!(plan.status.replicas, Some(2));
 }
+
+#[test]
+fn sizes_and_revisions_beyond_all_measure_harm_nobody() {
+    let mut world = World::rolling(i32::MAX, "100%", "25%");
+    for image in ["v1", "v2", "v3"] {
+        world.image(image);
+        for _ in 0..4 {
+            world.decide();
+            for set in &mut world.sets {
+                let set = Arc::make_mut(set);
+                set.spec.as_mut().unwrap().replicas = Some(i32::MAX);
+                let revision = ("deployment.kubernetes.io/revision".to_owned(), i64::MAX.to_string());
+                set.metadata.annotations.get_or_insert_default().extend([revision]);
+            }
+            world.round();
+        }
+    }
+    world.resize(1);
+    world.round();
+}

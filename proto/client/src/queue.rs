@@ -16,6 +16,10 @@ use tokio::time::Instant;
 const RETRY_INITIAL: Duration = Duration::from_millis(5);
 const RETRY_MAX: Duration = Duration::from_secs(1000);
 
+/// The longest delay; a key that was to wait longer is looked at again then. Delays come from users (seconds of a
+/// toleration), and a time beyond what the clock can say would be a panic.
+const DELAY_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// A de-duplicating queue with delays. Its length is bounded by the number of different keys.
 ///
 /// Anybody may add; one task at a time waits in [`WorkQueue::next`] (that is [`crate::work`]).
@@ -65,7 +69,7 @@ impl<T: Clone + Eq + Hash + Debug> WorkQueue<T> {
         if delay.is_zero() {
             return self.add(key);
         }
-        self.lock().delay(key, Instant::now() + delay);
+        self.lock().delay(key, Instant::now() + delay.min(DELAY_MAX));
         self.wake.notify_one();
     }
 
@@ -209,6 +213,15 @@ mod tests {
             self.queue.lock().delay_failed(key, self.now);
             self.due().expect("a failed key comes again")
         }
+    }
+
+    #[test]
+    fn a_delay_without_end_harms_nobody() {
+        let script = Script::new();
+        script.queue.add_after("a", Duration::MAX);
+        assert_eq!(script.take(), None);
+        script.queue.add("a");
+        assert_eq!(script.take(), Some("a"));
     }
 
     #[test]
