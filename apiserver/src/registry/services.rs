@@ -79,61 +79,6 @@ fn needs_health_port(spec: &Value) -> bool {
     spec["type"] == "LoadBalancer" && spec["externalTrafficPolicy"] == "Local"
 }
 
-fn is_unset(value: &Value) -> bool {
-    value.is_null() || value == "" || *value == 0
-}
-
-/// Takes over from the former Service what was allocated for it and the client has left out, and drops what the
-/// new type has no use for, so that `PUT` without these fields is no change.
-pub(super) fn carry_over(service: &mut Value, old: &Value) {
-    let Some(spec) = service.get_mut("spec") else { return };
-    let former = &old["spec"];
-    if needs_cluster_ip(former) && needs_cluster_ip(spec) {
-        if is_unset(&spec["clusterIP"]) {
-            take(spec, former, "clusterIP");
-        }
-        if spec["clusterIPs"].as_array().is_none_or(Vec::is_empty) && spec["clusterIP"] == former["clusterIP"] {
-            take(spec, former, "clusterIPs");
-        }
-    } else if !needs_cluster_ip(spec) && spec["clusterIP"] == former["clusterIP"] {
-        remove(spec, &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]);
-    }
-    carry_over_ports(spec, former);
-    if needs_health_port(former) && needs_health_port(spec) && is_unset(&spec["healthCheckNodePort"]) {
-        take(spec, former, "healthCheckNodePort");
-    }
-}
-
-fn take(object: &mut Value, from: &Value, field: &str) {
-    if let (Some(object), false) = (object.as_object_mut(), from[field].is_null()) {
-        object.insert(field.to_owned(), from[field].clone());
-    }
-}
-
-fn remove(spec: &mut Value, fields: &[&str]) {
-    if let Some(spec) = spec.as_object_mut() {
-        spec.retain(|field, _| !fields.contains(&field.as_str()));
-    }
-}
-
-fn carry_over_ports(spec: &mut Value, former: &Value) {
-    let (had, has) = (needs_node_ports(former), needs_node_ports(spec));
-    let before = former["ports"].as_array().cloned().unwrap_or_default();
-    let Some(ports) = spec.get_mut("ports").and_then(Value::as_array_mut) else { return };
-    let mut used: Vec<Value> =
-        ports.iter().map(|port| port["nodePort"].clone()).filter(|port| !is_unset(port)).collect();
-    for port in ports {
-        let twin = before.iter().find(|old| old["port"] == port["port"] && old["protocol"] == port["protocol"]);
-        let Some(twin) = twin.filter(|twin| !is_unset(&twin["nodePort"])) else { continue };
-        if had && has && is_unset(&port["nodePort"]) && !used.contains(&twin["nodePort"]) {
-            take(port, twin, "nodePort");
-            used.push(twin["nodePort"].clone());
-        } else if had && !has && port["nodePort"] == twin["nodePort"] {
-            remove(port, &["nodePort"]);
-        }
-    }
-}
-
 impl Allocators {
     pub(super) fn new(config: &RegistryConfig) -> Self {
         Self { cidr: config.service_cidr, reserved: config.dns_address, node_ports: config.node_ports.clone() }

@@ -101,9 +101,6 @@ impl Registry {
         }
         let part = if request.subresource == Subresource::Status { Part::Status } else { Part::Main };
         resource.kind.default(&mut object);
-        if resource.is("", "services") && part == Part::Main {
-            crate::registry::services::carry_over(&mut object, old);
-        }
         resource.kind.prepare_update(part, &mut object, old);
         admission::admit_update(self, request, &object, old)?;
         errors.extend(resource.kind.validate_update(part, &object, old));
