@@ -18,6 +18,7 @@ impl Registry {
         meta::check_namespace(&mut binding, request)?;
         meta::check_name(&mut binding, request)?;
         let node = target(&binding, &request.name)?;
+        check_annotations(&binding)?;
         let pod = Request { subresource: Subresource::None, ..request.clone() };
         let mut current = self.current(&pod).await?;
         for _ in 0..ATTEMPTS_MAX {
@@ -67,6 +68,19 @@ impl Registry {
             "lastTransitionTime": meta::time(self.clock.now()),
         }));
     }
+}
+
+/// They go into the pod as they are: what is no text would be an object that no client can read.
+fn check_annotations(binding: &Value) -> Result<(), ApiError> {
+    let annotations = meta::get(binding, "annotations");
+    let texts = annotations.as_object().is_some_and(|all| all.values().all(Value::is_string));
+    if texts || annotations.is_null() {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(
+        "Binding in version \"v1\" cannot be handled as a Binding: json: cannot unmarshal value into Go struct field \
+         ObjectMeta.metadata.annotations of type map[string]string",
+    ))
 }
 
 fn merge_annotations(pod: &mut Value, binding: &Value) {

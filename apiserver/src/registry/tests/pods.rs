@@ -93,6 +93,8 @@ async fn a_pod_is_bound_once_and_the_node_that_watches_sees_it_appear() {
         (409, "Operation cannot be fulfilled on pods/binding \"a\": pod a is already assigned to node \"n1\"")
     );
     let nowhere = json!({"metadata": {"name": "a"}, "target": {"kind": "Pod"}});
+    let annotated = json!({"metadata": {"name": "a", "annotations": {"x": {"y": 1}}}, "target": {"name": "n1"}});
+    assert_eq!(world.try_create("pods/a:binding", annotated).await.unwrap_err().code, 400);
     let error = world.try_create("pods/a:binding", nowhere).await.unwrap_err();
     assert_eq!((error.code, error.details.unwrap().causes.len()), (422, 2));
     assert!(bind(&world, "b", "n1").await.unwrap_err().is_not_found());
