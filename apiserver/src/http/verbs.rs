@@ -69,7 +69,8 @@ pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
         return Err(ApiError::no_such_path());
     }
     // Only a Namespace's own path has a namespace in it: its name.
-    if !namespaced && !path.namespace.is_empty() && !(resource.is("", "namespaces") && path.namespace == path.name) {
+    let own_path = resource.is("", "namespaces") && path.namespace == path.name;
+    if !namespaced && !path.namespace.is_empty() && !own_path {
         return Err(ApiError::no_such_path());
     }
     let part = part_of(&resource, &path.subresource).ok_or_else(ApiError::no_such_path)?;
@@ -185,7 +186,9 @@ fn written(encoder: &Encoder<'_>, request: &Request, written: &Written) -> Answe
 
 async fn watch(api: &Api, mut request: Request, format: negotiate::Format) -> Result<Answer, ApiError> {
     if !request.name.is_empty() {
-        let own = format!("metadata.name={}", request.name);
+        // Escaped: a name must not become a second term, nor swallow what stands behind it.
+        let name = request.name.replace('\\', "\\\\").replace(',', "\\,").replace('=', "\\=");
+        let own = format!("metadata.name={name}");
         let selector = std::mem::take(&mut request.options.field_selector);
         request.options.field_selector = if selector.is_empty() { own } else { format!("{own},{selector}") };
         request.name.clear();
