@@ -1,4 +1,5 @@
 //! How fast the pure core is: 5,000 pods onto 1,000 nodes.
+#![allow(clippy::expect_used, reason = "a benchmark that cannot run has nothing to say")]
 
 use std::sync::Arc;
 

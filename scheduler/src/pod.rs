@@ -180,6 +180,7 @@ mod tests {
 
     use super::*;
 
+    #[allow(clippy::needless_pass_by_value, reason = "literals read better by value")]
     fn pod(spec: serde_json::Value) -> Pod {
         let metadata = json!({ "namespace": "default", "name": "web", "uid": "u1" });
         serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap()

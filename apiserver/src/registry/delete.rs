@@ -55,7 +55,7 @@ fn held_by_spec(resource: &Resource, object: &Value) -> bool {
 fn plan_delete(resource: &Resource, object: &Value, options: &Options, now: Timestamp) -> Decision {
     let finalizers = finalizers(object, options.propagation);
     if meta::is_terminating(object) {
-        return plan_again(resource, object, options, finalizers);
+        return plan_again(resource, object, options, &finalizers);
     }
     let grace = resource.kind.deletion_grace(object, options.grace_period_seconds);
     let held = !finalizers.is_empty() || held_by_spec(resource, object);
@@ -84,7 +84,7 @@ fn plan_delete(resource: &Resource, object: &Value, options: &Options, now: Time
 
 /// A deletion of what is already being deleted may shorten the grace period, and removes what nothing holds. When no
 /// grace period runs, the propagation policy may still change.
-fn plan_again(resource: &Resource, object: &Value, options: &Options, finalizers: Vec<&str>) -> Decision {
+fn plan_again(resource: &Resource, object: &Value, options: &Options, finalizers: &[&str]) -> Decision {
     let free = finalizers.is_empty() && !held_by_spec(resource, object);
     let there = meta::get(object, "deletionGracePeriodSeconds").as_i64().unwrap_or(0);
     if there <= 0 {

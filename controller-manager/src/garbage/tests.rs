@@ -1,4 +1,5 @@
 //! Changes of objects in, objects to look at and verdicts out.
+#![allow(clippy::needless_pass_by_value, reason = "tables of literals read better by value")]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde_json::{Value, json};

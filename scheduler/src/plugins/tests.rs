@@ -1,4 +1,5 @@
 //! The rules together: pods and nodes in, a node or Kubernetes' words out.
+#![allow(clippy::needless_pass_by_value, reason = "tables of literals read better by value")]
 
 use std::sync::Arc;
 
