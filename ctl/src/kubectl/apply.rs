@@ -14,7 +14,7 @@ use super::error::CliError;
 use super::get::write;
 use super::manifest::{self, Manifest};
 use super::mapper::Mapper;
-use super::output::Output;
+use super::output::{self, Output};
 use super::select::{Target, of_manifest};
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -61,6 +61,9 @@ pub(crate) async fn run(args: ApplyArgs, api: &Api) -> Result<(), CliError> {
     }
     let output = Output::parse(&args.output)?;
     let manifests = manifest::read(&args.files)?;
+    if manifests.is_empty() {
+        return Err(CliError::plain("no objects passed to apply"));
+    }
     let mut mapper = Mapper::discover(api).await?;
     let (mut errors, mut printed) = (Vec::new(), Vec::new());
     for manifest in manifests.iter().filter(|own| selected(own, &args.selector)) {
@@ -99,8 +102,7 @@ fn selected(manifest: &Manifest, selector: &str) -> bool {
 async fn one(args: &ApplyArgs, api: &Api, mapper: &Mapper, manifest: &Manifest) -> Result<(Target, Outcome), CliError> {
     let target = of_manifest(api, mapper, manifest)?;
     if target.name.is_empty() {
-        let text = "resource name may not be empty: metadata.generateName cannot be used with apply, use create";
-        return Err(CliError::plain(text).from_source("applying", &manifest.source));
+        return Err(unread(CliError::plain("resource name may not be empty"), &target, &manifest.source));
     }
     let mut object = manifest.object.clone();
     if target.resource.namespaced {
@@ -110,6 +112,17 @@ async fn one(args: &ApplyArgs, api: &Api, mapper: &Mapper, manifest: &Manifest) 
     let outcome =
         if args.server_side { apply.on_the_server(&object).await } else { apply.here(&object, &manifest.source).await };
     outcome.map(|outcome| (target, outcome))
+}
+
+/// The object could not be looked at before it is changed; kubectl says exactly which.
+fn unread(err: CliError, target: &Target, source: &str) -> CliError {
+    let (resource, name) = (&target.resource, &target.name);
+    let version = format!("{}/{}", resource.group, resource.version);
+    let namespace = if resource.namespaced { target.namespace.as_str() } else { "" };
+    err.framed(&format!(
+        "error when retrieving current configuration of:\nResource: \"{version}, Resource={}\", GroupVersionKind: \"{version}, Kind={}\"\nName: {name:?}, Namespace: {namespace:?}\nfrom server for: {source:?}: ",
+        resource.plural, resource.kind
+    ))
 }
 
 /// Puts the namespace into an object that does not name one.
@@ -130,7 +143,7 @@ pub(crate) fn with_annotation(object: &Value) -> Value {
     if let Some(Value::Object(meta)) = recorded.get_mut("metadata") {
         meta.entry("annotations").or_insert_with(|| Value::Object(Map::new()));
     }
-    let text = format!("{recorded}\n");
+    let text = format!("{}\n", output::escaped(&recorded.to_string()));
     if let Some(Value::Object(meta)) = bare.get_mut("metadata") {
         let annotations = meta.entry("annotations").or_insert_with(|| Value::Object(Map::new()));
         if let Some(annotations) = annotations.as_object_mut() {
@@ -192,7 +205,7 @@ impl Apply<'_> {
                 Err(err) if err.is_not_found() => {
                     self.create(&modified).await.map_err(|err| err.from_source("creating", source))
                 }
-                Err(err) => return Err(err.from_source("retrieving current configuration of", source)),
+                Err(err) => return Err(unread(err, self.target, source)),
             };
             match outcome {
                 Err(err) if err.is_conflict() && tries < TRIES => {}

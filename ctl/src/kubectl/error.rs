@@ -36,13 +36,18 @@ impl CliError {
     /// Says where the object came from, as kubectl does: `error when creating "app.yaml": …`.
     #[must_use]
     pub(crate) fn from_source(self, verb: &str, source: &str) -> Self {
-        let frame = |message: &str| format!("error when {verb} {source:?}: {message}");
+        self.framed(&format!("error when {verb} {source:?}: "))
+    }
+
+    /// The same error with more words before its own.
+    #[must_use]
+    pub(crate) fn framed(self, words: &str) -> Self {
         match self {
             Self::Server(mut status) => {
-                status.message = Some(frame(status.message.as_deref().unwrap_or_default()));
+                status.message = Some(format!("{words}{}", status.message.unwrap_or_default()));
                 Self::Server(status)
             }
-            Self::Plain(message) => Self::Plain(frame(&message)),
+            Self::Plain(message) => Self::Plain(format!("{words}{message}")),
             other => other,
         }
     }

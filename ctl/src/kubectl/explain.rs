@@ -143,10 +143,9 @@ impl Document {
         None
     }
 
-    /// Fields by name: those of lists' items, not of maps' values, which have no fixed names.
-    fn child<'s>(&'s self, schema: &'s Value, name: &str) -> Option<(&'s Value, bool)> {
-        let (fields, parent) = self.fields(schema)?;
-        fields.get(name).map(|field| (field, is_required(parent, name)))
+    /// A field by its name.
+    fn child<'s>(&'s self, schema: &'s Value, name: &str) -> Option<&'s Value> {
+        self.fields(schema).and_then(|(fields, _)| fields.get(name))
     }
 
     fn type_of(&self, schema: &Value) -> String {
@@ -189,14 +188,14 @@ impl Document {
     }
 
     fn explain(&self, root: &Value, path: &[&str], recursive: bool) -> Result<String, CliError> {
-        let (mut schema, mut required) = (root, false);
+        let mut schema = root;
         for name in path {
             let missing = || CliError::plain(format!("field {name:?} does not exist"));
-            (schema, required) = self.child(schema, name).ok_or_else(missing)?;
+            schema = self.child(schema, name).ok_or_else(missing)?;
         }
         let mut text = String::new();
         if let Some(name) = path.last() {
-            text = format!("FIELD: {name} <{}>{}\n", self.type_of(schema), required_mark(required));
+            text = format!("FIELD: {name} <{}>\n", self.type_of(schema));
             let values = self.enum_of(schema);
             if !values.is_empty() {
                 text.push_str("ENUM:\n");
@@ -206,8 +205,8 @@ impl Document {
         }
         text.push_str("DESCRIPTION:\n");
         let descriptions = self.descriptions(schema);
-        let described = if descriptions.is_empty() { "<empty>".to_owned() } else { descriptions.join("\n") };
-        wrap(&described).iter().for_each(|line| text.push_str(&format!("    {line}\n")));
+        let described = if descriptions.is_empty() { vec!["<empty>".to_owned()] } else { descriptions };
+        described.iter().flat_map(|own| wrap(own)).for_each(|line| text.push_str(&format!("    {line}\n")));
         text.push_str("    \n");
         if self.fields(schema).is_some() {
             text.push_str("FIELDS:\n");
@@ -225,7 +224,8 @@ impl Document {
             text.push_str(&format!("{indent}{name}\t<{}>{mark}\n", self.type_of(field)));
             let values = self.enum_of(field);
             if !values.is_empty() {
-                let shown = values.iter().take(ENUM_MAX).copied().collect::<Vec<_>>().join(", ");
+                let shown = values.iter().take(ENUM_MAX).map(|own| if own.is_empty() { "\"\"" } else { own });
+                let shown = shown.collect::<Vec<_>>().join(", ");
                 let more = if values.len() > ENUM_MAX { ", ...." } else { "" };
                 text.push_str(&format!("{indent}enum: {shown}{more}\n"));
             }
@@ -270,9 +270,10 @@ fn wrap(text: &str) -> Vec<String> {
             }
             continue;
         }
-        for word in bare.split_whitespace() {
+        // Two spaces stay two: an empty word lies between them.
+        for word in bare.split(' ') {
             if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > WIDTH {
-                wrapped.push(std::mem::take(&mut line));
+                wrapped.push(std::mem::take(&mut line).trim_end().to_owned());
             }
             if !line.is_empty() {
                 line.push(' ');
@@ -327,7 +328,7 @@ mod tests {
     fn a_field_is_explained_by_itself_and_its_type() {
         let document = document();
         let text = document.explain(&document.schemas["a.Pod"], &["spec"], true).expect("explained");
-        let expected = "FIELD: spec <Spec> -required-\n\n\nDESCRIPTION:\n    What.\n    Spec type.\n    \nFIELDS:\n  at\t<string>\n  labels\t<map[string]string>\n  mode\t<string>\n  enum: A, B\n  ports\t<[]Port>\n    number\t<integer>\n\n";
+        let expected = "FIELD: spec <Spec>\n\n\nDESCRIPTION:\n    What.\n    Spec type.\n    \nFIELDS:\n  at\t<string>\n  labels\t<map[string]string>\n  mode\t<string>\n  enum: A, B\n  ports\t<[]Port>\n    number\t<integer>\n\n";
         assert_eq!(text, expected);
         let refused = document.explain(&document.schemas["a.Pod"], &["spec", "nope"], false).expect_err("refused");
         assert_eq!(refused.to_string(), "error: field \"nope\" does not exist");

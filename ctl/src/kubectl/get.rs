@@ -5,7 +5,7 @@ use futures::StreamExt as _;
 use serde_json::Value;
 
 use super::api::{Api, Url};
-use super::args::FileArgs;
+use super::args::{FileArgs, program};
 use super::error::CliError;
 use super::mapper::{Mapper, Resource};
 use super::output::table::{Table, TableOptions};
@@ -73,6 +73,9 @@ pub(crate) async fn run(args: GetArgs, api: &Api) -> Result<(), CliError> {
         let bytes = api.get_raw(&Url::new(path)).await?;
         return write(&String::from_utf8_lossy(&bytes));
     }
+    if args.words.is_empty() && args.files.filename.is_empty() {
+        return Err(nothing_named("get"));
+    }
     let output = Output::parse(&args.output)?;
     let mapper = Mapper::discover(api).await?;
     let selections = selections(&args, api, &mapper)?;
@@ -89,6 +92,14 @@ fn selections(args: &GetArgs, api: &Api, mapper: &Mapper) -> Result<Vec<Selectio
     }
     let targets = select::targets(api, mapper, &args.files, &[])?;
     Ok(targets.into_iter().map(|own| Selection { resource: own.resource, names: vec![own.name] }).collect())
+}
+
+/// What `get` and `describe` say when no type is named.
+pub(super) fn nothing_named(verb: &str) -> CliError {
+    let program = program();
+    CliError::Unreachable(format!(
+        "You must specify the type of resource to {verb}. Use \"{program} api-resources\" for a complete list of supported resources.\n\nerror: Required resource not specified.\nUse \"{program} explain <resource>\" for a detailed description of that resource (e.g. {program} explain pods).\nSee '{program} {verb} -h' for help and examples"
+    ))
 }
 
 /// Prints and goes on; a reader that went away ends the program quietly.
@@ -160,12 +171,30 @@ impl Get<'_> {
             if !next.is_empty() {
                 url = url.with("continue", next);
             }
-            let page = self.api.get_as(&url, accept).await?;
+            let page = self.api.get_as(&url, accept).await.map_err(|err| self.unmatched(resource, err))?;
             next = page.pointer("/metadata/continue").and_then(Value::as_str).unwrap_or_default().to_owned();
             values.push(page);
             if next.is_empty() {
                 return Ok(());
             }
+        }
+    }
+
+    /// kubectl says what was asked for when the server does not understand a selector.
+    fn unmatched(&self, resource: &Resource, err: CliError) -> CliError {
+        let (labels, fields) = (&self.args.selector, &self.args.field_selector);
+        match err {
+            CliError::Server(mut status)
+                if status.reason.as_deref() == Some("BadRequest") && !(labels.is_empty() && fields.is_empty()) =>
+            {
+                let own = format!("{}/{}, Resource={}", resource.group, resource.version, resource.plural);
+                let said = status.message.unwrap_or_default();
+                status.message = Some(format!(
+                    "Unable to find {own:?} that match label selector {labels:?}, field selector {fields:?}: {said}"
+                ));
+                CliError::Server(status)
+            }
+            other => other,
         }
     }
 
@@ -186,7 +215,7 @@ impl Get<'_> {
             let options = self.table_options(&answers.resource, selections.len() > 1);
             let Some(table) = self.merge(&answers, &options)? else { continue };
             let text = table.print(!self.args.no_headers, &mut Vec::new());
-            write(if printed { "\n" } else { "" })?;
+            write(if printed && !self.args.no_headers { "\n" } else { "" })?;
             write(&text)?;
             printed = true;
         }

@@ -131,7 +131,7 @@ async fn streams(args: &LogsArgs, api: &Api) -> Result<Vec<Stream>, CliError> {
                 "expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command",
             ));
         };
-        (vec![pod_of(api, first).await?], false)
+        (vec![pod_of(api, first).await.map_err(|err| missing(api, first, err))?], false)
     } else {
         let list = api.get(&pods.with("labelSelector", args.selector.clone())).await?;
         let items = list.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
@@ -174,6 +174,15 @@ pub(crate) fn default_container(pod: &Value, quiet: bool) -> String {
         eprintln!("Defaulted container {first:?} out of: {}", shown.join(", "));
     }
     first
+}
+
+/// kubectl's own words for a pod that is not there.
+fn missing(api: &Api, word: &str, err: CliError) -> CliError {
+    if word.contains('/') || !err.is_not_found() {
+        return err;
+    }
+    let namespace = &api.namespace;
+    CliError::plain(format!("error from server (NotFound): pods {word:?} not found in namespace {namespace:?}"))
 }
 
 /// The pod that `POD`, `pod/NAME` or `TYPE/NAME` means; of a workload, its first pod.

@@ -65,9 +65,6 @@ pub(crate) fn read(args: &FileArgs) -> Result<Vec<Manifest>, CliError> {
             }
         }
     }
-    if manifests.is_empty() && !args.filename.is_empty() {
-        return Err(CliError::plain("no objects passed to apply".replace("apply", "this command")));
-    }
     Ok(manifests)
 }
 
@@ -106,6 +103,9 @@ fn expand(path: &Path, recursive: bool) -> Result<Vec<PathBuf>, CliError> {
 pub(crate) fn parse(text: &[u8], source: &str, manifests: &mut Vec<Manifest>) -> Result<(), CliError> {
     let invalid = |reason: String| CliError::plain(format!("error parsing {source}: {reason}"));
     let text = std::str::from_utf8(text).map_err(|err| invalid(format!("not UTF-8: {err}")))?;
+    if let Some(objects) = json_stream(text) {
+        return objects.into_iter().try_for_each(|object| flatten(object, source, manifests));
+    }
     for document in serde_yaml::Deserializer::from_str(text) {
         let value = serde_yaml::Value::deserialize(document).map_err(|err| invalid(describe(&err)))?;
         if value.is_null() {
@@ -117,9 +117,21 @@ pub(crate) fn parse(text: &[u8], source: &str, manifests: &mut Vec<Manifest>) ->
     Ok(())
 }
 
+/// JSON documents, one after the other. JSON is nearly YAML, but not where texts hold control characters. `None` when
+/// it is not JSON: then YAML's parser says what is wrong.
+fn json_stream(text: &str) -> Option<Vec<Value>> {
+    if !text.trim_start().starts_with('{') {
+        return None;
+    }
+    serde_json::Deserializer::from_str(text).into_iter().collect::<Result<_, _>>().ok()
+}
+
 /// One YAML or JSON document that need not be an object with a kind: a patch.
 pub(super) fn value(text: &[u8]) -> Result<Value, String> {
     let text = std::str::from_utf8(text).map_err(|err| format!("not UTF-8: {err}"))?;
+    if let Ok(value) = serde_json::from_str(text) {
+        return Ok(value);
+    }
     to_json(serde_yaml::from_str(text).map_err(|err| describe(&err))?)
 }
 
@@ -130,6 +142,7 @@ fn describe(err: &serde_yaml::Error) -> String {
         Some(at) => {
             let place = format!("line {} column {}", at.line(), at.column());
             let bare = text.replace(&format!(" at {place}"), "");
+            let bare = bare.split(", while ").next().unwrap_or_default();
             format!("error converting YAML to JSON: yaml: line {}, column {}: {bare}", at.line(), at.column())
         }
         None => format!("error converting YAML to JSON: yaml: {text}"),
@@ -178,20 +191,22 @@ fn key_text(key: &serde_yaml::Value) -> Result<String, String> {
 }
 
 fn flatten(object: Value, source: &str, manifests: &mut Vec<Manifest>) -> Result<(), CliError> {
-    let invalid =
-        |reason: &str| CliError::plain(format!("error validating {source:?}: error validating data: {reason}"));
+    let invalid = |reason: &str| {
+        CliError::plain(format!(
+            "error validating {source:?}: error validating data: {reason}; if you choose to ignore these errors, turn validation off with --validate=false"
+        ))
+    };
     if !object.is_object() {
         return Err(invalid("the document is not an object"));
     }
     let manifest = Manifest { object, source: source.to_owned() };
-    if manifest.kind().is_empty() {
-        return Err(CliError::plain(format!(
-            "unable to decode {source:?}: Object 'Kind' is missing in '{}'",
-            manifest.object
-        )));
-    }
-    if manifest.api_version().is_empty() {
-        return Err(invalid("apiVersion not set"));
+    let unset = [("apiVersion", manifest.api_version()), ("kind", manifest.kind())];
+    let unset: Vec<String> =
+        unset.iter().filter(|(_, own)| own.is_empty()).map(|(field, _)| format!("{field} not set")).collect();
+    match unset.as_slice() {
+        [] => {}
+        [one] => return Err(invalid(one)),
+        all => return Err(invalid(&format!("[{}]", all.join(", ")))),
     }
     if manifest.kind() == "List" || (manifest.kind().ends_with("List") && manifest.object.get("items").is_some()) {
         let Some(Value::Array(items)) = manifest.object.get("items").cloned() else { return Ok(()) };
@@ -240,7 +255,7 @@ mod tests {
 
     #[test]
     fn an_object_without_kind_or_version_is_refused() {
-        assert!(parsed("apiVersion: v1\n").expect_err("refused").contains("Object 'Kind' is missing"));
+        assert!(parsed("apiVersion: v1\n").expect_err("refused").contains("kind not set"));
         assert!(parsed("kind: A\n").expect_err("refused").contains("apiVersion not set"));
         assert!(parsed("- a\n").is_err());
     }

@@ -11,7 +11,7 @@ use super::args::{DryRun, DryRunArgs, FileArgs};
 use super::error::CliError;
 use super::get::write;
 use super::mapper::Mapper;
-use super::output::Output;
+use super::output::{Output, name_of};
 use super::select::{self, Target};
 use super::{apply, manifest};
 
@@ -60,11 +60,13 @@ pub(crate) async fn run(args: PatchArgs, api: &Api) -> Result<(), CliError> {
                 super::get::hide_managed_fields(&mut object);
                 write(&output.print(&object, Some(&target.resource))?)?;
             }
-            Ok((_, changed)) => {
+            Ok((object, changed)) => {
                 let said = if changed { "patched" } else { "patched (no change)" };
                 // kubectl says nothing of a dry run here when it patches by itself.
                 let suffix = if args.dry_run.dry_run == DryRun::Server { args.dry_run.suffix() } else { "" };
-                write(&format!("{} {said}{suffix}\n", target.display()))?;
+                // A subresource may be of another kind: `scale.autoscaling/web`.
+                let name = if args.subresource.is_some() { name_of(&object, None) } else { target.display() };
+                write(&format!("{name} {said}{suffix}\n"))?;
             }
             Err(err) => errors.push(err),
         }

@@ -57,12 +57,15 @@ pub(crate) async fn run(mut args: RunArgs, api: &Api) -> Result<(), CliError> {
         "kubectl-run".clone_into(&mut args.common.field_manager);
     }
     let image = required(args.image.as_deref(), "image")?;
+    if image.is_empty() {
+        return Err(CliError::plain("--image is required"));
+    }
     let (names, more) = args.words.split_at(args.words.len().min(1));
     let name = match names {
         [] => return Err(usage("NAME is required for run")),
         names => exactly_one(names, "run")?,
     };
-    if image.is_empty() || image.contains(char::is_whitespace) {
+    if image.contains(char::is_whitespace) {
         return Err(CliError::plain(format!("Invalid image name {image:?}: invalid reference format")));
     }
     if !matches!(args.restart.as_str(), "Always" | "OnFailure" | "Never") {
@@ -75,18 +78,15 @@ pub(crate) async fn run(mut args: RunArgs, api: &Api) -> Result<(), CliError> {
     let create = Create::new(api, &args.common)?;
     let labels = if args.labels.is_empty() { pairs(&format!("run={name}"))? } else { pairs(&args.labels)? };
     let pod = pod(&args, name, &Value::Object(labels.clone()), &arguments)?;
-    create.generated(Made::new("v1", "Pod", "pods", pod), "").await?;
-    match args.port.filter(|_| args.expose) {
-        None => Ok(()),
-        Some(port) => {
-            let service = json!({
-                "metadata": {"name": name},
-                "spec": {"ports": [{"port": port, "protocol": "TCP", "targetPort": port}], "selector": labels},
-                "status": {"loadBalancer": {}},
-            });
-            create.generated(Made::new("v1", "Service", "services", service), "").await
-        }
+    if let Some(port) = args.port.filter(|_| args.expose) {
+        let service = json!({
+            "metadata": {"name": name},
+            "spec": {"ports": [{"port": port, "protocol": "TCP", "targetPort": port}], "selector": labels},
+            "status": {"loadBalancer": {}},
+        });
+        create.generated(Made::new("v1", "Service", "services", service), "").await?;
     }
+    create.generated(Made::new("v1", "Pod", "pods", pod), "").await
 }
 
 fn usage(what: &str) -> CliError {

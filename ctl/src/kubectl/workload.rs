@@ -55,6 +55,8 @@ pub(crate) async fn scale(args: ScaleArgs, api: &Api) -> Result<(), CliError> {
         match scale_one(&args, api, &target).await {
             Ok(()) if args.output == "name" => write(&format!("{}\n", target.display()))?,
             Ok(()) => write(&format!("{} scaled{}\n", target.display(), args.dry_run.suffix()))?,
+            // kubectl's words for an object that is not there.
+            Err(err) if err.is_not_found() => errors.push(err.behind("no objects passed to scale ")),
             Err(err) => errors.push(err),
         }
     }
@@ -195,6 +197,9 @@ pub(crate) struct RolloutArgs {
     pub words: Vec<String>,
     #[command(flatten)]
     pub files: FileArgs,
+    /// Form of the output: name
+    #[arg(short, long, default_value = "", value_parser = ["", "name"])]
+    pub output: String,
 }
 
 /// `rollout status`
@@ -253,9 +258,13 @@ pub(crate) async fn rollout(command: RolloutCommand, api: &Api) -> Result<(), Cl
             RolloutCommand::Status(args) => status(args, api, &target).await,
             RolloutCommand::History(args) => history(args, api, &mapper, &target).await,
             RolloutCommand::Undo(args) => undo(args, api, &mapper, &target).await,
-            RolloutCommand::Restart(_) => restart(api, &target).await,
-            RolloutCommand::Pause(_) => pause(api, &target, true).await,
-            RolloutCommand::Resume(_) => pause(api, &target, false).await,
+            RolloutCommand::Restart(args) => {
+                restart(api, &target).await.and_then(|()| said(args, &target, "restarted"))
+            }
+            RolloutCommand::Pause(args) => pause(api, &target, true).await.and_then(|()| said(args, &target, "paused")),
+            RolloutCommand::Resume(args) => {
+                pause(api, &target, false).await.and_then(|()| said(args, &target, "resumed"))
+            }
         };
         errors.extend(done.err());
     }
@@ -311,6 +320,10 @@ fn require_deployment(target: &Target) -> Result<(), CliError> {
 }
 
 async fn status(args: &StatusArgs, api: &Api, target: &Target) -> Result<(), CliError> {
+    if target.resource.kind != "Deployment" {
+        // What is not there is said first.
+        api.get(&target.resource.object(&target.namespace, &target.name)).await?;
+    }
     require_deployment(target)?;
     let limit = parse_duration(&args.timeout)?.filter(|limit| !limit.is_zero()).unwrap_or(Duration::MAX);
     match tokio::time::timeout(limit, follow(args, api, target)).await {
@@ -383,7 +396,7 @@ async fn history(args: &HistoryArgs, api: &Api, mapper: &Mapper, target: &Target
         return write(&format!("{} with revision #{}\n{text}", target.display(), args.revision));
     }
     if found.is_empty() {
-        return write("No rollout history found.\n");
+        return write(&format!("{} \nNo rollout history found.\n", target.display()));
     }
     let mut lines = vec![("REVISION".to_owned(), "CHANGE-CAUSE".to_owned())];
     for (revision, set) in &found {
@@ -436,8 +449,14 @@ async fn restart(api: &Api, target: &Target) -> Result<(), CliError> {
     let stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let annotation = json!({"kubectl.kubernetes.io/restartedAt": stamp});
     let patch = json!({"spec": {"template": {"metadata": {"annotations": annotation}}}});
-    api.send(Method::PATCH, &url.with("fieldManager", "kubectl-rollout"), Content::StrategicPatch, &patch).await?;
-    write(&format!("{} restarted\n", target.display()))
+    api.send(Method::PATCH, &url.with("fieldManager", "kubectl-rollout"), Content::StrategicPatch, &patch)
+        .await
+        .map(drop)
+}
+
+fn said(args: &RolloutArgs, target: &Target, what: &str) -> Result<(), CliError> {
+    let what = if args.output == "name" { String::new() } else { format!(" {what}") };
+    write(&format!("{}{what}\n", target.display()))
 }
 
 async fn pause(api: &Api, target: &Target, paused: bool) -> Result<(), CliError> {
@@ -449,11 +468,11 @@ async fn pause(api: &Api, target: &Target, paused: bool) -> Result<(), CliError>
     let object = api.get(&url).await?;
     if object.pointer("/spec/paused").and_then(Value::as_bool).unwrap_or(false) == paused {
         let already = if paused { "is already paused" } else { "is not paused" };
-        return Err(CliError::plain(format!("{} {already}", target.display())));
+        let plural = target.resource.qualified(&target.resource.plural);
+        return Err(CliError::plain(format!("{plural} {:?} {already}", target.name)));
     }
     let patch = json!({"spec": {"paused": paused}});
-    api.send(Method::PATCH, &url.with("fieldManager", "kubectl-rollout"), Content::MergePatch, &patch).await?;
-    write(&format!("{} {word}\n", target.display()))
+    api.send(Method::PATCH, &url.with("fieldManager", "kubectl-rollout"), Content::MergePatch, &patch).await.map(drop)
 }
 
 #[cfg(test)]

@@ -100,7 +100,11 @@ async fn from_files(files: &FileArgs, common: &CommonArgs, api: &Api) -> Result<
     let create = Create::new(api, common)?;
     let mapper = Mapper::discover(api).await?;
     let (mut errors, mut objects) = (Vec::new(), Vec::new());
-    for manifest in manifest::read(files)? {
+    let manifests = manifest::read(files)?;
+    if manifests.is_empty() {
+        return Err(CliError::plain("no objects passed to create"));
+    }
+    for manifest in manifests {
         match of_manifest(api, &mapper, &manifest) {
             Ok(target) => objects.push((target.resource, target.namespace, manifest.object, manifest.source)),
             Err(err) => errors.push(err),

@@ -104,11 +104,11 @@ async fn describe(args: &DescribeArgs, api: &Api, mapper: &Mapper, resource: &Re
         ("", "Node") => resources::node(&mut out, object, &pods_of_node(api, object).await),
         ("", "ConfigMap") => resources::config_map(&mut out, object),
         ("", "Secret") => resources::secret(&mut out, object),
-        ("", "Namespace") => resources::namespace(&mut out, object),
+        ("", "Namespace") => resources::namespace(&mut out, object, mapper.find("resourcequotas").is_ok()),
         ("", "ServiceAccount") => resources::service_account(&mut out, object),
         _ => resources::any(&mut out, object),
     }
-    if args.show_events == "true" && resource.kind != "Event" && resource.kind != "Secret" {
+    if args.show_events == "true" && !matches!(resource.kind.as_str(), "Event" | "Secret" | "Namespace") {
         events(&mut out, api, object).await;
     }
     tabwriter::align(&out.finish())

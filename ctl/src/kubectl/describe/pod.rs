@@ -74,7 +74,12 @@ pub(super) fn template(out: &mut Text, template: &Value) {
     volumes(&mut inner, items(template, "/spec/volumes"));
     inner.pairs(0, "Node-Selectors", template.pointer("/spec/nodeSelector"), "=");
     tolerations(&mut inner, items(template, "/spec/tolerations"));
-    inner.finish().lines().for_each(|line| out.raw(&format!("  {line}\n")));
+    // kubectl indents what is inside a template by one space and two, not by two and four.
+    inner.finish().lines().for_each(|line| match (line.starts_with("    "), line.starts_with("  ")) {
+        (true, _) => out.raw(&format!("{line}\n")),
+        (_, true) => out.raw(&format!(" {line}\n")),
+        _ => out.raw(&format!("  {line}\n")),
+    });
 }
 
 fn containers(out: &mut Text, title: &str, containers: &[Value], statuses: &[Value]) {

@@ -108,7 +108,7 @@ fn endpoints(slices: &[Value], port: &str) -> String {
     if all.len() > SHOWN {
         return format!("{} + {} more...", all[..SHOWN].join(","), all.len() - SHOWN);
     }
-    all.join(",")
+    if all.is_empty() { "<none>".to_owned() } else { all.join(",") }
 }
 
 /// A node with its pods.
@@ -197,14 +197,14 @@ pub(super) fn secret(out: &mut Text, own: &Value) {
     }
 }
 
-/// A Namespace.
-pub(super) fn namespace(out: &mut Text, own: &Value) {
+/// A Namespace. `limits`: whether the server knows quotas and limit ranges.
+pub(super) fn namespace(out: &mut Text, own: &Value, limits: bool) {
     out.meta(own);
     out.line(0, "Status", at(own, "/status/phase"));
-    if items(own, "/status/conditions").is_empty() {
-        out.raw("\nNo resource quota.\n\nNo LimitRange resource.\n");
-    } else {
+    if !items(own, "/status/conditions").is_empty() {
         out.conditions(own, &["type", "status", "lastTransitionTime", "reason", "message"]);
+    } else if limits {
+        out.raw("\nNo resource quota.\n\nNo LimitRange resource.\n");
     }
 }
 
@@ -215,6 +215,8 @@ pub(super) fn service_account(out: &mut Text, own: &Value) {
         let names: Vec<&str> = items(own, pointer).iter().map(|own| at(own, "/name")).collect();
         out.line(0, title, &if names.is_empty() { "<none>".to_owned() } else { names.join(", ") });
     }
+    // Tokens are asked for when they are needed; there are no lasting ones.
+    out.line(0, "Tokens", "<none>");
 }
 
 /// Any other object: its fields, titled and indented.

@@ -85,7 +85,7 @@ pub(crate) fn text_of(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
-        other => other.to_string(),
+        other => super::escaped(&other.to_string()),
     }
 }
 

@@ -40,7 +40,8 @@ impl Output {
         let template = |rest: Option<&str>| {
             let rest = rest
                 .ok_or_else(|| CliError::plain(format!("template format specified but no template given: {text}")))?;
-            jsonpath::Template::parse(rest).map_err(CliError::Plain)
+            jsonpath::Template::parse(rest)
+                .map_err(|reason| CliError::plain(format!("error parsing jsonpath {rest}, {reason}")))
         };
         let file = |rest: Option<&str>| {
             let path = rest.unwrap_or_default();
@@ -127,7 +128,18 @@ pub(crate) fn json_text(value: &Value) -> String {
     if value.serialize(&mut serializer).is_err() {
         return String::new();
     }
-    let mut text = String::from_utf8_lossy(&bytes).into_owned();
+    let mut text = escaped(&String::from_utf8_lossy(&bytes));
     text.push('\n');
     text
+}
+
+/// JSON as Go writes it: what could end a script in a web page is escaped. Such characters stand in texts only.
+pub(crate) fn escaped(json: &str) -> String {
+    json.chars().fold(String::with_capacity(json.len()), |mut escaped, c| {
+        match c {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
+            other => escaped.push(other),
+        }
+        escaped
+    })
 }

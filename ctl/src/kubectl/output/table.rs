@@ -102,7 +102,7 @@ fn row_cells(row: &Value, shown: &[bool], options: &TableOptions) -> Vec<String>
         line.push(cell);
     }
     let labels = meta("labels").and_then(Value::as_object);
-    let label = |name: &String| labels.and_then(|own| own.get(name)).and_then(Value::as_str).unwrap_or("<none>");
+    let label = |name: &String| labels.and_then(|own| own.get(name)).and_then(Value::as_str).unwrap_or_default();
     line.extend(options.label_columns.iter().map(|name| label(name).to_owned()));
     if options.labels {
         let all: Vec<String> =

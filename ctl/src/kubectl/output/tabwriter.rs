@@ -16,9 +16,6 @@ pub(crate) fn align(text: &str) -> String {
                 out.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.chars().count())));
             }
         }
-        while out.ends_with(' ') && line.last().is_some_and(|cell| cell.is_empty()) {
-            out.pop();
-        }
         out.push('\n');
     }
     out

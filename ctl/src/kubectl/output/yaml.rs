@@ -144,7 +144,7 @@ fn is_printable(c: char) -> bool {
 
 /// Whether a reader would take the plain text for something other than a text (YAML 1.1 resolution).
 fn resolves_to_other(text: &str) -> bool {
-    const WORDS: [&str; 11] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~", "<<"];
+    const WORDS: [&str; 10] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~"];
     let cased = [text.to_lowercase(), text.to_uppercase(), capitalized(text)].iter().any(|own| own == text);
     if text.is_empty() || (cased && WORDS.contains(&text.to_lowercase().as_str())) {
         return true;
