@@ -191,7 +191,8 @@ fn set_oom_score(process: &PreparedProcess) {
     }
 }
 
-/// Puts the streams at 0, 1 and 2 (the parent keeps them above), marks all else to be closed by `execve`.
+/// Puts the streams at 0, 1 and 2 (the parent keeps them above), closes all else but the error pipe: what is still
+/// open here could be walked through by way of `/proc/self/fd` (CVE-2024-21626).
 fn connect_streams(prepared: &Prepared) -> Attempt {
     let process = &prepared.process;
     // SAFETY: duplicates descriptors that the parent opened for this process.
@@ -203,7 +204,12 @@ fn connect_streams(prepared: &Prepared) -> Attempt {
             }
             check(libc::dup2(*from, to).into(), Step::Streams, index)?;
         }
-        check(libc::syscall(libc::SYS_close_range, 3, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC), Step::Streams, 3)?;
+        let pipe = c_uint::try_from(prepared.error_pipe).unwrap_or(0);
+        for (first, last) in [(3, pipe.saturating_sub(1)), (pipe.saturating_add(1), c_uint::MAX)] {
+            if first <= last {
+                check(libc::syscall(libc::SYS_close_range, first, last, 0), Step::Streams, 3)?;
+            }
+        }
         if process.terminal {
             check(libc::ioctl(0, libc::TIOCSCTTY, 0).into(), Step::Terminal, 0)?;
         }
@@ -235,6 +241,7 @@ fn become_user(process: &PreparedProcess) -> Attempt {
         check(libc::prctl(libc::PR_SET_KEEPCAPS, 0, 0, 0, 0).into(), Step::Capabilities, 2)?;
         set_capabilities(process.capabilities | CAP_SYS_ADMIN, 3)?;
         check(libc::chdir(process.cwd.as_ptr()).into(), Step::Cwd, 0)?;
+        check_cwd()?;
         libc::umask(0o022);
         if process.no_new_privs {
             check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).into(), Step::NoNewPrivs, 0)?;
@@ -245,6 +252,17 @@ fn become_user(process: &PreparedProcess) -> Attempt {
             check(installed, Step::Seccomp, 0)?;
         }
         set_capabilities(process.capabilities, 4)
+    }
+}
+
+/// The kernel gives a working folder outside of the root as "(unreachable)…" (getcwd(2)): some link led there.
+fn check_cwd() -> Attempt {
+    let mut path = [0_u8; libc::PATH_MAX as usize];
+    // SAFETY: getcwd(2) writes at most the length given.
+    check(unsafe { libc::syscall(libc::SYS_getcwd, path.as_mut_ptr(), path.len()) }, Step::Cwd, 1)?;
+    match path.first() {
+        Some(b'/') => Ok(()),
+        _ => Err(Failure { step: Step::Cwd as u32, index: 2, errno: libc::EXDEV }),
     }
 }
 

@@ -138,6 +138,10 @@ fn mask(rootfd: c_int, target: &CStr, index: usize) -> Attempt {
         new_mount(c"tmpfs", &[], MOUNT_ATTR_RDONLY, index)?
     } else {
         let Some(null) = open_existing(rootfd, c"/dev/null", index)? else { return fail(Step::Op, index) };
+        // A volume at /dev may be shared with somebody who exchanges the node for a link (CVE-2025-31133).
+        if !is_device(null, libc::makedev(1, 3)) {
+            return Err(Failure { step: Step::Op as u32, index: number(index), errno: libc::ENODEV });
+        }
         clone_tree(null, false, index)?
     };
     attach(cover, at, index)
@@ -209,10 +213,19 @@ fn is_folder(fd: c_int) -> bool {
 }
 
 pub(super) fn is_kind(fd: c_int, kind: libc::mode_t) -> bool {
+    stat_of(fd).is_some_and(|stat| stat.st_mode & libc::S_IFMT == kind)
+}
+
+/// Whether a descriptor is this very character device.
+fn is_device(fd: c_int, device: libc::dev_t) -> bool {
+    stat_of(fd).is_some_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == device)
+}
+
+fn stat_of(fd: c_int) -> Option<libc::stat> {
     // SAFETY: `zeroed` is a valid `stat`, filled by the kernel.
     unsafe {
         let mut stat: libc::stat = std::mem::zeroed();
-        libc::fstat(fd, &raw mut stat) == 0 && stat.st_mode & libc::S_IFMT == kind
+        (libc::fstat(fd, &raw mut stat) == 0).then_some(stat)
     }
 }
 

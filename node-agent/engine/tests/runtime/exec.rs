@@ -1,8 +1,9 @@
 //! Commands in running containers, and attached clients.
 
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
-use reeve_engine::engine::{AttachConfig, Engine as _, EngineError, ExecConfig, TerminalSize};
+use reeve_engine::engine::{AttachConfig, Engine as _, EngineError, ExecConfig, Mount, Propagation, TerminalSize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::bed::{Bed, eventually, log_text, read_all};
@@ -10,6 +11,7 @@ use crate::bed::{Bed, eventually, log_text, read_all};
 crate::tests![
     a_command_has_streams_and_an_exit_code,
     a_command_has_the_containers_restrictions,
+    a_working_folder_cannot_lead_a_command_out_of_its_container,
     a_terminal_can_be_resized_and_knows_its_name,
     a_command_that_takes_too_long_is_killed,
     dropping_a_session_kills_its_command,
@@ -67,6 +69,34 @@ async fn a_command_has_the_containers_restrictions() {
         assert!(lines.contains(&expected), "{expected}: {text}");
     }
     assert_eq!(session.exit.await.unwrap(), 0);
+    bed.close().await;
+}
+
+/// CVE-2024-21626: a container exchanges its working folder for a link to a descriptor that a command entering it
+/// may still hold. Here the supervisor has inherited one of the node's root.
+async fn a_working_folder_cannot_lead_a_command_out_of_its_container() {
+    let leaked = std::fs::File::open("/").unwrap();
+    rustix::io::fcntl_setfd(&leaked, rustix::io::FdFlags::empty()).unwrap();
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    let volume = bed.dir().join("volume");
+    let work = volume.join("work");
+    std::fs::create_dir_all(&work).unwrap();
+    let mut config = bed.command("main", &["sleep", "1000"]);
+    config.working_dir = "/volume/work".to_owned();
+    config.mounts =
+        vec![Mount { source: volume, target: "/volume".into(), read_only: false, propagation: Propagation::Private }];
+    let id = bed.start(&sandbox, config).await;
+    std::fs::remove_dir(&work).unwrap();
+    std::os::unix::fs::symlink(format!("/proc/self/fd/{}", leaked.as_raw_fd()), &work).unwrap();
+    let entered = bed.engine.exec(&id, exec(&["sh", "-c", "pwd; ls"])).await;
+    if let Ok(mut session) = entered {
+        panic!("the command is outside: {}", read_all(session.stdout.take()).await);
+    }
+    std::fs::remove_file(&work).unwrap();
+    std::os::unix::fs::symlink("/etc", &work).unwrap();
+    let mut session = bed.engine.exec(&id, exec(&["ls"])).await.unwrap();
+    assert!(read_all(session.stdout.take()).await.contains("secret"), "a link inside is followed");
     bed.close().await;
 }
 
