@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::fs::{FileType, Mode, OFlags};
 
+use super::link::Link;
 use super::records::{self, ContainerRecord};
 use super::sandboxes::{pod_cgroup, unexpected};
 use super::state::{Entry, Held, exited, word};
@@ -69,7 +70,7 @@ impl BuiltinEngine {
         let held = Held {
             pidfd: rustix::process::Pid::from_raw(pid)
                 .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()),
-            terminal: if process.terminal { self.fetch_terminal(id).await } else { None },
+            terminal: if process.terminal { fetch_terminal(&link, id).await } else { None },
             stdin: stdin.and_then(|path| keep_open(&path)),
         };
         let event = self.inner.state(|state| {
@@ -84,13 +85,6 @@ impl BuiltinEngine {
         });
         self.inner.tell(event);
         Ok(())
-    }
-
-    /// A duplicate of a container's terminal; `None` when it has ended.
-    pub(super) async fn fetch_terminal(&self, id: &str) -> Option<std::os::fd::OwnedFd> {
-        let link = self.inner.link().await.ok()?;
-        let (_, fds) = link.ask_with(Request::Terminal(id.to_owned()), Vec::new()).await.ok()?;
-        fds.into_iter().next()
     }
 
     pub(super) async fn stop(&self, id: &str, grace: Duration) -> Result<(), EngineError> {
@@ -341,6 +335,12 @@ fn devices(config: &ContainerConfig) -> Result<Vec<DeviceNode>, EngineError> {
         found.extend(find_devices(device).map_err(|err| EngineError::Invalid(err.to_string()))?);
     }
     Ok(found)
+}
+
+/// A duplicate of a container's terminal; `None` when it has ended.
+pub(super) async fn fetch_terminal(link: &Link, id: &str) -> Option<std::os::fd::OwnedFd> {
+    let (_, fds) = link.ask_with(Request::Terminal(id.to_owned()), Vec::new()).await.ok()?;
+    fds.into_iter().next()
 }
 
 /// Opens a FIFO so that it does not end while we live.

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::link::{Link, News};
+use super::containers::fetch_terminal;
+use super::link::{Link, LinkError, News};
 use super::records::{self, Remembered};
 use super::state::{Entry, Held, exited};
 use super::{BuiltinEngine, EVENTS_BEHIND_MAX, EngineConfig, Inner, Layout, blocking};
@@ -128,19 +129,24 @@ impl BuiltinEngine {
             let sandbox = self.inner.remembered_sandbox(record)?;
             self.inner.state(|state| state.sandboxes.insert(sandbox.id.clone(), sandbox));
         }
-        self.inner.link.send_replace(Some(link.clone()));
-        self.take_up_inits().await;
+        self.take_up_inits(&link).await;
         for memory in memories {
             self.take_up_container(&link, memory, &listed).await;
+            // This one has died as well: the next is asked again.
+            if !link.is_open() {
+                return Err(LinkError.into());
+            }
         }
+        // Last: until then requests wait, for the new supervisor does not know the containers yet.
+        self.inner.link.send_replace(Some(link));
         Ok(())
     }
 
-    async fn take_up_inits(&self) {
+    async fn take_up_inits(&self, link: &Link) {
         let sandboxes: Vec<Sandbox> = self.inner.state(|state| state.sandboxes.values().cloned().collect());
         let pod_wide = |s: &&Sandbox| s.state == SandboxState::Ready && s.config.pid == NamespaceMode::Pod;
         for sandbox in sandboxes.iter().filter(pod_wide) {
-            if let Err(err) = self.start_init(sandbox).await {
+            if let Err(err) = self.start_init(sandbox, link).await {
                 tracing::warn!(sandbox = sandbox.id, %err, "the pod's init is gone");
             }
         }
@@ -158,7 +164,7 @@ impl BuiltinEngine {
         });
         match fate {
             Fate::Created => {}
-            Fate::Running(run) => self.hold(&id, run).await,
+            Fate::Running(run) => self.hold(link, &id, run).await,
             Fate::Exited(exit) => {
                 if populated && let Some(cgroup) = &cgroup {
                     kill_cgroup(cgroup);
@@ -168,7 +174,9 @@ impl BuiltinEngine {
             Fate::Orphaned(run) => {
                 let Some(cgroup) = cgroup else { return };
                 let adopted = self.adopt(link, &id, run.clone()).await;
-                if let Err(why) = adopted {
+                if let Err(why) = adopted
+                    && link.is_open()
+                {
                     kill_cgroup(&cgroup);
                     let code = self.inner.state(|state| {
                         let held = &state.containers.get(&id)?.held;
@@ -206,7 +214,7 @@ impl BuiltinEngine {
         let asked = link.ask_with(Request::Adopt(Box::new(plan)), terminal.into_iter().collect()).await;
         match asked.map_err(|err| err.to_string())?.0 {
             Reply::Started { .. } | Reply::Done => {
-                self.hold(id, run).await;
+                self.hold(link, id, run).await;
                 Ok(())
             }
             Reply::NotFound => Err("it ended while no supervisor was there to see it".to_owned()),
@@ -215,7 +223,7 @@ impl BuiltinEngine {
     }
 
     /// Notes that a container runs, and holds what must outlive the supervisor.
-    async fn hold(&self, id: &str, run: RunRecord) {
+    async fn hold(&self, link: &Link, id: &str, run: RunRecord) {
         let held_already =
             self.inner.state(|state| state.containers.get(id).is_some_and(|entry| entry.held.pidfd.is_some()));
         let config = self.inner.state(|state| state.container(id).map(|entry| entry.container.config.clone()));
@@ -224,7 +232,7 @@ impl BuiltinEngine {
             let held = Held {
                 pidfd: rustix::process::Pid::from_raw(run.pid)
                     .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()),
-                terminal: if config.tty { self.fetch_terminal(id).await } else { None },
+                terminal: if config.tty { fetch_terminal(link, id).await } else { None },
                 stdin: if config.stdin { super::containers::keep_open(&stdin) } else { None },
             };
             self.inner.state(|state| {

@@ -2,6 +2,7 @@
 
 use futures::future::join_all;
 
+use super::link::Link;
 use super::records::{self, SandboxRecord};
 use super::state::not_found;
 use super::{BuiltinEngine, Inner, blocking};
@@ -23,7 +24,7 @@ impl BuiltinEngine {
         let inner = std::sync::Arc::clone(&self.inner);
         let sandbox = blocking(move || inner.make_sandbox(id, config)).await?;
         if sandbox.config.pid == NamespaceMode::Pod
-            && let Err(err) = self.start_init(&sandbox).await
+            && let Err(err) = self.start_init_now(&sandbox).await
         {
             let inner = std::sync::Arc::clone(&self.inner);
             let _ = blocking(move || inner.unmake_sandbox(&sandbox)).await;
@@ -33,15 +34,19 @@ impl BuiltinEngine {
         Ok(sandbox)
     }
 
+    async fn start_init_now(&self, sandbox: &Sandbox) -> Result<(), EngineError> {
+        self.start_init(sandbox, &self.inner.link().await?).await
+    }
+
     /// Starts (or finds) the small init of a pod whose containers share a PID namespace.
-    pub(super) async fn start_init(&self, sandbox: &Sandbox) -> Result<(), EngineError> {
+    pub(super) async fn start_init(&self, sandbox: &Sandbox, link: &Link) -> Result<(), EngineError> {
         let inner = &self.inner;
         let plan = InitPlan {
             sandbox: sandbox.id.clone(),
             cgroup: inner.init_cgroup(sandbox),
             started: inner.layout.sandbox_run(&sandbox.id).join("init.json"),
         };
-        match inner.link().await?.ask(Request::StartInit(plan)).await? {
+        match link.ask(Request::StartInit(plan)).await? {
             Reply::Done => Ok(()),
             other => Err(unexpected("start the pod's init", other)),
         }
