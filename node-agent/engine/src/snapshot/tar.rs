@@ -7,7 +7,8 @@ use std::io::{self, Read};
 
 /// Size of a header, and what payloads are padded to.
 const BLOCK: usize = 512;
-/// Largest extension header (long names, pax records): far more than PATH_MAX and the largest xattr.
+/// Largest extension headers of one entry, taken together (long names, pax records): far more than PATH_MAX and the
+/// largest xattr.
 const EXTENSION_BYTES_MAX: u64 = 1 << 20;
 /// Largest file a header may announce (1 PiB); what is really read is limited elsewhere.
 const FILE_BYTES_MAX: u64 = 1 << 50;
@@ -93,15 +94,22 @@ impl<R: Read> TarReader<R> {
     /// The next entry; `None` at the end of the archive.
     pub(crate) fn next(&mut self) -> Result<Option<Entry>, TarError> {
         let mut extension = Extension::default();
+        let mut left = EXTENSION_BYTES_MAX;
         loop {
             let Some(block) = self.header()? else { return Ok(None) };
             let size = number(field(&block, 124, 12))?;
-            match byte(&block, 156) {
-                b'x' => extension.add_pax(&self.extension(size, "pax records")?)?,
+            let kind = byte(&block, 156);
+            if matches!(kind, b'x' | b'g' | b'L' | b'K') {
+                // Each takes at least its header, so that empty ones have an end as well.
+                let cost = size.saturating_add(BLOCK as u64);
+                left = left.checked_sub(cost).ok_or(TarError::TooLarge { what: "extensions" })?;
+            }
+            match kind {
+                b'x' => extension.add_pax(&self.extension(size)?)?,
                 // Global records: comments of git and the like; none bears on us.
-                b'g' => drop(self.extension(size, "pax records")?),
-                b'L' => extension.path = Some(until_nul(&self.extension(size, "a long name")?).to_vec()),
-                b'K' => extension.link = Some(until_nul(&self.extension(size, "a long link")?).to_vec()),
+                b'g' => drop(self.extension(size)?),
+                b'L' => extension.path = Some(until_nul(&self.extension(size)?).to_vec()),
+                b'K' => extension.link = Some(until_nul(&self.extension(size)?).to_vec()),
                 _ => {
                     let entry = entry(&block, size, extension)?;
                     self.start_payload(entry.size);
@@ -150,10 +158,7 @@ impl<R: Read> TarReader<R> {
         Ok(Some(block))
     }
 
-    fn extension(&mut self, size: u64, what: &'static str) -> Result<Vec<u8>, TarError> {
-        if size > EXTENSION_BYTES_MAX {
-            return Err(TarError::TooLarge { what });
-        }
+    fn extension(&mut self, size: u64) -> Result<Vec<u8>, TarError> {
         self.start_payload(size);
         let mut bytes = Vec::new();
         self.read_to_end(&mut bytes)?;
@@ -387,7 +392,7 @@ mod tests {
             (vec![b'x'; 512], "malformed number"),
             (whole[..700].to_vec(), "failed to read the archive"),
             (whole[..100].to_vec(), "failed to read the archive"),
-            (huge_name, "tar header of a long name is too large"),
+            (huge_name, "tar header of extensions is too large"),
         ] {
             let mut reader = TarReader::new(bytes.as_slice());
             let error = loop {
@@ -399,6 +404,23 @@ mod tests {
             };
             assert!(error.contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn extensions_of_one_entry_cannot_pile_up() {
+        let value = vec![b'x'; 600 << 10];
+        let records = || [("SCHILY.xattr.user.k", value.as_slice())];
+        let once = archive(|builder| {
+            builder.append_pax_extensions(records()).unwrap();
+            append(builder, "a", b"");
+        });
+        assert!(TarReader::new(once.as_slice()).next().unwrap().is_some());
+        let twice = archive(|builder| {
+            builder.append_pax_extensions(records()).unwrap();
+            builder.append_pax_extensions(records()).unwrap();
+            append(builder, "a", b"");
+        });
+        assert!(matches!(TarReader::new(twice.as_slice()).next(), Err(TarError::TooLarge { .. })));
     }
 
     fn fix_checksum(bytes: &mut [u8]) {
