@@ -1,8 +1,9 @@
 //! Start, log, stop, end.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reeve_engine::engine::{ContainerState, Engine as _, EngineError, SandboxState};
+use tokio::time::Instant;
 
 use crate::bed::{Bed, eventually, log_text};
 

@@ -1,9 +1,10 @@
 //! Many at once: the right number, and no slower than a person notices. `REEVE_BENCH=1` prints figures.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::join_all;
 use reeve_engine::engine::Engine as _;
+use tokio::time::Instant;
 
 use crate::bed::Bed;
 
