@@ -125,6 +125,8 @@ struct Actor {
     /// When tokens have to be renewed.
     renew_at: Option<Timestamp>,
     refreshing: bool,
+    /// Something changed while the volumes were being made: they may show what was before.
+    stale: bool,
     inputs: mpsc::Sender<Input>,
     /// Stops the probes of a slot's current life.
     probes: HashMap<usize, CancellationToken>,
@@ -150,6 +152,7 @@ impl Actor {
             mounted: Arc::default(),
             renew_at: None,
             refreshing: false,
+            stale: false,
             probes: HashMap::new(),
             early: HashMap::new(),
             writing: false,
@@ -365,7 +368,8 @@ impl Actor {
             Input::Pod(pod) => self.on_pod(pod),
             Input::Gone => {
                 if !matches!(self.state.end.as_ref().map(|end| &end.why), Some(Why::Gone)) {
-                    let end = self.state.end.take();
+                    // What is under way stays under way.
+                    let end = self.state.end.clone();
                     let fresh = End::new(Why::Gone, super::plan::grace(&self.state.pod), now);
                     let kept = end.map(|end| End {
                         why: Why::Gone,
@@ -512,6 +516,9 @@ impl Actor {
             (Err(_), VolumesStep::Absent { failures, .. }) => self.volumes_failed(failures, now),
             (Err(_), VolumesStep::Mounting) => self.volumes_failed(self.volume_failures(), now),
         }
+        if std::mem::take(&mut self.stale) {
+            self.refresh_volumes();
+        }
     }
 
     fn volume_failures(&self) -> u32 {
@@ -535,12 +542,13 @@ impl Actor {
                 failure.retry_at = self.node.now();
             }
         }
-        if self.state.end.is_some() || self.refreshing {
+        if self.state.end.is_some() {
             return;
         }
         match &mut self.state.volumes {
             VolumesStep::Absent { retry_at, .. } => *retry_at = None,
-            VolumesStep::Mounting => {}
+            VolumesStep::Mounting => self.stale = true,
+            VolumesStep::Ready if self.refreshing => self.stale = true,
             VolumesStep::Ready => {
                 self.refreshing = true;
                 self.renew_at = None;
@@ -612,6 +620,7 @@ impl Actor {
     fn on_start_error(&mut self, index: usize, attempt: u32, error: StartError, now: Timestamp) {
         let Some(slot) = self.state.slots.get_mut(index) else { return };
         let failures = slot.failure.as_ref().map_or(1, |failure| failure.failures.saturating_add(1));
+        self.early.retain(|_, ended| ended.config.name != slot.name);
         // An exit has its own back-off.
         let retry_at = if error.exited.is_some() { now } else { after(now, exponential(failures)) };
         if let Some(exit) = error.exited.as_deref().and_then(Exit::of) {

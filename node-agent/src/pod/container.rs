@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use reeve_engine::engine::{ContainerConfig, Device, Image, Mount, NamespaceMode, Propagation, SandboxConfig};
 
 use super::env::{EnvError, environment, service_links};
-use super::expand::expand;
+use super::expand::{TooLong, expand};
 use super::field::Surroundings;
 use super::files::{PodFiles, hostname};
 use super::resources::{cgroup, container_resources, pod_resources};
@@ -45,6 +45,9 @@ pub(crate) enum ConfigError {
     Security(#[from] SecurityError),
     #[error(transparent)]
     Mounts(#[from] VolumeMountError),
+    /// A word of the command.
+    #[error("a word of the command is {0}")]
+    TooLong(#[from] TooLong),
     #[error("failed to prepare {path}: {source}")]
     Io {
         path: PathBuf,
@@ -79,7 +82,7 @@ pub(crate) fn sandbox_config(node: &NodeContext, pod: &Pod, attempt: u32) -> San
     };
     let sysctls = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
     SandboxConfig {
-        hostname: hostname(pod, &node.config.node_name),
+        hostname: hostname(pod, &node.config),
         host_network: spec.host_network == Some(true),
         host_ipc: spec.host_ipc == Some(true),
         pid,
@@ -111,7 +114,7 @@ pub(crate) fn container_config(inputs: &ContainerInputs<'_>) -> Result<Container
     let services = node.services.store().list();
     let links = service_links(pod, services.iter().map(AsRef::as_ref));
     let env = environment(pod, container, &links, inputs.objects, inputs.around)?;
-    let expanded = |words: &Option<Vec<String>>| -> Vec<String> {
+    let expanded = |words: &Option<Vec<String>>| -> Result<Vec<String>, TooLong> {
         let lookup = |name: &str| env.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
         words.iter().flatten().map(|word| expand(word, lookup)).collect()
     };
@@ -129,8 +132,8 @@ pub(crate) fn container_config(inputs: &ContainerInputs<'_>) -> Result<Container
         name: container.name.clone(),
         attempt: inputs.attempt,
         image: inputs.image.id.clone(),
-        command: expanded(&container.command),
-        args: expanded(&container.args),
+        command: expanded(&container.command)?,
+        args: expanded(&container.args)?,
         working_dir: container.working_dir.clone().unwrap_or_default(),
         mounts: all_mounts(inputs, &pod_dir, volume_mounts)?,
         devices,

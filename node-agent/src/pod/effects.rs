@@ -9,7 +9,7 @@ use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use reeve_api::drain::DRAIN_WAIT_MAX;
 use reeve_client::EventType;
-use reeve_engine::engine::{self, ContainerState, EngineError, Image};
+use reeve_engine::engine::{self, ContainerState, EngineError, Image, Sandbox};
 use tokio::time::timeout;
 
 use super::container::{ConfigError, ContainerInputs, container_config, sandbox_config};
@@ -87,19 +87,23 @@ impl PodEffects {
         let host_network = spec(&self.pod).host_network == Some(true);
         let config = sandbox_config(&self.node, &self.pod, attempt);
         let sandbox = self.node.engine.run_pod_sandbox(config).await.map_err(|error| error.to_string())?;
+        match self.furnish(&sandbox, host_network).await {
+            Ok(ips) => Ok(NewSandbox { id: sandbox.id, ips }),
+            Err(message) => {
+                // Half a sandbox is of no use; the next attempt makes another one.
+                super::table::remove_sandbox(&self.node, &sandbox.id).await;
+                Err(message)
+            }
+        }
+    }
+
+    /// Gives a sandbox its network and the pod its files; returns its addresses.
+    async fn furnish(&self, sandbox: &Sandbox, host_network: bool) -> Result<Vec<IpAddr>, String> {
         let ips = match &sandbox.netns {
             Some(netns) if !host_network => {
                 let Some(network) = self.node.network().await else { return Err("the agent is stopping".to_owned()) };
-                match network.attach(&sandbox.id, netns).await {
-                    Ok(ip) => vec![ip],
-                    Err(error) => {
-                        // A sandbox without network is of no use; the next attempt makes another one.
-                        if let Err(error) = self.node.engine.remove_pod_sandbox(&sandbox.id).await {
-                            tracing::warn!(%error, sandbox = sandbox.id, "failed to remove a sandbox without network");
-                        }
-                        return Err(format!("failed to setup network for sandbox \"{}\": {error}", sandbox.id));
-                    }
-                }
+                let failed = |error| format!("failed to setup network for sandbox \"{}\": {error}", sandbox.id);
+                vec![network.attach(&sandbox.id, netns).await.map_err(failed)?]
             }
             _ => vec![self.node.config.node_ip],
         };
@@ -109,7 +113,7 @@ impl PodEffects {
         written
             .map_err(|error| error.to_string())?
             .map_err(|error| format!("failed to write the pod's files: {error}"))?;
-        Ok(NewSandbox { id: sandbox.id, ips })
+        Ok(ips)
     }
 
     /// Makes all volumes, or brings them up to date.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, EnvVarSource, Pod, Secret, Service};
 
-use super::expand::expand;
+use super::expand::{TooLong, expand};
 use super::field::{FieldError, Surroundings, field, resource};
 use super::state::spec;
 
@@ -25,6 +25,12 @@ pub(crate) enum EnvError {
     NoSource(String),
     #[error(transparent)]
     Field(#[from] FieldError),
+    #[error("variable {name:?} is {source}")]
+    TooLong {
+        name: String,
+        #[source]
+        source: TooLong,
+    },
 }
 
 /// The variables of a container, later ones over earlier ones.
@@ -42,7 +48,8 @@ pub(crate) fn environment(
     for var in container.env.iter().flatten() {
         let value = match (&var.value, &var.value_from) {
             (Some(value), _) if !value.is_empty() => {
-                Some(expand(value, |name| own.get(name).or_else(|| env.get(name)).cloned()))
+                let expanded = expand(value, |name| own.get(name).or_else(|| env.get(name)).cloned());
+                Some(expanded.map_err(|source| EnvError::TooLong { name: var.name.clone(), source })?)
             }
             (_, Some(source)) => from_source(pod, container, var, source, objects, around)?,
             _ => Some(String::new()),

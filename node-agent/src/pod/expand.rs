@@ -1,10 +1,22 @@
 //! `$(VAR)` in commands, arguments and variables. Source: Kubernetes `third_party/forked/golang/expansion`.
 
+/// Longest result: the kernel takes no longer argument or variable (`MAX_ARG_STRLEN`, execve(2)). Without a limit a
+/// few variables that name each other would grow beyond all memory.
+const LEN_MAX: usize = 128 << 10;
+
+/// A text that names variables is too long with their values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("longer than {LEN_MAX} bytes with the values of its variables")]
+pub(crate) struct TooLong;
+
 /// Replaces every `$(NAME)` that `lookup` knows; `$$` is one `$`; what is unknown stays as it is.
-pub(crate) fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
+pub(crate) fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<String, TooLong> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
+        if out.len() > LEN_MAX {
+            return Err(TooLong);
+        }
         out.push_str(&rest[..at]);
         rest = &rest[at + 1..];
         if let Some(after) = rest.strip_prefix('$') {
@@ -25,7 +37,7 @@ pub(crate) fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Str
         }
     }
     out.push_str(rest);
-    out
+    if out.len() > LEN_MAX { Err(TooLong) } else { Ok(out) }
 }
 
 #[cfg(test)]
@@ -47,7 +59,20 @@ mod tests {
             ("price: 5$", "price: 5$"),
             ("", ""),
         ] {
-            assert_eq!(expand(text, lookup), expanded, "{text}");
+            assert_eq!(expand(text, lookup).unwrap(), expanded, "{text}");
         }
+    }
+
+    #[test]
+    fn variables_that_multiply_are_stopped_in_time() {
+        let mut value = "x".repeat(1000);
+        for _ in 0..64 {
+            let known = value.clone();
+            match expand("$(A)$(A)", |_| Some(known.clone())) {
+                Ok(longer) => value = longer,
+                Err(TooLong) => return,
+            }
+        }
+        panic!("{} bytes", value.len());
     }
 }

@@ -44,18 +44,18 @@ impl PodFiles {
         let node_resolver = fs::read_to_string(&config.resolv_conf).unwrap_or_default();
         fs::write(&self.hosts, hosts(pod, ips, config, &node_hosts))?;
         fs::write(&self.resolv_conf, resolv_conf(pod, config, &node_resolver))?;
-        fs::write(&self.hostname, format!("{}\n", hostname(pod, &config.node_name)))
+        fs::write(&self.hostname, format!("{}\n", hostname(pod, config)))
     }
 }
 
 /// The host name inside: the pod's own (or `spec.hostname`), the node's for host-network pods.
-pub(crate) fn hostname(pod: &Pod, node_name: &str) -> String {
+pub(crate) fn hostname(pod: &Pod, config: &NodeConfig) -> String {
     let spec = spec(pod);
     if let Some(name) = spec.hostname_override.as_deref().filter(|name| !name.is_empty()) {
         return name.to_owned();
     }
     if spec.host_network == Some(true) {
-        return node_name.to_owned();
+        return config.node_name.clone();
     }
     let name = spec.hostname.as_deref().filter(|name| !name.is_empty());
     let name = name.or(pod.metadata.name.as_deref()).unwrap_or_default();
@@ -63,7 +63,7 @@ pub(crate) fn hostname(pod: &Pod, node_name: &str) -> String {
         && let Some(subdomain) = spec.subdomain.as_deref().filter(|name| !name.is_empty())
     {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        return format!("{name}.{subdomain}.{namespace}.svc.cluster.local");
+        return format!("{name}.{subdomain}.{namespace}.svc.{}", config.cluster_domain);
     }
     let cut: String = name.chars().take(HOSTNAME_MAX).collect();
     cut.trim_end_matches(['-', '.']).to_owned()
@@ -83,7 +83,7 @@ fn hosts(pod: &Pod, ips: &[IpAddr], config: &NodeConfig, node_hosts: &str) -> St
              fe00::1\tip6-allnodes\n\
              fe00::2\tip6-allrouters\n"
             .to_owned();
-        let name = hostname(pod, &config.node_name);
+        let name = hostname(pod, config);
         for ip in ips {
             match spec.subdomain.as_deref().filter(|subdomain| !subdomain.is_empty()) {
                 Some(subdomain) => {
@@ -219,9 +219,10 @@ mod tests {
 
     #[test]
     fn long_names_are_cut_to_what_the_kernel_takes() {
+        let config = node_config(Path::new("/none"));
         let mut pod = pod(serde_json::json!({ "containers": [] }));
-        assert_eq!(hostname(&pod, "node"), "web-0");
+        assert_eq!(hostname(&pod, &config), "web-0");
         pod.metadata.name = Some(format!("{}-tail", "x".repeat(62)));
-        assert_eq!(hostname(&pod, "node"), "x".repeat(62));
+        assert_eq!(hostname(&pod, &config), "x".repeat(62));
     }
 }

@@ -1,4 +1,4 @@
-//! Lifecycle hooks: `postStart` and `preStop`, by exec, HTTP, TCP or sleep.
+//! Lifecycle hooks: `postStart` and `preStop`, by exec, HTTP or sleep.
 
 use std::net::IpAddr;
 use std::time::Duration;

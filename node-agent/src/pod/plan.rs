@@ -235,14 +235,14 @@ fn plan_end(state: &PodState, end: &End, now: Timestamp, plan: &mut Plan) {
     let left = left(now, after(end.began, end.grace)).max(GRACE_MIN).min(end.grace);
     for (index, slot) in state.slots.iter().enumerate() {
         if slot.role != Role::Sidecar {
-            plan_stop(index, slot, left, plan);
+            plan_stop(index, slot, (left, end.grace), plan);
         }
     }
     // Sidecars end after the containers they serve, the last one first.
     if !running(Role::Main) && !running(Role::Init) {
         let last = state.slots.iter().enumerate().rev().find(|(_, slot)| slot.running().is_some());
         if let Some((index, slot)) = last {
-            plan_stop(index, slot, left, plan);
+            plan_stop(index, slot, (left, end.grace), plan);
         }
     }
     let busy = starting || state.slots.iter().any(|slot| slot.running().is_some() || slot.step != Step::Rest);
@@ -252,19 +252,19 @@ fn plan_end(state: &PodState, end: &End, now: Timestamp, plan: &mut Plan) {
     }
 }
 
-/// Stops a container; again, if the grace became shorter meanwhile.
-fn plan_stop(index: usize, slot: &Slot, grace: Duration, plan: &mut Plan) {
+/// Stops a container within what is left of the grace; again, if the whole grace became shorter meanwhile.
+fn plan_stop(index: usize, slot: &Slot, (left, whole): (Duration, Duration), plan: &mut Plan) {
     let Some(life) = slot.running() else { return };
     let stop = match slot.step {
         Step::Rest => true,
         Step::Starting => false,
-        Step::Stopping { grace: before } => grace + Duration::from_secs(1) < before && grace <= GRACE_MIN,
+        Step::Stopping { grace: before } => whole < before,
     };
     if stop {
         plan.effects.push(Effect::StopContainer {
             slot: index,
             container: life.container.clone(),
-            grace,
+            grace: left,
             message: format!("Stopping container {}", slot.name),
         });
     }

@@ -294,6 +294,15 @@ fn sidecars_end_after_the_containers_in_reverse_order() {
 }
 
 #[test]
+fn a_stop_that_takes_its_whole_grace_is_not_begun_again() {
+    let mut state = on_ground(simple("Always"));
+    run(&mut state, 0);
+    state.slots[0].step = Step::Stopping { grace: Duration::from_secs(30) };
+    state.end = Some(End { drain: Drain::Done, ..End::new(Why::Deleted, Duration::from_secs(30), at(0)) });
+    assert_eq!(plan(&state, at(30)).effects, [], "its preStop hook would run twice");
+}
+
+#[test]
 fn a_shorter_grace_stops_again() {
     let mut state = on_ground(simple("Always"));
     run(&mut state, 0);

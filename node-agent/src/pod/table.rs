@@ -81,10 +81,12 @@ pub(crate) async fn run(node: Arc<NodeContext>, pods: Informer<Pod>, views: View
     if synced.wait_for(|synced| *synced).await.is_err() {
         return;
     }
+    // Before any pod begins: a folder that is made from here on belongs to one.
+    let folders = pod_folders(&table.node).await;
     let handler = Arc::clone(&news);
     pods.on_change(move |change| handler.on_change(change));
     table.hand_on(news.take()).await;
-    table.clear_orphans(&pods);
+    table.clear_orphans(&pods, folders);
     loop {
         tokio::select! {
             () = news.notify.notified() => table.hand_on(news.take()).await,
@@ -195,8 +197,9 @@ impl PodTable {
     }
 
     /// Stops and removes what the engine has of pods that are no longer in the API.
-    fn clear_orphans(&mut self, pods: &Informer<Pod>) {
+    fn clear_orphans(&mut self, pods: &Informer<Pod>, mut folders: Vec<String>) {
         let known: Vec<String> = pods.store().list().iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
+        folders.retain(|uid| !known.contains(uid));
         for (uid, remains) in std::mem::take(&mut self.remains).into_orphans() {
             tracing::info!(uid, "removing what is left of a pod that is gone");
             let node = Arc::clone(&self.node);
@@ -207,7 +210,7 @@ impl PodTable {
             });
         }
         let node = Arc::clone(&self.node);
-        self.node.component.spawn("orphan folders", async move { clear_folders(&node, &known).await });
+        self.node.component.spawn("orphan folders", async move { clear_folders(&node, &folders).await });
     }
 
     async fn on_engine(&mut self, event: EngineEvent) {
@@ -240,7 +243,8 @@ fn is_over(pod: &Pod) -> bool {
     matches!(phase, Some("Failed" | "Succeeded"))
 }
 
-async fn remove_sandbox(node: &NodeContext, id: &str) {
+/// Stops and removes a sandbox that belongs to no pod, with its network.
+pub(crate) async fn remove_sandbox(node: &NodeContext, id: &str) {
     if let Err(error) = node.engine.stop_pod_sandbox(id).await {
         tracing::warn!(%error, id, "failed to stop a sandbox that belongs to no pod");
     }
@@ -254,16 +258,21 @@ async fn remove_sandbox(node: &NodeContext, id: &str) {
     }
 }
 
-/// Removes the folders of pods that are no longer in the API.
-async fn clear_folders(node: &NodeContext, known: &[String]) {
-    let Ok(mut entries) = tokio::fs::read_dir(node.config.data_dir.join("pods")).await else { return };
+/// Names of the pods' folders: their UIDs.
+async fn pod_folders(node: &NodeContext) -> Vec<String> {
+    let mut names = Vec::new();
+    let Ok(mut entries) = tokio::fs::read_dir(node.config.data_dir.join("pods")).await else { return names };
     while let Ok(Some(entry)) = entries.next_entry().await {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if known.contains(&name) {
-            continue;
-        }
-        if let Err(error) = volume::tear_down(entry.path()).await {
-            tracing::warn!(%error, uid = name, "failed to remove the folder of a pod that is gone");
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    names
+}
+
+/// Removes the folders of pods that are no longer in the API.
+async fn clear_folders(node: &NodeContext, uids: &[String]) {
+    for uid in uids {
+        if let Err(error) = volume::tear_down(node.config.pod_dir(uid)).await {
+            tracing::warn!(%error, uid, "failed to remove the folder of a pod that is gone");
         }
     }
 }

@@ -7,13 +7,20 @@ use reeve_engine::engine::{Mount, Propagation};
 
 use super::subpath::{Pin, pin};
 use super::{Mounted, SetUpError};
-use crate::pod::expand::expand;
+use crate::pod::expand::{TooLong, expand};
 
 /// Why a container's mounts cannot be made: shown as `CreateContainerConfigError`.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VolumeMountError {
     #[error("cannot find volume \"{volume}\" to mount into container \"{container}\"")]
     NoVolume { volume: String, container: String },
+    #[error("subPathExpr of volumeMount \"{volume}\" of container \"{container}\" is {source}")]
+    TooLong {
+        volume: String,
+        container: String,
+        #[source]
+        source: TooLong,
+    },
     #[error("failed to prepare subPath for volumeMount \"{volume}\" of container \"{container}\": {source}")]
     SubPath {
         volume: String,
@@ -36,7 +43,12 @@ pub(crate) fn mounts(
             volume: wanted.name.clone(),
             container: container.name.clone(),
         })?;
-        let source = match sub_path(wanted, env) {
+        let part = sub_path(wanted, env).map_err(|source| VolumeMountError::TooLong {
+            volume: wanted.name.clone(),
+            container: container.name.clone(),
+            source,
+        })?;
+        let source = match part {
             None => volume.path.clone(),
             Some(part) => pin(&volume.path, &part, &Pin { dir: pins, index }).map_err(|source| {
                 VolumeMountError::SubPath { volume: wanted.name.clone(), container: container.name.clone(), source }
@@ -52,12 +64,12 @@ pub(crate) fn mounts(
     Ok(mounts)
 }
 
-fn sub_path(wanted: &VolumeMount, env: &[(String, String)]) -> Option<String> {
+fn sub_path(wanted: &VolumeMount, env: &[(String, String)]) -> Result<Option<String>, TooLong> {
     if let Some(expression) = wanted.sub_path_expr.as_deref().filter(|text| !text.is_empty()) {
         let lookup = |name: &str| env.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-        return Some(expand(expression, lookup));
+        return expand(expression, lookup).map(Some);
     }
-    wanted.sub_path.clone().filter(|path| !path.is_empty())
+    Ok(wanted.sub_path.clone().filter(|path| !path.is_empty()))
 }
 
 fn propagation(wanted: &VolumeMount) -> Propagation {
