@@ -96,14 +96,11 @@ fn purge(paths: &Paths, config: &ClusterConfig) -> Result<(), ClusterError> {
 
 /// Removes a folder of ours. Refuses when something is still mounted below it: what is behind a mount is not ours.
 fn remove_tree(dir: &Path) -> Result<(), ClusterError> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let below =
-        mounts.lines().filter_map(|line| line.split(' ').nth(4)).find(|target| Path::new(target).starts_with(dir));
-    if let Some(target) = below {
+    if let Some(target) = super::remains::mounts_below(dir).first() {
         return Err(ClusterError::Invalid {
             what: "folder",
             value: dir.display().to_string(),
-            rule: format!("{target} is still mounted in it; unmount it and run `reeve down --purge` again"),
+            rule: format!("{} is still mounted in it; unmount it and run `reeve down --purge` again", target.display()),
         });
     }
     match std::fs::remove_dir_all(dir) {

@@ -21,7 +21,29 @@ pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> 
 }
 
 fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
+    // The folder may be another user's: a link that waits under this name is not followed.
+    match std::fs::remove_file(path) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     file.write_all(content)?;
     file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_waits_in_the_folder_is_not_followed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (victim, path) = (dir.path().join("victim"), dir.path().join("config"));
+        std::fs::write(&victim, "mine").expect("a file");
+        let planted = dir.path().join(format!("config.{}.tmp", std::process::id()));
+        std::os::unix::fs::symlink(&victim, &planted).expect("a link");
+        replace(&path, b"new", 0o600).expect("replaced");
+        assert_eq!(std::fs::read(&victim).expect("the victim"), b"mine");
+        assert_eq!(std::fs::read(&path).expect("the file"), b"new");
+    }
 }

@@ -6,7 +6,7 @@
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
-use std::os::unix::fs::{OpenOptionsExt as _, chown};
+use std::os::unix::fs::{OpenOptionsExt as _, lchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -119,7 +119,8 @@ fn make_folder(path: &Path, owner: &Owner) -> Result<(), ClusterError> {
 
 fn give(path: &Path, ids: Option<(u32, u32)>) -> Result<(), ClusterError> {
     let Some((uid, gid)) = ids else { return Ok(()) };
-    chown(path, Some(uid), Some(gid)).map_err(|err| ClusterError::io(at("change the owner of", path), err))
+    // Never what a link leads to: the folder is the user's, who may exchange the file meanwhile.
+    lchown(path, Some(uid), Some(gid)).map_err(|err| ClusterError::io(at("change the owner of", path), err))
 }
 
 fn read(path: &Path) -> Result<Value, ClusterError> {

@@ -30,15 +30,22 @@ pub(crate) fn engine_config(paths: &Paths, name: &str) -> EngineConfig {
 
 /// Unmounts everything below a folder, the last mounted first: pods' volumes, and what a killed process left.
 fn unmount_below(dir: &Path) -> Result<(), ClusterError> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let targets = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
-    let mut below: Vec<PathBuf> = targets.filter(|target| target.starts_with(dir)).collect();
-    below.reverse();
-    for target in below {
+    for target in mounts_below(dir) {
         nix::mount::umount2(&target, MntFlags::MNT_DETACH)
             .map_err(|err| ClusterError::io(at("unmount", &target), err))?;
     }
     Ok(())
+}
+
+/// What is mounted at a folder or below it, the last mounted first.
+pub(crate) fn mounts_below(dir: &Path) -> Vec<PathBuf> {
+    // The kernel names mount points without links.
+    let dir = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_path_buf());
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let targets = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+    let mut below: Vec<PathBuf> = targets.filter(|target| target.starts_with(&dir)).collect();
+    below.reverse();
+    below
 }
 
 /// `/proc/self/mountinfo` writes blanks as octal numbers (proc(5)).
@@ -86,4 +93,14 @@ async fn stop_containers(paths: &Paths, config: &ClusterConfig, purge: bool) -> 
         return engine.purge().await.map_err(failed);
     }
     engine.shutdown(STOP_GRACE).await.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_read_as_the_kernel_writes_them() {
+        assert_eq!(unescape("/var/lib/my\\040data/a\\134b"), Path::new("/var/lib/my data/a\\b"));
+    }
 }

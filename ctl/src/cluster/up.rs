@@ -6,7 +6,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -102,6 +102,9 @@ fn prepare(args: &UpArgs, paths: &Paths) -> Result<ClusterConfig, ClusterError> 
             .mode(0o700)
             .create(dir)
             .map_err(|err| ClusterError::io(at("create", dir), err))?;
+        // Keys, Secrets and pods' set-user-ID programs lie below: a folder that was there already is closed too.
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+            .map_err(|err| ClusterError::io(at("close to other users", dir), err))?;
     }
     if let Some(existing) = config::load(paths)? {
         if existing.name != args.name {
