@@ -1,5 +1,7 @@
 //! The DNS server on real sockets: what clients send and see.
 
+#![allow(clippy::expect_used, reason = "what goes wrong here is to be seen")]
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 

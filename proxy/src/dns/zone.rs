@@ -319,7 +319,7 @@ mod tests {
             self.services.iter().find(|s| s.spec.as_ref().and_then(|s| s.cluster_ip.as_ref()) == Some(&ip)).cloned()
         }
         fn slices_of_ip(&self, ip: Ipv4Addr) -> Vec<Arc<EndpointSlice>> {
-            let holds = |slice: &&Arc<EndpointSlice>| endpoints(&slice).iter().any(|e| first_address(e) == Some(ip));
+            let holds = |slice: &&Arc<EndpointSlice>| endpoints(slice).iter().any(|e| first_address(e) == Some(ip));
             self.slices.iter().filter(holds).cloned().collect()
         }
     }

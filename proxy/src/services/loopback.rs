@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
@@ -34,14 +34,15 @@ pub(crate) struct Conflict {
 
 /// The ports this node holds for its cluster.
 pub(crate) struct LoopbackPorts {
-    held: BTreeMap<NodePort, Held>,
+    held: BTreeMap<(Protocol, u16), Held>,
     relayed: Arc<Semaphore>,
 }
 
 /// What holds a port; dropping it lets the port go, while connections that were passed on go on.
-#[expect(dead_code, reason = "held for what dropping them does")]
+#[expect(dead_code, reason = "some are held for what dropping them does")]
 enum Held {
-    Relay(DropGuard),
+    /// Where connections are passed on to, and what ends the relay.
+    Relay(watch::Sender<SocketAddr>, DropGuard),
     Socket(std::net::UdpSocket),
     Nothing,
 }
@@ -54,15 +55,21 @@ impl LoopbackPorts {
 
     /// Holds exactly these ports; returns those that others hold. Called again, it tries those again.
     pub(crate) fn sync(&mut self, wanted: &BTreeSet<NodePort>) -> Vec<Conflict> {
-        self.held.retain(|port, _| wanted.contains(port));
+        let places: BTreeSet<_> = wanted.iter().map(|port| (port.protocol, port.port)).collect();
+        self.held.retain(|place, _| places.contains(place));
         let mut conflicts = Vec::new();
         for port in wanted {
-            if self.held.contains_key(port) {
+            let place = (port.protocol, port.port);
+            if let Some(held) = self.held.get(&place) {
+                // A Service with another address takes the port over; nobody else gets it in between.
+                if let Held::Relay(service, _) = held {
+                    service.send_replace(port.service.into());
+                }
                 continue;
             }
             match self.hold(*port) {
                 Ok(held) => {
-                    self.held.insert(*port, held);
+                    self.held.insert(place, held);
                 }
                 Err(err) if err.kind() == io::ErrorKind::AddrInUse => {
                     let holder = holder(port.protocol, port.port).unwrap_or_else(|| "another program".to_owned());
@@ -81,9 +88,10 @@ impl LoopbackPorts {
                 let listener = std::net::TcpListener::bind(address)?;
                 listener.set_nonblocking(true)?;
                 let stop = CancellationToken::new();
-                let relay = relay(TcpListener::from_std(listener)?, port.service.into(), Arc::clone(&self.relayed));
+                let (service, target) = watch::channel(port.service.into());
+                let relay = relay(TcpListener::from_std(listener)?, target, Arc::clone(&self.relayed));
                 tokio::spawn(stop.clone().run_until_cancelled_owned(relay));
-                Ok(Held::Relay(stop.drop_guard()))
+                Ok(Held::Relay(service, stop.drop_guard()))
             }
             Protocol::Udp => std::net::UdpSocket::bind(address).map(Held::Socket),
             Protocol::Sctp => Ok(Held::Nothing),
@@ -91,7 +99,7 @@ impl LoopbackPorts {
     }
 }
 
-async fn relay(listener: TcpListener, service: SocketAddr, places: Arc<Semaphore>) {
+async fn relay(listener: TcpListener, target: watch::Receiver<SocketAddr>, places: Arc<Semaphore>) {
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let client = match listener.accept().await {
@@ -104,6 +112,7 @@ async fn relay(listener: TcpListener, service: SocketAddr, places: Arc<Semaphore
                 continue;
             }
         };
+        let service = *target.borrow();
         tokio::spawn(async move {
             if let Err(err) = pass_on(client, service).await {
                 debug!(%service, %err, "a local connection to a NodePort ended");
@@ -199,6 +208,22 @@ mod tests {
         assert!(conflicts[0].holder.contains(&format!("process {}", std::process::id())), "{conflicts:?}");
         drop(other);
         assert_eq!(ports.sync(&BTreeSet::from([node_port(port, (Ipv4Addr::LOCALHOST, 1))])), []);
+    }
+
+    #[tokio::test]
+    async fn a_port_whose_service_changes_its_address_is_kept() {
+        use tokio::io::AsyncReadExt as _;
+        let service = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bound");
+        let target = (Ipv4Addr::LOCALHOST, service.local_addr().expect("an address").port());
+        let free = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("bound");
+        let port = free.local_addr().expect("an address").port();
+        drop(free);
+        let mut ports = LoopbackPorts::new();
+        assert_eq!(ports.sync(&BTreeSet::from([node_port(port, (Ipv4Addr::LOCALHOST, 1))])), []);
+        assert_eq!(ports.sync(&BTreeSet::from([node_port(port, target)])), []);
+        let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.expect("connected");
+        drop(service.accept().await.expect("passed on to the new address"));
+        assert_eq!(client.read(&mut [0; 1]).await.expect("read"), 0);
     }
 
     #[tokio::test]
