@@ -122,11 +122,7 @@ fn style(text: &str) -> Style {
     }
     if breaks {
         let trailing_space = text.contains(" \n") || text.ends_with(' ');
-        return if trailing_space || text.starts_with('\n') && text.trim_matches('\n').is_empty() {
-            Style::Double
-        } else {
-            Style::Literal
-        };
+        return if trailing_space { Style::Double } else { Style::Literal };
     }
     if resolves_to_other(text) {
         return Style::Double;
@@ -135,7 +131,7 @@ fn style(text: &str) -> Style {
 }
 
 fn is_printable(c: char) -> bool {
-    matches!(c, '\u{20}'..='\u{7e}' | '\u{85}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
+    matches!(c, '\u{20}'..='\u{7e}' | '\u{85}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}')
         && c != '\u{feff}'
         && c != '\u{2028}'
         && c != '\u{2029}'
