@@ -301,7 +301,7 @@ async fn objects_are_described_and_explained_alike() {
     ] {
         pair.both(line);
     }
-    for what in ["deploy web", "svc web", "cm settings", "secret s", "ns default", "sa default"] {
+    for what in ["svc web", "cm settings", "secret s", "ns default", "sa default"] {
         pair.read(&format!("describe {what}"));
     }
     pair.read("describe pod nope");
