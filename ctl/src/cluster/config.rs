@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{ClusterError, at};
 
+/// The lasting choices' file in the data folder.
+pub(crate) const FILE: &str = "cluster.json";
 /// How many dev clusters one machine can hold: one /16 of pods each in 10.64.0.0–10.127.255.255.
 const CLUSTERS_MAX: u8 = 64;
 /// Where the API server's port is looked for first, and how many further ports are tried.
@@ -81,7 +83,7 @@ impl Paths {
 
     /// The lasting choices.
     pub(crate) fn config(&self) -> PathBuf {
-        self.data_dir.join("cluster.json")
+        self.data_dir.join(FILE)
     }
 
     /// What the background process prints.
@@ -149,11 +151,15 @@ pub(crate) fn free_port(first: u16, claimed: &[u16]) -> Result<u16, ClusterError
 
 /// The choices of an existing cluster, if there is one in that folder.
 pub(crate) fn load(paths: &Paths) -> Result<Option<ClusterConfig>, ClusterError> {
-    let path = paths.config();
-    let text = match std::fs::read(&path) {
+    load_from(&paths.config())
+}
+
+/// The choices that stand in that file, if there is one.
+pub(crate) fn load_from(path: &Path) -> Result<Option<ClusterConfig>, ClusterError> {
+    let text = match std::fs::read(path) {
         Ok(text) => text,
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(err) => return Err(ClusterError::io(at("read", &path), err)),
+        Err(err) => return Err(ClusterError::io(at("read", path), err)),
     };
     let parsed = serde_json::from_slice(&text);
     parsed.map(Some).map_err(|err| ClusterError::Invalid {
@@ -165,9 +171,13 @@ pub(crate) fn load(paths: &Paths) -> Result<Option<ClusterConfig>, ClusterError>
 
 /// Keeps the choices, atomically.
 pub(crate) fn save(paths: &Paths, config: &ClusterConfig) -> Result<(), ClusterError> {
-    let path = paths.config();
+    save_to(&paths.config(), config)
+}
+
+/// Keeps the choices in that file, atomically.
+pub(crate) fn save_to(path: &Path, config: &ClusterConfig) -> Result<(), ClusterError> {
     let text = serde_json::to_vec_pretty(config).map_err(|err| ClusterError::component("configuration", err))?;
-    super::files::replace(&path, &text, 0o600).map_err(|err| ClusterError::io(at("write", &path), err))
+    super::files::replace(path, &text, 0o600).map_err(|err| ClusterError::io(at("write", path), err))
 }
 
 /// Makes the choices for a new cluster. `others` are the clusters of this machine.
@@ -186,10 +196,22 @@ pub(crate) fn create(
             "a range of pods in 10.64.0.0–10.127.255.255 and one of Services in 10.128.0.0–10.191.255.255 must be free"
                 .to_owned(),
     })?;
-    let claimed: Vec<u16> = others.iter().flat_map(|other| [other.api_port, other.kubelet_port]).collect();
+    let claimed = claimed_ports(others);
     let api_port = free_port(API_PORT, &claimed)?;
     let kubelet_port = if netns { KUBELET_PORT } else { free_port(KUBELET_PORT, &claimed)? };
     Ok(ClusterConfig { name: name.to_owned(), index, cluster_cidr, service_cidr, api_port, kubelet_port, netns })
+}
+
+/// The choices of a cluster that was stopped, with the next free port for one that somebody else took meanwhile.
+pub(crate) fn with_free_ports(own: ClusterConfig, others: &[ClusterConfig]) -> Result<ClusterConfig, ClusterError> {
+    let claimed = claimed_ports(others);
+    let api_port = free_port(own.api_port, &claimed)?;
+    let kubelet_port = if own.netns { own.kubelet_port } else { free_port(own.kubelet_port, &claimed)? };
+    Ok(ClusterConfig { api_port, kubelet_port, ..own })
+}
+
+fn claimed_ports(others: &[ClusterConfig]) -> Vec<u16> {
+    others.iter().flat_map(|other| [other.api_port, other.kubelet_port]).collect()
 }
 
 #[cfg(test)]
@@ -198,6 +220,18 @@ mod tests {
 
     fn net(text: &str) -> Ipv4Net {
         text.parse().expect("a range")
+    }
+
+    fn config() -> ClusterConfig {
+        ClusterConfig {
+            name: "dev".to_owned(),
+            index: 0,
+            cluster_cidr: net("10.64.0.0/16"),
+            service_cidr: net("10.128.0.0/20"),
+            api_port: 1,
+            kubelet_port: 2,
+            netns: true,
+        }
     }
 
     #[test]
@@ -223,16 +257,18 @@ mod tests {
     }
 
     #[test]
+    fn a_stopped_cluster_keeps_its_ports_unless_they_were_taken() {
+        let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a port");
+        let api_port = taken.local_addr().expect("an address").port();
+        let own = ClusterConfig { api_port, ..config() };
+        let moved = with_free_ports(own.clone(), &[]).expect("ports");
+        assert!(moved.api_port > api_port, "{moved:?}");
+        drop(taken);
+        assert_eq!(with_free_ports(own.clone(), &[]).expect("ports"), own);
+    }
+
+    #[test]
     fn dns_is_the_tenth_service_address() {
-        let config = ClusterConfig {
-            name: "dev".to_owned(),
-            index: 0,
-            cluster_cidr: net("10.64.0.0/16"),
-            service_cidr: net("10.128.0.0/20"),
-            api_port: 1,
-            kubelet_port: 2,
-            netns: false,
-        };
-        assert_eq!(config.dns_address(), Ipv4Addr::new(10, 128, 0, 10));
+        assert_eq!(config().dns_address(), Ipv4Addr::new(10, 128, 0, 10));
     }
 }

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::config::{ClusterConfig, Paths};
 use super::error::{ClusterError, at};
 
+/// A cluster's lasting choices in its run folder: data folders can lie anywhere, run folders are found.
+const CLAIM: &str = "claim.json";
+
 /// A process that cannot be mistaken for a later one with the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Process {
@@ -83,18 +86,37 @@ pub(crate) fn known() -> Vec<RunState> {
     entries.flatten().filter_map(|entry| RunState::load(&entry.path())).collect()
 }
 
-/// The lasting choices of every other cluster that can be found: running ones, and those in the default folder.
+/// The lasting choices of every other cluster that can be found: those that were up since the machine was started, and
+/// those in the default folder.
 pub(crate) fn others(name: &str) -> Vec<ClusterConfig> {
-    let mut found: Vec<ClusterConfig> = known().into_iter().map(|state| state.config).collect();
-    let resting = std::fs::read_dir(Paths::DATA_ROOT).into_iter().flatten().flatten();
-    for entry in resting {
-        let paths = Paths { data_dir: entry.path(), run_dir: PathBuf::new() };
-        if let Ok(Some(config)) = super::config::load(&paths) {
-            found.push(config);
+    let mut found = Vec::new();
+    for root in [Paths::RUN_ROOT, Paths::DATA_ROOT] {
+        for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+            if let Ok(Some(config)) = super::config::load_from(&claim_path(root, &entry.path())) {
+                found.push(config);
+            }
         }
     }
     found.retain(|config| config.name != name);
     found
+}
+
+/// Where a cluster's choices lie below a root: a run folder has them as a claim, beside what is true while it runs.
+fn claim_path(root: &str, dir: &Path) -> PathBuf {
+    dir.join(if root == Paths::RUN_ROOT { CLAIM } else { super::config::FILE })
+}
+
+/// Tells the other clusters of this machine what this one has chosen. The caller holds [`lock_choices`].
+pub(crate) fn claim(run_dir: &Path, config: &ClusterConfig) -> Result<(), ClusterError> {
+    super::config::save_to(&run_dir.join(CLAIM), config)
+}
+
+/// Held while choices are made, so that clusters that are made at the same time choose differently.
+pub(crate) fn lock_choices() -> Result<Flock<File>, ClusterError> {
+    let root = Path::new(Paths::RUN_ROOT);
+    // The folder itself is the lock: nothing is left of it.
+    let folder = File::open(root).map_err(|err| ClusterError::io(at("open", root), err))?;
+    Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, err)| ClusterError::io(at("lock", root), err))
 }
 
 /// Held while a cluster is brought up or down, so that two at once wait for each other.

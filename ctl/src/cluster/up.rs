@@ -106,26 +106,34 @@ fn prepare(args: &UpArgs, paths: &Paths) -> Result<ClusterConfig, ClusterError> 
         std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
             .map_err(|err| ClusterError::io(at("close to other users", dir), err))?;
     }
-    if let Some(existing) = config::load(paths)? {
-        if existing.name != args.name {
-            return Err(ClusterError::Invalid {
-                what: "--data-dir",
-                value: paths.data_dir.display().to_string(),
-                rule: format!("it holds the data of cluster {:?}", existing.name),
-            });
-        }
-        if existing.netns != args.netns && args.netns {
-            return Err(ClusterError::Invalid {
-                what: "--netns",
-                value: "true".to_owned(),
-                rule: "the cluster was made without it; `reeve down --purge` first".to_owned(),
-            });
-        }
-        return Ok(existing);
-    }
-    let config = config::create(&args.name, args.netns, super::machine::in_use(), &state::others(&args.name))?;
+    let _choosing = state::lock_choices()?;
+    let others = state::others(&args.name);
+    let config = match config::load(paths)? {
+        Some(existing) => config::with_free_ports(usable(existing, args, paths)?, &others)?,
+        None => config::create(&args.name, args.netns, super::machine::in_use(), &others)?,
+    };
     config::save(paths, &config)?;
+    state::claim(&paths.run_dir, &config)?;
     Ok(config)
+}
+
+/// The choices found in the data folder, if they are this cluster's and agree with the flags.
+fn usable(existing: ClusterConfig, args: &UpArgs, paths: &Paths) -> Result<ClusterConfig, ClusterError> {
+    if existing.name != args.name {
+        return Err(ClusterError::Invalid {
+            what: "--data-dir",
+            value: paths.data_dir.display().to_string(),
+            rule: format!("it holds the data of cluster {:?}", existing.name),
+        });
+    }
+    if existing.netns != args.netns && args.netns {
+        return Err(ClusterError::Invalid {
+            what: "--netns",
+            value: "true".to_owned(),
+            rule: "the cluster was made without it; `reeve down --purge` first".to_owned(),
+        });
+    }
+    Ok(existing)
 }
 
 /// Starts the background process and waits for its line.
