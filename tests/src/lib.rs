@@ -1,3 +1,11 @@
-//! What the end-to-end tests share: reading the source tree for the tidy test.
+//! What the end-to-end tests share: one-node clusters from the binary under test, and the source tree for the tidy test.
 
+pub mod binary;
+pub mod cluster;
+pub mod command;
+mod leftovers;
+pub mod patience;
+pub mod processes;
 pub mod source;
+pub mod space;
+pub mod terminal;

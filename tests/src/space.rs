@@ -1,0 +1,130 @@
+//! A namespace of a test's own on a cluster: tests that share a cluster do not see each other.
+
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+use crate::command::Run;
+use crate::patience::patience;
+use crate::processes::{self, Process};
+
+/// A namespace; deleted in the background at the end of the test.
+#[derive(Debug)]
+pub struct Space<'cluster> {
+    /// Where it is.
+    pub cluster: &'cluster Cluster,
+    /// What it is called.
+    pub name: String,
+}
+
+impl<'cluster> Space<'cluster> {
+    pub(crate) fn new(cluster: &'cluster Cluster, name: &str) -> Self {
+        cluster.kubectl(&["create", "namespace", name]).done();
+        Self { cluster, name: name.to_owned() }
+    }
+
+    /// `kubectl -n NAMESPACE ARGS`
+    #[must_use]
+    pub fn kubectl(&self, args: &[&str]) -> Run {
+        self.kubectl_with(args, "")
+    }
+
+    /// The same with standard input.
+    #[must_use]
+    pub fn kubectl_with(&self, args: &[&str], stdin: &str) -> Run {
+        let mut all = vec!["-n", &self.name];
+        all.extend(args);
+        self.cluster.kubectl_with(&all, stdin)
+    }
+
+    /// `kubectl apply -f -`
+    ///
+    /// # Panics
+    /// When it is refused.
+    #[track_caller]
+    pub fn apply(&self, yaml: &str) {
+        self.kubectl_with(&["apply", "-f", "-"], yaml).done();
+    }
+
+    /// `kubectl get WHAT -o jsonpath=PATH`; empty when there is no such object.
+    #[must_use]
+    pub fn get(&self, what: &str, path: &str) -> String {
+        self.kubectl(&["get", what, "--ignore-not-found", "-o", &format!("jsonpath={path}")]).stdout
+    }
+
+    /// The object.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[track_caller]
+    #[must_use]
+    #[allow(clippy::expect_used, reason = "the failure of the calling test")]
+    pub fn object(&self, what: &str) -> Value {
+        let text = self.kubectl(&["get", what, "-o", "json"]).text();
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// `kubectl wait WHAT --for=CONDITION`: `condition=Ready`, `delete`, `jsonpath={.status.phase}=Running`.
+    ///
+    /// # Panics
+    /// When it does not come true, with what there is.
+    #[track_caller]
+    #[allow(clippy::panic, reason = "the failure of the calling test")]
+    pub fn wait(&self, what: &str, condition: &str) {
+        let timeout = format!("--timeout={}s", patience().as_secs());
+        let waited = self.kubectl(&["wait", what, &format!("--for={condition}"), &timeout]);
+        if waited.code != 0 {
+            let shown = self.kubectl(&["describe", what]).stdout;
+            panic!("{waited}\n--- describe\n{shown}\n--- log\n{}", self.cluster.log_tail());
+        }
+    }
+
+    /// Waits until the pod is ready.
+    ///
+    /// # Panics
+    /// When it does not become so.
+    #[track_caller]
+    pub fn ready(&self, pod: &str) {
+        self.wait(&format!("pod/{pod}"), "condition=Ready");
+    }
+
+    /// Waits until the Deployment has rolled out.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[track_caller]
+    #[allow(clippy::panic, reason = "the failure of the calling test")]
+    pub fn rolled_out(&self, deployment: &str) {
+        let timeout = format!("--timeout={}s", patience().as_secs());
+        let waited = self.kubectl(&["rollout", "status", &format!("deployment/{deployment}"), &timeout]);
+        if waited.code != 0 {
+            let shown = self.kubectl(&["describe", "deployments,replicasets,pods"]).stdout;
+            panic!("{waited}\n--- describe\n{shown}\n--- log\n{}", self.cluster.log_tail());
+        }
+    }
+
+    /// What a shell script in the pod's first container prints.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[track_caller]
+    #[must_use]
+    pub fn sh(&self, pod: &str, script: &str) -> String {
+        self.kubectl(&["exec", pod, "--", "sh", "-c", script]).text()
+    }
+
+    /// The processes of the pod's first container on the machine.
+    #[must_use]
+    pub fn processes(&self, pod: &str) -> Vec<Process> {
+        let id = self.get(&format!("pod/{pod}"), "{.status.containerStatuses[0].containerID}");
+        match id.rsplit_once('/') {
+            Some((_, id)) if !id.is_empty() => processes::of_container(id),
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl Drop for Space<'_> {
+    fn drop(&mut self) {
+        let _ = self.cluster.kubectl(&["delete", "namespace", &self.name, "--wait=false"]);
+    }
+}

@@ -1,0 +1,7 @@
+//! End to end: real one-node clusters from the binary of this tree, the real kubectl, real containers.
+//!
+//! Most tests share one cluster, each in a namespace of its own; those that kill or stop one bring up their own.
+//! Needs root, a static busybox and curl. `cargo test -p reeve-tests --test e2e returns::` runs one chapter.
+
+mod returns;
+mod writes;
