@@ -10,13 +10,14 @@ use crate::source::root;
 /// The oldest kubectl the tests are written for, `1.MINOR`.
 const KUBECTL_MINOR_MIN: u32 = 30;
 
-/// The `reeve` of this source tree, in the profile of this test. Built first: a no-op when it is fresh.
+/// The program named by `REEVE_BIN`; else the `reeve` of this source tree, in the profile of this test, built first: a
+/// no-op when it is fresh.
 ///
 /// # Panics
 /// When it cannot be built.
 pub fn reeve() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(build)
+    BUILT.get_or_init(|| std::env::var_os("REEVE_BIN").map_or_else(build, PathBuf::from))
 }
 
 #[allow(clippy::expect_used, reason = "without the program there is nothing to test")]
