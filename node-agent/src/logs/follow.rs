@@ -43,12 +43,15 @@ pub(crate) async fn stream(path: &Path, options: &LogOptions, ended: Option<Ende
     // Before the first look, so that nothing written meanwhile is missed.
     let mut changes = if options.follow { Some(Changes::of(dir)?) } else { None };
     let mut out = Output { options, sink, left: options.limit_bytes, partial: [None, None] };
-    let mut current = match begin(path, options, &mut out).await? {
-        Some(reader) => reader,
-        None => Reader::open(path).await?,
-    };
     let mut ended = ended;
     let mut over = false;
+    let mut current = match begin(path, options, &mut out).await? {
+        Some(reader) => reader,
+        None => match first_open(path, changes.as_mut(), &mut ended, &mut over, sink).await? {
+            Some(reader) => reader,
+            None => return Ok(()),
+        },
+    };
     loop {
         if !current.pump(&mut out).await? {
             return Ok(());
@@ -70,6 +73,29 @@ pub(crate) async fn stream(path: &Path, options: &LogOptions, ended: Option<Ende
     }
 }
 
+/// Opens the log. The engine makes the file with the first line: a container that has said nothing has none, and
+/// its log is empty, not an error. One that is followed is waited for.
+async fn first_open(
+    path: &Path,
+    mut changes: Option<&mut Changes>,
+    ended: &mut Option<Ended>,
+    over: &mut bool,
+    sink: &Sink,
+) -> io::Result<Option<Reader>> {
+    loop {
+        if let Some(reader) = Reader::open_if_there(path).await? {
+            return Ok(Some(reader));
+        }
+        let (Some(changes), false) = (&mut changes, *over) else { return Ok(None) };
+        tokio::select! {
+            result = changes.next() => result?,
+            // What it said last may have been written just now: one more look.
+            () = end_of(ended) => *over = true,
+            () = sink.closed() => return Ok(None),
+        }
+    }
+}
+
 async fn end_of(ended: &mut Option<Ended>) {
     match ended {
         Some(ended) => ended.await,
@@ -87,9 +113,14 @@ async fn begin(path: &Path, options: &LogOptions, out: &mut Output<'_>) -> io::R
         }
         return Ok(None);
     };
-    let mut reader = Reader::open(path).await?;
-    let (start, missing) = tail_start(&mut reader.file, lines).await?;
-    let mut missing = missing;
+    let mut missing = lines;
+    // After a rotation the new file comes with the first line.
+    let mut newest = Reader::open_if_there(path).await?;
+    if let Some(reader) = &mut newest {
+        let (start, still) = tail_start(&mut reader.file, lines).await?;
+        reader.seek(start).await?;
+        missing = still;
+    }
     let mut starts = Vec::new();
     for old in rotated(path).await?.into_iter().rev() {
         if missing == 0 {
@@ -105,8 +136,7 @@ async fn begin(path: &Path, options: &LogOptions, out: &mut Output<'_>) -> io::R
         old.seek(start).await?;
         old.pump(out).await?;
     }
-    reader.seek(start).await?;
-    Ok(Some(reader))
+    Ok(newest)
 }
 
 /// Rotated files of a log, the oldest first: `0.log.20261120-140000`.
@@ -191,6 +221,15 @@ struct Reader {
 impl Reader {
     async fn open(path: &Path) -> io::Result<Self> {
         Ok(Self::new(File::open(path).await?))
+    }
+
+    /// None if there is no such file.
+    async fn open_if_there(path: &Path) -> io::Result<Option<Self>> {
+        match Self::open(path).await {
+            Ok(reader) => Ok(Some(reader)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn new(file: File) -> Self {

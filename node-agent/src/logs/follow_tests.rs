@@ -93,3 +93,40 @@ async fn following_sees_what_is_written_and_survives_a_rotation_and_ends_with_th
     assert_eq!(next().await, None);
     task.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn the_log_of_a_container_that_has_said_nothing_is_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0.log");
+    let all = LogOptions::default();
+    for options in [all.clone(), LogOptions { tail_lines: Some(2), ..all }] {
+        assert_eq!(read(&path, options).await, "");
+    }
+    std::fs::write(dir.path().join("0.log.20260101-000000"), line(1, "stdout", "F", "old")).unwrap();
+    for lines in [None, Some(1)] {
+        let options = LogOptions { tail_lines: lines, ..LogOptions::default() };
+        assert_eq!(read(&path, options).await, "old\n", "rotated, and silent since");
+    }
+}
+
+#[tokio::test]
+async fn following_waits_for_the_first_line_and_ends_with_a_container_that_never_says_one() {
+    let dir = tempfile::tempdir().unwrap();
+    for says in ["first\n", ""] {
+        let path = dir.path().join(format!("{}.log", says.len()));
+        let (sink, mut pieces) = mpsc::channel(4);
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let (log, options) = (path.clone(), LogOptions { follow: true, tail_lines: Some(5), ..LogOptions::default() });
+        let ended: Ended = Box::pin(async { drop(ended.await) });
+        let task = tokio::spawn(async move { stream(&log, &options, Some(ended), &sink).await });
+        tokio::task::yield_now().await;
+        if !says.is_empty() {
+            std::fs::write(&path, line(1, "stdout", "F", says.trim_end())).unwrap();
+            let piece = tokio::time::timeout(Duration::from_secs(5), pieces.recv()).await.unwrap();
+            assert_eq!(piece.unwrap().unwrap(), says.as_bytes());
+        }
+        end.send(()).unwrap();
+        tokio::time::timeout(Duration::from_secs(5), task).await.unwrap().unwrap().unwrap();
+        assert!(pieces.recv().await.is_none());
+    }
+}
