@@ -93,9 +93,19 @@ async fn work(target: &ProbeTarget, kind: ProbeKind, inputs: &mpsc::Sender<Input
         };
         let container = target.container_id.clone();
         let input = Input::Probe { slot: target.slot, container, kind, healthy };
-        if inputs.send(input).await.is_err() || (kind == ProbeKind::Startup && healthy) {
+        if inputs.send(input).await.is_err() || is_last_word(kind, healthy) {
             return;
         }
+    }
+}
+
+/// Whether this life of the container is not asked again: it has started, or it will be killed.
+/// Source: kubelet `prober/worker.go`, which puts a failed liveness or startup probe on hold until the next life.
+fn is_last_word(kind: ProbeKind, healthy: bool) -> bool {
+    match kind {
+        ProbeKind::Startup => true,
+        ProbeKind::Liveness => !healthy,
+        ProbeKind::Readiness => false,
     }
 }
 
@@ -183,6 +193,20 @@ mod tests {
             assert_eq!(port(&IntOrString::String(text.to_owned()), &container), number);
         }
         assert_eq!(port(&IntOrString::Int(0), &container), None);
+    }
+
+    #[test]
+    fn a_container_that_will_be_killed_is_not_asked_again() {
+        for (kind, healthy, last) in [
+            (ProbeKind::Startup, true, true),
+            (ProbeKind::Startup, false, true),
+            (ProbeKind::Liveness, true, false),
+            (ProbeKind::Liveness, false, true),
+            (ProbeKind::Readiness, true, false),
+            (ProbeKind::Readiness, false, false),
+        ] {
+            assert_eq!(is_last_word(kind, healthy), last, "{kind:?} {healthy}");
+        }
     }
 
     #[tokio::test]
