@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backoff::{after, exponential, left, step_retry};
 use super::container::{IMAGE, termination_message};
-use super::context::NodeContext;
+use super::context::{NodeContext, about};
 use super::effects::{NewSandbox, PodEffects, StartError, StartJob};
 use super::image::ImageFailure;
 use super::plan::{Effect, ending, plan};
@@ -232,6 +232,7 @@ impl Actor {
         }
         if let Why::Failed { reason, message } = &end.why {
             self.state.failed = Some((reason.clone(), message.clone()));
+            self.node.events.normal(&about(&self.state.pod), reason, message.clone());
         }
         let tearing_down = self.state.end.as_ref().is_some_and(|end| end.tearing_down);
         self.state.end = Some(End { tearing_down, ..end });

@@ -325,6 +325,16 @@ async fn a_pod_runs_is_restarted_after_a_crash_and_leaves_nothing_when_deleted()
 }
 
 #[tokio::test]
+async fn a_pod_past_its_deadline_fails_and_an_event_says_why() {
+    let rig = Rig::new();
+    let mut limited = pod("here:1");
+    limited.spec.as_mut().unwrap().active_deadline_seconds = Some(1);
+    let _handle = rig.start(PodState::new(Arc::new(limited), rig.node.now()));
+    rig.status(|status| status["phase"] == "Failed" && status["reason"] == "DeadlineExceeded").await;
+    rig.event("DeadlineExceeded: Pod was active on the node longer than the specified deadline").await;
+}
+
+#[tokio::test]
 async fn an_image_that_cannot_be_pulled_is_told_in_the_kubelets_words() {
     let rig = Rig::new();
     let _handle = rig.start(state(&rig, "elsewhere:1"));
