@@ -171,3 +171,20 @@ async fn deployments_are_scaled_and_pods_bound() {
     assert!(all.contains("service/kubernetes") && all.contains("deployment.apps/web"), "{all}");
     assert!(cluster.ok(&["describe", "deployment", "web"]).contains("StrategyType:           RollingUpdate"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_applied_and_a_kind_that_is_not_served_is_named() {
+    if !has_kubectl() {
+        return;
+    }
+    let cluster = Cluster::start().await;
+    let item = CONFIG.replace("\n", "\n  ").trim_end().to_owned();
+    let file = cluster.write("list.yaml", &format!("apiVersion: v1\nkind: List\nitems:\n- {item}\n"));
+    assert_eq!(cluster.ok(&["apply", "-f", &file]), "configmap/settings created\n");
+    let file = cluster.write("list.yaml", &format!("apiVersion: v1\nkind: List\nitems:\n- {item}\n  colour: red\n"));
+    let error = cluster.fails(&["apply", "-f", &file]);
+    assert!(error.contains("unknown field \"colour\""), "the server checks each item: {error}");
+    let file = cluster.write("job.yaml", "apiVersion: batch/v1\nkind: Job\nmetadata:\n  name: pi\n");
+    let error = cluster.fails(&["apply", "-f", &file]);
+    assert!(error.contains("no matches for kind \"Job\" in version \"batch/v1\""), "{error}");
+}

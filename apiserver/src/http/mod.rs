@@ -188,6 +188,7 @@ impl Api {
             [endpoint @ ("livez" | "readyz" | "healthz"), check] => {
                 self.health.answer(endpoint, Some(check), query).await
             }
+            ["openapi", "v2"] => openapi::v2(&parts.headers),
             ["openapi", "v3", ref path @ ..] => self.serve_openapi(path.join("/"), query, parts).await,
             ["api" | "apis", ..] => self.discovery.answer(segments, &parts.headers).ok_or_else(ApiError::no_such_path),
             [""] => Ok(response::json(StatusCode::OK, &json!({"paths": self.paths()}))),
@@ -212,7 +213,9 @@ impl Api {
 
     fn paths(&self) -> Vec<String> {
         let mut paths: Vec<String> =
-            ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"].map(str::to_owned).to_vec();
+            ["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
+                .map(str::to_owned)
+                .to_vec();
         for (group, version) in self.discovery.versions() {
             if group.is_empty() {
                 paths.push(format!("/api/{version}"));

@@ -1,4 +1,4 @@
-//! `/openapi/v3`: the index, and one document per group version.
+//! `/openapi/v3`: the index, and one document per group version; `/openapi/v2`, which defines nothing.
 //!
 //! The documents are large and seldom asked for: each is made at the first request and kept compressed. The hash
 //! in a document's address lets clients keep it for ever.
@@ -21,6 +21,33 @@ use super::negotiate::{self, takes_gzip};
 use super::query::Query;
 use super::response::{self, Answer, BoxError, full};
 use crate::status::ApiError;
+
+/// Media type of a protobuf `openapi.v2.Document`, and the older one that clients ask with. An answer must not bear
+/// the older one: it is no media type, and client-go parses what the answer says.
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+const V2_PROTOBUF_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// `{swagger: "2.0", info: {title: "Kubernetes", version: "v1"}, paths: {}}` as such a document.
+const V2_DOCUMENT: &[u8] = b"\x0a\x032.0\x12\x10\x0a\x0aKubernetes\x12\x02v1\x42\x00";
+
+/// The document of `/openapi/v2`. kubectl asks for it before it sends an object that no v3 document describes (a
+/// `List`, a kind that is not served) and checks only what the document defines: nothing here. The server itself
+/// checks every object it gets, and kubectl says of a kind that is not served that there is no such kind.
+pub(crate) fn v2(headers: &HeaderMap) -> Result<Answer, ApiError> {
+    for range in negotiate::accepted(headers) {
+        match range.media_type {
+            V2_PROTOBUF | V2_PROTOBUF_OLD => {
+                return Ok(response::answer(StatusCode::OK, V2_PROTOBUF, full(V2_DOCUMENT)));
+            }
+            "application/json" | "application/*" | "*/*" => {
+                let info = json!({"title": "Kubernetes", "version": "v1"});
+                return Ok(response::json(StatusCode::OK, &json!({"swagger": "2.0", "info": info, "paths": {}})));
+            }
+            _ => {}
+        }
+    }
+    let message = format!("only the following media types are accepted: application/json, {V2_PROTOBUF}");
+    Err(ApiError::new(406, "NotAcceptable", message))
+}
 
 /// A document, packed.
 struct Packed {
