@@ -82,7 +82,7 @@ pub(crate) async fn attach(args: AttachArgs, api: &Api) -> Result<(), CliError> 
 }
 
 async fn find(api: &Api, target: &str, container: Option<String>, quiet: bool) -> Result<(String, String), CliError> {
-    let pod = pod_of(api, target).await?;
+    let (pod, _) = pod_of(api, target).await?;
     let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (name, phase) = (text("/metadata/name"), text("/status/phase"));
     if phase == "Succeeded" || phase == "Failed" {

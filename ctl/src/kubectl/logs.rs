@@ -131,7 +131,14 @@ async fn streams(args: &LogsArgs, api: &Api) -> Result<Vec<Stream>, CliError> {
                 "expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command",
             ));
         };
-        (vec![pod_of(api, first).await.map_err(|err| missing(api, first, err))?], false)
+        let (pod, found) = pod_of(api, first).await.map_err(|err| missing(api, first, err))?;
+        if found > 1 {
+            eprintln!(
+                "Found {found} pods, using pod/{}",
+                pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()
+            );
+        }
+        (vec![pod], false)
     } else {
         let list = api.get(&pods.with("labelSelector", args.selector.clone())).await?;
         let items = list.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
@@ -185,16 +192,16 @@ fn missing(api: &Api, word: &str, err: CliError) -> CliError {
     CliError::plain(format!("error from server (NotFound): pods {word:?} not found in namespace {namespace:?}"))
 }
 
-/// The pod that `POD`, `pod/NAME` or `TYPE/NAME` means; of a workload, its first pod.
-pub(crate) async fn pod_of(api: &Api, word: &str) -> Result<Value, CliError> {
+/// The pod that `POD`, `pod/NAME` or `TYPE/NAME` means, and how many it was chosen from: of a workload, the first.
+pub(crate) async fn pod_of(api: &Api, word: &str) -> Result<(Value, usize), CliError> {
     let pods = format!("/api/v1/namespaces/{}/pods", api.namespace);
     let Some((typed, name)) = word.split_once('/') else {
-        return api.get(&Url::new(format!("{pods}/{}", super::api::encode(word)))).await;
+        return Ok((api.get(&Url::new(format!("{pods}/{}", super::api::encode(word)))).await?, 1));
     };
     let mapper = Mapper::discover(api).await?;
     let resource: Resource = mapper.find(typed)?.clone();
     if resource.kind == "Pod" {
-        return api.get(&Url::new(format!("{pods}/{}", super::api::encode(name)))).await;
+        return Ok((api.get(&Url::new(format!("{pods}/{}", super::api::encode(name)))).await?, 1));
     }
     let selection = select::select(&mapper, &[word.to_owned()])?;
     let Some(target) = selection.first() else { return Err(CliError::plain(format!("{word:?} means no object"))) };
@@ -204,13 +211,11 @@ pub(crate) async fn pod_of(api: &Api, word: &str) -> Result<Value, CliError> {
     })?;
     let list = api.get(&Url::new(pods).with("labelSelector", selector)).await?;
     let items = list.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
-    if items.len() > 1 {
-        let first = items[0].pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-        eprintln!("Found {} pods, using pod/{first}", items.len());
-    }
-    items.into_iter().next().ok_or_else(|| {
+    let found = items.len();
+    let first = items.into_iter().next().ok_or_else(|| {
         CliError::plain(format!("timed out waiting for the condition: {} has no pods", resource.name_of(name)))
-    })
+    })?;
+    Ok((first, found))
 }
 
 /// The label selector of a workload or Service, in text form.
