@@ -96,6 +96,10 @@ fn stop_remains(paths: &Paths) -> Result<bool, ClusterError> {
 
 /// Folders and lasting choices.
 fn prepare(args: &UpArgs, paths: &Paths) -> Result<ClusterConfig, ClusterError> {
+    // Before anything is made or closed: what is refused is left as it was.
+    if let Some(existing) = config::load(paths)? {
+        usable(existing, args, paths)?;
+    }
     for dir in [&paths.data_dir, &paths.run_dir] {
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -208,4 +212,29 @@ fn print_summary(paths: &Paths, config: &ClusterConfig, repaired: bool, took: Du
     let _ = writeln!(out, "       reeve get pods -A");
     let flag = if config.name == "dev" { String::new() } else { format!(" --name {}", config.name) };
     let _ = writeln!(out, "       reeve down{flag}              (--purge removes its data too)");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_folder_of_another_cluster_is_refused_and_nothing_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths { data_dir: folder.path().join("data"), run_dir: folder.path().join("run") };
+        std::fs::create_dir(&paths.data_dir).unwrap();
+        let other = config::create("other", true, super::super::machine::in_use(), &[]).unwrap();
+        config::save(&paths, &other).unwrap();
+        let args = UpArgs {
+            name: "mine".to_owned(),
+            data_dir: Some(paths.data_dir.clone()),
+            foreground: false,
+            netns: true,
+            no_kubeconfig: true,
+            background_child: false,
+        };
+        let refused = prepare(&args, &paths).unwrap_err().to_string();
+        assert!(refused.contains("it holds the data of cluster \"other\""), "{refused}");
+        assert!(!paths.run_dir.exists());
+    }
 }
