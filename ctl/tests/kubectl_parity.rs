@@ -447,8 +447,9 @@ const WRITES: &[&str] = &[
     "label cm a t=2 --overwrite",
     "label cm a t-",
     "label cm a l=m",
-    "label cm --all all=1",
+    // With one label only: kubectl lists several in no order.
     "label cm a --list",
+    "label cm --all all=1",
     "label cm a t=1 nope",
     "label cm a t=1 t-",
     "label cm nope t=1",

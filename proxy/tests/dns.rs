@@ -57,7 +57,15 @@ impl Drop for Running {
 
 async fn start(upstreams: Vec<SocketAddr>) -> Running {
     let config = DnsConfig { address: Ipv4Addr::LOCALHOST, port: 0, domain: "cluster.local".to_owned(), upstreams };
-    let server = DnsServer::bind(config, Arc::new(World), Arc::new(SeededRng::new(1))).await.expect("bound");
+    let bind = || DnsServer::bind(config.clone(), Arc::new(World), Arc::new(SeededRng::new(1)));
+    let mut bound = bind().await;
+    // The port that is free for UDP may be somebody's over TCP.
+    for _ in 0..20 {
+        if bound.is_err() {
+            bound = bind().await;
+        }
+    }
+    let server = bound.expect("bound");
     let running = Running { address: server.local_addr().expect("an address"), shutdown: CancellationToken::new() };
     tokio::spawn(server.run(running.shutdown.clone()));
     running
