@@ -76,7 +76,7 @@ async fn a_container_survives_the_supervisor_and_is_adopted() {
     assert_eq!(session.exit.await.unwrap(), 0);
     assert_eq!(bed.engine.container_status(&id).await.unwrap().state, before, "same process, same start");
     assert_eq!(bed.end(&id).await.0, expected_code(9), "the kernel tells the exit code of a foreign child");
-    counts_without_gap(&log_text(&log));
+    counts_with_one_gap_at_most(&log_text(&log));
     bed.close().await;
 }
 
@@ -92,7 +92,7 @@ async fn a_container_survives_both_and_is_adopted() {
     let session = bed.engine.exec(&id, touch_go()).await.unwrap();
     assert_eq!(session.exit.await.unwrap(), 0);
     assert_eq!(bed.end(&id).await.0, expected_code(9));
-    counts_without_gap(&log_text(&log));
+    counts_with_one_gap_at_most(&log_text(&log));
     bed.close().await;
 }
 
@@ -232,6 +232,17 @@ fn counts_without_gap(log: &str) {
     let numbers: Vec<u64> = log.lines().map(|line| line.parse().unwrap()).collect();
     assert!(numbers.len() > 1);
     assert!(numbers.iter().zip(1..).all(|(seen, expected)| *seen == expected), "{numbers:?}");
+}
+
+/// The log of a container whose supervisor was killed once: nothing twice, and at most one gap, of what the supervisor
+/// had taken out of the FIFO and not yet written.
+fn counts_with_one_gap_at_most(log: &str) {
+    let numbers: Vec<u64> = log.lines().map(|line| line.parse().unwrap()).collect();
+    assert!(numbers.len() > 1);
+    let before = std::iter::once(0).chain(numbers.iter().copied());
+    let steps: Vec<i64> = before.zip(&numbers).map(|(last, next)| *next as i64 - last as i64).collect();
+    assert!(steps.iter().all(|step| *step > 0), "twice, or out of order: {numbers:?}");
+    assert!(steps.iter().filter(|step| **step > 1).count() <= 1, "more than one gap: {numbers:?}");
 }
 
 fn alive(pid: i32) -> bool {
