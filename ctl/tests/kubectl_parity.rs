@@ -95,8 +95,17 @@ fn words(line: &str) -> Vec<&str> {
 
 /// Without what no two clusters have in common, and without what kubectl 1.34 stopped to print.
 fn settled(text: &str) -> String {
-    let varies =
-        ["creationTimestamp:", "uid:", "resourceVersion:", "clusterIP:", "  - 10.96.", "nodePort:", "targetPort:"];
+    let varies = [
+        "creationTimestamp:",
+        "uid:",
+        "resourceVersion:",
+        "clusterIP:",
+        "kubectl.kubernetes.io/restartedAt:",
+        "reeve.kubernetes.io/restartedAt:",
+        "  - 10.96.",
+        "nodePort:",
+        "targetPort:",
+    ];
     let lines = text.lines().filter(|line| {
         !line.contains("kube-api-access-")
             && !varies

@@ -61,6 +61,8 @@ impl Cluster {
     #[must_use]
     #[allow(clippy::expect_used, reason = "the failure of the calling test")]
     pub fn prepare(tag: &str) -> Self {
+        // Before there is anything to take down again.
+        binary::reeve();
         let home = tempfile::Builder::new().prefix("reeve-e2e-").tempdir().expect("a temporary folder");
         let name = format!("e2e-{}-{tag}", std::process::id());
         let mut cluster = Self { name, home, traces: None, guard: None };

@@ -35,6 +35,14 @@ impl Process {
         Self::find(self.pid).is_some_and(|now| now.start_ticks == self.start_ticks)
     }
 
+    /// Whether it is the first process of its PID namespace.
+    #[must_use]
+    pub fn is_init(&self) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let line = status.lines().find(|line| line.starts_with("NSpid:"));
+        line.and_then(|line| line.split_whitespace().last()) == Some("1")
+    }
+
     /// `kill -9`.
     ///
     /// # Panics

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::cluster::Cluster;
-use crate::command::Run;
+use crate::command::{Run, run};
 use crate::patience::patience;
 use crate::processes::{self, Process};
 
@@ -110,6 +110,22 @@ impl<'cluster> Space<'cluster> {
     #[must_use]
     pub fn sh(&self, pod: &str, script: &str) -> String {
         self.kubectl(&["exec", pod, "--", "sh", "-c", script]).text()
+    }
+
+    /// Runs a program of this machine as if it were in the pod: in its network, with its resolver configuration.
+    ///
+    /// # Panics
+    /// When the pod does not run.
+    #[track_caller]
+    #[must_use]
+    #[allow(clippy::expect_used, reason = "the failure of the calling test")]
+    pub fn beside(&self, pod: &str, program: &[&str]) -> Run {
+        let pid = self.processes(pod).first().map(|process| process.pid).expect("a process of the pod");
+        let script =
+            "mount --bind /proc/$0/root/etc/resolv.conf /etc/resolv.conf && exec nsenter --net=/proc/$0/ns/net \"$@\"";
+        let mut command = self.cluster.command("unshare");
+        command.args(["--mount", "sh", "-c", script, &pid.to_string()]).args(program);
+        run(&mut command, "")
     }
 
     /// The processes of the pod's first container on the machine.

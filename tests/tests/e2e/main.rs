@@ -3,5 +3,11 @@
 //! Most tests share one cluster, each in a namespace of its own; those that kill or stop one bring up their own.
 //! Needs root, a static busybox and curl. `cargo test -p reeve-tests --test e2e returns::` runs one chapter.
 
+mod garbage;
+mod input;
+mod pods;
 mod returns;
+mod services;
+mod updown;
+mod workloads;
 mod writes;

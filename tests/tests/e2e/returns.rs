@@ -84,7 +84,8 @@ fn seen(pod: &serde_json::Value) -> Seen {
     let container = text(&status["containerID"]);
     // Its sleeps come and go: the shell that counts is what counts.
     let mut processes = reeve_tests::processes::of_container(container.rsplit('/').next().unwrap_or_default());
-    processes.retain(|process| process.command.starts_with("sh -c"));
+    // Its main process: what the shell has just forked still has the shell's command line.
+    processes.retain(|process| process.command.starts_with("sh -c") && process.is_init());
     Seen {
         uid: text(&pod["metadata"]["uid"]),
         ip: text(&pod["status"]["podIP"]),

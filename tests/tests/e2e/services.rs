@@ -1,0 +1,123 @@
+//! Services: reached from pods and from the node, through changes, by name; and the API server, from a pod.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use reeve_tests::cluster::{Cluster, IMAGE};
+use reeve_tests::patience::{eventually, eventually_is};
+use reeve_tests::space::Space;
+
+use crate::workloads::web;
+
+/// Longest time one request may take: a packet that is dropped instead of refused is a failure.
+const REQUEST_WAIT: Duration = Duration::from_secs(5);
+
+/// One GET over a connection of its own; the body, or what went wrong.
+fn get(address: &str) -> Result<String, String> {
+    let told = |err: std::io::Error| format!("{address}: {err}");
+    let address_parsed: SocketAddr = address.parse().map_err(|err| format!("{address}: {err}"))?;
+    let mut stream = TcpStream::connect_timeout(&address_parsed, REQUEST_WAIT).map_err(told)?;
+    stream.set_read_timeout(Some(REQUEST_WAIT)).map_err(told)?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").map_err(told)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map_err(told)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("{address}: half an answer: {answer:?}"))?;
+    if head.contains(" 200 ") { Ok(body.to_owned()) } else { Err(format!("{address}: {head}")) }
+}
+
+/// A client pod and the Deployment `web` behind a NodePort Service: addresses of the Service and its node port.
+fn serve(space: &Space<'_>, replicas: u32) -> (String, String) {
+    space.apply(&web(replicas, "one", ""));
+    space.kubectl(&["create", "service", "nodeport", "web", "--tcp=80:8080"]).done();
+    space.kubectl(&["run", "client", &format!("--image={IMAGE}"), "--command", "--", "sleep", "600"]).done();
+    if replicas > 0 {
+        space.rolled_out("web");
+    }
+    space.ready("client");
+    (space.get("service/web", "{.spec.clusterIP}"), space.get("service/web", "{.spec.ports[0].nodePort}"))
+}
+
+#[test]
+fn no_request_fails_during_a_rolling_update() {
+    let cluster = Cluster::shared();
+    let space = cluster.space("rolling");
+    let (service, port) = serve(&space, 2);
+    eventually("the Service answers", || cluster.in_node(|| get(&format!("{service}:80"))));
+    let (stop, answered) = (AtomicBool::new(false), AtomicU32::new(0));
+    let load = |address: String| {
+        let (stop, answered) = (&stop, &answered);
+        move || {
+            let mut failed = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                match get(&address) {
+                    Ok(_) => drop(answered.fetch_add(1, Ordering::Relaxed)),
+                    Err(err) => failed.push(err),
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            failed
+        }
+    };
+    let failed = std::thread::scope(|scope| {
+        let addresses = [format!("{service}:80"), format!("127.0.0.1:{port}")];
+        let loads: Vec<_> = addresses.map(|address| scope.spawn(|| cluster.in_node(load(address)))).into();
+        space.apply(&web(2, "two", ""));
+        let status = space.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+        // The old ones have gone too.
+        std::thread::sleep(Duration::from_secs(3));
+        stop.store(true, Ordering::Relaxed);
+        status.done();
+        loads.into_iter().flat_map(|load| load.join().expect("a load")).collect::<Vec<_>>()
+    });
+    let answered = answered.into_inner();
+    assert!(answered > 100, "the load was no load: {answered} answers");
+    assert!(failed.is_empty(), "{} of {} requests failed: {failed:?}", failed.len(), answered as usize + failed.len());
+    assert!(cluster.in_node(|| get(&format!("{service}:80"))).expect("an answer").starts_with("two "));
+}
+
+#[test]
+fn names_of_services_and_their_pods_are_found_from_pods() {
+    let space = Cluster::shared().space("names");
+    let (service, _) = serve(&space, 2);
+    let headless = r#"{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "headless"},
+        "spec": {"clusterIP": "None", "selector": {"app": "web"}, "ports": [{"name": "http", "port": 8080}]}}"#;
+    space.apply(headless);
+    let look = |kind: &str, name: &str| {
+        space.kubectl(&["exec", "client", "--", "nslookup", &format!("-type={kind}"), name]).stdout
+    };
+    let full = |name: &str| format!("{name}.names.svc.cluster.local");
+    assert!(look("a", &full("web")).contains(&service));
+    let ips = space.get("pods", r#"{.items[?(@.metadata.labels.app=="web")].status.podIP}"#);
+    eventually_is(
+        "a headless name is its pods",
+        || look("a", &full("headless")),
+        |seen| !ips.is_empty() && ips.split(' ').all(|ip| seen.contains(ip)),
+    );
+    let srv = look("srv", &full("_http._tcp.headless"));
+    assert!(srv.contains("8080"), "{srv}");
+    let resolv = space.sh("client", "cat /etc/resolv.conf");
+    assert!(resolv.contains("search names.svc.cluster.local svc.cluster.local cluster.local"), "{resolv}");
+    assert!(resolv.contains("ndots:5"), "{resolv}");
+    let missing = look("a", &full("nobody"));
+    assert!(!missing.contains("Address: 10."), "{missing}");
+}
+
+#[test]
+fn a_node_port_that_another_program_holds_is_told_with_its_holder() {
+    let cluster = Cluster::shared();
+    let space = cluster.space("taken");
+    let taken = cluster.in_node(|| {
+        let listener = (32_000_u16..32_700).find_map(|port| std::net::TcpListener::bind(("0.0.0.0", port)).ok());
+        listener.expect("a free port")
+    });
+    let port = taken.local_addr().expect("its address").port();
+    space.kubectl(&["create", "service", "nodeport", "web", "--tcp=80:8080", &format!("--node-port={port}")]).done();
+    let holder = format!("process {}", std::process::id());
+    eventually_is(
+        "an event names the holder",
+        || space.kubectl(&["get", "events"]).stdout,
+        |events| events.contains(&format!("nodePort {port}")) && events.contains(&holder),
+    );
+}
