@@ -1,4 +1,5 @@
 //! The style of the project as tests: each message says what to do instead.
+#![allow(clippy::expect_used, reason = "helpers of tests fail the test that calls them")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -2,6 +2,7 @@
 //!
 //! Most tests share one cluster, each in a namespace of its own; those that kill or stop one bring up their own.
 //! Needs root, a static busybox and curl. `cargo test -p reeve-tests --test e2e returns::` runs one chapter.
+#![allow(clippy::expect_used, reason = "helpers of tests fail the test that calls them")]
 
 mod garbage;
 mod input;
