@@ -121,10 +121,13 @@ impl<'cluster> Space<'cluster> {
     #[allow(clippy::expect_used, reason = "the failure of the calling test")]
     pub fn beside(&self, pod: &str, program: &[&str]) -> Run {
         let pid = self.processes(pod).first().map(|process| process.pid).expect("a process of the pod");
-        let script =
-            "mount --bind /proc/$0/root/etc/resolv.conf /etc/resolv.conf && exec nsenter --net=/proc/$0/ns/net \"$@\"";
+        // A copy: `mount` would take the path through /proc for the machine's own file.
+        let resolv_conf = std::fs::read(format!("/proc/{pid}/root/etc/resolv.conf")).expect("the pod's resolv.conf");
+        let copy = self.cluster.home().join(format!("resolv.conf.{pid}"));
+        std::fs::write(&copy, resolv_conf).expect("a copy of it");
+        let script = "mount --bind \"$1\" /etc/resolv.conf && shift && exec nsenter --net=/proc/$0/ns/net \"$@\"";
         let mut command = self.cluster.command("unshare");
-        command.args(["--mount", "sh", "-c", script, &pid.to_string()]).args(program);
+        command.args(["--mount", "sh", "-c", script, &pid.to_string()]).arg(copy).args(program);
         run(&mut command, "")
     }
 

@@ -40,6 +40,33 @@ fn serve(space: &Space<'_>, replicas: u32) -> (String, String) {
 }
 
 #[test]
+fn a_service_answers_pods_the_node_and_node_ports_and_refuses_without_endpoints() {
+    let cluster = Cluster::shared();
+    let space = cluster.space("service");
+    let (service, port) = serve(&space, 2);
+    let node = cluster.node_ip();
+    eventually("the Service answers on the node", || cluster.in_node(|| get(&format!("{service}:80"))));
+    for address in [format!("{service}:80"), format!("{node}:{port}"), format!("127.0.0.1:{port}")] {
+        let body = cluster.in_node(|| get(&address)).unwrap_or_else(|err| panic!("from the node: {err}"));
+        assert!(body.starts_with("one web-"), "{body}");
+    }
+    let names = ["web".to_owned(), "web.service.svc.cluster.local".to_owned()];
+    for address in [format!("{service}:80"), format!("{node}:{port}")].into_iter().chain(names) {
+        let body = space.beside("client", &["curl", "-sS", "-m", "5", &format!("http://{address}/")]).text();
+        assert!(body.starts_with("one web-"), "from a pod, {address}: {body}");
+    }
+    let seen: std::collections::BTreeSet<String> =
+        (0..40).filter_map(|_| cluster.in_node(|| get(&format!("{service}:80"))).ok()).collect();
+    assert_eq!(seen.len(), 2, "both pods answer: {seen:?}");
+
+    space.kubectl(&["scale", "deployment/web", "--replicas=0"]).done();
+    for address in [format!("{service}:80"), format!("{node}:{port}")] {
+        let refused = || cluster.in_node(|| get(&address)).err().unwrap_or_default();
+        eventually_is("without endpoints it is refused", refused, |err| err.contains("refused"));
+    }
+}
+
+#[test]
 fn no_request_fails_during_a_rolling_update() {
     let cluster = Cluster::shared();
     let space = cluster.space("rolling");
@@ -102,6 +129,31 @@ fn names_of_services_and_their_pods_are_found_from_pods() {
     assert!(resolv.contains("ndots:5"), "{resolv}");
     let missing = look("a", &full("nobody"));
     assert!(!missing.contains("Address: 10."), "{missing}");
+}
+
+#[test]
+fn a_pod_reaches_the_api_server_as_its_service_account_and_may_not_read_pods() {
+    let space = Cluster::shared().space("account");
+    space.kubectl(&["run", "client", &format!("--image={IMAGE}"), "--command", "--", "sleep", "600"]).done();
+    space.ready("client");
+    let pid = space.processes("client").first().map(|process| process.pid).expect("its process");
+    let files = format!("/proc/{pid}/root/var/run/secrets/kubernetes.io/serviceaccount");
+    let token = std::fs::read_to_string(format!("{files}/token")).expect("a token");
+    assert_eq!(std::fs::read_to_string(format!("{files}/namespace")).expect("a namespace"), space.name);
+    let host = space.sh("client", "echo -n $KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT");
+    let (ca, bearer) = (format!("{files}/ca.crt"), format!("Authorization: Bearer {token}"));
+    let ask = |host: &str, path: &str| {
+        let url = format!("https://{host}{path}");
+        let curl = ["curl", "-sS", "-m", "10", "-w", "\n%{http_code}", "--cacert", &ca, "-H", &bearer, &url];
+        space.beside("client", &curl).text()
+    };
+    for host in [host.as_str(), "kubernetes.default.svc"] {
+        assert!(ask(host, "/api").ends_with("\n200"), "discovery is for everybody who is known");
+    }
+    let refused = ask(&host, &format!("/api/v1/namespaces/{}/pods", space.name));
+    assert!(refused.ends_with("\n403"), "{refused}");
+    assert!(refused.contains("system:serviceaccount:account:default"), "{refused}");
+    assert!(refused.contains("cannot list resource"), "{refused}");
 }
 
 #[test]
