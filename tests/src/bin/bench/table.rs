@@ -46,21 +46,21 @@ impl Row {
     /// The time that should not be exceeded.
     pub(crate) fn goal_ms(self, goal: u64) -> Self {
         let limit = Duration::from_millis(goal);
-        self.goal(format!("{goal} ms"), limit.as_nanos())
+        self.goal(&format!("{goal} ms"), limit.as_nanos())
     }
 
     /// The memory that should not be exceeded.
     pub(crate) fn goal_mib(self, goal: u64) -> Self {
-        self.goal(format!("{goal} MiB"), (goal * MEBIBYTE).into())
+        self.goal(&format!("{goal} MiB"), (goal * MEBIBYTE).into())
     }
 
     /// The size that should not be exceeded, which is also how the size is shown.
     pub(crate) fn goal_mb(mut self, goal: u64) -> Self {
         self.reached = in_units(u64::try_from(self.value).unwrap_or(u64::MAX), MEGABYTE, "MB");
-        self.goal(format!("{goal} MB"), (goal * MEGABYTE).into())
+        self.goal(&format!("{goal} MB"), (goal * MEGABYTE).into())
     }
 
-    fn goal(mut self, text: String, limit: u128) -> Self {
+    fn goal(mut self, text: &str, limit: u128) -> Self {
         let mark = if self.value <= limit { "" } else { " MISSED" };
         self.goal = format!("≤ {text}{mark}");
         self
