@@ -4,6 +4,9 @@
 //! It stands on the engine (containers), the pod network (its own), and the API. What is not here: anything
 //! that runs containers (`reeve-engine`), Services and DNS (`reeve-proxy`).
 
+// Tests build small objects with `json!` where they are used.
+#![cfg_attr(test, allow(clippy::needless_pass_by_value))]
+
 mod agent;
 mod config;
 mod logs;

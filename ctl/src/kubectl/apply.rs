@@ -200,10 +200,10 @@ impl Apply<'_> {
             tries += 1;
             let outcome = match self.api.get(&self.object_url()).await {
                 Ok(current) => {
-                    self.patch(&modified, current).await.map_err(|err| err.from_source("applying patch to", source))
+                    self.patch(&modified, current).await.map_err(|err| err.while_doing("applying patch to", source))
                 }
                 Err(err) if err.is_not_found() => {
-                    self.create(&modified).await.map_err(|err| err.from_source("creating", source))
+                    self.create(&modified).await.map_err(|err| err.while_doing("creating", source))
                 }
                 Err(err) => return Err(unread(err, self.target, source)),
             };

@@ -35,7 +35,7 @@ impl CliError {
 
     /// Says where the object came from, as kubectl does: `error when creating "app.yaml": …`.
     #[must_use]
-    pub(crate) fn from_source(self, verb: &str, source: &str) -> Self {
+    pub(crate) fn while_doing(self, verb: &str, source: &str) -> Self {
         self.framed(&format!("error when {verb} {source:?}: "))
     }
 

@@ -156,10 +156,10 @@ impl Get<'_> {
                 Err(err) => errors.push(err),
             }
         }
-        if selection.names.is_empty() {
-            if let Err(err) = self.pages(&selection.resource, accept, &mut values).await {
-                errors.push(err);
-            }
+        if selection.names.is_empty()
+            && let Err(err) = self.pages(&selection.resource, accept, &mut values).await
+        {
+            errors.push(err);
         }
         Answers { resource: selection.resource.clone(), values, named: !selection.names.is_empty() }
     }
@@ -271,7 +271,7 @@ impl Get<'_> {
                 if !self.args.sort_by.is_empty() {
                     sort(&mut items, &self.args.sort_by, |item| item)?;
                 }
-                output::list_of(items)
+                output::list_of(&items)
             }
         };
         if !self.args.show_managed_fields {
@@ -377,7 +377,7 @@ fn is_empty(list: &Value) -> bool {
 
 /// The objects of the answers; the items of a list do not say what they are, so it is said for them.
 fn with_kinds(answers: &Answers) -> Vec<Value> {
-    let own = answers.values.iter().flat_map(|value| output::items(value));
+    let own = answers.values.iter().flat_map(output::items);
     own.map(|mut item| {
         if let Value::Object(map) = &mut item {
             map.entry("apiVersion").or_insert_with(|| answers.resource.api_version().into());

@@ -479,31 +479,31 @@ async fn pause(api: &Api, target: &Target, paused: bool) -> Result<(), CliError>
 mod tests {
     use super::*;
 
-    fn deployment(status: Value) -> Value {
+    fn deployment(status: &Value) -> Value {
         json!({"metadata": {"name": "web", "generation": 2}, "spec": {"replicas": 3}, "status": status})
     }
 
     #[track_caller]
-    fn check(status: Value, expected: &str, done: bool) {
+    fn check(status: &Value, expected: &str, done: bool) {
         let found = progress(&deployment(status), 0).expect("no deadline");
         assert_eq!(found, (expected.to_owned(), done));
     }
 
     #[test]
     fn a_rollout_is_told_in_kubectls_words() {
-        check(json!({"observedGeneration": 1}), "Waiting for deployment spec update to be observed...", false);
+        check(&json!({"observedGeneration": 1}), "Waiting for deployment spec update to be observed...", false);
         let at = |updated: i64, all: i64, available: i64| json!({"observedGeneration": 2, "updatedReplicas": updated, "replicas": all, "availableReplicas": available});
         let waiting = "Waiting for deployment \"web\" rollout to finish:";
-        check(at(1, 4, 3), &format!("{waiting} 1 out of 3 new replicas have been updated..."), false);
-        check(at(3, 4, 3), &format!("{waiting} 1 old replicas are pending termination..."), false);
-        check(at(3, 3, 2), &format!("{waiting} 2 of 3 updated replicas are available..."), false);
-        check(at(3, 3, 3), "deployment \"web\" successfully rolled out", true);
+        check(&at(1, 4, 3), &format!("{waiting} 1 out of 3 new replicas have been updated..."), false);
+        check(&at(3, 4, 3), &format!("{waiting} 1 old replicas are pending termination..."), false);
+        check(&at(3, 3, 2), &format!("{waiting} 2 of 3 updated replicas are available..."), false);
+        check(&at(3, 3, 3), "deployment \"web\" successfully rolled out", true);
     }
 
     #[test]
     fn a_deadline_is_an_error() {
         let condition = json!({"type": "Progressing", "reason": "ProgressDeadlineExceeded"});
-        let late = deployment(json!({"observedGeneration": 2, "conditions": [condition]}));
+        let late = deployment(&json!({"observedGeneration": 2, "conditions": [condition]}));
         let err = progress(&late, 0).expect_err("late").to_string();
         assert_eq!(err, "error: deployment \"web\" exceeded its progress deadline");
     }

@@ -525,7 +525,7 @@ impl Actor {
     fn volume_failures(&self) -> u32 {
         // The delay grows with the pod's age; a change of an object tries at once anyway.
         let age = left(self.first_seen, self.node.now()).as_secs();
-        u32::try_from(age.checked_ilog2().unwrap_or(0)).unwrap_or(8)
+        age.checked_ilog2().unwrap_or(0)
     }
 
     fn volumes_failed(&mut self, failures: u32, now: Timestamp) {

@@ -91,7 +91,8 @@ fn phase(state: &PodState) -> &'static str {
     }
     let mains = || state.slots.iter().filter(|slot| slot.role == Role::Main);
     let ending = state.end.is_some();
-    if !state.initialized() && !(ending && mains().all(|slot| slot.exit().is_some())) {
+    let ended = ending && mains().all(|slot| slot.exit().is_some());
+    if !state.initialized() && !ended {
         return if ending && nothing_runs(state) && state.slots.iter().any(|slot| slot.exit().is_some()) {
             "Failed"
         } else {

@@ -87,6 +87,7 @@ fn token_file(pod: &Pod, token: &str, mode: Option<i32>) -> File {
 }
 
 /// What of an object goes into a volume.
+#[derive(Clone, Copy)]
 struct Keys<'v> {
     name: &'v str,
     items: Option<&'v [KeyToPath]>,

@@ -117,7 +117,7 @@ async fn from_files(files: &FileArgs, common: &CommonArgs, api: &Api) -> Result<
         }
         match create.one(&resource, &namespace, object).await {
             Ok(object) => created.extend(object),
-            Err(err) => errors.push(err.from_source("creating", &source)),
+            Err(err) => errors.push(err.while_doing("creating", &source)),
         }
     }
     create.print(created)?;
@@ -228,6 +228,6 @@ pub(crate) fn as_one(mut objects: Vec<Value>) -> Option<Value> {
     match objects.len() {
         0 => None,
         1 => objects.pop(),
-        _ => Some(output::list_of(objects)),
+        _ => Some(output::list_of(&objects)),
     }
 }

@@ -31,7 +31,8 @@ pub(super) type Data = BTreeMap<String, Vec<u8>>;
 impl SourceArgs {
     /// Reads all sources. `owner` is what they are for, as in `ConfigMap "settings"`.
     pub(super) fn read(&self, kind: &str, name: &str) -> Result<Data, CliError> {
-        if !self.from_env_file.is_empty() && !(self.from_file.is_empty() && self.from_literal.is_empty()) {
+        let others = !self.from_file.is_empty() || !self.from_literal.is_empty();
+        if others && !self.from_env_file.is_empty() {
             return Err(CliError::plain("from-env-file cannot be combined with from-file or from-literal"));
         }
         let mut filling = Filling { kind, name, data: Data::new() };

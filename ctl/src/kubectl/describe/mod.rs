@@ -156,7 +156,7 @@ async fn events(out: &mut Text, api: &Api, object: &Value) {
         out.line(0, "Events", "<none>");
         return;
     }
-    found.sort_by(|a, b| text::time_of_event(a).cmp(&text::time_of_event(b)));
+    found.sort_by_cached_key(text::time_of_event);
     out.raw("Events:\n  Type\tReason\tAge\tFrom\tMessage\n  ----\t------\t----\t----\t-------\n");
     for event in &found {
         let message = text::at(event, "/message").trim().replace('\n', " ");

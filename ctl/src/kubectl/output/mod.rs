@@ -115,7 +115,7 @@ pub(crate) fn name_of(object: &Value, resource: Option<&Resource>) -> String {
 }
 
 /// Objects of several kinds as the one list that kubectl prints.
-pub(crate) fn list_of(items: Vec<Value>) -> Value {
+pub(crate) fn list_of(items: &[Value]) -> Value {
     json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items})
 }
 
