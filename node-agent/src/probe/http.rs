@@ -1,6 +1,7 @@
 //! HTTP probes and hooks: one GET, as the kubelet makes it.
 
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::{Outcome, dial_error, port};
+use super::{Outcome, PortError, dial_error, port};
 
 /// Most of an answer that is read. Source: kubelet `maxRespBodyLength`.
 const BODY_MAX: usize = 10 * 1024;
@@ -37,8 +38,8 @@ pub(crate) struct HttpTarget {
 /// Why there is no answer. The texts are Go's, as they stand in kubelet events.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HttpError {
-    #[error("couldn't find port: {0}")]
-    Port(String),
+    #[error(transparent)]
+    Port(#[from] PortError),
     #[error("Get \"{url}\": dial tcp {address}: {reason}")]
     Dial { url: String, address: String, reason: String },
     #[error("Get \"{url}\": {reason}")]
@@ -56,7 +57,7 @@ impl HttpTarget {
         Ok(Self {
             tls: get.scheme.as_deref() == Some("HTTPS"),
             host: host.or_else(|| ip.map(|ip| ip.to_string())).unwrap_or_default(),
-            port: port(&get.port, container).ok_or_else(|| HttpError::Port(format!("{:?}", get.port)))?,
+            port: port(&get.port, container)?,
             path: if path.starts_with('/') { path } else { format!("/{path}") },
             headers: headers.map(|header| (header.name.clone(), header.value.clone())).collect(),
         })
@@ -81,7 +82,7 @@ pub(crate) async fn probe(target: &HttpTarget, limit: Duration) -> Outcome {
     match get(target, limit).await {
         Ok(status) if status.is_success() || status.is_redirection() => Outcome::Success,
         Ok(status) => Outcome::Failure(format!("HTTP probe failed with statuscode: {}", status.as_u16())),
-        Err(HttpError::Port(text)) => Outcome::Unknown(format!("couldn't find port: {text}")),
+        Err(HttpError::Port(error)) => Outcome::Unknown(error.to_string()),
         Err(error) => Outcome::Failure(error.to_string()),
     }
 }
@@ -125,26 +126,63 @@ async fn exchange(target: &HttpTarget) -> Result<(StatusCode, Option<String>), H
         address: address.clone(),
         reason: dial_error(&error),
     })?;
+    let ends = stream.local_addr().ok().zip(stream.peer_addr().ok());
     if !target.tls {
-        return over(stream, target).await;
+        return over(stream, target, ends).await;
     }
     let failed = |reason: String| HttpError::Exchange { url: target.url(), reason };
     let config = unverified().map_err(|error| failed(error.to_string()))?;
     let name = ServerName::try_from(target.host.clone()).map_err(|error| failed(error.to_string()))?;
-    let stream = TlsConnector::from(config).connect(name, stream).await.map_err(|error| failed(error.to_string()))?;
-    over(stream, target).await
+    let stream = TlsConnector::from(config).connect(name, stream).await.map_err(|error| failed(tls_reason(&error)))?;
+    over(stream, target, ends).await
 }
 
-async fn over<S>(stream: S, target: &HttpTarget) -> Result<(StatusCode, Option<String>), HttpError>
+/// Why no TLS session came about, in Go's words where it has some.
+fn tls_reason(error: &io::Error) -> String {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidMessage(_)) => "http: server gave HTTP response to HTTPS client".to_owned(),
+        _ if error.kind() == io::ErrorKind::UnexpectedEof => "EOF".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Why an exchange ended without an answer, in Go's words. `ends` are the addresses of this side and the other.
+fn exchange_reason(error: &hyper::Error, ends: Option<(SocketAddr, SocketAddr)>) -> String {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(inner) = cause {
+        if let (Some(io), Some((own, other))) = (inner.downcast_ref::<io::Error>(), ends)
+            && io.raw_os_error().is_some()
+        {
+            let reason = dial_error(io);
+            return format!("read tcp {own}->{other}: {}", reason.replacen("connect:", "read:", 1));
+        }
+        cause = inner.source();
+    }
+    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+        "EOF".to_owned()
+    } else if error.is_parse() {
+        "net/http: HTTP/1.x transport connection broken: malformed HTTP response".to_owned()
+    } else {
+        error.to_string()
+    }
+}
+
+async fn over<S>(
+    stream: S,
+    target: &HttpTarget,
+    ends: Option<(SocketAddr, SocketAddr)>,
+) -> Result<(StatusCode, Option<String>), HttpError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let failed = |reason: String| HttpError::Exchange { url: target.url(), reason };
+    let broken = |error: hyper::Error| failed(exchange_reason(&error, ends));
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(|error| failed(error.to_string()))?;
+    let (mut sender, connection) = handshake.map_err(broken)?;
     let request = request(target).map_err(|error| failed(error.to_string()))?;
     let exchange = async {
-        let answer = sender.send_request(request).await.map_err(|error| failed(error.to_string()))?;
+        let answer = sender.send_request(request).await.map_err(broken)?;
         let status = answer.status();
         let location = answer.headers().get(header::LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
         read_some(answer.into_body()).await;
@@ -156,7 +194,7 @@ where
         result = &mut exchange => result,
         ended = connection => match ended {
             Ok(()) => exchange.await,
-            Err(error) => Err(failed(error.to_string())),
+            Err(error) => Err(broken(error)),
         },
     }
 }
@@ -282,6 +320,42 @@ mod tests {
         let (port, _request) =
             server("HTTP/1.1 302 Found\r\nLocation: http://other.example/\r\nContent-Length: 0\r\n\r\n").await;
         assert_eq!(probe(&target(port), Duration::from_secs(5)).await, Outcome::Success);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_hangs_up_or_speaks_nonsense_is_a_failure_in_gos_words() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            for kind in 0.. {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut bytes = [0; 4096];
+                match kind {
+                    // Closed in order, after the request was read.
+                    0 => drop(stream.read(&mut bytes).await.unwrap()),
+                    // Closed with a reset: there is something unread.
+                    1 => stream.set_zero_linger().unwrap(),
+                    _ => {
+                        stream.read(&mut bytes).await.unwrap();
+                        stream.write_all(b"220 mail.example ESMTP\r\n").await.unwrap();
+                    }
+                }
+            }
+        });
+        let get = |scheme: &str| format!("Get \"{scheme}://127.0.0.1:{port}/healthz?x=1\": ");
+        let closed = probe(&target(port), Duration::from_secs(5)).await;
+        assert_eq!(closed, Outcome::Failure(format!("{}EOF", get("http"))));
+        let Outcome::Failure(reset) = probe(&target(port), Duration::from_secs(5)).await else { panic!("no failure") };
+        let own = format!("->127.0.0.1:{port}: read: connection reset by peer");
+        assert!(reset.starts_with(&format!("{}read tcp 127.0.0.1:", get("http"))) && reset.ends_with(&own), "{reset}");
+        let Outcome::Failure(nonsense) = probe(&target(port), Duration::from_secs(5)).await else {
+            panic!("no failure")
+        };
+        assert!(nonsense.ends_with("malformed HTTP response"), "{nonsense}");
+        let tls = HttpTarget { tls: true, ..target(port) };
+        let plain = probe(&tls, Duration::from_secs(5)).await;
+        let text = format!("{}http: server gave HTTP response to HTTPS client", get("https"));
+        assert_eq!(plain, Outcome::Failure(text));
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! Startup, liveness and readiness probes: one task per probe of a running container.
 
 pub(crate) mod exec;
+pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod thresholds;
 
@@ -113,7 +114,7 @@ fn tell(target: &ProbeTarget, kind: ProbeKind, outcome: &Outcome) {
     let message = match outcome {
         Outcome::Success => return,
         Outcome::Failure(output) => format!("{} probe failed: {output}", kind.title()),
-        Outcome::Unknown(error) => format!("{} probe errored: {error}", kind.title()),
+        Outcome::Unknown(error) => format!("{} probe errored and resulted in unknown state: {error}", kind.title()),
     };
     let about = about_container(&target.pod, &target.container.name);
     target.node.events.record(&about, EventType::Warning, "Unhealthy", message);
@@ -134,8 +135,16 @@ async fn once(target: &ProbeTarget, probe: &Probe, limit: Duration) -> Outcome {
         let host = socket.host.clone().filter(|host| !host.is_empty());
         let host = host.or_else(|| target.pod_ip.map(|ip| ip.to_string())).unwrap_or_default();
         return match port(&socket.port, &target.container) {
-            Some(port) => tcp(&host, port, limit).await,
-            None => Outcome::Unknown(format!("couldn't find port: {:?}", socket.port)),
+            Ok(port) => tcp(&host, port, limit).await,
+            Err(error) => Outcome::Unknown(error.to_string()),
+        };
+    }
+    if let Some(action) = &probe.grpc {
+        let service = action.service.as_deref().unwrap_or_default();
+        return match (target.pod_ip, port(&IntOrString::Int(action.port), &target.container)) {
+            (Some(ip), Ok(port)) => grpc::probe(ip, port, service, limit).await,
+            (None, _) => Outcome::Unknown("the pod has no address".to_owned()),
+            (_, Err(error)) => Outcome::Unknown(error.to_string()),
         };
     }
     Outcome::Unknown("missing probe handler for this container".to_owned())
@@ -164,19 +173,28 @@ fn lower_first(text: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_lowercase().collect::<String>() + chars.as_str())
 }
 
-/// A port's number; names are those of the container's ports.
-pub(crate) fn port(port: &IntOrString, container: &Container) -> Option<u16> {
+/// A port that cannot be asked. The pod's fault; the texts are Go's, as they stand in kubelet events.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PortError {
+    #[error("strconv.Atoi: parsing \"{0}\": invalid syntax")]
+    Name(String),
+    #[error("invalid port number: {0}")]
+    Number(i32),
+}
+
+/// A port's number; names are those of the container's ports. Source: Kubernetes `probe.ResolveContainerPort`.
+pub(crate) fn port(port: &IntOrString, container: &Container) -> Result<u16, PortError> {
     let number = match port {
         IntOrString::Int(number) => *number,
         IntOrString::String(name) => {
             let named = container.ports.iter().flatten().find(|port| port.name.as_deref() == Some(name));
             match named {
                 Some(port) => port.container_port,
-                None => name.parse().ok()?,
+                None => name.parse().map_err(|_| PortError::Name(name.clone()))?,
             }
         }
     };
-    u16::try_from(number).ok().filter(|port| *port > 0)
+    u16::try_from(number).ok().filter(|port| *port > 0).ok_or(PortError::Number(number))
 }
 
 #[cfg(test)]
@@ -189,10 +207,10 @@ mod tests {
             serde_json::json!({ "name": "c", "ports": [{ "name": "http", "containerPort": 8080 }] }),
         )
         .unwrap();
-        for (text, number) in [("http", Some(8080)), ("81", Some(81)), ("x", None)] {
-            assert_eq!(port(&IntOrString::String(text.to_owned()), &container), number);
-        }
-        assert_eq!(port(&IntOrString::Int(0), &container), None);
+        let of = |text: &str| port(&IntOrString::String(text.to_owned()), &container).map_err(|err| err.to_string());
+        let unknown = "strconv.Atoi: parsing \"x\": invalid syntax".to_owned();
+        assert_eq!((of("http"), of("81"), of("x")), (Ok(8080), Ok(81), Err(unknown)));
+        assert_eq!(port(&IntOrString::Int(0), &container), Err(PortError::Number(0)));
     }
 
     #[test]
