@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::StreamExt as _;
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::{Api, Client};
@@ -45,18 +46,6 @@ pub struct NodeAgent {
     config: crate::config::NodeConfig,
     server: KubeletServer,
     seams: AgentSeams,
-    images_changed: watch::Sender<u64>,
-}
-
-/// Tells the agent that images came or went, so that the Node shows them.
-#[derive(Debug, Clone)]
-pub struct ImagesChanged(watch::Sender<u64>);
-
-impl ImagesChanged {
-    /// The Node's list of images is written again soon.
-    pub fn notify(&self) {
-        self.0.send_modify(|version| *version = version.wrapping_add(1));
-    }
 }
 
 impl NodeAgent {
@@ -66,19 +55,13 @@ impl NodeAgent {
     /// When certificates or listener cannot be used.
     pub fn new(config: AgentConfig, seams: AgentSeams) -> Result<Self, ServerError> {
         let server = KubeletServer::new(config.server)?;
-        Ok(Self { config: config.node, server, seams, images_changed: watch::Sender::new(0) })
+        Ok(Self { config: config.node, server, seams })
     }
 
     /// The port the server listens on.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.server.port()
-    }
-
-    /// A handle for whoever loads or removes images.
-    #[must_use]
-    pub fn images_changed(&self) -> ImagesChanged {
-        ImagesChanged(self.images_changed.clone())
     }
 
     /// Runs until shutdown. Containers that run then go on; the next agent adopts them.
@@ -102,6 +85,7 @@ impl NodeAgent {
             InformerOptions { fields: format!("spec.nodeName={name}"), ..InformerOptions::default() },
         );
         let (network, network_ready) = watch::channel(None);
+        let images = watch::Sender::new(0_u64);
         let node = Arc::new(NodeContext {
             capacity: Capacity::of_machine(&self.config.data_dir),
             config: self.config,
@@ -111,11 +95,12 @@ impl NodeAgent {
             objects: ObjectCache::new(component.clone()),
             services: services.clone(),
             node: nodes.store().clone(),
+            images: images.subscribe(),
             network: network_ready,
             component: component.clone(),
         });
         let views = Views::default();
-        let (port, images) = (self.server.port(), self.images_changed.subscribe());
+        let port = self.server.port();
         let backend = Arc::new(Backend { node: Arc::clone(&node), views: views.clone() });
         component.spawn("kubelet server", self.server.run(backend));
         let reporter = Arc::clone(&node);
@@ -123,7 +108,15 @@ impl NodeAgent {
             register(&reporter, port).await;
             let renewer = Arc::clone(&reporter);
             reporter.component.spawn("node lease", lease::renew(renewer));
-            report(reporter, port, images).await;
+            report(reporter, port).await;
+        });
+        let mut changes = node.engine.image_changes();
+        component.spawn("image changes", async move {
+            while changes.next().await.is_some() {
+                images.send_modify(|version| *version = version.wrapping_add(1));
+            }
+            // Dropping the sender would tell everybody to stop listening.
+            std::future::pending::<()>().await;
         });
         component.spawn("node network", bring_up_network(Arc::clone(&node), nodes, network));
         component.spawn("log rotation", rotate::run(Arc::clone(&node)));
@@ -135,8 +128,6 @@ impl NodeAgent {
             }
         });
         component.stopped().await;
-        // The senders must outlive the tasks that listen to them.
-        drop(self.images_changed);
     }
 }
 

@@ -20,7 +20,7 @@ mod server;
 mod testing;
 mod volume;
 
-pub use agent::{AgentSeams, ImagesChanged, NodeAgent};
+pub use agent::{AgentSeams, NodeAgent};
 pub use config::{AgentConfig, NodeConfig, Reserved, ServerConfig, node_link};
 pub use net::{NetError, cleanup as cleanup_network};
 pub use server::ServerError;

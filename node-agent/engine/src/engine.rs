@@ -61,6 +61,9 @@ pub trait Engine: Send + Sync + 'static {
     async fn image_status(&self, image: &str) -> Result<Option<Image>, EngineError>;
     /// All images.
     async fn list_images(&self) -> Result<Vec<Image>, EngineError>;
+    /// Yields when images came or went since the last time, by whatever process; several changes may become one.
+    /// Ends when nothing can be told any more.
+    fn image_changes(&self) -> BoxStream<'static, ()>;
     /// Removes a name; with the last name, and when no container uses it, the image.
     async fn remove_image(&self, image: &str) -> Result<(), EngineError>;
 }
@@ -169,7 +172,7 @@ pub enum Propagation {
 }
 
 /// Something of the node's shown inside a container.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct Mount {
     /// Path on the node: a folder or a file that exists.
     pub source: PathBuf,
@@ -177,6 +180,9 @@ pub struct Mount {
     pub target: PathBuf,
     /// Whether the container may not write.
     pub read_only: bool,
+    /// With `read_only`: nor below what is mounted inside it.
+    #[serde(default)]
+    pub recursive_read_only: bool,
     /// How later mounts travel.
     pub propagation: Propagation,
 }
@@ -217,6 +223,9 @@ pub struct Security {
     pub run_as_non_root: bool,
     /// Further groups.
     pub supplemental_groups: Vec<u32>,
+    /// `supplementalGroupsPolicy: Strict`: what the image's `/etc/group` says of the user does not count.
+    #[serde(default)]
+    pub strict_groups: bool,
     /// Capabilities added to the default set, without `CAP_`; `ALL` means every one.
     pub capabilities_add: Vec<String>,
     /// Capabilities taken away, without `CAP_`; `ALL` means every one.
@@ -301,6 +310,17 @@ pub enum ContainerState {
     },
 }
 
+/// Who a container's first process is when it starts, as `status.containerStatuses[].user.linux` shows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ProcessUser {
+    /// User id.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// All groups, the primary one included.
+    pub groups: Vec<u32>,
+}
+
 /// A container as the engine knows it.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Container {
@@ -312,6 +332,9 @@ pub struct Container {
     pub config: ContainerConfig,
     /// The image's digest reference or id, as in `status.containerStatuses[].imageID`.
     pub image_id: String,
+    /// Who its first process is; `None` for a container of an engine that did not remember it.
+    #[serde(default)]
+    pub user: Option<ProcessUser>,
     /// Where it is in its life.
     pub state: ContainerState,
     /// When it was prepared.

@@ -12,7 +12,6 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use reeve_client::Backoff;
 use serde_json::json;
-use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::pod::context::NodeContext;
@@ -79,7 +78,8 @@ async fn facts(node: &NodeContext, port: u16) -> Facts {
 
 /// Keeps the status current until the agent stops: at once when the network is ready or images changed, else
 /// when a look at the machine finds something new.
-pub(crate) async fn report(node: Arc<NodeContext>, port: u16, mut images_changed: watch::Receiver<u64>) {
+pub(crate) async fn report(node: Arc<NodeContext>, port: u16) {
+    let mut images_changed = node.images.clone();
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut network = node.network.clone();

@@ -1,32 +1,45 @@
 //! The owner of one pod: takes inputs, asks the plan, starts effects, writes the status.
 //!
 //! It never waits for an effect; whatever takes time runs beside it and comes back as an input. So the queue of
-//! inputs is emptied quickly, and whoever fills it may wait when it is full.
+//! inputs is emptied quickly, and whoever fills it may wait when it is full. Starting effects is in [`begin`], what
+//! concerns probes in [`probes`].
+
+mod begin;
+mod probes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use reeve_client::EventType;
 use reeve_engine::engine::{self, ContainerState, Image};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::probes::ProbeEnds;
 use super::backoff::{after, exponential, left, step_retry};
 use super::container::{IMAGE, termination_message};
 use super::context::{NodeContext, about};
-use super::effects::{NewSandbox, PodEffects, StartError, StartJob};
+use super::effects::{NewSandbox, PodEffects, StartError};
 use super::image::ImageFailure;
-use super::plan::{Effect, ending, plan};
-use super::state::{Drain, End, Exit, ImageStep, Life, PodState, SandboxStep, StartFailure, Step, VolumesStep, Why};
+use super::plan::{ending, plan};
+use super::state::{
+    Drain, End, Exit, ImageProblem, ImageStep, Life, PodState, SandboxStep, StartFailure, Step, VolumesStep, Why,
+};
 use super::status::{owned, says_nothing, status};
 use super::view::{ContainerView, PodView, Views};
 use super::writer::{Written, write};
 use crate::objects::{ObjectChanges, PodObjects};
-use crate::probe::{self, ProbeKind, ProbeTarget};
+use crate::probe::ProbeKind;
+use crate::volume::usage::limited;
 use crate::volume::{Mounted, VolumesReady};
+
+/// Reason of a pod that used more than it may.
+const EVICTED: &str = "Evicted";
 
 /// Inputs that wait. When it is full the sender waits: the actor never waits for a sender.
 const QUEUE_LEN: usize = 64;
@@ -49,6 +62,11 @@ pub(crate) enum Input {
         slot: usize,
         result: Result<Box<Image>, ImageFailure>,
     },
+    /// Whether an image that was missed is here now.
+    ImageSeen {
+        slot: usize,
+        here: bool,
+    },
     Started {
         slot: usize,
         attempt: u32,
@@ -70,6 +88,8 @@ pub(crate) enum Input {
         result: Result<(), String>,
     },
     Deleted(Result<(), String>),
+    /// The pod uses more than it may; in the kubelet's words.
+    Evicted(String),
     Probe {
         slot: usize,
         container: String,
@@ -128,8 +148,12 @@ struct Actor {
     /// Something changed while the volumes were being made: they may show what was before.
     stale: bool,
     inputs: mpsc::Sender<Input>,
-    /// Stops the probes of a slot's current life.
-    probes: HashMap<usize, CancellationToken>,
+    /// What ends the probes of a slot's current life.
+    probes: HashMap<usize, ProbeEnds>,
+    /// Ends the watch over volumes with a limit.
+    watching_sizes: Option<DropGuard>,
+    /// Counts the changes of the node's images.
+    images: watch::Receiver<u64>,
     /// Ends of containers whose start has not been reported yet.
     early: HashMap<String, Box<engine::Container>>,
     dead: HashMap<usize, Vec<String>>,
@@ -150,6 +174,8 @@ impl Actor {
             changes: objects.changes(),
             view: views.publish(&state.pod),
             mounted: Arc::default(),
+            watching_sizes: None,
+            images: node.images.clone(),
             renew_at: None,
             refreshing: false,
             stale: false,
@@ -179,6 +205,7 @@ impl Actor {
                     None => break,
                 },
                 () = self.changes.next() => self.refresh_volumes(),
+                Ok(()) = self.images.changed() => self.look_for_images(),
                 () = sleep_until(wake.map(|at| left(self.node.now(), at))) => {}
             }
             while let Ok(input) = queue.try_recv() {
@@ -227,12 +254,14 @@ impl Actor {
     /// The pod is to end. A pod that had ended by itself and is deleted now is torn down again, to be removed.
     fn on_end(&mut self, end: End) {
         tracing::debug!(pod = super::state::pod_text(&self.state.pod), why = ?end.why, "pod ends");
-        for token in self.probes.values() {
-            token.cancel();
-        }
+        self.stop_restarting_probes();
+        self.watching_sizes = None;
         if let Why::Failed { reason, message } = &end.why {
             self.state.failed = Some((reason.clone(), message.clone()));
-            self.node.events.normal(&about(&self.state.pod), reason, message.clone());
+            let about = about(&self.state.pod);
+            // Source: kubelet; a deadline is what the pod asked for.
+            let kind = if reason == EVICTED { EventType::Warning } else { EventType::Normal };
+            self.node.events.record(&about, kind, reason, message.clone());
         }
         let tearing_down = self.state.end.as_ref().is_some_and(|end| end.tearing_down);
         self.state.end = Some(End { tearing_down, ..end });
@@ -257,110 +286,10 @@ impl Actor {
         });
     }
 
-    fn begin(&mut self, effect: Effect, now: Timestamp) {
-        let effects = self.effects();
-        match effect {
-            Effect::CreateSandbox { attempt } => {
-                self.state.sandbox = SandboxStep::Creating;
-                self.spawn("sandbox", async move { Input::Sandbox(effects.create_sandbox(attempt).await) });
-            }
-            Effect::MountVolumes => {
-                self.state.volumes = VolumesStep::Mounting;
-                self.spawn("volumes", async move { Input::Volumes(effects.set_up_volumes().await) });
-            }
-            Effect::FetchImage { slot } => self.begin_fetch(slot, effects),
-            Effect::StartContainer { slot, attempt } => self.begin_start(slot, attempt, effects, now),
-            Effect::StopContainer { slot, container, grace, message } => {
-                let Some(spec) = self.state.container(slot).cloned() else { return };
-                if let Some(slot) = self.state.slots.get_mut(slot) {
-                    slot.step = Step::Stopping { grace };
-                }
-                effects.tell_killing(&spec.name, message);
-                self.spawn("stop", async move {
-                    let ended = effects.stop(&spec, &container, grace).await;
-                    Input::Stopped { slot, id: container, container: ended.map(Box::new) }
-                });
-            }
-            Effect::Drain => {
-                self.set_end(|end| end.drain = Drain::UnderWay);
-                self.spawn("drain", async move {
-                    effects.drain().await;
-                    Input::Drained
-                });
-            }
-            Effect::Teardown { remove } => {
-                self.set_end(|end| end.tearing_down = true);
-                let sandbox = match &self.state.sandbox {
-                    SandboxStep::Ready { id } | SandboxStep::Stopped { id } => Some(id.clone()),
-                    _ => None,
-                };
-                self.spawn("teardown", async move {
-                    Input::TornDown { removed: remove, result: effects.tear_down(sandbox, remove).await }
-                });
-            }
-            // Its status must be written first: the last word on exit codes.
-            Effect::DeleteObject if self.writing || self.is_unwritten(now) => {}
-            Effect::DeleteObject => {
-                self.set_end(|end| end.deleting = true);
-                self.spawn("delete", async move { Input::Deleted(effects.delete_object().await) });
-            }
-            Effect::TellPullBackoff { slot } => {
-                if let Some(ImageStep::Failed { told, .. }) = self.state.slots.get_mut(slot).map(|slot| &mut slot.image)
-                {
-                    *told = true;
-                }
-                if let Some(container) = self.state.container(slot) {
-                    effects.tell_pull_backoff(container);
-                }
-            }
-            Effect::TellCrashBackoff { slot, until } => {
-                if let Some(slot) = self.state.slots.get_mut(slot) {
-                    slot.backoff_told = Some(until);
-                    effects.tell_crash_backoff(&slot.name);
-                }
-            }
-        }
-    }
-
     fn set_end(&mut self, change: impl FnOnce(&mut End)) {
         if let Some(end) = &mut self.state.end {
             change(end);
         }
-    }
-
-    fn begin_fetch(&mut self, index: usize, effects: PodEffects) {
-        let Some(container) = self.state.container(index).cloned() else { return };
-        let Some(slot) = self.state.slots.get_mut(index) else { return };
-        let failures = match &slot.image {
-            ImageStep::Unknown { failures } | ImageStep::Fetching { failures } => *failures,
-            ImageStep::Failed { failures, .. } => *failures,
-            ImageStep::Ready(_) => 0,
-        };
-        slot.image = ImageStep::Fetching { failures };
-        self.spawn("image", async move {
-            let result = effects.fetch_image(&container).await.map(Box::new);
-            Input::Image { slot: index, result }
-        });
-    }
-
-    fn begin_start(&mut self, index: usize, attempt: u32, effects: PodEffects, now: Timestamp) {
-        let Some(container) = self.state.container(index).cloned() else { return };
-        let SandboxStep::Ready { id: sandbox } = self.state.sandbox.clone() else { return };
-        let remove = self.dead.remove(&index).unwrap_or_default();
-        let Some(slot) = self.state.slots.get_mut(index) else { return };
-        let ImageStep::Ready(image) = slot.image.clone() else { return };
-        if let Some(finished) = slot.exit().map(|exit| exit.finished_at) {
-            slot.backoff.restarted(finished, now);
-        }
-        // One dead life is kept for `logs --previous`; the one before it goes.
-        if let Some(last) = slot.last.as_ref().filter(|_| slot.exit().is_some()) {
-            self.dead.entry(index).or_default().push(last.container.clone());
-        }
-        slot.step = Step::Starting;
-        let remove = [remove, self.dead.remove(&index).unwrap_or_default()].concat();
-        let mounted = Arc::clone(&self.mounted);
-        let job = StartJob { sandbox, container, attempt, image: *image, mounted, remove };
-        self.spawn("start", async move { Input::Started { slot: index, attempt, result: effects.start(job).await } });
     }
 
     fn on_input(&mut self, input: Input) {
@@ -385,6 +314,12 @@ impl Actor {
             Input::Sandbox(result) => self.on_sandbox(result, now),
             Input::Volumes(result) => self.on_volumes(result, now),
             Input::Image { slot, result } => self.on_image(slot, result, now),
+            Input::ImageSeen { slot, here } => {
+                let image = self.state.slots.get_mut(slot).map(|slot| &mut slot.image);
+                if let (true, Some(ImageStep::Failed { retry_at, .. })) = (here, image) {
+                    *retry_at = now;
+                }
+            }
             Input::Started { slot, attempt, result } => self.on_started(slot, attempt, result, now),
             Input::PostStart { slot, container, result } => {
                 if result.is_err() {
@@ -408,6 +343,7 @@ impl Actor {
                 );
                 self.set_end(|end| end.deleting = false);
             }
+            Input::Evicted(message) => self.on_evicted(message, now),
             Input::Probe { slot, container, kind, healthy } => self.on_probe(slot, &container, kind, healthy),
             Input::Written { status, outcome } => {
                 self.writing = false;
@@ -466,9 +402,7 @@ impl Actor {
                 exit.message = message;
             }
         }
-        if let Some(token) = self.probes.remove(&index) {
-            token.cancel();
-        }
+        self.probes.remove(&index);
         let Some(slot) = self.state.slots.get_mut(index) else { return };
         slot.on_exit(exit, container.config.attempt);
     }
@@ -509,6 +443,7 @@ impl Actor {
         match (result, self.state.volumes.clone()) {
             (Ok(ready), _) => {
                 self.mounted = Arc::new(ready.mounted);
+                self.watch_sizes();
                 self.renew_at = ready.renew_at;
                 self.state.volumes = VolumesStep::Ready;
             }
@@ -519,6 +454,26 @@ impl Actor {
         }
         if std::mem::take(&mut self.stale) {
             self.refresh_volumes();
+        }
+    }
+
+    /// Begins to look after volumes with a limit, once.
+    fn watch_sizes(&mut self) {
+        let limited = limited(self.state.spec(), &self.mounted);
+        if limited.is_empty() || self.watching_sizes.is_some() || self.state.end.is_some() {
+            return;
+        }
+        let stop = CancellationToken::new();
+        let watch = super::eviction::watch(limited, self.inputs.clone());
+        self.node.component.spawn("volume sizes", stop.clone().run_until_cancelled_owned(watch).map(drop));
+        self.watching_sizes = Some(stop.drop_guard());
+    }
+
+    /// Source: kubelet `evictPod` with `immediateEvictionGracePeriodSeconds`.
+    fn on_evicted(&mut self, message: String, now: Timestamp) {
+        if self.state.end.is_none() {
+            let why = Why::Failed { reason: EVICTED.to_owned(), message };
+            self.on_end(End::new(why, super::plan::GRACE_MIN, now));
         }
     }
 
@@ -562,19 +517,16 @@ impl Actor {
     fn on_image(&mut self, index: usize, result: Result<Box<Image>, ImageFailure>, now: Timestamp) {
         let Some(slot) = self.state.slots.get_mut(index) else { return };
         let failures = match slot.image {
-            ImageStep::Fetching { failures } => failures.saturating_add(1),
+            ImageStep::Fetching { failures, .. } => failures.saturating_add(1),
             _ => 1,
         };
         slot.image = match result {
             Ok(image) => ImageStep::Ready(image),
             Err(ImageFailure { reason, message }) => ImageStep::Failed {
-                reason,
-                message,
+                problem: ImageProblem { reason, message, backs_off: false },
                 failures,
                 since: now,
                 retry_at: after(now, exponential(failures)),
-                // Only a failed pull turns into a back-off.
-                told: reason != "ErrImagePull" || failures > 1,
             },
         };
     }
@@ -599,7 +551,13 @@ impl Actor {
             ContainerState::Created => now,
         };
         let image = container.config.annotations.get(IMAGE).cloned().unwrap_or_default();
-        let life = Life { container: container.id.clone(), image, image_id: container.image_id.clone(), started_at };
+        let life = Life {
+            container: container.id.clone(),
+            image,
+            image_id: container.image_id.clone(),
+            user: container.user.clone(),
+            started_at,
+        };
         slot.on_running(life, attempt, spec.as_ref());
         let early = self.early.remove(&container.id);
         let ended = early.as_deref().or_else(|| Exit::of(&container).is_some().then_some(container.as_ref()));
@@ -676,69 +634,6 @@ impl Actor {
                     end.teardown_retry = Some((failures, after(now, step_retry(failures))));
                 });
             }
-        }
-    }
-
-    fn condemn(&mut self, index: usize, container: &str, message: impl FnOnce(&str) -> String) {
-        let Some(slot) = self.state.slots.get_mut(index) else { return };
-        if slot.running().is_some_and(|life| life.container == container) && slot.condemned.is_none() {
-            slot.condemned = Some(message(&slot.name));
-        }
-    }
-
-    fn on_probe(&mut self, index: usize, container: &str, kind: ProbeKind, healthy: bool) {
-        let has_readiness = self.state.container(index).is_some_and(|spec| spec.readiness_probe.is_some());
-        let Some(slot) = self.state.slots.get_mut(index) else { return };
-        if slot.running().is_none_or(|life| life.container != container) {
-            return;
-        }
-        match (kind, healthy) {
-            (ProbeKind::Startup, true) => {
-                slot.health.started = true;
-                slot.health.ready = !has_readiness;
-                self.start_probes(index);
-            }
-            (ProbeKind::Readiness, healthy) => slot.health.ready = healthy && slot.health.started,
-            (ProbeKind::Liveness, true) => {}
-            (ProbeKind::Startup | ProbeKind::Liveness, false) => {
-                let probe = kind.title().to_ascii_lowercase();
-                self.condemn(index, container, |name| {
-                    format!("Container {name} failed {probe} probe, will be restarted")
-                });
-            }
-        }
-    }
-
-    /// Starts the probes of a container's current life: startup alone, or the others once it has started.
-    fn start_probes(&mut self, index: usize) {
-        let Some(spec) = self.state.container(index).cloned() else { return };
-        let Some(slot) = self.state.slots.get(index) else { return };
-        let Some(life) = slot.running() else { return };
-        let kinds: &[ProbeKind] =
-            if slot.health.started { &[ProbeKind::Liveness, ProbeKind::Readiness] } else { &[ProbeKind::Startup] };
-        let target = ProbeTarget {
-            node: Arc::clone(&self.node),
-            pod: Arc::clone(&self.state.pod),
-            container_id: life.container.clone(),
-            container: Arc::new(spec),
-            slot: index,
-            pod_ip: self.state.ips.first().copied(),
-        };
-        let token = CancellationToken::new();
-        for kind in kinds {
-            if super::state::probe(&target.container, *kind).is_some() {
-                probe::start(target.clone(), *kind, self.inputs.clone(), token.clone());
-            }
-        }
-        if let Some(old) = self.probes.insert(index, token) {
-            old.cancel();
-        }
-    }
-
-    /// Probes of containers that were running before the agent was.
-    fn resume_probes(&mut self) {
-        for index in 0..self.state.slots.len() {
-            self.start_probes(index);
         }
     }
 

@@ -35,12 +35,19 @@ struct MemoryEngine {
     sandboxes: Mutex<BTreeMap<String, Sandbox>>,
     containers: Mutex<BTreeMap<String, Container>>,
     events: broadcast::Sender<EngineEvent>,
+    images: Mutex<Vec<String>>,
 }
 
 impl MemoryEngine {
     fn new() -> Arc<Self> {
         let events = broadcast::channel(64).0;
-        Arc::new(Self { clock: RealClock::new(), sandboxes: Mutex::default(), containers: Mutex::default(), events })
+        Arc::new(Self {
+            clock: RealClock::new(),
+            sandboxes: Mutex::default(),
+            containers: Mutex::default(),
+            events,
+            images: Mutex::new(vec!["here:1".to_owned()]),
+        })
     }
 
     fn now(&self) -> jiff::Timestamp {
@@ -99,6 +106,7 @@ impl Engine for MemoryEngine {
             id: id.clone(),
             sandbox: sandbox.to_owned(),
             image_id: config.image.clone(),
+            user: None,
             config,
             state: ContainerState::Created,
             created_at: self.now(),
@@ -153,10 +161,13 @@ impl Engine for MemoryEngine {
             created_at: None,
             user: String::new(),
         };
-        Ok(Some(found).filter(|_| image == "here:1"))
+        Ok(Some(found).filter(|_| self.images.lock().unwrap().iter().any(|here| here == image)))
     }
     async fn list_images(&self) -> Result<Vec<Image>, EngineError> {
         Ok(Vec::new())
+    }
+    fn image_changes(&self) -> BoxStream<'static, ()> {
+        futures::stream::pending().boxed()
     }
     async fn remove_image(&self, _image: &str) -> Result<(), EngineError> {
         Ok(())
@@ -220,12 +231,14 @@ struct Rig {
     node: Arc<NodeContext>,
     engine: Arc<MemoryEngine>,
     api: Arc<Api>,
+    images: watch::Sender<u64>,
     _dir: tempfile::TempDir,
 }
 
 impl Rig {
     fn new() -> Self {
         let (dir, engine, api) = (tempfile::tempdir().unwrap(), MemoryEngine::new(), Arc::new(Api::default()));
+        let images = watch::Sender::new(0);
         let component =
             Component::new(api.client(), RealClock::shared(), Arc::new(SeededRng::new(1)), CancellationToken::new());
         let services = Informer::all(&component);
@@ -239,10 +252,11 @@ impl Rig {
             services,
             node: nodes.store().clone(),
             capacity: Capacity { cpu_milli: 1000, memory_bytes: 1 << 30, storage_bytes: 1 << 30 },
+            images: images.subscribe(),
             network: watch::channel(None).1,
             component,
         };
-        Self { node: Arc::new(node), engine, api, _dir: dir }
+        Self { node: Arc::new(node), engine, api, images, _dir: dir }
     }
 
     /// Starts an actor and hands it the engine's events, as the table does.
@@ -341,7 +355,24 @@ async fn an_image_that_cannot_be_pulled_is_told_in_the_kubelets_words() {
     let waiting = |status: &Value| status["containerStatuses"][0]["state"]["waiting"]["reason"].clone();
     rig.status(|status| waiting(status) == "ErrImagePull").await;
     rig.status(|status| waiting(status) == "ImagePullBackOff").await;
-    rig.event("Pulling: Pulling image \"elsewhere:1\"").await;
+    for event in [
+        "Pulling: Pulling image \"elsewhere:1\"",
+        "Failed: Error: ErrImagePull",
+        "BackOff: Back-off pulling image \"elsewhere:1\"",
+        "Failed: Error: ImagePullBackOff",
+    ] {
+        rig.event(event).await;
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_appears_ends_the_back_off_at_once() {
+    let rig = Rig::new();
+    let _handle = rig.start(state(&rig, "elsewhere:1"));
+    rig.status(|status| status["containerStatuses"][0]["state"]["waiting"]["reason"] == "ImagePullBackOff").await;
+    rig.engine.images.lock().unwrap().push("elsewhere:1".to_owned());
+    rig.images.send_modify(|version| *version += 1);
+    rig.status(|status| status["phase"] == "Running").await;
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use reeve_engine::engine::{self, ContainerState, Sandbox, SandboxState};
 use super::actor::Beginning;
 use super::container::{IMAGE, POD_UID};
 use super::state::{Exit, Health, Life, PodState, Role, Run, SandboxStep, Slot};
-use super::status::CONTAINER_ID_SCHEME;
+use super::status::{CONTAINER_ID_SCHEME, process_user};
 
 /// Everything the engine has, by pod UID.
 #[derive(Debug, Default)]
@@ -102,6 +102,7 @@ fn adopt_slot(slot: &mut Slot, lives: &[&engine::Container], before: Option<&Con
         container: newest.id.clone(),
         image: newest.config.annotations.get(IMAGE).cloned().unwrap_or_default(),
         image_id: newest.image_id.clone(),
+        user: newest.user.clone(),
         started_at,
     });
     // The probes' last word stands until they have a new one.
@@ -147,6 +148,7 @@ fn recall_end(state: &mut PodState) {
         slot.run = Run::Exited(Exit {
             container: id.trim_start_matches(CONTAINER_ID_SCHEME).to_owned(),
             image_id: before.image_id.clone(),
+            user: before.user.as_ref().and_then(process_user),
             started_at: terminated.started_at.as_ref().map(|time| time.0),
             finished_at: terminated.finished_at.as_ref().map_or(state.start_time, |time| time.0),
             exit_code: terminated.exit_code,

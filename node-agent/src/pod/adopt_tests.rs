@@ -47,6 +47,7 @@ fn container(name: &str, attempt: u32, exit_code: Option<i32>) -> engine::Contai
         sandbox: "s3".to_owned(),
         config,
         image_id: String::new(),
+        user: None,
         state,
         created_at: now(),
     }

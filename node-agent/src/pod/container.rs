@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use reeve_engine::engine::{ContainerConfig, Device, Image, Mount, NamespaceMode, Propagation, SandboxConfig};
+use reeve_engine::engine::{ContainerConfig, Device, Image, Mount, NamespaceMode, SandboxConfig};
 
 use super::env::{EnvError, environment, service_links};
 use super::expand::{TooLong, expand};
@@ -172,7 +172,7 @@ fn all_mounts(inputs: &ContainerInputs<'_>, pod_dir: &Path, volumes: Vec<Mount>)
         source,
         target: PathBuf::from(target),
         read_only: read_only == Some(true),
-        propagation: Propagation::Private,
+        ..Mount::default()
     };
     let own = [
         file(files.hosts, "/etc/hosts"),

@@ -26,6 +26,8 @@ pub(crate) struct NodeContext {
     /// The node's own object.
     pub(crate) node: Store<Node>,
     pub(crate) capacity: Capacity,
+    /// Counts the changes of the images that are here.
+    pub(crate) images: watch::Receiver<u64>,
     /// The pod network, as soon as the node has its range.
     pub(crate) network: watch::Receiver<Option<Arc<PodNetwork>>>,
 }

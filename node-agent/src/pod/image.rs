@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use reeve_client::EventType;
-use reeve_engine::engine::{EngineError, Image, RegistryAuth};
+use reeve_engine::engine::{Image, RegistryAuth};
+use reeve_engine::images::{Reference, ReferenceError};
 use serde::Deserialize;
 
 use super::context::{NodeContext, about_container};
@@ -32,10 +33,17 @@ pub(crate) async fn fetch(
         node.events.record(&about_container(pod, &container.name), kind, reason, message);
     };
     let policy = pull_policy(container, image);
-    let present = match node.engine.image_status(image).await {
-        Ok(present) => present,
-        Err(error) => return Err(inspect_failure(image, &error, say)),
+    let failed_look = |reason: &'static str, message: String| {
+        say(EventType::Warning, "InspectFailed", message.clone());
+        say(EventType::Warning, "Failed", format!("Error: {reason}"));
+        ImageFailure { reason, message }
     };
+    if let Err(error) = Reference::parse(image) {
+        return Err(failed_look("InvalidImageName", invalid_name(image, &error)));
+    }
+    let present = node.engine.image_status(image).await;
+    let present = present
+        .map_err(|error| failed_look("ImageInspectError", format!("Failed to inspect image \"{image}\": {error}")))?;
     if let Some(present) = present.filter(|_| policy != "Always") {
         let message = format!("Container image \"{image}\" already present on machine and can be accessed by the pod");
         say(EventType::Normal, "Pulled", message);
@@ -69,24 +77,13 @@ pub(crate) async fn fetch(
     }
 }
 
-fn inspect_failure(image: &str, error: &EngineError, say: impl Fn(EventType, &str, String)) -> ImageFailure {
-    let (reason, message) = match error {
-        EngineError::Invalid(_) => {
-            let message = format!(
-                "Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": \
-                 invalid reference format"
-            );
-            ("InvalidImageName", message)
-        }
-        other => ("ImageInspectError", format!("Failed to inspect image \"{image}\": {other}")),
-    };
-    say(EventType::Warning, "InspectFailed", message.clone());
-    say(EventType::Warning, "Failed", format!("Error: {reason}"));
-    ImageFailure { reason, message }
+/// Source: kubelet `applyDefaultImageTag`.
+fn invalid_name(image: &str, error: &ReferenceError) -> String {
+    format!("Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": {error}")
 }
 
 /// The policy, or Kubernetes' default: `Always` for `:latest` and names without a tag.
-fn pull_policy<'c>(container: &'c Container, image: &str) -> &'c str {
+pub(crate) fn pull_policy<'c>(container: &'c Container, image: &str) -> &'c str {
     if let Some(policy) = container.image_pull_policy.as_deref().filter(|policy| !policy.is_empty()) {
         return policy;
     }
@@ -165,6 +162,15 @@ mod tests {
         ] {
             assert_eq!(pull_policy(&container, image), policy, "{image}");
         }
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_told_in_the_kubelets_words() {
+        let said = |image: &str| invalid_name(image, &Reference::parse(image).unwrap_err());
+        let start = |image: &str| format!("Failed to apply default image tag \"{image}\": couldn't parse image name");
+        assert_eq!(said("a b"), format!("{} \"a b\": invalid reference format", start("a b")));
+        let capital = "invalid reference format: repository name (library/Nginx) must be lowercase";
+        assert_eq!(said("Nginx:1"), format!("{} \"Nginx:1\": {capital}", start("Nginx:1")));
     }
 
     #[test]

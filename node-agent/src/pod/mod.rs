@@ -10,6 +10,7 @@ pub(crate) mod container;
 pub(crate) mod context;
 pub(crate) mod effects;
 pub(crate) mod env;
+pub(crate) mod eviction;
 pub(crate) mod expand;
 pub(crate) mod field;
 pub(crate) mod files;

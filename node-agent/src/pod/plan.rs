@@ -15,7 +15,7 @@ use super::state::{Drain, End, ImageStep, PodState, Role, SandboxStep, Slot, Ste
 const PULL_ERROR_SHOWN: Duration = Duration::from_secs(1);
 
 /// Shortest grace period: a container always gets its stop signal, also when the API says 0.
-const GRACE_MIN: Duration = Duration::from_secs(1);
+pub(crate) const GRACE_MIN: Duration = Duration::from_secs(1);
 
 /// One thing to do. Each is started at most once at a time; its result comes back as an input.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,7 +137,7 @@ fn plan_life(state: &PodState, now: Timestamp, plan: &mut Plan) {
     let mut turn = true;
     for (index, slot) in state.slots.iter().enumerate() {
         plan_condemned(state, index, slot, plan);
-        plan_slot(state, index, slot, Turn { start: turn && ground, now }, plan);
+        plan_slot(state, index, slot, Turn { is_on: turn, ground, now }, plan);
         turn &= lets_next_start(state, slot);
     }
 }
@@ -170,20 +170,29 @@ fn probe_grace(state: &PodState, slot: usize) -> Option<Duration> {
     Some(Duration::from_secs(u64::try_from(own?).ok()?).max(GRACE_MIN))
 }
 
-/// Whether it is a container's turn to start, and what time it is.
+/// Whether it is a container's turn, and what time it is.
 #[derive(Clone, Copy)]
 struct Turn {
-    start: bool,
+    /// Those that come before it are done: its image may be fetched, and told about.
+    is_on: bool,
+    /// Sandbox and volumes are there.
+    ground: bool,
     now: Timestamp,
+}
+
+impl Turn {
+    fn may_start(self) -> bool {
+        self.is_on && self.ground
+    }
 }
 
 /// One container that does not run: its image, its back-off, its start.
 fn plan_slot(state: &PodState, index: usize, slot: &Slot, turn: Turn, plan: &mut Plan) {
-    if slot.step != Step::Rest || slot.running().is_some() {
+    if slot.step != Step::Rest || slot.running().is_some() || !turn.is_on {
         return;
     }
     if let Some(exit) = slot.exit() {
-        if !state.restarts_after(slot.role, exit) || !turn.start {
+        if !state.restarts_after(slot.role, exit) || !turn.may_start() {
             return;
         }
         if let Some(until) = slot.backoff.until(exit.finished_at).filter(|until| *until > turn.now) {
@@ -194,7 +203,7 @@ fn plan_slot(state: &PodState, index: usize, slot: &Slot, turn: Turn, plan: &mut
             return;
         }
     }
-    if !image_is_ready(index, slot, turn, plan) || !turn.start {
+    if !image_is_ready(index, slot, turn, plan) || !turn.may_start() {
         return;
     }
     if plan.due(slot.failure.as_ref().map(|failure| failure.retry_at), turn.now) {
@@ -210,9 +219,11 @@ fn image_is_ready(index: usize, slot: &Slot, turn: Turn, plan: &mut Plan) -> boo
             plan.effects.push(Effect::FetchImage { slot: index });
             false
         }
-        ImageStep::Failed { retry_at, since, told, .. } => {
+        ImageStep::Failed { problem, retry_at, since, .. } => {
             let shown = after(*since, PULL_ERROR_SHOWN);
-            if !told && plan.due(Some(shown), turn.now) {
+            // Only a failed pull turns into a back-off.
+            let turns = problem.reason == "ErrImagePull" && !problem.backs_off;
+            if turns && plan.due(Some(shown), turn.now) {
                 plan.effects.push(Effect::TellPullBackoff { slot: index });
             }
             if plan.due(Some(*retry_at), turn.now) {

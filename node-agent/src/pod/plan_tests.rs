@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use reeve_engine::engine::Image;
+use reeve_engine::engine::{Image, ProcessUser};
 
 use super::plan::{Effect, ending, plan};
-use super::state::{Drain, End, Exit, Health, ImageStep, Life, PodState, Run, SandboxStep, Step, VolumesStep, Why};
+use super::state::{
+    Drain, End, Exit, Health, ImageProblem, ImageStep, Life, PodState, Run, SandboxStep, Step, VolumesStep, Why,
+};
 use super::status::status;
 
 fn at(second: i64) -> Timestamp {
@@ -54,6 +56,7 @@ fn life(name: &str) -> Run {
         container: format!("id-{name}"),
         image: "i".to_owned(),
         image_id: "sha256:1".to_owned(),
+        user: Some(ProcessUser { uid: 1000, gid: 7, groups: vec![7, 8] }),
         started_at: at(1),
     })
 }
@@ -62,6 +65,7 @@ fn exit(code: i32, second: i64) -> Exit {
     Exit {
         container: "id-c".to_owned(),
         image_id: "sha256:1".to_owned(),
+        user: Some(ProcessUser { uid: 1000, gid: 7, groups: vec![7, 8] }),
         started_at: Some(at(1)),
         finished_at: at(second),
         exit_code: code,
@@ -194,14 +198,9 @@ fn a_crashing_container_waits_longer_each_time_and_says_so() {
 #[test]
 fn a_failed_pull_becomes_a_back_off() {
     let mut state = on_ground(simple("Always"));
-    let failed = |told| ImageStep::Failed {
-        reason: "ErrImagePull",
-        message: "no such host".to_owned(),
-        failures: 1,
-        since: at(0),
-        retry_at: at(10),
-        told,
-    };
+    let problem = |backs_off| ImageProblem { reason: "ErrImagePull", message: "no such host".to_owned(), backs_off };
+    let failed =
+        |backs_off| ImageStep::Failed { problem: problem(backs_off), failures: 1, since: at(0), retry_at: at(10) };
     state.slots[0].image = failed(false);
     let waiting = |state: &PodState| written(state, 0)["containerStatuses"][0]["state"]["waiting"].clone();
     assert_eq!(waiting(&state)["reason"], "ErrImagePull");
@@ -211,6 +210,34 @@ fn a_failed_pull_becomes_a_back_off() {
     assert_eq!(waiting(&state)["reason"], "ImagePullBackOff");
     assert_eq!(waiting(&state)["message"], "Back-off pulling image \"i\": ErrImagePull: no such host");
     assert_eq!(plan(&state, at(10)).effects, [Effect::FetchImage { slot: 0 }]);
+    state.slots[0].image = ImageStep::Fetching { failures: 1, before: Some(problem(true)) };
+    assert_eq!(waiting(&state)["reason"], "ImagePullBackOff", "still, while the next attempt is made");
+}
+
+#[test]
+fn only_a_failed_pull_becomes_a_back_off() {
+    let mut state = on_ground(simple("Always"));
+    let message = "Container image \"i\" is not present with pull policy of Never".to_owned();
+    let problem = ImageProblem { reason: "ErrImageNeverPull", message, backs_off: false };
+    state.slots[0].image = ImageStep::Failed { problem, failures: 1, since: at(0), retry_at: at(10) };
+    assert!(plan(&state, at(5)).effects.is_empty());
+}
+
+#[test]
+fn the_image_of_a_container_is_looked_for_when_its_turn_has_come() {
+    let mut state = pod(serde_json::json!({ "initContainers": [{ "name": "i" }], "containers": [{ "name": "c" }] }));
+    let fetches = |state: &PodState| {
+        let effects = plan(state, at(2)).effects;
+        let slot = |effect: &Effect| if let Effect::FetchImage { slot } = effect { Some(*slot) } else { None };
+        effects.iter().filter_map(slot).collect::<Vec<_>>()
+    };
+    assert_eq!(fetches(&state), [0], "while sandbox and volumes are being made");
+    state = on_ground(state);
+    state.slots[1].image = ImageStep::Unknown { failures: 0 };
+    run(&mut state, 0);
+    assert_eq!(fetches(&state), Vec::<usize>::new(), "the init container still runs");
+    state.slots[0].run = Run::Exited(exit(0, 2));
+    assert_eq!(fetches(&state), [1]);
 }
 
 #[test]
@@ -334,4 +361,65 @@ fn a_container_that_fails_its_liveness_probe_is_stopped_and_started_again() {
     state.slots[0].condemned = Some("Container c failed liveness probe, will be restarted".to_owned());
     let effects = plan(&state, at(0)).effects;
     assert!(matches!(&effects[..], [Effect::StopContainer { slot: 0, .. }]), "{effects:?}");
+}
+
+#[test]
+fn a_status_shows_resources_mounts_and_user_once_the_container_is_there() {
+    let mut state = on_ground(pod(serde_json::json!({ "containers": [
+        { "name": "z", "image": "i",
+            "resources": { "requests": { "cpu": "100m" }, "limits": { "cpu": "200m", "memory": "1Gi" } },
+            "volumeMounts": [
+                { "name": "data", "mountPath": "/data" },
+                { "name": "token", "mountPath": "/token", "readOnly": true },
+                { "name": "deep", "mountPath": "/deep", "readOnly": true, "recursiveReadOnly": "IfPossible" },
+            ] },
+        { "name": "a", "image": "i" },
+    ] })));
+    let mounts = serde_json::json!([
+        { "name": "data", "mountPath": "/data" },
+        { "name": "token", "mountPath": "/token", "readOnly": true, "recursiveReadOnly": "Disabled" },
+        { "name": "deep", "mountPath": "/deep", "readOnly": true, "recursiveReadOnly": "Enabled" },
+    ]);
+    let waiting = written(&state, 0)["containerStatuses"].clone();
+    assert_eq!((&waiting[0]["name"], &waiting[1]["name"]), (&"a".into(), &"z".into()), "in the order of their names");
+    assert_eq!(waiting[1]["volumeMounts"], mounts);
+    for field in ["resources", "allocatedResources", "user"] {
+        assert!(waiting[1].get(field).is_none(), "{field} before there is a container");
+    }
+    run(&mut state, 0);
+    run(&mut state, 1);
+    let running = written(&state, 1)["containerStatuses"].clone();
+    let limits = serde_json::json!({ "cpu": "200m", "memory": "1Gi" });
+    assert_eq!(running[1]["resources"], serde_json::json!({ "requests": { "cpu": "100m" }, "limits": limits }));
+    assert_eq!(running[1]["allocatedResources"], serde_json::json!({ "cpu": "100m" }));
+    let user = serde_json::json!({ "linux": { "uid": 1000, "gid": 7, "supplementalGroups": [7, 8] } });
+    assert_eq!((&running[1]["user"], &running[1]["volumeMounts"]), (&user, &mounts));
+    assert_eq!((&running[0]["resources"], running[0].get("allocatedResources")), (&serde_json::json!({}), None));
+    state.slots[0].run = Run::Exited(exit(1, 2));
+    assert_eq!(written(&state, 2)["containerStatuses"][1]["user"], user, "also after its end");
+}
+
+#[test]
+fn every_condition_names_the_generation_it_saw() {
+    let state = on_ground(simple("Always"));
+    let status = written(&state, 0);
+    let conditions = status["conditions"].as_array().unwrap();
+    let kinds: Vec<_> = conditions.iter().map(|condition| condition["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"]);
+    assert!(conditions.iter().all(|condition| condition["observedGeneration"] == 1), "{conditions:?}");
+    assert_eq!((&status["observedGeneration"], &status["qosClass"]), (&1.into(), &"BestEffort".into()));
+    assert_eq!((&status["hostIP"], &status["hostIPs"][0]["ip"]), (&"192.0.2.1".into(), &"192.0.2.1".into()));
+}
+
+#[test]
+fn a_sidecar_that_is_not_ready_keeps_the_pod_from_being_ready() {
+    let mut state = on_ground(pod(serde_json::json!({
+        "initContainers": [{ "name": "side", "restartPolicy": "Always" }], "containers": [{ "name": "c" }],
+    })));
+    run(&mut state, 0);
+    run(&mut state, 1);
+    assert_eq!(condition(&written(&state, 1), "Ready").0, "True");
+    state.slots[0].health.ready = false;
+    let message = "containers with unready status: [side]".to_owned();
+    assert_eq!(condition(&written(&state, 1), "Ready"), ("False".to_owned(), message));
 }

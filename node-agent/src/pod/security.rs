@@ -46,6 +46,7 @@ pub(crate) fn security(
         run_as_group: own.run_as_group.or(shared.run_as_group).map(|group| id("runAsGroup", group)).transpose()?,
         run_as_non_root: non_root,
         supplemental_groups: groups(&shared)?,
+        strict_groups: shared.supplemental_groups_policy.as_deref() == Some("Strict"),
         capabilities_add: plain_names(capabilities.add),
         capabilities_drop: plain_names(capabilities.drop),
         no_new_privs: own.allow_privilege_escalation == Some(false),

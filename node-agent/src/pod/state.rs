@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Probe};
-use reeve_engine::engine::{self, ContainerState, Image};
+use reeve_engine::engine::{self, ContainerState, Image, ProcessUser};
 
 use super::backoff::CrashBackoff;
 
@@ -96,10 +96,42 @@ pub(crate) struct Slot {
 /// Whether a container's image is here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ImageStep {
-    Unknown { failures: u32 },
-    Fetching { failures: u32 },
+    Unknown {
+        failures: u32,
+    },
+    /// Being looked for; `before` is what stays true of the last attempt until this one is over.
+    Fetching {
+        failures: u32,
+        before: Option<ImageProblem>,
+    },
     Ready(Box<Image>),
-    Failed { reason: &'static str, message: String, failures: u32, since: Timestamp, retry_at: Timestamp, told: bool },
+    Failed {
+        problem: ImageProblem,
+        failures: u32,
+        since: Timestamp,
+        retry_at: Timestamp,
+    },
+}
+
+impl ImageStep {
+    /// Why the image is not here, as far as is known.
+    pub(crate) fn problem(&self) -> Option<&ImageProblem> {
+        match self {
+            Self::Failed { problem, .. } => Some(problem),
+            Self::Fetching { before, .. } => before.as_ref(),
+            Self::Unknown { .. } | Self::Ready(_) => None,
+        }
+    }
+}
+
+/// Why a container's image is not here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ImageProblem {
+    /// What the container waits for: `ErrImagePull`, `InvalidImageName` …
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+    /// A failed pull has become a back-off.
+    pub(crate) backs_off: bool,
 }
 
 /// A container's current life.
@@ -117,6 +149,7 @@ pub(crate) struct Life {
     pub(crate) container: String,
     pub(crate) image: String,
     pub(crate) image_id: String,
+    pub(crate) user: Option<ProcessUser>,
     pub(crate) started_at: Timestamp,
 }
 
@@ -125,6 +158,7 @@ pub(crate) struct Life {
 pub(crate) struct Exit {
     pub(crate) container: String,
     pub(crate) image_id: String,
+    pub(crate) user: Option<ProcessUser>,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) finished_at: Timestamp,
     pub(crate) exit_code: i32,
@@ -242,6 +276,20 @@ impl Slot {
         if let Run::Exited(exit) = &self.run { Some(exit) } else { None }
     }
 
+    /// Whether it runs and may be sent requests.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.running().is_some() && self.health.ready
+    }
+
+    /// Who the process of the current or last life is.
+    pub(crate) fn user(&self) -> Option<&ProcessUser> {
+        match &self.run {
+            Run::Idle => self.last.as_ref().and_then(|exit| exit.user.as_ref()),
+            Run::Running(life) => life.user.as_ref(),
+            Run::Exited(exit) => exit.user.as_ref(),
+        }
+    }
+
     /// The container of the current or last life.
     pub(crate) fn container_id(&self) -> Option<&str> {
         match &self.run {
@@ -282,6 +330,7 @@ impl Exit {
         Self {
             container: life.container,
             image_id: life.image_id,
+            user: life.user,
             started_at: Some(life.started_at),
             finished_at: now,
             exit_code: 137,
@@ -299,6 +348,7 @@ impl Exit {
         Some(Self {
             container: container.id.clone(),
             image_id: container.image_id.clone(),
+            user: container.user.clone(),
             started_at: *started_at,
             finished_at: *finished_at,
             exit_code: exit_code.unwrap_or(137),

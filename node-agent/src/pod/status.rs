@@ -4,15 +4,17 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
-    PodCondition, PodIP, PodStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    ContainerUser, HostIP, LinuxContainerUser, PodCondition, PodIP, PodStatus, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use reeve_engine::engine::ProcessUser;
 
 use super::backoff::go_duration;
 use super::plan::{crash_backoff, has_turn};
 use super::resources::qos_class;
-use super::state::{Exit, ImageStep, PodState, Role, Run, SandboxStep, Slot, Step, pod_text};
+use super::state::{Exit, ImageProblem, PodState, Role, Run, SandboxStep, Slot, Step, pod_text};
+use crate::volume::is_recursive_read_only;
 
 /// The conditions this agent owns. Others (`PodScheduled`, readiness gates) are left to their writers.
 const OWN_CONDITIONS: [&str; 5] =
@@ -42,10 +44,12 @@ pub(crate) fn status(state: &PodState, node_ip: IpAddr, previous: &PodStatus, no
         let slots = state.slots.iter().enumerate().filter(|(_, slot)| (slot.role != Role::Main) == want_init);
         slots.map(|(index, slot)| container_status(state, index, slot, now)).collect()
     };
-    let (init, main) = (statuses(true), statuses(false));
+    let (init, mut main) = (statuses(true), statuses(false));
+    // Source: kubelet `SortedContainerStatuses`; those of init containers stay in the order of the spec.
+    main.sort_by(|a, b| a.name.cmp(&b.name));
     let phase = phase(state);
     let (reason, message) = state.failed.clone().unzip();
-    let conditions = conditions(state, phase, &main, previous, now);
+    let conditions = conditions(state, phase, previous, now);
     PodStatus {
         phase: Some(phase.to_owned()),
         conditions: Some(conditions),
@@ -138,13 +142,60 @@ fn container_status(state: &PodState, index: usize, slot: &Slot, now: Timestamp)
         image: image.or_else(|| spec.and_then(|spec| spec.image.clone())).unwrap_or_default(),
         image_id,
         container_id: slot.container_id().map(|id| format!("{CONTAINER_ID_SCHEME}{id}")),
-        ready: done || slot.running().is_some() && slot.health.ready,
+        ready: done || slot.is_ready(),
         started: Some(slot.running().is_some() && slot.health.started),
         restart_count: i32::try_from(slot.restarts).unwrap_or(i32::MAX),
         state: Some(current),
         last_state: Some(last),
+        volume_mounts: spec.and_then(volume_mounts),
+        ..of_its_life(slot, spec)
+    }
+}
+
+/// What is told of a container once it has been made. Source: kubelet `convertToAPIContainerStatuses`, which takes
+/// the resources from what was allocated; here that is what the spec says.
+fn of_its_life(slot: &Slot, spec: Option<&Container>) -> ContainerStatus {
+    if slot.container_id().is_none() {
+        return ContainerStatus::default();
+    }
+    let resources = spec.and_then(|spec| spec.resources.clone()).unwrap_or_default();
+    let user = slot.user().map(|user| ContainerUser {
+        linux: Some(LinuxContainerUser {
+            uid: user.uid.into(),
+            gid: user.gid.into(),
+            supplemental_groups: Some(user.groups.iter().copied().map(i64::from).collect()),
+        }),
+    });
+    ContainerStatus {
+        allocated_resources: resources.requests.clone().filter(|requests| !requests.is_empty()),
+        resources: Some(resources),
+        user,
         ..ContainerStatus::default()
     }
+}
+
+/// The reverse of what [`status`] says of a container's user.
+pub(crate) fn process_user(user: &ContainerUser) -> Option<ProcessUser> {
+    let linux = user.linux.as_ref()?;
+    let id = |id: i64| u32::try_from(id).ok();
+    let groups = linux.supplemental_groups.iter().flatten().filter_map(|group| id(*group)).collect();
+    Some(ProcessUser { uid: id(linux.uid)?, gid: id(linux.gid)?, groups })
+}
+
+fn volume_mounts(spec: &Container) -> Option<Vec<VolumeMountStatus>> {
+    let mounts = spec.volume_mounts.iter().flatten().map(|wanted| {
+        let read_only = wanted.read_only == Some(true);
+        let depth = if is_recursive_read_only(wanted) { "Enabled" } else { "Disabled" };
+        VolumeMountStatus {
+            name: wanted.name.clone(),
+            mount_path: wanted.mount_path.clone(),
+            read_only: read_only.then_some(true),
+            recursive_read_only: read_only.then(|| depth.to_owned()),
+            ..VolumeMountStatus::default()
+        }
+    });
+    let mounts: Vec<_> = mounts.collect();
+    (!mounts.is_empty()).then_some(mounts)
 }
 
 /// The container's state and its last state.
@@ -187,15 +238,13 @@ fn waiting_again(state: &PodState, index: usize, slot: &Slot, now: Timestamp) ->
 
 /// Why a container whose turn it is cannot be started.
 fn start_problem(state: &PodState, slot: &Slot) -> Option<ContainerState> {
-    if let ImageStep::Failed { reason, message, told, .. } = &slot.image {
-        return Some(match (*reason, told) {
-            ("ErrImagePull", true) => {
-                let image = slot_image(state, slot);
-                let message = format!("Back-off pulling image \"{image}\": ErrImagePull: {message}");
-                waiting("ImagePullBackOff", Some(message))
-            }
-            _ => waiting(reason, Some(message.clone())),
-        });
+    if let Some(ImageProblem { reason, message, backs_off }) = slot.image.problem() {
+        if *backs_off {
+            let image = slot_image(state, slot);
+            let message = format!("Back-off pulling image \"{image}\": {reason}: {message}");
+            return Some(waiting("ImagePullBackOff", Some(message)));
+        }
+        return Some(waiting(reason, Some(message.clone())));
     }
     let failure = slot.failure.as_ref()?;
     Some(waiting(failure.reason, Some(failure.message.clone())))
@@ -253,16 +302,10 @@ impl Verdict {
     }
 }
 
-fn conditions(
-    state: &PodState,
-    phase: &str,
-    main: &[ContainerStatus],
-    previous: &PodStatus,
-    now: Timestamp,
-) -> Vec<PodCondition> {
+fn conditions(state: &PodState, phase: &str, previous: &PodStatus, now: Timestamp) -> Vec<PodCondition> {
     let sandbox_ready = matches!(state.sandbox, SandboxStep::Ready { .. });
     let ready_to_start = Verdict { kind: "PodReadyToStartContainers", yes: sandbox_ready, reason: None, message: None };
-    let containers_ready = containers_ready(phase, main);
+    let containers_ready = containers_ready(state, phase);
     let ready = ready(state, &containers_ready);
     let verdicts = [ready_to_start, initialized(state, phase), ready, containers_ready, Verdict::yes("PodScheduled")];
     verdicts.into_iter().map(|verdict| condition(state, verdict, previous, now)).collect()
@@ -303,14 +346,15 @@ fn initialized(state: &PodState, phase: &str) -> Verdict {
 }
 
 /// Source: kubelet `GenerateContainersReadyCondition`.
-fn containers_ready(phase: &str, main: &[ContainerStatus]) -> Verdict {
+fn containers_ready(state: &PodState, phase: &str) -> Verdict {
     const KIND: &str = "ContainersReady";
     match phase {
         "Succeeded" => return Verdict::no(KIND, "PodCompleted", None),
         "Failed" => return Verdict::no(KIND, "PodFailed", None),
         _ => {}
     }
-    let unready: Vec<_> = main.iter().filter(|status| !status.ready).map(|status| status.name.as_str()).collect();
+    let unready = state.slots.iter().filter(|slot| slot.role != Role::Init && !slot.is_ready());
+    let unready: Vec<_> = unready.map(|slot| slot.name.as_str()).collect();
     if unready.is_empty() {
         return Verdict::yes(KIND);
     }

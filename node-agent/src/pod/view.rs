@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 
-use super::state::{ImageStep, PodState, Run, Slot};
+use super::state::{PodState, Run, Slot};
 
 /// A pod as the server sees it. Published by its actor after every turn that changed it.
 #[derive(Debug, Clone, Default)]
@@ -75,10 +75,10 @@ impl ContainerView {
     /// A slot as the server sees it.
     pub(crate) fn of(state: &PodState, slot: &Slot) -> Self {
         let has_life = slot.run != Run::Idle;
-        let waiting = match (&slot.image, &slot.failure) {
-            (ImageStep::Failed { reason, message, .. }, _) => Some(match *reason {
+        let waiting = match (slot.image.problem(), &slot.failure) {
+            (Some(problem), _) => Some(match problem.reason {
                 "ErrImagePull" => "trying and failing to pull image".to_owned(),
-                _ => message.clone(),
+                _ => problem.message.clone(),
             }),
             (_, Some(failure)) => Some(failure.reason.to_owned()),
             _ if state.initialized() => Some("ContainerCreating".to_owned()),

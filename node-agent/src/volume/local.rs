@@ -11,22 +11,42 @@ use reeve_api::quantity::Quantity;
 
 use super::SetUpError;
 
-/// Makes an emptyDir: a folder, or a tmpfs for `medium: Memory`.
-pub(crate) fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, group: Option<u32>) -> Result<(), SetUpError> {
-    let fresh = !path.exists();
+/// What an emptyDir is made with, besides its own fields.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct EmptyDirInputs {
+    /// The pod's `fsGroup`.
+    pub(crate) group: Option<u32>,
+    /// Bytes one in memory may hold, if its limit is not lower.
+    pub(crate) memory_max: Option<u64>,
+}
+
+/// Makes an emptyDir: a folder, or a tmpfs for `medium: Memory`. It appears with its mode and owner, or not at all;
+/// one that is there is its pod's and stays as it is.
+pub(crate) fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, inputs: &EmptyDirInputs) -> Result<(), SetUpError> {
+    let mode = if inputs.group.is_some() { 0o2777 } else { 0o777 };
     match source.medium.as_deref().unwrap_or_default() {
-        "" => fs::create_dir_all(path).map_err(SetUpError::io("create", path))?,
-        "Memory" => tmpfs(path, size_limit(source)?)?,
-        _ => return Err(SetUpError::Unsupported("emptyDir with this medium")),
+        "" if path.exists() => Ok(()),
+        "" => folder(path, mode, inputs.group),
+        "Memory" => {
+            let size = [size_limit(source)?, inputs.memory_max].into_iter().flatten().min();
+            let group = inputs.group.map(|group| format!("gid={group}"));
+            let options = [Some(format!("mode={mode:o}")), size.map(|bytes| format!("size={bytes}")), group];
+            tmpfs(path, Some(&options.into_iter().flatten().collect::<Vec<_>>().join(",")))
+        }
+        _ => Err(SetUpError::Unsupported("emptyDir with this medium")),
     }
-    if !fresh {
-        return Ok(());
-    }
+}
+
+/// Makes a folder beside its place and moves it there: a crash leaves none that is half made.
+fn folder(path: &Path, mode: u32, group: Option<u32>) -> Result<(), SetUpError> {
+    let fresh = path.with_file_name(format!(".{}.new", path.file_name().unwrap_or_default().to_string_lossy()));
+    fs::create_dir_all(&fresh).map_err(SetUpError::io("create", &fresh))?;
     if let Some(group) = group {
-        chown(path, None, Some(group)).map_err(SetUpError::io("change the owner of", path))?;
+        chown(&fresh, None, Some(group)).map_err(SetUpError::io("change the owner of", &fresh))?;
     }
-    let mode = if group.is_some() { 0o2777 } else { 0o777 };
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(SetUpError::io("change the mode of", path))
+    let permissions = fs::Permissions::from_mode(mode);
+    fs::set_permissions(&fresh, permissions).map_err(SetUpError::io("change the mode of", &fresh))?;
+    fs::rename(&fresh, path).map_err(SetUpError::io("create", path))
 }
 
 fn size_limit(source: &EmptyDirVolumeSource) -> Result<Option<u64>, SetUpError> {
@@ -35,14 +55,13 @@ fn size_limit(source: &EmptyDirVolumeSource) -> Result<Option<u64>, SetUpError> 
     Ok(u64::try_from(quantity.value()).ok().filter(|bytes| *bytes > 0))
 }
 
-/// Mounts a tmpfs at `path` unless there is one.
-pub(crate) fn tmpfs(path: &Path, size: Option<u64>) -> Result<(), SetUpError> {
+/// Mounts a tmpfs with these options at `path` unless there is one.
+pub(crate) fn tmpfs(path: &Path, options: Option<&str>) -> Result<(), SetUpError> {
     fs::create_dir_all(path).map_err(SetUpError::io("create", path))?;
     if is_mount_point(path).map_err(SetUpError::io("look at", path))? {
         return Ok(());
     }
-    let options = size.map(|bytes| format!("size={bytes}"));
-    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), options.as_deref())
+    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), options)
         .map_err(|errno| SetUpError::io("mount tmpfs at", path)(errno.into()))
 }
 
@@ -186,14 +205,42 @@ mod tests {
     }
 
     #[test]
+    fn a_memory_volume_without_a_limit_holds_what_the_pod_may_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pod/m");
+        let source = EmptyDirVolumeSource { medium: Some("Memory".to_owned()), ..EmptyDirVolumeSource::default() };
+        empty_dir(&path, &source, &EmptyDirInputs { group: None, memory_max: Some(1 << 20) }).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o777);
+        assert!(fs::write(path.join("big"), vec![0; 2 << 20]).is_err());
+        remove_pod_dir(&dir.path().join("pod")).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_a_crash_left_half_made_gets_its_mode_and_a_finished_one_keeps_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("volumes/v");
+        let mode = || fs::metadata(&path).unwrap().mode() & 0o7777;
+        // What is there after a crash between making the folder and setting its mode.
+        fs::create_dir_all(dir.path().join("volumes/.v.new")).unwrap();
+        empty_dir(&path, &EmptyDirVolumeSource::default(), &EmptyDirInputs::default()).unwrap();
+        assert_eq!(mode(), 0o777);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        empty_dir(&path, &EmptyDirVolumeSource::default(), &EmptyDirInputs::default()).unwrap();
+        assert_eq!(mode(), 0o700, "what the pod made of it stays");
+        assert_eq!(fs::read_dir(dir.path().join("volumes")).unwrap().count(), 1);
+    }
+
+    #[test]
     fn a_memory_volume_has_its_size_and_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         let pod = dir.path().join("pod with blank");
         let path = pod.join("volumes/m");
         let source: EmptyDirVolumeSource =
             serde_json::from_value(serde_json::json!({ "medium": "Memory", "sizeLimit": "1Mi" })).unwrap();
-        empty_dir(&path, &source, Some(3000)).unwrap();
-        empty_dir(&path, &source, Some(3000)).unwrap();
+        let inputs = EmptyDirInputs { group: Some(3000), memory_max: Some(8 << 20) };
+        empty_dir(&path, &source, &inputs).unwrap();
+        empty_dir(&path, &source, &inputs).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o2777);
         assert!(fs::write(path.join("big"), vec![0; 2 << 20]).is_err());
         assert_eq!(fs::metadata(&path).unwrap().gid(), 3000);
         assert_eq!(mounts_below(&pod).unwrap().len(), 1);

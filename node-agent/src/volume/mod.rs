@@ -9,6 +9,7 @@ mod mounts;
 mod payload;
 pub(crate) mod subpath;
 mod token;
+pub(crate) mod usage;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,9 +21,10 @@ use k8s_openapi::api::core::v1::{Pod, Volume};
 use crate::objects::PodObjects;
 use crate::pod::context::NodeContext;
 use crate::pod::field::Surroundings;
+use crate::pod::resources::pod_resources;
 use crate::pod::state::spec;
 
-pub(crate) use mounts::{VolumeMountError, mounts};
+pub(crate) use mounts::{VolumeMountError, is_recursive_read_only, mounts};
 
 /// Where the pod's volumes are on the node, by name.
 pub(crate) type Mounted = BTreeMap<String, MountedVolume>;
@@ -142,7 +144,7 @@ fn write_one(
     let home = |kind: &str| dir.join("volumes").join(format!("kubernetes.io~{kind}")).join(&volume.name);
     if let Some(source) = &volume.empty_dir {
         let path = home("empty-dir");
-        local::empty_dir(&path, source, fs_group)?;
+        local::empty_dir(&path, source, &local::EmptyDirInputs { group: fs_group, memory_max: memory_max(inputs) })?;
         return Ok(MountedVolume { path, read_only: false });
     }
     if let Some(source) = &volume.host_path {
@@ -159,6 +161,13 @@ fn write_one(
     }
     atomic::write(&path, &files, fs_group, now)?;
     Ok(MountedVolume { path, read_only: true })
+}
+
+/// The most an emptyDir in memory may hold: what the pod may use, or all pods together.
+/// Source: kubelet `calculateEmptyDirMemorySize`.
+fn memory_max(inputs: &VolumeInputs) -> Option<u64> {
+    let pod = pod_resources(spec(&inputs.pod)).memory_limit_bytes.and_then(|bytes| u64::try_from(bytes).ok());
+    [pod, Some(inputs.around.allocatable_memory)].into_iter().flatten().filter(|bytes| *bytes > 0).min()
 }
 
 /// Unmounts everything below a pod's folder and removes the folder. Idempotent.

@@ -58,10 +58,18 @@ pub(crate) fn mounts(
             source,
             target: PathBuf::from(&wanted.mount_path),
             read_only: wanted.read_only == Some(true) || volume.read_only,
+            recursive_read_only: is_recursive_read_only(wanted),
             propagation: propagation(wanted),
         });
     }
     Ok(mounts)
+}
+
+/// Whether nothing below the mount may be written either. The engine can always do that, so `IfPossible` means yes.
+/// Source: kubelet `resolveRecursiveReadOnly`.
+pub(crate) fn is_recursive_read_only(wanted: &VolumeMount) -> bool {
+    let asked = matches!(wanted.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
+    asked && wanted.read_only == Some(true)
 }
 
 fn sub_path(wanted: &VolumeMount, env: &[(String, String)]) -> Result<Option<String>, TooLong> {

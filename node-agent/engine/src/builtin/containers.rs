@@ -12,7 +12,7 @@ use super::records::{self, ContainerRecord};
 use super::sandboxes::{pod_cgroup, unexpected};
 use super::state::{Entry, Held, exited, word};
 use super::{BuiltinEngine, Inner, blocking};
-use crate::engine::{Container, ContainerConfig, ContainerState, EngineError, NamespaceMode, Sandbox};
+use crate::engine::{Container, ContainerConfig, ContainerState, EngineError, NamespaceMode, ProcessUser, Sandbox};
 use crate::runtime::cgroup::limits::device_rules;
 use crate::runtime::process::{Surroundings, compile_process};
 use crate::runtime::root::{DeviceNode, RootInputs, compile_root, find_devices, node_devices};
@@ -154,15 +154,16 @@ impl Inner {
     /// Makes everything of a container but its process.
     fn make_container(&self, sandbox: &Sandbox, config: ContainerConfig) -> Result<Entry, EngineError> {
         let image = self.images.get(&config.image)?.ok_or_else(|| super::state::not_found("image", &config.image))?;
-        let container = Container {
+        let mut container = Container {
             id: self.new_id(),
             sandbox: sandbox.id.clone(),
             image_id: image.digests.first().cloned().unwrap_or_else(|| image.id.clone()),
+            user: None,
             config,
             state: ContainerState::Created,
             created_at: self.config.clock.now(),
         };
-        match self.furnish(&container, sandbox, &image.id) {
+        match self.furnish(&mut container, sandbox, &image.id) {
             Ok(process) => Ok(Entry { process: Some(Arc::new(process)), ..Entry::new(container) }),
             Err(err) => {
                 if let Err(left) = self.unmake_container(&container) {
@@ -173,7 +174,7 @@ impl Inner {
         }
     }
 
-    fn furnish(&self, container: &Container, sandbox: &Sandbox, image: &str) -> Result<ProcessPlan, EngineError> {
+    fn furnish(&self, container: &mut Container, sandbox: &Sandbox, image: &str) -> Result<ProcessPlan, EngineError> {
         let (id, config) = (&container.id, &container.config);
         // Refused before anything is made: a signal that does not exist, a device that is not there.
         if let Some(signal) = &config.stop_signal {
@@ -183,6 +184,7 @@ impl Inner {
         let rootfs = self.snapshots.prepare(id, image)?;
         self.snapshots.mount(&rootfs)?;
         let process = self.compile(container, sandbox, &rootfs.path)?;
+        let user = ProcessUser { uid: process.uid, gid: process.gid, groups: process.groups.clone() };
         let cgroup = self.container_cgroup(container, sandbox);
         let fail = crate::runtime::cgroup::CgroupError::into_engine;
         self.cgroups.create(&cgroup, &config.resources).map_err(fail)?;
@@ -192,8 +194,10 @@ impl Inner {
             records::make_dir(dir)?;
         }
         records::make_dir(&self.layout.container_data(id))?;
+        let path = self.layout.container_record(id);
+        container.user = Some(user);
         let record = ContainerRecord { boot_id: self.boot_id.clone(), container: container.clone() };
-        records::write(&self.layout.container_record(id), &record)?;
+        records::write(&path, &record)?;
         Ok(process)
     }
 

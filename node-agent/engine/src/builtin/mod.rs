@@ -239,6 +239,13 @@ impl Engine for BuiltinEngine {
         blocking(move || Ok(images.list()?)).await
     }
 
+    fn image_changes(&self) -> BoxStream<'static, ()> {
+        self.inner.images.changes().unwrap_or_else(|error| {
+            tracing::warn!(%error, "nobody will be told of images that come or go");
+            futures::stream::empty().boxed()
+        })
+    }
+
     async fn remove_image(&self, image: &str) -> Result<(), EngineError> {
         let (images, image) = (self.inner.images.clone(), image.to_owned());
         blocking(move || Ok(images.remove(&image)?)).await

@@ -332,6 +332,7 @@ mod tests {
             sandbox: "s".to_owned(),
             config: ContainerConfig::default(),
             image_id: String::new(),
+            user: None,
             state: ContainerState::Created,
             created_at: now,
         };

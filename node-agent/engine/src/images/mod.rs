@@ -26,6 +26,7 @@ pub use crate::snapshot::unpack::Limits;
 
 mod archive;
 pub(crate) mod blobs;
+mod changes;
 pub(crate) mod error;
 pub(crate) mod index;
 pub(crate) mod manifest;
@@ -156,6 +157,15 @@ impl ImageStore {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Yields when images came or went, by whatever process. Call it inside a runtime.
+    ///
+    /// # Errors
+    /// When the store's folder cannot be watched.
+    pub fn changes(&self) -> Result<futures::stream::BoxStream<'static, ()>, ImageError> {
+        let root = self.dir();
+        changes::changes(root).step("watch", root)
     }
 
     /// The configuration of an image: entrypoint, environment, user.

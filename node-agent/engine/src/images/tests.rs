@@ -283,6 +283,19 @@ fn another_process_sees_new_images_at_once_and_does_not_disturb_a_load() {
     assert_eq!((fixture.count("blobs/sha256"), fixture.count("layers"), fixture.count("tmp")), (0, 1, 0));
 }
 
+#[tokio::test]
+async fn images_that_another_process_brings_are_told() {
+    use futures::StreamExt as _;
+    let fixture = Fixture::new();
+    let mut changes = fixture.store.changes().unwrap();
+    let cli = fixture.again();
+    let soon = std::time::Duration::from_secs(10);
+    let archive = docker_archive(&["x"], &[layer(&[("a", "1")])], "");
+    tokio::task::spawn_blocking(move || cli.load(archive.as_slice()).map(drop)).await.unwrap().unwrap();
+    tokio::time::timeout(soon, changes.next()).await.expect("told").expect("not over");
+    assert!(fixture.store.get("x").unwrap().is_some());
+}
+
 #[test]
 fn layers_that_somebody_took_away_are_unpacked_again() {
     let fixture = Fixture::new();

@@ -140,6 +140,7 @@ fn user(security: &Security, image: Option<&ImageConfig>, around: &Surroundings)
         uid: security.run_as_user,
         gid: security.run_as_group,
         supplemental: &security.supplemental_groups,
+        strict: security.strict_groups,
     };
     let user = resolve(&request, &around.passwd, &around.group)?;
     if security.run_as_non_root && user.uid == 0 {

@@ -185,6 +185,7 @@ pub fn compile_root(
             target: normalize(&wanted.target.to_string_lossy()),
             recursive: true,
             attributes: if wanted.read_only { RDONLY } else { 0 },
+            deep: wanted.read_only && wanted.recursive_read_only,
             propagation: wanted.propagation,
         });
     }
@@ -223,6 +224,7 @@ fn dev(shm: Option<&Path>) -> Vec<RootOp> {
             target: "/dev/shm".to_owned(),
             recursive: false,
             attributes: NOSUID | NODEV | NOEXEC,
+            deep: false,
             propagation: Propagation::Private,
         },
     ];
@@ -250,6 +252,7 @@ fn cgroup_mounts(inputs: &RootInputs<'_>, privileged: bool) -> Vec<RootOp> {
             target: format!("{target}/{name}"),
             recursive: false,
             attributes,
+            deep: false,
             propagation: Propagation::Private,
         });
     }
@@ -289,12 +292,8 @@ mod tests {
 
     #[test]
     fn volumes_come_after_the_file_systems_and_before_the_masks() {
-        let volume = Mount {
-            source: "/v".into(),
-            target: "/proc/../data/".into(),
-            read_only: true,
-            propagation: Propagation::Private,
-        };
+        let volume =
+            Mount { source: "/v".into(), target: "/proc/../data/".into(), read_only: true, ..Mount::default() };
         let ops = compiled(&ContainerConfig { mounts: vec![volume], ..ContainerConfig::default() });
         let at = |wanted: &str| ops.iter().position(|op| op.to_string() == wanted);
         let order = [at("mount proc at /proc"), at("mount /v at /data"), at("mask /proc/kcore")];

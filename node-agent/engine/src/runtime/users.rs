@@ -35,6 +35,8 @@ pub struct UserRequest<'a> {
     pub gid: Option<u32>,
     /// Besides those of `/etc/group`.
     pub supplemental: &'a [u32],
+    /// Whether those of `/etc/group` do not count.
+    pub strict: bool,
 }
 
 /// A name that the image does not know. The container's fault, in containerd's words.
@@ -78,7 +80,8 @@ pub fn resolve(request: &UserRequest<'_>, passwd: &str, group: &str) -> Result<U
         None if request.uid.is_none() && !group_part.is_empty() => find_group(group_part, group)?,
         None => entry.as_ref().map_or(0, |entry| entry.gid),
     };
-    let mut groups: Vec<u32> = entry.as_ref().map_or_else(Vec::new, |entry| memberships(entry.name, group));
+    let member = entry.as_ref().filter(|_| !request.strict);
+    let mut groups: Vec<u32> = member.map_or_else(Vec::new, |entry| memberships(entry.name, group));
     groups.push(gid);
     groups.extend_from_slice(request.supplemental);
     groups.sort_unstable();
@@ -151,7 +154,7 @@ mod tests {
     const GROUP: &str = "root:x:0:\nweb:x:44:\ncdrom:x:24:web,other\nstaff:x:50:other\n";
 
     fn user(image_user: &str, uid: Option<u32>, gid: Option<u32>, supplemental: &[u32]) -> Result<User, UserError> {
-        resolve(&UserRequest { image_user, uid, gid, supplemental }, PASSWD, GROUP)
+        resolve(&UserRequest { image_user, uid, gid, supplemental, strict: false }, PASSWD, GROUP)
     }
 
     #[test]
@@ -165,6 +168,12 @@ mod tests {
         assert_eq!(ids("1000:1001"), Ok((1000, 1001, vec![1001], "/".to_owned())));
         assert_eq!(ids("nobody"), Err(UserError::User("nobody".to_owned())));
         assert_eq!(ids("web:nogroup"), Err(UserError::Group("nogroup".to_owned())));
+    }
+
+    #[test]
+    fn a_strict_pod_has_no_groups_of_the_image() {
+        let request = UserRequest { image_user: "web", supplemental: &[9], strict: true, ..UserRequest::default() };
+        assert_eq!(resolve(&request, PASSWD, GROUP).unwrap().groups, [9, 44]);
     }
 
     #[test]

@@ -96,12 +96,12 @@ fn apply(op: &PreparedOp, rootfd: c_int, index: usize, streams: [c_int; 3]) -> A
             let at = open_or_make(rootfd, target, true, index)?;
             attach(*mount, at, index)
         }
-        PreparedOp::Bind { target, attributes, propagation, recursive, fd, .. } => {
+        PreparedOp::Bind { target, attributes, deep, propagation, recursive, fd, .. } => {
             let source = fd.get();
             let at = open_or_make(rootfd, target, is_folder(source), index)?;
             set_mount(source, 0, *propagation, *recursive, Step::Op, index)?;
             // Not on what is mounted below: Kubernetes' `recursiveReadOnly` is off unless asked for.
-            set_mount(source, *attributes, 0, false, Step::Op, index)?;
+            set_mount(source, *attributes, 0, *deep, Step::Op, index)?;
             attach(source, at, index)
         }
         PreparedOp::Console { target } => {

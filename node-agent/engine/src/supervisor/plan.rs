@@ -83,6 +83,9 @@ pub enum RootOp {
         recursive: bool,
         /// `MOUNT_ATTR_*` bits.
         attributes: u64,
+        /// Whether they hold for what is mounted below, too.
+        #[serde(default)]
+        deep: bool,
         /// How later mounts travel.
         propagation: Propagation,
     },

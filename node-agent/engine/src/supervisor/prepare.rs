@@ -91,6 +91,7 @@ pub(super) enum PreparedOp {
         target: CString,
         recursive: bool,
         attributes: u64,
+        deep: bool,
         propagation: c_ulong,
         fd: Cell<c_int>,
     },
@@ -248,11 +249,12 @@ fn prepare_op(op: &RootOp, terminal: Option<&Terminal>) -> Result<PreparedOp, Pr
                 attributes: *attributes,
             },
         },
-        RootOp::Bind { source, target, recursive, attributes, propagation } => PreparedOp::Bind {
+        RootOp::Bind { source, target, recursive, attributes, deep, propagation } => PreparedOp::Bind {
             source: c_string(source)?,
             target: c_string(target)?,
             recursive: *recursive,
             attributes: *attributes,
+            deep: *deep,
             propagation: match propagation {
                 Propagation::Private => libc::MS_PRIVATE,
                 Propagation::HostToContainer => libc::MS_SLAVE,

@@ -3,7 +3,7 @@
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
-use reeve_engine::engine::{AttachConfig, Engine as _, EngineError, ExecConfig, Mount, Propagation, TerminalSize};
+use reeve_engine::engine::{AttachConfig, Engine as _, EngineError, ExecConfig, Mount, TerminalSize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::bed::{Bed, eventually, log_text, read_all};
@@ -84,8 +84,7 @@ async fn a_working_folder_cannot_lead_a_command_out_of_its_container() {
     std::fs::create_dir_all(&work).unwrap();
     let mut config = bed.command("main", &["sleep", "1000"]);
     config.working_dir = "/volume/work".to_owned();
-    config.mounts =
-        vec![Mount { source: volume, target: "/volume".into(), read_only: false, propagation: Propagation::Private }];
+    config.mounts = vec![Mount { source: volume, target: "/volume".into(), ..Mount::default() }];
     let id = bed.start(&sandbox, config).await;
     std::fs::remove_dir(&work).unwrap();
     std::os::unix::fs::symlink(format!("/proc/self/fd/{}", leaked.as_raw_fd()), &work).unwrap();

@@ -10,6 +10,8 @@ crate::tests![
     a_privileged_container_is_not_restricted,
     no_new_privs_is_set_exactly_when_asked,
     a_read_only_root_is_read_only_and_volumes_are_not,
+    read_only_holds_below_what_is_mounted_inside_only_if_asked,
+    a_container_tells_who_its_process_is,
     links_in_the_image_do_not_lead_out_of_it,
     the_containers_of_a_pod_share_network_host_name_and_memory,
     a_shared_pid_namespace_has_one_small_init,
@@ -78,7 +80,7 @@ async fn a_read_only_root_is_read_only_and_volumes_are_not() {
         source: volume.clone(),
         target: target.into(),
         read_only,
-        propagation: Propagation::Private,
+        ..Mount::default()
     };
     let mut config =
         bed.script("ro", "touch /x || echo ro-root; touch /deep/er/v/file && echo rw; touch /r/x || echo ro-volume");
@@ -92,18 +94,47 @@ async fn a_read_only_root_is_read_only_and_volumes_are_not() {
     bed.close().await;
 }
 
+async fn a_container_tells_who_its_process_is() {
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    for (strict_groups, groups) in [(false, vec![7, 1000, 2000]), (true, vec![7, 1000])] {
+        let mut config = bed.script("who", "id -G");
+        config.security.run_as_user = Some(1000);
+        config.security.supplemental_groups = vec![7];
+        config.security.strict_groups = strict_groups;
+        let id = bed.engine.create_container(&sandbox.id, config).await.unwrap();
+        let user = bed.engine.container_status(&id).await.unwrap().user.expect("its user is known before it starts");
+        assert_eq!((user.uid, user.gid, user.groups), (1000, 1000, groups));
+    }
+    bed.engine.remove_pod_sandbox(&sandbox.id).await.unwrap();
+    bed.close().await;
+}
+
+async fn read_only_holds_below_what_is_mounted_inside_only_if_asked() {
+    let bed = Bed::new().await;
+    let volume = bed.dir().join("volume");
+    let sub = volume.join("sub");
+    std::fs::create_dir_all(&sub).unwrap();
+    nix::mount::mount(Some("x"), &sub, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>).unwrap();
+    for (recursive_read_only, expected) in [(false, "below\n"), (true, "")] {
+        let mut config =
+            bed.script("rro", "touch /v/x 2>/dev/null && echo top; touch /v/sub/x 2>/dev/null && echo below; true");
+        let source = volume.clone();
+        config.mounts =
+            vec![Mount { source, target: "/v".into(), read_only: true, recursive_read_only, ..Mount::default() }];
+        assert_eq!(bed.run(config).await, (0, expected.to_owned()));
+    }
+    nix::mount::umount(&sub).unwrap();
+    bed.close().await;
+}
+
 async fn links_in_the_image_do_not_lead_out_of_it() {
     let bed = Bed::new().await;
     let volume = bed.dir().join("volume");
     std::fs::create_dir(&volume).unwrap();
     let target = format!("/escape/{}", bed.dir().file_name().unwrap().to_string_lossy());
     let mut config = bed.script("link", &format!("touch {target}/inside; ls /tmp"));
-    config.mounts = vec![Mount {
-        source: volume.clone(),
-        target: format!("{target}/new").into(),
-        read_only: false,
-        propagation: Propagation::Private,
-    }];
+    config.mounts = vec![Mount { source: volume.clone(), target: format!("{target}/new").into(), ..Mount::default() }];
     let (code, text) = bed.run(config).await;
     assert_eq!(code, 0, "{text}");
     assert!(!bed.dir().join("new").exists() && !bed.dir().join("inside").exists(), "the node's /tmp is untouched");
@@ -173,7 +204,7 @@ async fn a_mount_made_later_reaches_the_container_only_if_asked() {
         let mut config = bed.script(name, "echo up; until test -e /go/now; do sleep 0.01; done; ls /v/sub");
         for (source, target) in [(volume.clone(), "/v"), (bed.dir().join("go"), "/go")] {
             std::fs::create_dir_all(&source).unwrap();
-            config.mounts.push(Mount { source, target: target.into(), read_only: false, propagation });
+            config.mounts.push(Mount { source, target: target.into(), propagation, ..Mount::default() });
         }
         logs.push((bed.start(&sandbox, config.clone()).await, config.log_path));
     }
@@ -225,7 +256,7 @@ async fn a_mount_made_inside_reaches_the_node_only_if_asked() {
         let mut config = bed.script(name, &script);
         config.security.privileged = true;
         let source = volume.clone();
-        config.mounts.push(Mount { source, target: "/v".into(), read_only: false, propagation });
+        config.mounts.push(Mount { source, target: "/v".into(), propagation, ..Mount::default() });
         assert_eq!(bed.run(config).await, (0, "mounted\n".to_owned()));
         let seen = volume.join(name).join("file").exists();
         assert_eq!(seen, propagation == Propagation::Bidirectional, "{name}");

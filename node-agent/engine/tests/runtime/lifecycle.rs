@@ -154,8 +154,7 @@ async fn bad_requests_are_refused_and_leave_nothing() {
     config.mounts.push(reeve_engine::engine::Mount {
         source: "/does/not/exist".into(),
         target: "/data".into(),
-        read_only: false,
-        propagation: reeve_engine::engine::Propagation::Private,
+        ..reeve_engine::engine::Mount::default()
     });
     let id = bed.engine.create_container(&sandbox.id, config).await.unwrap();
     let error = bed.engine.start_container(&id).await.unwrap_err().to_string();

@@ -1,0 +1,131 @@
+//! The actor's way out: starts what the plan decided, each in a task of its own.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::super::effects::{PodEffects, StartJob};
+use super::super::image::pull_policy;
+use super::super::plan::Effect;
+use super::super::state::{Drain, ImageStep, SandboxStep, Step, VolumesStep};
+use super::{Actor, Input};
+
+impl Actor {
+    pub(super) fn begin(&mut self, effect: Effect, now: Timestamp) {
+        let effects = self.effects();
+        match effect {
+            Effect::CreateSandbox { attempt } => {
+                self.state.sandbox = SandboxStep::Creating;
+                self.spawn("sandbox", async move { Input::Sandbox(effects.create_sandbox(attempt).await) });
+            }
+            Effect::MountVolumes => {
+                self.state.volumes = VolumesStep::Mounting;
+                self.spawn("volumes", async move { Input::Volumes(effects.set_up_volumes().await) });
+            }
+            Effect::FetchImage { slot } => self.begin_fetch(slot, effects),
+            Effect::StartContainer { slot, attempt } => self.begin_start(slot, attempt, effects, now),
+            Effect::StopContainer { slot, container, grace, message } => {
+                let Some(spec) = self.state.container(slot).cloned() else { return };
+                if let Some(slot) = self.state.slots.get_mut(slot) {
+                    slot.step = Step::Stopping { grace };
+                }
+                effects.tell_killing(&spec.name, message);
+                self.spawn("stop", async move {
+                    let ended = effects.stop(&spec, &container, grace).await;
+                    Input::Stopped { slot, id: container, container: ended.map(Box::new) }
+                });
+            }
+            Effect::Drain => {
+                self.set_end(|end| end.drain = Drain::UnderWay);
+                self.spawn("drain", async move {
+                    effects.drain().await;
+                    Input::Drained
+                });
+            }
+            Effect::Teardown { remove } => {
+                self.set_end(|end| end.tearing_down = true);
+                let sandbox = match &self.state.sandbox {
+                    SandboxStep::Ready { id } | SandboxStep::Stopped { id } => Some(id.clone()),
+                    _ => None,
+                };
+                self.spawn("teardown", async move {
+                    Input::TornDown { removed: remove, result: effects.tear_down(sandbox, remove).await }
+                });
+            }
+            // Its status must be written first: the last word on exit codes.
+            Effect::DeleteObject if self.writing || self.is_unwritten(now) => {}
+            Effect::DeleteObject => {
+                self.set_end(|end| end.deleting = true);
+                self.spawn("delete", async move { Input::Deleted(effects.delete_object().await) });
+            }
+            Effect::TellPullBackoff { slot } => {
+                let image = self.state.slots.get_mut(slot).map(|slot| &mut slot.image);
+                if let Some(ImageStep::Failed { problem, .. }) = image {
+                    problem.backs_off = true;
+                }
+                if let Some(container) = self.state.container(slot) {
+                    effects.tell_pull_backoff(container);
+                }
+            }
+            Effect::TellCrashBackoff { slot, until } => {
+                if let Some(slot) = self.state.slots.get_mut(slot) {
+                    slot.backoff_told = Some(until);
+                    effects.tell_crash_backoff(&slot.name);
+                }
+            }
+        }
+    }
+
+    fn begin_fetch(&mut self, index: usize, effects: PodEffects) {
+        let Some(container) = self.state.container(index).cloned() else { return };
+        let Some(slot) = self.state.slots.get_mut(index) else { return };
+        let (failures, before) = match std::mem::replace(&mut slot.image, ImageStep::Unknown { failures: 0 }) {
+            ImageStep::Unknown { failures } => (failures, None),
+            ImageStep::Fetching { failures, before } => (failures, before),
+            ImageStep::Failed { failures, problem, .. } => (failures, Some(problem)),
+            ImageStep::Ready(_) => (0, None),
+        };
+        slot.image = ImageStep::Fetching { failures, before };
+        self.spawn("image", async move {
+            let result = effects.fetch_image(&container).await.map(Box::new);
+            Input::Image { slot: index, result }
+        });
+    }
+
+    fn begin_start(&mut self, index: usize, attempt: u32, effects: PodEffects, now: Timestamp) {
+        let Some(container) = self.state.container(index).cloned() else { return };
+        let SandboxStep::Ready { id: sandbox } = self.state.sandbox.clone() else { return };
+        let remove = self.dead.remove(&index).unwrap_or_default();
+        let Some(slot) = self.state.slots.get_mut(index) else { return };
+        let ImageStep::Ready(image) = slot.image.clone() else { return };
+        if let Some(finished) = slot.exit().map(|exit| exit.finished_at) {
+            slot.backoff.restarted(finished, now);
+        }
+        // One dead life is kept for `logs --previous`; the one before it goes.
+        if let Some(last) = slot.last.as_ref().filter(|_| slot.exit().is_some()) {
+            self.dead.entry(index).or_default().push(last.container.clone());
+        }
+        slot.step = Step::Starting;
+        let remove = [remove, self.dead.remove(&index).unwrap_or_default()].concat();
+        let mounted = Arc::clone(&self.mounted);
+        let job = StartJob { sandbox, container, attempt, image: *image, mounted, remove };
+        self.spawn("start", async move { Input::Started { slot: index, attempt, result: effects.start(job).await } });
+    }
+
+    /// Images came or went on the node: whoever waits for one that is here now need not wait any longer.
+    pub(super) fn look_for_images(&self) {
+        for (index, slot) in self.state.slots.iter().enumerate() {
+            let ImageStep::Failed { .. } = slot.image else { continue };
+            let Some(container) = self.state.container(index) else { continue };
+            let image = container.image.clone().unwrap_or_default();
+            if pull_policy(container, &image) == "Always" {
+                continue;
+            }
+            let engine = Arc::clone(&self.node.engine);
+            self.spawn("image", async move {
+                let here = matches!(engine.image_status(&image).await, Ok(Some(_)));
+                Input::ImageSeen { slot: index, here }
+            });
+        }
+    }
+}
