@@ -4,9 +4,11 @@
 //! Needs root, a static busybox and curl. `cargo test -p reeve-tests --test e2e returns::` runs one chapter.
 #![allow(clippy::expect_used, reason = "helpers of tests fail the test that calls them")]
 
+mod failures;
 mod garbage;
 mod input;
 mod pods;
+mod probes;
 mod returns;
 mod services;
 mod updown;

@@ -9,7 +9,7 @@ use reeve_tests::patience::{eventually, eventually_is};
 use reeve_tests::terminal::Terminal;
 
 /// A pod of one container called `main`, with further lines of its container and of its spec.
-fn pod(name: &str, container: &str, spec: &str) -> String {
+pub(super) fn pod(name: &str, container: &str, spec: &str) -> String {
     format!(
         r#"{{"apiVersion": "v1", "kind": "Pod", "metadata": {{"name": "{name}", "labels": {{"app": "{name}"}}}},
         "spec": {{"terminationGracePeriodSeconds": 1, {spec}
@@ -18,7 +18,7 @@ fn pod(name: &str, container: &str, spec: &str) -> String {
 }
 
 /// The container field that runs a shell script.
-fn script(text: &str) -> String {
+pub(super) fn script(text: &str) -> String {
     format!(r#""command": ["sh", "-c", {}]"#, serde_json::json!(text))
 }
 
