@@ -22,5 +22,5 @@ mod volume;
 
 pub use agent::{AgentSeams, NodeAgent};
 pub use config::{AgentConfig, NodeConfig, Reserved, ServerConfig, node_link};
-pub use net::{NetError, cleanup as cleanup_network};
+pub use net::{NetError, cleanup as cleanup_network, pod_link_prefix};
 pub use server::ServerError;

@@ -133,7 +133,9 @@ impl HostLinks {
         let peer = LinkUnspec::new_with_name(POD_LINK).address(mac.to_vec()).setns_by_fd(pod.netns.as_raw_fd()).build();
         let build = || {
             let veth: LinkMessageBuilder<LinkVeth> = LinkMessageBuilder::<LinkVeth>::new(&link.host_name, POD_LINK);
-            veth.set_info_data(InfoData::Veth(InfoVeth::Peer(peer.clone()))).address(HOST_MAC.to_vec()).up().build()
+            let veth = veth.set_info_data(InfoData::Veth(InfoVeth::Peer(peer.clone()))).address(HOST_MAC.to_vec());
+            // Deaf to ARP: what a pod claims about addresses must not fill the host's table of neighbours.
+            veth.arp(false).up().build()
         };
         let made = self.handle.link().add(build()).execute().await;
         if !is_kind(&made, libc::EEXIST) {

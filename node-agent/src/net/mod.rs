@@ -2,8 +2,14 @@
 //!
 //! A pod's traffic is always routed by the host, also between pods of one node: each pod has its address with
 //! prefix length 32 and a link-local gateway that is its veth's other end; the host has a route per pod. Both
-//! ends know each other's hardware address from the start, so no ARP is needed. What is not here: Services,
-//! masquerading and policy (the proxy's nftables tables).
+//! ends know each other's hardware address from the start, so no ARP is needed, and the host listens to none; it speaks no
+//! IPv6 on pods' links either. What is not here: Services, masquerading, and that a pod sends from its own address only
+//! (the proxy's nftables table).
+//!
+//! What a pod reaches: pods and Services of its cluster; the node's addresses, but not 127.0.0.0/8 nor link-local
+//! addresses of the node; and what the node itself is routed to, from the node's address. The last includes, where the
+//! node has the host's network namespace, other clusters of the machine, as any neighbouring network, and a cloud's
+//! metadata service. A node with a network namespace of its own (`--netns`) reaches nothing outside.
 
 mod ipam;
 mod link;
@@ -71,6 +77,7 @@ impl PodNetwork {
             self.addresses.lock().await.release(sandbox)?;
             return Err(error.into());
         }
+        without_ipv6(&link.host_name)?;
         Ok(IpAddr::V4(address))
     }
 
@@ -103,12 +110,25 @@ impl PodNetwork {
 /// Name of a pod's link on the host: at most 15 bytes, as the kernel wants it.
 fn host_name(prefix: &str, sandbox: &str) -> String {
     let id: String = sandbox.chars().take(8).collect();
-    format!("{prefix}v{id}")
+    format!("{}{id}", pod_link_prefix(prefix))
+}
+
+/// What the names of all pods' links on the host begin with, and no other link's.
+#[must_use]
+pub fn pod_link_prefix(link_prefix: &str) -> String {
+    format!("{link_prefix}v")
 }
 
 /// The node's own address in its pod range: the first one.
 fn gateway(range: Ipv4Net) -> Option<Ipv4Addr> {
     if range.prefix_len() > 29 { None } else { range.hosts().next() }
+}
+
+/// Takes the host's link-local IPv6 address from a pod's link: the pod would reach what listens on all addresses of
+/// the node, past all rules. Fine on a kernel without IPv6.
+fn without_ipv6(link: &str) -> Result<(), NetError> {
+    let name = format!("net/ipv6/conf/{link}/disable_ipv6");
+    if Path::new("/proc/sys").join(&name).exists() { write_sysctl(&name, "1") } else { Ok(()) }
 }
 
 fn write_sysctl(name: &str, value: &str) -> Result<(), NetError> {

@@ -125,6 +125,40 @@ fn an_address_that_no_pod_has_is_unreachable_at_once() {
 }
 
 #[test]
+fn a_pod_cannot_make_the_host_believe_in_neighbours_nor_reach_it_over_link_local_addresses() {
+    in_own_netns(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let config = node_config(dir.path());
+        let network = PodNetwork::start(&config, "10.244.7.0/24".parse().unwrap()).await.unwrap();
+        let pod = pod_netns(dir.path(), "a");
+        network.attach("aaaaaaaa1", &pod).await.unwrap();
+        let link = host_name(&config.link_prefix, "aaaaaaaa1");
+        let ipv6 = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
+        assert!(!ipv6.contains(&link), "no IPv6 address on {link}: {ipv6}");
+        let asked = tokio::task::spawn_blocking(move || {
+            inside(&pod, || {
+                let ip = |args: &[&str]| std::process::Command::new("ip").args(args).output().unwrap();
+                ip(&["addr", "add", "10.244.7.66/32", "dev", "eth0"]);
+                // Not by its gateway: now it has to ask for the host's hardware address, in another's name.
+                ip(&["route", "add", "10.244.7.1", "dev", "eth0"]);
+                let socket = std::net::UdpSocket::bind("10.244.7.66:0").unwrap();
+                drop(socket.send_to(b"?", "10.244.7.1:9"));
+                std::thread::sleep(Duration::from_millis(200));
+                String::from_utf8(ip(&["neigh"]).stdout).unwrap()
+            })
+            .join()
+            .unwrap()
+        })
+        .await
+        .unwrap();
+        assert!(asked.contains("10.244.7.1 ") && !asked.contains("REACHABLE"), "unanswered: {asked}");
+        let table = std::fs::read_to_string("/proc/thread-self/net/arp").unwrap();
+        assert!(!table.contains("10.244.7.66"), "{table}");
+        nix::mount::umount(&dir.path().join("a")).unwrap();
+    });
+}
+
+#[test]
 fn link_names_fit_the_kernels_limit() {
     assert!(host_name("rv1234", &"f".repeat(64)).len() <= 15);
 }
