@@ -4,6 +4,7 @@
 //! is the only owner of its table. What is not here: links, routes and addresses of pods (the node agent's).
 
 mod cache;
+mod conntrack;
 pub mod dns;
 mod link;
 mod nft;

@@ -11,15 +11,18 @@ use kube::Resource as _;
 use reeve_api::drain::EndpointDrain;
 use reeve_client::{Component, EventRecorder, NeverSynced, ObjectKey};
 use tokio::sync::{Notify, watch};
-use tracing::{error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::cache::{self, Cache};
+use crate::conntrack::Conntrack;
 use crate::dns::{DnsConfig, DnsError, DnsServer, forward};
 use crate::link::{LinkError, ServiceLink};
 use crate::nft::NftError;
-use crate::services::layout::Ranges;
+use crate::services::flows;
+use crate::services::health::{Health, HealthPorts};
+use crate::services::layout::Surroundings;
 use crate::services::loopback::{Conflict, LoopbackPorts};
-use crate::services::plan::{NodePort, plan};
+use crate::services::plan::plan;
 use crate::services::rules::Rules;
 
 /// Pause before the kernel is tried again after it refused; the rules in force stay meanwhile.
@@ -36,6 +39,8 @@ pub struct ProxyConfig {
     pub cluster: String,
     /// Prefix of the names of the cluster's links, at most 12 bytes.
     pub link_prefix: String,
+    /// What the names of the pods' links begin with: pods may send from their own addresses only.
+    pub pod_links: String,
     /// The node's name: local traffic policies ask for it.
     pub node: String,
     /// The node's address: source of the host's own packets to Services.
@@ -168,9 +173,13 @@ impl Proxy {
         link.ensure().await?;
         self.serve_dns().await?;
         self.cache.synced(&self.component).await?;
-        let ranges = Ranges { cluster: self.config.cluster_cidr, service: self.config.service_cidr };
-        let mut rules = Rules::new(self.config.table(), ranges)?;
-        let mut ports = LoopbackPorts::new();
+        let surroundings = Surroundings {
+            cluster: self.config.cluster_cidr,
+            service: self.config.service_cidr,
+            pod_links: self.config.pod_links.clone(),
+        };
+        let mut rules = Rules::new(self.config.table(), surroundings)?;
+        let mut ports = Ports { node: LoopbackPorts::new(), health: HealthPorts::new() };
         let recorder = EventRecorder::start(&self.component, "reeve-proxy", Some(&self.config.node));
         info!(table = self.config.table(), "proxying Services");
         loop {
@@ -219,6 +228,7 @@ impl Proxy {
         if let Err(err) = &outcome {
             error!(%err, "cannot bring the Services' rules up to date");
         } else {
+            forget_flows(rules);
             self.drain.in_use.send_if_modified(|in_use| {
                 let now = rules.lasting();
                 let changed = *in_use != now;
@@ -229,12 +239,16 @@ impl Proxy {
         outcome.is_err()
     }
 
-    /// Holds the NodePorts of all Services; `true` when others hold some of them.
-    fn hold_ports(&self, ports: &mut LoopbackPorts, rules: &Rules, recorder: &EventRecorder) -> bool {
+    /// Holds the node's ports of all Services; `true` when others hold some of them.
+    fn hold_ports(&self, ports: &mut Ports, rules: &Rules, recorder: &EventRecorder) -> bool {
         let wanted = rules.services().flat_map(|(_, entries)| entries.node_ports.iter().copied()).collect();
-        let conflicts = ports.sync(&wanted);
+        let health = rules.services().filter_map(|(key, entries)| {
+            let check = entries.health_check?;
+            Some((check.port, Health { service: key.clone(), local: check.local }))
+        });
+        let conflicts = [ports.node.sync(&wanted), ports.health.sync(health.collect())].concat();
         for conflict in &conflicts {
-            let owner = rules.services().find(|(_, entries)| entries.node_ports.contains(&conflict.port));
+            let owner = rules.services().find(|(_, entries)| entries.holds(conflict.protocol, conflict.port));
             if let Some(service) = owner.and_then(|(key, _)| self.cache.get(key)) {
                 recorder.warning(&service.object_ref(&()), "NodePortInUse", conflict_message(conflict, &self.config));
             }
@@ -243,8 +257,36 @@ impl Proxy {
     }
 }
 
+/// The ports of the node that Services have.
+struct Ports {
+    node: LoopbackPorts,
+    health: HealthPorts,
+}
+
+/// Lets UDP clients of endpoints that are gone begin anew.
+fn forget_flows(rules: &mut Rules) {
+    let redirected = rules.take_redirected();
+    if redirected.is_empty() {
+        return;
+    }
+    let own_addresses = own_addresses();
+    let stale = |flow: &_| flows::is_stale(flow, &redirected, &own_addresses);
+    match Conntrack::open().and_then(|conntrack| conntrack.forget(stale)) {
+        Ok(0) => {}
+        Ok(forgotten) => debug!(forgotten, "UDP flows that led elsewhere"),
+        // They end by themselves when their clients are silent for two minutes.
+        Err(err) => warn!(%err, "cannot make the kernel forget UDP flows to endpoints that are gone"),
+    }
+}
+
+/// The addresses of this network namespace.
+fn own_addresses() -> BTreeSet<Ipv4Addr> {
+    let links = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    links.filter_map(|link| link.address?.as_sockaddr_in().map(nix::sys::socket::SockaddrIn::ip)).collect()
+}
+
 fn conflict_message(conflict: &Conflict, config: &ProxyConfig) -> String {
-    let NodePort { protocol, port, .. } = conflict.port;
+    let Conflict { protocol, port, .. } = conflict;
     format!("nodePort {port}/{protocol} cannot be used on node {}: {} holds it", config.node, conflict.holder)
 }
 

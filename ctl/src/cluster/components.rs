@@ -203,6 +203,7 @@ fn proxy_config(own: &Surroundings) -> ProxyConfig {
     ProxyConfig {
         cluster: own.config.name.clone(),
         link_prefix: own.config.link_prefix(),
+        pod_links: reeve_node_agent::pod_link_prefix(&own.config.link_prefix()),
         node: own.node_name.clone(),
         node_address: own.node_ip,
         cluster_cidr: own.config.cluster_cidr,

@@ -21,6 +21,10 @@ pub(crate) enum Verdict {
     Jump(String),
     /// To another chain, for good.
     Goto(String),
+    /// On its way, past the rest of this hook's chain.
+    Accept,
+    /// Nowhere.
+    Drop,
 }
 
 /// What is compared, loaded or done. Addresses and ports are in network order, as on the wire.
@@ -36,6 +40,14 @@ pub(crate) enum Expr {
     DestinationPort(Reg),
     /// Loads the type of the destination address as the routing table sees it.
     DestinationType(Reg),
+    /// Loads the type of the source address as the routing table sees it.
+    SourceType(Reg),
+    /// Loads 1 if the way back to the source leads over the link the packet came by, else 0.
+    ReversePath(Reg),
+    /// Loads the name of the link the packet came by: sixteen bytes, four registers.
+    InputLink(Reg),
+    /// Loads the connection's state bits.
+    CtState(Reg),
     /// Loads the packet mark.
     Mark(Reg),
     /// Sets the packet mark from a register.
@@ -50,8 +62,8 @@ pub(crate) enum Expr {
     NotEqual(Reg, Vec<u8>),
     /// Loads a constant.
     Load(Reg, [u8; 4]),
-    /// Loads a random number below the modulus, in host order.
-    Random(Reg, u32),
+    /// Loads a random number in host order: the offset (the second number) and up to the modulus (the first) above it.
+    Random(Reg, u32, u32),
     /// Goes on only if the registers from this one on are in the set.
     In(Reg, &'static str),
     /// Loads what the map has for the registers from `key` on; goes on only if it has something.
@@ -61,6 +73,26 @@ pub(crate) enum Expr {
         /// The map.
         map: &'static str,
         /// The first register of the data.
+        data: Reg,
+    },
+    /// Adds an element to a dynamic map, or makes it young again with the data it has. Goes on only if there was room.
+    Remember {
+        /// The first register of the key.
+        key: Reg,
+        /// The map.
+        map: &'static str,
+        /// The first register of the data.
+        data: Reg,
+        /// How long the element lasts, in milliseconds.
+        timeout_ms: u64,
+    },
+    /// Removes an element of a dynamic map, if it is there.
+    Forget {
+        /// The first register of the key.
+        key: Reg,
+        /// The map.
+        map: &'static str,
+        /// Any registers of the data's length: the kernel wants them named.
         data: Reg,
     },
     /// Takes the verdict that the map has for the registers from this one on, if any.
@@ -79,16 +111,26 @@ pub(crate) enum Expr {
 
 /// `RTN_LOCAL` (`linux/rtnetlink.h`), as [`Expr::DestinationType`] loads it: host order.
 pub(crate) const ADDRESS_LOCAL: u32 = 2;
+/// nft's bit for `IP_CT_NEW` (`linux/netfilter/nf_conntrack_common.h`), as [`Expr::CtState`] loads it: host order.
+pub(crate) const STATE_NEW: u32 = 1 << 3;
 /// `IPS_DST_NAT` (`linux/netfilter/nf_conntrack_common.h`).
 pub(crate) const STATUS_DNAT: u32 = 1 << 5;
 
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 const META_MARK: u32 = 3;
+const META_IIFNAME: u32 = 6;
 const META_L4PROTO: u32 = 16;
+const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
+const FIB_RESULT_OIF: u32 = 1;
 const FIB_RESULT_ADDRTYPE: u32 = 3;
+const FIB_F_SADDR: u32 = 1;
 const FIB_F_DADDR: u32 = 2;
+const FIB_F_IIF: u32 = 8;
+const FIB_F_PRESENT: u32 = 32;
+const DYNSET_UPDATE: u32 = 1;
+const DYNSET_DELETE: u32 = 2;
 const NG_RANDOM: u32 = 1;
 const NAT_DNAT: u32 = 1;
 const REJECT_ICMP_UNREACH: u32 = 0;
@@ -127,14 +169,15 @@ impl Expr {
     fn name(&self) -> &'static str {
         match self {
             Self::SourceAddress(_) | Self::DestinationAddress(_) | Self::DestinationPort(_) => "payload",
-            Self::Protocol(_) | Self::Mark(_) | Self::SetMark(_) => "meta",
-            Self::DestinationType(_) => "fib",
-            Self::CtStatus(_) => "ct",
+            Self::Protocol(_) | Self::Mark(_) | Self::SetMark(_) | Self::InputLink(_) => "meta",
+            Self::DestinationType(_) | Self::SourceType(_) | Self::ReversePath(_) => "fib",
+            Self::CtStatus(_) | Self::CtState(_) => "ct",
             Self::Bitwise(..) => "bitwise",
             Self::Equal(..) | Self::NotEqual(..) => "cmp",
             Self::Load(..) | Self::Verdict(_) => "immediate",
             Self::Random(..) => "numgen",
             Self::In(..) | Self::Map { .. } | Self::VerdictMap(..) => "lookup",
+            Self::Remember { .. } | Self::Forget { .. } => "dynset",
             Self::DestinationNat(_) => "nat",
             Self::Masquerade => "masq",
             Self::RejectReset | Self::RejectUnreachable => "reject",
@@ -152,6 +195,14 @@ impl Expr {
             Self::DestinationType(reg) => {
                 numbers(data, &[(1, reg.number()), (2, FIB_RESULT_ADDRTYPE), (3, FIB_F_DADDR)]);
             }
+            Self::SourceType(reg) => {
+                numbers(data, &[(1, reg.number()), (2, FIB_RESULT_ADDRTYPE), (3, FIB_F_SADDR)]);
+            }
+            Self::ReversePath(reg) => {
+                numbers(data, &[(1, reg.number()), (2, FIB_RESULT_OIF), (3, FIB_F_SADDR | FIB_F_IIF | FIB_F_PRESENT)]);
+            }
+            Self::InputLink(reg) => numbers(data, &[(1, reg.number()), (2, META_IIFNAME)]),
+            Self::CtState(reg) => numbers(data, &[(1, reg.number()), (2, CT_STATE)]),
             Self::CtStatus(reg) => numbers(data, &[(1, reg.number()), (2, CT_STATUS)]),
             Self::Bitwise(reg, mask, xor) => {
                 numbers(data, &[(1, reg.number()), (2, reg.number()), (3, 4)]);
@@ -164,10 +215,21 @@ impl Expr {
                 data.number(1, reg.number());
                 data.nested(2, |value| value.bytes(1, bytes));
             }
-            Self::Random(reg, modulus) => numbers(data, &[(1, reg.number()), (2, *modulus), (3, NG_RANDOM), (4, 0)]),
+            Self::Random(reg, modulus, offset) => {
+                numbers(data, &[(1, reg.number()), (2, *modulus), (3, NG_RANDOM), (4, *offset)]);
+            }
             Self::In(key, set) => lookup(data, *key, set, None),
             Self::Map { key, map, data: target } => lookup(data, *key, map, Some(target.number())),
             Self::VerdictMap(key, map) => lookup(data, *key, map, Some(0)),
+            Self::Remember { key, map, data: value, timeout_ms } => {
+                data.text(1, map);
+                numbers(data, &[(3, DYNSET_UPDATE), (4, key.number()), (5, value.number())]);
+                data.bytes(6, &timeout_ms.to_be_bytes());
+            }
+            Self::Forget { key, map, data: value } => {
+                data.text(1, map);
+                numbers(data, &[(3, DYNSET_DELETE), (4, key.number()), (5, value.number())]);
+            }
             Self::DestinationNat(reg) => {
                 numbers(data, &[(1, NAT_DNAT), (2, FAMILY_IPV4), (3, reg.number()), (5, reg.number() + 1)]);
             }
@@ -189,12 +251,16 @@ impl Verdict {
     /// Writes the verdict as data (`NFTA_DATA_VERDICT`).
     pub(crate) fn encode(&self, data: &mut Buffer) {
         data.nested(2, |verdict| {
-            let (code, chain): (i32, &str) = match self {
-                Self::Jump(chain) => (-3, chain),
-                Self::Goto(chain) => (-4, chain),
+            let (code, chain): (i32, Option<&str>) = match self {
+                Self::Jump(chain) => (-3, Some(chain)),
+                Self::Goto(chain) => (-4, Some(chain)),
+                Self::Accept => (1, None),
+                Self::Drop => (0, None),
             };
             verdict.bytes(1, &code.to_be_bytes());
-            verdict.text(2, chain);
+            if let Some(chain) = chain {
+                verdict.text(2, chain);
+            }
         });
     }
 }

@@ -8,6 +8,9 @@ pub(crate) const NLM_F_APPEND: u16 = 0x800;
 
 const HEADER_LEN: usize = 16;
 const NLA_F_NESTED: u16 = 0x8000;
+const NLA_F_NET_BYTEORDER: u16 = 0x4000;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
 const NFNETLINK_V0: u8 = 0;
 
 /// Builds one buffer of messages. Lengths are filled in when a message or attribute ends.
@@ -90,9 +93,73 @@ impl Buffer {
     }
 }
 
+/// One message of a datagram from the kernel.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Message<'a> {
+    /// What was asked for: attributes, after the header of netfilter's messages.
+    Body(&'a [u8]),
+    /// `NLMSG_ERROR`: to which request, and the error, 0 for an acknowledgement.
+    Verdict {
+        /// The request's number.
+        sequence: u32,
+        /// `-errno`
+        code: i32,
+    },
+    /// The end of a list.
+    Done,
+}
+
+/// The messages of a datagram. What is cut off at its end is passed over.
+pub(crate) fn messages(datagram: &[u8]) -> Vec<Message<'_>> {
+    let mut found = Vec::new();
+    let mut rest = datagram;
+    while let Some(header) = rest.first_chunk::<HEADER_LEN>() {
+        let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+        let kind = u16::from_ne_bytes([header[4], header[5]]);
+        let sequence = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
+        let Some(body) = rest.get(HEADER_LEN..length) else { break };
+        match (kind, body.first_chunk::<4>()) {
+            (NLMSG_ERROR, Some(code)) => found.push(Message::Verdict { sequence, code: i32::from_ne_bytes(*code) }),
+            (NLMSG_DONE, _) => found.push(Message::Done),
+            (NLMSG_ERROR, None) => {}
+            (_, Some(_)) => found.push(Message::Body(&body[4..])),
+            (_, None) => {}
+        }
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    found
+}
+
+/// The value of the first attribute of that kind.
+pub(crate) fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
+    let mut rest = attributes;
+    while let Some(header) = rest.first_chunk::<4>() {
+        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        let own = u16::from_ne_bytes([header[2], header[3]]) & !(NLA_F_NESTED | NLA_F_NET_BYTEORDER);
+        let value = rest.get(4..length)?;
+        if own == kind {
+            return Some(value);
+        }
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_and_attributes_that_lie_about_their_length_end_the_reading() {
+        for length in [0_u32, 3, 15, 17, 4000, u32::MAX] {
+            let datagram = [&length.to_ne_bytes()[..], &[0; 12]].concat();
+            assert_eq!(messages(&datagram), []);
+        }
+        for length in [0_u16, 3, 9, u16::MAX] {
+            assert_eq!(attribute(&[&length.to_ne_bytes()[..], &[1, 0, 7, 7, 7, 7]].concat(), 1), None);
+        }
+        assert_eq!(attribute(&[5, 0, 2, 0, 9, 0, 0, 0, 5, 0, 1, 0x80, 7], 1), Some(&[7][..]));
+    }
 
     #[test]
     fn attributes_are_padded_and_lengths_are_not() {

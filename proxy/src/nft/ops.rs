@@ -7,11 +7,14 @@ const SUBSYSTEM: u16 = 10 << 8;
 const NEWTABLE: u16 = 0;
 const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
+const DELCHAIN: u16 = 5;
 const NEWRULE: u16 = 6;
 const NEWSET: u16 = 9;
 const NEWSETELEM: u16 = 12;
 const DELSETELEM: u16 = 14;
 const SET_IS_MAP: u32 = 0x8;
+const SET_HAS_TIMEOUTS: u32 = 0x10;
+const SET_IS_DYNAMIC: u32 = 0x20;
 const DATA_VERDICT: u32 = 0xffff_ff00;
 const FAMILY_IPV4: u8 = 2;
 
@@ -53,6 +56,8 @@ pub(crate) struct SetSpec {
     pub key_len: u32,
     /// What it maps to.
     pub data: DataSpec,
+    /// For a set that rules fill: how many elements it holds at most. Each lasts as long as its rule says.
+    pub dynamic: Option<u32>,
 }
 
 /// What a set's elements carry.
@@ -95,6 +100,8 @@ pub(crate) enum Op {
     DeleteTable,
     /// Makes a chain.
     AddChain(Chain),
+    /// Removes a chain with its rules. Nothing may lead to it any more.
+    DeleteChain(String),
     /// Appends a rule to a chain.
     AddRule(String, Vec<Expr>),
     /// Makes a set or map.
@@ -117,6 +124,10 @@ impl Op {
             Self::AddChain(chain) => {
                 message(buffer, NEWCHAIN, NLM_F_CREATE, sequence, |body| encode_chain(body, table, chain));
             }
+            Self::DeleteChain(chain) => message(buffer, DELCHAIN, 0, sequence, |body| {
+                body.text(1, table);
+                body.text(3, chain);
+            }),
             Self::AddRule(chain, expressions) => {
                 message(buffer, NEWRULE, NLM_F_CREATE | NLM_F_APPEND, sequence, |body| {
                     body.text(1, table);
@@ -166,8 +177,9 @@ fn encode_chain(body: &mut Buffer, table: &str, chain: &Chain) {
 fn encode_set(body: &mut Buffer, table: &str, spec: &SetSpec, id: u32) {
     body.text(1, table);
     body.text(2, spec.name);
-    let flags = if matches!(spec.data, DataSpec::None) { 0 } else { SET_IS_MAP };
-    body.number(3, flags);
+    let mapping = if matches!(spec.data, DataSpec::None) { 0 } else { SET_IS_MAP };
+    let dynamic = if spec.dynamic.is_some() { SET_HAS_TIMEOUTS | SET_IS_DYNAMIC } else { 0 };
+    body.number(3, mapping | dynamic);
     body.number(4, spec.key_type);
     body.number(5, spec.key_len);
     match spec.data {
@@ -177,6 +189,9 @@ fn encode_set(body: &mut Buffer, table: &str, spec: &SetSpec, id: u32) {
             body.number(6, kind);
             body.number(7, length);
         }
+    }
+    if let Some(size) = spec.dynamic {
+        body.nested(9, |description| description.number(1, size));
     }
     body.number(10, id);
 }

@@ -8,13 +8,12 @@ use nix::sys::socket::{
     sockopt,
 };
 
-use super::message::{Buffer, Header, NLM_F_ACK, NLM_F_REQUEST};
+use super::message::{Buffer, Header, Message, NLM_F_ACK, NLM_F_REQUEST, messages};
 use super::ops::Op;
 
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 const SUBSYSTEM_NFTABLES: u16 = 10;
-const NLMSG_ERROR: u16 = 2;
 /// Room for a transaction of 10,000 Services; the kernel takes a transaction only as a whole.
 const SEND_BUFFER: usize = 64 << 20;
 const RECEIVE_BUFFER: usize = 1 << 20;
@@ -65,6 +64,12 @@ impl NftSocket {
         Ok(Self { fd, sequence: 1 })
     }
 
+    /// How many bytes a transaction may have (the kernel doubles it, and has a least of its own).
+    #[cfg(test)]
+    pub(crate) fn set_room(&self, bytes: usize) {
+        setsockopt(&self.fd, sockopt::SndBuf, &bytes).expect("set");
+    }
+
     /// Applies all changes to the table, or none.
     pub(crate) fn apply(&mut self, table: &str, ops: &[Op]) -> Result<(), NftError> {
         if ops.is_empty() {
@@ -107,7 +112,8 @@ impl NftSocket {
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(errno) => return Err(refused.unwrap_or((None, errno.into()))),
             };
-            for (sequence, code) in verdicts(&buffer[..length]) {
+            for message in messages(&buffer[..length]) {
+                let Message::Verdict { sequence, code } = message else { continue };
                 let own = (begin..=end).contains(&sequence);
                 if own && code != 0 && refused.is_none() {
                     refused = Some((Some(sequence), io::Error::from_raw_os_error(-code)));
@@ -122,30 +128,12 @@ fn bracket(buffer: &mut Buffer, kind: u16, sequence: u32, flags: u16) {
     buffer.message(header, |_| {});
 }
 
-/// The (sequence, error code) of every `NLMSG_ERROR` in a datagram; code 0 is an acknowledgement.
-fn verdicts(datagram: &[u8]) -> Vec<(u32, i32)> {
-    let mut found = Vec::new();
-    let mut rest = datagram;
-    while let Some(header) = rest.first_chunk::<16>() {
-        let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
-        let kind = u16::from_ne_bytes([header[4], header[5]]);
-        let sequence = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
-        if let Some(code) = rest.get(16..20).filter(|_| kind == NLMSG_ERROR) {
-            found.push((sequence, i32::from_ne_bytes([code[0], code[1], code[2], code[3]])));
-        }
-        if length < 16 {
-            break;
-        }
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    found
-}
-
 fn describe(table: &str, op: Option<&Op>) -> String {
     match op {
         Some(Op::AddTable) => format!("making table {table}"),
         Some(Op::DeleteTable) => format!("removing table {table}"),
         Some(Op::AddChain(chain)) => format!("making chain {} in table {table}", chain.name),
+        Some(Op::DeleteChain(chain)) => format!("removing chain {chain} in table {table}"),
         Some(Op::AddRule(chain, _)) => format!("a rule of chain {chain} in table {table}"),
         Some(Op::AddSet(spec)) => format!("making set {} in table {table}", spec.name),
         Some(Op::AddElements(set, elements)) => format!("adding {} elements to {set} in {table}", elements.len()),

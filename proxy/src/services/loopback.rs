@@ -1,9 +1,10 @@
 //! NodePorts on 127.0.0.1, and NodePorts held against other programs.
 //!
 //! The kernel's translation does not work for 127.0.0.0/8 without opening the node's loopback services to the
-//! network (CVE-2020-8558). So every TCP NodePort has a listening socket: it serves local clients by passing the
-//! connection on to the Service's own address, and while it is open no other program can have the port. Packets
-//! from elsewhere are translated before they reach it. UDP ports are held, not served, on 127.0.0.1.
+//! network (CVE-2020-8558). So every NodePort has a socket: it serves local clients by passing connections and
+//! datagrams on to the Service's own address, and while it is open no other program can have the port. Packets
+//! from elsewhere are translated before they reach it. UDP answers come from 127.0.0.1, whatever address of
+//! 127.0.0.0/8 was asked. SCTP ports are neither held nor served on 127.0.0.1: not every kernel has such sockets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -11,11 +12,12 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
+use super::datagrams;
 use super::plan::{NodePort, Protocol};
 
 /// Local connections passed on at once, over all ports; further ones wait in the kernel's queue.
@@ -23,11 +25,13 @@ const RELAYED_MAX: usize = 1024;
 /// How long the Service may take to accept.
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 
-/// A NodePort that somebody else holds.
+/// A port of the node that somebody else holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Conflict {
-    /// The port that cannot be had.
-    pub port: NodePort,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Its number.
+    pub port: u16,
     /// Who has it, as far as can be seen.
     pub holder: String,
 }
@@ -41,9 +45,8 @@ pub(crate) struct LoopbackPorts {
 /// What holds a port; dropping it lets the port go, while connections that were passed on go on.
 #[expect(dead_code, reason = "some are held for what dropping them does")]
 enum Held {
-    /// Where connections are passed on to, and what ends the relay.
+    /// Where connections or datagrams are passed on to, and what ends the relay.
     Relay(watch::Sender<SocketAddr>, DropGuard),
-    Socket(std::net::UdpSocket),
     Nothing,
 }
 
@@ -73,7 +76,7 @@ impl LoopbackPorts {
                 }
                 Err(err) if err.kind() == io::ErrorKind::AddrInUse => {
                     let holder = holder(port.protocol, port.port).unwrap_or_else(|| "another program".to_owned());
-                    conflicts.push(Conflict { port: *port, holder });
+                    conflicts.push(Conflict { protocol: port.protocol, port: port.port, holder });
                 }
                 Err(err) => warn!(port = port.port, %err, "cannot hold a NodePort"),
             }
@@ -83,19 +86,24 @@ impl LoopbackPorts {
 
     fn hold(&self, port: NodePort) -> io::Result<Held> {
         let address = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port.port);
+        let stop = CancellationToken::new();
+        let (service, target) = watch::channel(port.service.into());
         match port.protocol {
             Protocol::Tcp => {
                 let listener = std::net::TcpListener::bind(address)?;
                 listener.set_nonblocking(true)?;
-                let stop = CancellationToken::new();
-                let (service, target) = watch::channel(port.service.into());
                 let relay = relay(TcpListener::from_std(listener)?, target, Arc::clone(&self.relayed));
                 tokio::spawn(stop.clone().run_until_cancelled_owned(relay));
-                Ok(Held::Relay(service, stop.drop_guard()))
             }
-            Protocol::Udp => std::net::UdpSocket::bind(address).map(Held::Socket),
-            Protocol::Sctp => Ok(Held::Nothing),
+            Protocol::Udp => {
+                let socket = std::net::UdpSocket::bind(address)?;
+                socket.set_nonblocking(true)?;
+                let relay = datagrams::relay(UdpSocket::from_std(socket)?, target);
+                tokio::spawn(stop.clone().run_until_cancelled_owned(relay));
+            }
+            Protocol::Sctp => return Ok(Held::Nothing),
         }
+        Ok(Held::Relay(service, stop.drop_guard()))
     }
 }
 

@@ -2,10 +2,10 @@
 //!
 //! Needs root. Everything is made by the test and gone with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,14 +15,18 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use nix::sched::{CloneFlags, setns, unshare};
 use reeve_client::ObjectKey;
+use serde_json::{Value, json};
 
-use super::layout::Ranges;
-use super::plan::plan;
+use super::flows::is_stale;
+use super::layout::Surroundings;
+use super::plan::{Entries, plan};
 use super::rules::Rules;
+use crate::conntrack::Conntrack;
 use crate::link::ServiceLink;
 
 const NODE: Ipv4Addr = Ipv4Addr::new(172, 28, 0, 1);
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 9);
+const STRANGER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 const NODE_PORT: u16 = 30080;
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -41,9 +45,12 @@ struct Pod {
 impl Pod {
     /// Called in the node's network namespace.
     fn new(number: u8) -> Self {
+        Self::at(number, Ipv4Addr::new(10, 200, 0, number))
+    }
+
+    fn at(number: u8, ip: Ipv4Addr) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let netns = format!("rvt-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
-        let ip = Ipv4Addr::new(10, 200, 0, number);
         run(&format!("ip netns add {netns}"));
         let pod = Self { netns, ip };
         let (link, netns) = (format!("veth{number}"), &pod.netns);
@@ -82,6 +89,37 @@ impl Pod {
     }
 }
 
+impl Pod {
+    /// A UDP server on port 8080 that says the pod's address.
+    fn serve_datagrams(&self) {
+        let ip = self.ip;
+        let socket = self.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 8080)).expect("bound"));
+        std::thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+                let _ = socket.send_to(ip.to_string().as_bytes(), from);
+            }
+        });
+    }
+}
+
+/// What a UDP client that is connected hears.
+fn ask_again(client: &UdpSocket) -> Result<String, ErrorKind> {
+    let mut buffer = [0; 64];
+    // What came back late of the question before.
+    drop(client.take_error());
+    client.send(b"?").map_err(|err| err.kind())?;
+    let length = client.recv(&mut buffer).map_err(|err| err.kind())?;
+    Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+}
+
+fn datagrams_to(ip: Ipv4Addr, port: u16) -> UdpSocket {
+    let client = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("bound");
+    client.connect((ip, port)).expect("connected");
+    client.set_read_timeout(Some(Duration::from_secs(2))).expect("set");
+    client
+}
+
 impl Drop for Pod {
     fn drop(&mut self) {
         let _ = Command::new("ip").args(["netns", "del", &self.netns]).status();
@@ -96,16 +134,24 @@ fn ask(ip: Ipv4Addr, port: u16) -> Result<String, ErrorKind> {
     Ok(said)
 }
 
-fn entries_of(endpoints: &[Ipv4Addr]) -> super::plan::Entries {
-    let service: Service = serde_json::from_value(serde_json::json!({"spec": {
-        "type": "NodePort", "clusterIP": SERVICE, "ports": [{"port": 80, "nodePort": NODE_PORT}]}}))
-    .expect("a service");
-    let endpoints: Vec<_> = endpoints.iter().map(|ip| serde_json::json!({"addresses": [ip]})).collect();
-    let slice: EndpointSlice = serde_json::from_value(
-        serde_json::json!({"addressType": "IPv4", "ports": [{"port": 8080}], "endpoints": endpoints}),
-    )
-    .expect("a slice");
+/// What a Service needs that is as in `spec`, over a plain one with TCP port 80 and a node port.
+fn entries_of(spec: &Value, endpoints: &[Value]) -> Entries {
+    let mut service = json!({"spec": {
+        "type": "NodePort", "clusterIP": SERVICE, "ports": [{"port": 80, "nodePort": NODE_PORT}]}});
+    for (name, value) in spec.as_object().expect("an object") {
+        service["spec"][name] = value.clone();
+    }
+    let service: Service = serde_json::from_value(service).expect("a service");
+    let protocol = service.spec.as_ref().and_then(|spec| spec.ports.as_ref()?.first()?.protocol.clone());
+    let ports = json!([{"port": 8080, "protocol": protocol}]);
+    let slice = json!({"addressType": "IPv4", "ports": ports, "endpoints": endpoints});
+    let slice: EndpointSlice = serde_json::from_value(slice).expect("a slice");
     plan(&service, &[Arc::new(slice)], "n1")
+}
+
+/// A ready endpoint on this node.
+fn here(ip: Ipv4Addr) -> Value {
+    json!({"addresses": [ip], "nodeName": "n1"})
 }
 
 /// A node in a network namespace of its own, with two serving pods and the rules of one Service.
@@ -132,13 +178,37 @@ impl Node {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(link.ensure()).expect("the device");
         runtime.block_on(link.ensure()).expect("the device, again");
-        let ranges = Ranges { cluster: "10.200.0.0/16".parse().expect("a range"), service: service_cidr };
-        let rules = Rules::new("reeve-test".to_owned(), ranges).expect("the table");
+        let cluster = "10.200.0.0/16".parse().expect("a range");
+        let surroundings = Surroundings { cluster, service: service_cidr, pod_links: "veth".to_owned() };
+        let rules = Rules::new("reeve-test".to_owned(), surroundings).expect("the table");
         Self { pods, rules }
     }
 
     fn lead_to(&mut self, endpoints: &[Ipv4Addr]) {
-        self.rules.sync(vec![(ObjectKey::new("default", "web"), Some(entries_of(endpoints)))]).expect("synced");
+        let endpoints: Vec<Value> = endpoints.iter().copied().map(here).collect();
+        self.set("web", &json!({}), &endpoints);
+    }
+
+    fn set(&mut self, name: &str, spec: &Value, endpoints: &[Value]) {
+        self.sync(name, Some(entries_of(spec, endpoints)));
+    }
+
+    fn sync(&mut self, name: &str, entries: Option<Entries>) {
+        self.rules.sync(vec![(ObjectKey::new("default", name), entries)]).expect("synced");
+        let redirected = self.rules.take_redirected();
+        let own = BTreeSet::from([NODE]);
+        let conntrack = Conntrack::open().expect("connection tracking");
+        conntrack.forget(|flow| is_stale(flow, &redirected, &own)).expect("forgotten");
+    }
+
+    /// A machine outside the cluster, which reaches the node by 203.0.113.1.
+    fn stranger(&self) -> Pod {
+        let stranger = Pod::at(4, STRANGER);
+        run("ip link set veth4 name outside4");
+        run("ip addr add 203.0.113.1/32 dev outside4");
+        run("ip link set outside4 up");
+        run(&format!("ip route replace {STRANGER}/32 dev outside4"));
+        stranger
     }
 }
 
@@ -228,5 +298,218 @@ fn a_service_of_a_thousand_endpoints_is_one_transaction() {
         node.lead_to(&many);
         node.lead_to(&[node.pods[0].ip]);
         assert!(ask(SERVICE, 80).is_ok());
+    });
+}
+
+#[test]
+fn a_client_keeps_its_endpoint_for_the_time_of_session_affinity_and_no_longer() {
+    on_a_node(|mut node| {
+        let affinity =
+            json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 2}}});
+        let both = [here(node.pods[0].ip), here(node.pods[1].ip)];
+        node.set("web", &affinity, &both);
+        let served_by = |said: String| said.split(' ').next().expect("a word").to_owned();
+        let first = served_by(ask(SERVICE, 80).expect("an answer"));
+        for _ in 0..30 {
+            assert_eq!(served_by(ask(SERVICE, 80).expect("an answer")), first);
+            assert_eq!(served_by(ask(NODE, NODE_PORT).expect("an answer")), first, "the NodePort is the same Service");
+        }
+        // Longer than the timeout altogether, but never silent for so long.
+        for _ in 0..6 {
+            std::thread::sleep(Duration::from_millis(500));
+            assert_eq!(served_by(ask(SERVICE, 80).expect("an answer")), first, "each connection renews the memory");
+        }
+        let renewed = (0..12).any(|_| {
+            std::thread::sleep(Duration::from_millis(2600));
+            served_by(ask(SERVICE, 80).expect("an answer")) != first
+        });
+        assert!(renewed, "after a silence of the timeout another endpoint can be drawn");
+    });
+}
+
+#[test]
+fn affinity_to_an_endpoint_that_is_gone_is_forgotten_and_clients_are_told_apart() {
+    on_a_node(|mut node| {
+        let affinity =
+            json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 10800}}});
+        let [one, two] = [node.pods[0].ip, node.pods[1].ip];
+        node.set("web", &affinity, &[here(one)]);
+        assert!(ask(SERVICE, 80).expect("an answer").starts_with("10.200.0.2 "));
+        node.set("web", &affinity, &[here(two)]);
+        for _ in 0..5 {
+            assert!(ask(SERVICE, 80).expect("an answer").starts_with("10.200.0.3 "));
+        }
+        node.set("web", &affinity, &[here(one), here(two)]);
+        for _ in 0..20 {
+            assert!(ask(SERVICE, 80).expect("an answer").starts_with("10.200.0.3 "), "the endpoint of last time");
+        }
+        let from_pod = |node: &Node| node.pods[0].inside(|| ask(SERVICE, 80)).expect("an answer");
+        let own = from_pod(&node);
+        let own = own.split(' ').next().expect("a word").to_owned();
+        for _ in 0..20 {
+            assert!(from_pod(&node).starts_with(&own), "another client has an endpoint of its own");
+        }
+        // With another timeout other choosers are made, and the old ones go.
+        let longer =
+            json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 77}}});
+        node.set("web", &longer, &[here(two)]);
+        assert!(ask(SERVICE, 80).expect("an answer").starts_with("10.200.0.3 "));
+        node.set("web", &json!({}), &[here(two)]);
+        assert!(ask(SERVICE, 80).is_ok());
+    });
+}
+
+#[test]
+fn a_udp_client_that_keeps_its_port_follows_the_endpoints() {
+    on_a_node(|mut node| {
+        node.pods.iter().for_each(Pod::serve_datagrams);
+        let [one, two] = [node.pods[0].ip, node.pods[1].ip];
+        let udp = json!({"ports": [{"port": 80, "nodePort": NODE_PORT, "protocol": "UDP"}]});
+        let clients = [datagrams_to(SERVICE, 80), datagrams_to(NODE, NODE_PORT)];
+        let inside = node.pods[1].inside(|| datagrams_to(SERVICE, 80));
+        let all = || clients.iter().chain([&inside]);
+        // Before the Service is there: the node's own port answers nobody.
+        all().for_each(|client| assert!(ask_again(client).is_err()));
+        node.set("web", &udp, &[]);
+        // The node's own datagrams are refused on their way out, the pod's by an answer.
+        all().for_each(|client| assert!(ask_again(client).is_err()));
+        assert_eq!(ask_again(&inside), Err(ErrorKind::ConnectionRefused));
+        node.set("web", &udp, &[here(one)]);
+        all().for_each(|client| assert_eq!(ask_again(client), Ok(one.to_string()), "the first endpoint"));
+        node.set("web", &udp, &[here(two)]);
+        all().for_each(|client| assert_eq!(ask_again(client), Ok(two.to_string()), "the old endpoint is gone"));
+        node.set("web", &udp, &[here(one), here(two)]);
+        all().for_each(|client| assert_eq!(ask_again(client), Ok(two.to_string()), "a flow that is well stays"));
+        node.sync("web", None);
+        all().for_each(|client| assert!(ask_again(client).is_err(), "the Service is gone"));
+    });
+}
+
+#[test]
+fn an_external_address_leads_to_the_service_and_of_two_services_one_has_it() {
+    on_a_node(|mut node| {
+        let external = Ipv4Addr::new(198, 51, 100, 7);
+        let spec = |ip: Ipv4Addr| json!({"type": "ClusterIP", "clusterIP": ip, "externalIPs": [external], "ports": [{"port": 80}]});
+        let stranger = node.stranger();
+        run(&format!("ip route add {external}/32 dev lo"));
+        node.set("b", &spec(SERVICE), &[here(node.pods[0].ip)]);
+        let ask_all = |node: &Node| {
+            [
+                stranger.inside(move || ask(external, 80)),
+                node.pods[1].inside(move || ask(external, 80)),
+                ask(external, 80),
+            ]
+        };
+        for said in ask_all(&node) {
+            assert!(said.expect("an answer").starts_with("10.200.0.2 "));
+        }
+        // An earlier name takes precedence, whenever it comes; the later one has it again afterwards.
+        node.set("a", &spec(Ipv4Addr::new(10, 96, 0, 8)), &[here(node.pods[1].ip)]);
+        node.set("b", &spec(SERVICE), &[here(node.pods[0].ip)]);
+        for said in ask_all(&node) {
+            assert!(said.expect("an answer").starts_with("10.200.0.3 "));
+        }
+        node.sync("a", None);
+        for said in ask_all(&node) {
+            assert!(said.expect("an answer").starts_with("10.200.0.2 "));
+        }
+        node.set("b", &spec(SERVICE), &[]);
+        for said in ask_all(&node) {
+            assert_eq!(said, Err(ErrorKind::ConnectionRefused));
+        }
+    });
+}
+
+#[test]
+fn an_external_local_policy_shows_clients_addresses_and_drops_what_other_nodes_should_serve() {
+    on_a_node(|mut node| {
+        let stranger = node.stranger();
+        let local = json!({"externalTrafficPolicy": "Local"});
+        let elsewhere = |ip: Ipv4Addr| json!({"addresses": [ip], "nodeName": "n2"});
+        let gateway = Ipv4Addr::new(203, 0, 113, 1);
+        let from_stranger = || stranger.inside(move || ask(gateway, NODE_PORT));
+        let [one, two] = [node.pods[0].ip, node.pods[1].ip];
+        node.set("web", &local, &[here(one), elsewhere(two)]);
+        for _ in 0..10 {
+            assert_eq!(from_stranger(), Ok(format!("{one} sees {STRANGER}")));
+        }
+        // For pods the node is but another address: all endpoints serve.
+        let seen: BTreeSet<String> =
+            (0..40).map(|_| node.pods[0].inside(|| ask(NODE, NODE_PORT)).expect("an answer")).collect();
+        assert_eq!(seen.len(), 2, "{seen:?}");
+        node.set("web", &json!({}), &[here(one)]);
+        let masked = from_stranger().expect("an answer");
+        assert!(!masked.contains(&STRANGER.to_string()), "{masked}");
+        node.set("web", &local, &[elsewhere(two)]);
+        assert_eq!(from_stranger(), Err(ErrorKind::TimedOut), "dropped, so that the load balancer tries another node");
+        assert!(node.pods[0].inside(|| ask(NODE, NODE_PORT)).is_ok());
+        node.set("web", &local, &[]);
+        assert_eq!(from_stranger(), Err(ErrorKind::ConnectionRefused));
+    });
+}
+
+#[test]
+fn an_internal_local_policy_uses_this_nodes_endpoints_only() {
+    on_a_node(|mut node| {
+        let local = json!({"internalTrafficPolicy": "Local"});
+        let [one, two] = [node.pods[0].ip, node.pods[1].ip];
+        let elsewhere = json!({"addresses": [two], "nodeName": "n2"});
+        node.set("web", &local, &[here(one), elsewhere.clone()]);
+        for _ in 0..20 {
+            assert!(ask(SERVICE, 80).expect("an answer").starts_with(&format!("{one} ")));
+        }
+        // The NodePort has a policy of its own.
+        let seen: BTreeSet<String> = (0..40).map(|_| ask(NODE, NODE_PORT).expect("an answer")).collect();
+        assert_eq!(seen.len(), 2, "{seen:?}");
+        node.set("web", &local, &[elsewhere]);
+        assert_eq!(node.pods[0].inside(|| ask(SERVICE, 80)), Err(ErrorKind::TimedOut));
+    });
+}
+
+#[test]
+fn a_pod_sends_from_its_own_address_only() {
+    on_a_node(|mut node| {
+        node.pods.iter().for_each(Pod::serve_datagrams);
+        let [one, two] = [node.pods[0].ip, node.pods[1].ip];
+        let stranger = node.stranger();
+        node.lead_to(&[one]);
+        let heard = node.pods[1].inside(|| {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 9000)).expect("bound");
+            socket.set_read_timeout(Some(Duration::from_millis(500))).expect("set");
+            socket
+        });
+        let send = |from: Ipv4Addr| {
+            run(&format!("ip -n {} addr replace {from}/32 dev eth0", node.pods[0].netns));
+            node.pods[0].inside(move || {
+                UdpSocket::bind((from, 0)).expect("bound").send_to(b"x", (two, 9000)).expect("sent");
+            });
+            heard.recv_from(&mut [0; 8]).map(|(_, from)| from.ip()).map_err(|err| err.kind())
+        };
+        assert_eq!(send(one), Ok(one.into()));
+        for forged in [STRANGER, NODE, Ipv4Addr::new(10, 200, 0, 66), Ipv4Addr::new(192, 0, 2, 1)] {
+            assert_eq!(send(forged), Err(ErrorKind::WouldBlock), "as {forged}");
+        }
+        assert_eq!(
+            stranger.inside(move || ask(two, 8080)),
+            Ok(format!("{two} sees {STRANGER}")),
+            "others are not held to it"
+        );
+    });
+}
+
+#[test]
+fn a_table_that_the_kernel_refuses_is_made_as_soon_as_it_does_not() {
+    on_a_node(|mut node| {
+        node.lead_to(&[node.pods[0].ip]);
+        Rules::remove("reeve-test").expect("removed");
+        // No room for the transaction: the kernel takes none of it.
+        node.rules.socket().set_room(1);
+        let entries = entries_of(&json!({}), &[here(node.pods[1].ip)]);
+        let change = vec![(ObjectKey::new("default", "web"), Some(entries))];
+        assert!(node.rules.sync(change).is_err());
+        assert!(node.rules.sync(Vec::new()).is_err(), "still refused");
+        node.rules.socket().set_room(1 << 20);
+        node.rules.sync(Vec::new()).expect("made anew");
+        assert!(ask(SERVICE, 80).expect("an answer").starts_with("10.200.0.3 "));
     });
 }

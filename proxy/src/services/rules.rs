@@ -1,64 +1,89 @@
 //! Keeps the kernel's table in step with what the Services need, element by element.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
 use std::net::Ipv4Addr;
 
 use reeve_client::ObjectKey;
 use tracing::warn;
 
-use super::layout::{self, Map, Ranges};
-use super::plan::{Entries, Place};
+use super::chooser::Chooser;
+use super::layout::{self, Front, Map, Surroundings};
+use super::plan::{Entries, Place, Target};
 use crate::nft::{Data, Element, NftError, NftSocket, Op};
+
+/// Places where packets without connections come in, and what may still answer them there.
+pub(crate) type Datagrams = BTreeMap<Front, BTreeSet<Target>>;
 
 /// The table of one cluster and what is in it.
 pub(crate) struct Rules {
     socket: NftSocket,
     table: String,
-    ranges: Ranges,
-    services: HashMap<ObjectKey, Entries>,
+    surroundings: Surroundings,
+    /// In order: of two that name the same external address the first one has it.
+    services: BTreeMap<ObjectKey, Entries>,
     installed: BTreeMap<Place, Data>,
+    choosers: HashMap<Chooser, usize>,
     hairpin: HashMap<Ipv4Addr, usize>,
     lasting: HashMap<Ipv4Addr, usize>,
+    redirected: Datagrams,
+    /// The kernel refused to make the table anew: what is in it is not what should be.
+    broken: bool,
 }
 
 impl Rules {
     /// Makes the table anew, empty. One transaction: an older table of that name works until this one does.
-    pub(crate) fn new(table: String, ranges: Ranges) -> Result<Self, NftError> {
+    pub(crate) fn new(table: String, surroundings: Surroundings) -> Result<Self, NftError> {
         let socket = NftSocket::open()?;
         let mut rules = Self {
             socket,
             table,
-            ranges,
-            services: HashMap::new(),
+            surroundings,
+            services: BTreeMap::new(),
             installed: BTreeMap::new(),
+            choosers: HashMap::new(),
             hairpin: HashMap::new(),
             lasting: HashMap::new(),
+            redirected: BTreeMap::new(),
+            broken: false,
         };
         rules.rebuild()?;
         Ok(rules)
     }
 
-    /// Takes over what some Services need now; `None` means the Service is gone. One transaction.
+    /// Takes over what some Services need now; `None` means the Service is gone. One transaction, whose size follows
+    /// from what has changed. After an error, called again, it tries to make the table anew.
     pub(crate) fn sync(&mut self, changes: Vec<(ObjectKey, Option<Entries>)>) -> Result<(), NftError> {
-        let mut touched: BTreeSet<Place> = BTreeSet::new();
-        let mut wanted: BTreeMap<Place, Data> = BTreeMap::new();
+        let mut update = Update::default();
+        let mut contested: BTreeSet<Place> = BTreeSet::new();
         for (key, new) in changes {
             let old = match &new {
                 Some(entries) => self.services.insert(key, entries.clone()),
                 None => self.services.remove(&key),
             };
             let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
-            self.count(&old, &new, &mut touched);
-            touched.extend(old.elements.into_keys());
-            touched.extend(new.elements.keys().cloned());
-            wanted.extend(new.elements);
+            self.count(&old, &new, &mut update);
+            redirect(&mut self.redirected, &old.datagrams, &new.datagrams);
+            contested.extend(old.contested.into_iter().chain(new.contested));
+            update.touched.extend(old.elements.into_keys());
+            update.touched.extend(new.elements.keys().cloned());
+            update.wanted.extend(new.elements);
         }
-        for place in touched.iter().filter(|(map, _)| *map == Map::Hairpin) {
+        for place in contested {
+            // Whoever has changed: the place belongs to the first of those that want it.
+            let owner = self.services.values().find(|entries| entries.contested.contains(&place));
+            match owner.and_then(|entries| entries.elements.get(&place)) {
+                Some(data) => drop(update.wanted.insert(place.clone(), data.clone())),
+                None => drop(update.wanted.remove(&place)),
+            }
+            update.touched.insert(place);
+        }
+        for place in update.touched.iter().filter(|(map, _)| *map == Map::Hairpin) {
             if place.1.first_chunk::<4>().is_some_and(|ip| self.hairpin.contains_key(&Ipv4Addr::from(*ip))) {
-                wanted.insert(place.clone(), Data::None);
+                update.wanted.insert(place.clone(), Data::None);
             }
         }
-        self.apply(&touched, wanted)
+        self.apply(update)
     }
 
     /// The addresses that connections are begun to, other than for want of a better endpoint.
@@ -66,9 +91,20 @@ impl Rules {
         self.lasting.keys().copied().collect()
     }
 
-    /// Every Service's needs, for those who hold its NodePorts.
+    /// Every Service's needs, for those who hold its ports.
     pub(crate) fn services(&self) -> impl Iterator<Item = (&ObjectKey, &Entries)> {
         self.services.iter()
+    }
+
+    /// Where datagrams are led elsewhere since this was last asked: the kernel still leads flows that it knows as
+    /// before.
+    pub(crate) fn take_redirected(&mut self) -> Datagrams {
+        std::mem::take(&mut self.redirected)
+    }
+
+    #[cfg(test)]
+    pub(super) fn socket(&self) -> &NftSocket {
+        &self.socket
     }
 
     /// Removes the table.
@@ -76,26 +112,21 @@ impl Rules {
         NftSocket::open()?.apply(table, &[Op::AddTable, Op::DeleteTable])
     }
 
-    fn count(&mut self, old: &Entries, new: &Entries, touched: &mut BTreeSet<Place>) {
-        for ip in new.endpoints.difference(&old.endpoints) {
-            *self.hairpin.entry(*ip).or_default() += 1;
-            touched.insert((Map::Hairpin, layout::hairpin_key(*ip)));
+    fn count(&mut self, old: &Entries, new: &Entries, update: &mut Update) {
+        let changed = old.endpoints.symmetric_difference(&new.endpoints);
+        update.touched.extend(changed.map(|ip| (Map::Hairpin, layout::hairpin_key(*ip))));
+        for chooser in old.choosers.symmetric_difference(&new.choosers) {
+            update.choosers.entry(*chooser).or_insert(self.choosers.contains_key(chooser));
         }
-        for ip in old.endpoints.difference(&new.endpoints) {
-            release(&mut self.hairpin, *ip);
-            touched.insert((Map::Hairpin, layout::hairpin_key(*ip)));
-        }
-        for ip in new.lasting.difference(&old.lasting) {
-            *self.lasting.entry(*ip).or_default() += 1;
-        }
-        for ip in old.lasting.difference(&new.lasting) {
-            release(&mut self.lasting, *ip);
-        }
+        recount(&mut self.hairpin, &old.endpoints, &new.endpoints);
+        recount(&mut self.lasting, &old.lasting, &new.lasting);
+        recount(&mut self.choosers, &old.choosers, &new.choosers);
     }
 
-    fn apply(&mut self, touched: &BTreeSet<Place>, wanted: BTreeMap<Place, Data>) -> Result<(), NftError> {
+    fn apply(&mut self, update: Update) -> Result<(), NftError> {
+        let Update { touched, wanted, choosers } = update;
         let (mut delete, mut add): (BTreeMap<Map, Vec<Element>>, BTreeMap<Map, Vec<Element>>) = Default::default();
-        for place in touched {
+        for place in &touched {
             let (is, should) = (self.installed.get(place), wanted.get(place));
             if is == should {
                 continue;
@@ -104,11 +135,16 @@ impl Rules {
             delete.entry(place.0).or_default().extend(is.map(element));
             add.entry(place.0).or_default().extend(should.map(element));
         }
-        let mut ops: Vec<Op> = Vec::new();
+        let (made, unused) = self.chooser_changes(choosers);
+        let mut ops: Vec<Op> = made.iter().flat_map(Chooser::make).collect();
         ops.extend(delete.into_iter().map(|(map, elements)| Op::DeleteElements(map.name(), elements)));
         ops.extend(add.into_iter().map(|(map, elements)| Op::AddElements(map.name(), elements)));
+        ops.extend(unused.iter().map(|chooser| Op::DeleteChain(chooser.name())));
         touched.iter().for_each(|place| drop(self.installed.remove(place)));
         self.installed.extend(wanted);
+        if self.broken {
+            return self.rebuild();
+        }
         if let Err(err) = self.socket.apply(&self.table, &ops) {
             warn!(%err, table = self.table, "the table is not what it should be: making it anew");
             self.rebuild()?;
@@ -116,24 +152,70 @@ impl Rules {
         Ok(())
     }
 
+    /// Which of the touched choosers must be made, and which removed: at the start of the update each was either in
+    /// the table or not, and its count says where it belongs now.
+    fn chooser_changes(&self, touched: BTreeMap<Chooser, bool>) -> (Vec<Chooser>, Vec<Chooser>) {
+        let (mut made, mut unused) = (Vec::new(), Vec::new());
+        for (chooser, was_used) in touched {
+            match (was_used, self.choosers.contains_key(&chooser)) {
+                (false, true) => made.push(chooser),
+                (true, false) => unused.push(chooser),
+                _ => {}
+            }
+        }
+        (made, unused)
+    }
+
     fn rebuild(&mut self) -> Result<(), NftError> {
         // Added first so that there is a table to remove: the kernel knows no "remove if it exists".
         let mut ops = vec![Op::AddTable, Op::DeleteTable, Op::AddTable];
-        ops.extend(layout::base(self.ranges));
+        ops.extend(layout::base(&self.surroundings));
+        ops.extend(self.choosers.keys().flat_map(Chooser::make));
         for map in Map::ALL {
             let own = self.installed.iter().filter(|((own, _), _)| *own == map);
             let list = own.map(|((_, key), data)| Element { key: key.clone(), data: data.clone() }).collect();
             ops.push(Op::AddElements(map.name(), list));
         }
-        self.socket.apply(&self.table, &ops)
+        let outcome = self.socket.apply(&self.table, &ops);
+        self.broken = outcome.is_err();
+        outcome
     }
 }
 
-fn release(counts: &mut HashMap<Ipv4Addr, usize>, ip: Ipv4Addr) {
-    if let Some(count) = counts.get_mut(&ip) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(&ip);
+/// What one transaction is about.
+#[derive(Default)]
+struct Update {
+    /// Places that may have to change.
+    touched: BTreeSet<Place>,
+    /// What belongs there.
+    wanted: BTreeMap<Place, Data>,
+    /// Choosers whose use changed, and whether they were used before.
+    choosers: BTreeMap<Chooser, bool>,
+}
+
+/// How many Services want each thing.
+fn recount<T: Copy + Ord + Hash>(counts: &mut HashMap<T, usize>, old: &BTreeSet<T>, new: &BTreeSet<T>) {
+    for item in new.difference(old) {
+        *counts.entry(*item).or_default() += 1;
+    }
+    for item in old.difference(new) {
+        if let Some(count) = counts.get_mut(item) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(item);
+            }
+        }
+    }
+}
+
+/// Notes the places whose datagrams are answered by others than before. More endpoints take nothing from the old ones.
+fn redirect(redirected: &mut Datagrams, old: &Datagrams, new: &Datagrams) {
+    let none = BTreeSet::new();
+    for front in old.keys().chain(new.keys()) {
+        let (was, is) = (old.get(front).unwrap_or(&none), new.get(front).unwrap_or(&none));
+        let first = was.is_empty() && !is.is_empty();
+        if first || !was.is_subset(is) || redirected.contains_key(front) {
+            redirected.insert(*front, is.clone());
         }
     }
 }
