@@ -4,7 +4,7 @@
 set -euo pipefail
 
 # command (or file) that must be there : package that brings it
-build=(cc:gcc protoc:protobuf-compiler mold:mold)
+build=(cc:build-essential protoc:protobuf-compiler mold:mold)
 bench=("${build[@]}" busybox:busybox-static)
 demo=("${build[@]}" curl:curl pgrep:procps)
 test=("${demo[@]}" ip:iproute2 nft:nftables busybox:busybox-static docker-registry:docker-registry)
@@ -22,7 +22,22 @@ missing=()
 for pair in "${wanted[@]}"; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
-# kubectl is used when it is 1.30 or newer; the tests say so when it is not there.
+
+# The newest kubectl that the distribution has, if the tests can use it: 1.30 or newer. Else they say what they do.
+distribution_kubectl() {
+    local package version
+    for package in kubectl kubernetes-client; do
+        version=$(apt-cache policy "$package" 2>/dev/null | sed -n 's/^  Candidate: //p')
+        if [[ $version =~ ^([0-9]+:)?1\.([0-9]+) ]] && [ "${BASH_REMATCH[2]}" -ge 30 ]; then
+            echo "$package"
+            return
+        fi
+    done
+}
+if [ "${1:-build}" = test ] && ! command -v kubectl >/dev/null && command -v apt-cache >/dev/null; then
+    kubectl=$(distribution_kubectl)
+    [ -z "$kubectl" ] || missing+=("$kubectl")
+fi
 
 if ! command -v cargo >/dev/null; then
     echo "deps: cargo is missing: install a Rust toolchain (1.89 or newer), https://rustup.rs" >&2
