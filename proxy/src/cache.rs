@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use reeve_client::{Component, Index, Informer, InformerOptions, NeverSynced, ObjectKey, wait_for_sync};
 
@@ -18,6 +18,8 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub(crate) struct Cache {
     pub(crate) services: Informer<Service>,
     pub(crate) slices: Informer<EndpointSlice>,
+    /// Their names only: they are part of names in DNS.
+    namespaces: Informer<Namespace>,
     slices_by_service: Index<ObjectKey, EndpointSlice>,
     slices_by_ip: Index<Ipv4Addr, EndpointSlice>,
     services_by_ip: Index<Ipv4Addr, Service>,
@@ -40,6 +42,12 @@ fn cluster_ip(service: &Service) -> Vec<Ipv4Addr> {
     ip.and_then(|ip| ip.parse().ok()).into_iter().collect()
 }
 
+fn only_its_name(namespace: &mut Namespace) {
+    let (name, version) = (namespace.metadata.name.take(), namespace.metadata.resource_version.take());
+    *namespace = Namespace::default();
+    (namespace.metadata.name, namespace.metadata.resource_version) = (name, version);
+}
+
 impl Cache {
     /// Starts to watch.
     pub(crate) fn start(component: &Component) -> Self {
@@ -49,7 +57,13 @@ impl Cache {
             kube::Api::all(component.client.clone()),
             InformerOptions { trim: Some(|slice| slice.metadata.annotations = None), ..InformerOptions::default() },
         );
+        let namespaces: Informer<Namespace> = Informer::start(
+            component,
+            kube::Api::all(component.client.clone()),
+            InformerOptions { trim: Some(only_its_name), ..InformerOptions::default() },
+        );
         Self {
+            namespaces,
             slices_by_service: Index::new(&slices, |slice| owner(slice).into_iter().collect()),
             slices_by_ip: Index::new(&slices, addresses),
             services_by_ip: Index::new(&services, cluster_ip),
@@ -60,7 +74,7 @@ impl Cache {
 
     /// Returns when the first lists are complete.
     pub(crate) async fn synced(&self, component: &Component) -> Result<(), NeverSynced> {
-        wait_for_sync(component, &[self.services.synced(), self.slices.synced()]).await
+        wait_for_sync(component, &[self.services.synced(), self.slices.synced(), self.namespaces.synced()]).await
     }
 
     /// The Service of that key.
@@ -75,8 +89,8 @@ impl Cache {
 }
 
 impl Records for Cache {
-    fn has_services(&self, namespace: &str) -> bool {
-        !self.services.store().list_namespace(namespace).is_empty()
+    fn has_namespace(&self, namespace: &str) -> bool {
+        self.namespaces.store().get("", namespace).is_some()
     }
 
     fn service(&self, namespace: &str, name: &str) -> Option<Arc<Service>> {

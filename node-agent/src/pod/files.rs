@@ -208,6 +208,27 @@ mod tests {
     }
 
     #[test]
+    fn pods_on_the_nodes_network_use_its_resolver_unless_they_ask_for_the_clusters() {
+        let config = node_config(Path::new("/none"));
+        let node = "nameserver 192.0.2.1\nsearch example.com\n";
+        let of = |policy: &str| {
+            let spec = serde_json::json!({ "containers": [], "hostNetwork": true, "dnsPolicy": policy, "dnsConfig": {
+                "searches": ["a.b"], "options": [{ "name": "ndots", "value": "2" }, { "name": "rotate" }],
+            }});
+            resolv_conf(&pod(spec), &config, node)
+        };
+        for policy in ["ClusterFirst", "Default"] {
+            let expected = "search example.com a.b\nnameserver 192.0.2.1\noptions ndots:2 rotate\n";
+            assert_eq!(of(policy), expected, "{policy}");
+        }
+        assert_eq!(
+            of("ClusterFirstWithHostNet"),
+            "search ns.svc.cluster.local svc.cluster.local cluster.local example.com a.b\n\
+             nameserver 10.96.0.10\noptions ndots:2 rotate\n"
+        );
+    }
+
+    #[test]
     fn the_hosts_file_names_the_pod_and_its_aliases() {
         let config = node_config(Path::new("/none"));
         let pod = pod(serde_json::json!({ "containers": [], "hostname": "h", "subdomain": "s",

@@ -13,17 +13,27 @@ use super::zone::{Asked, Data, Found, Records, look_up};
 /// Seconds a record may be kept: short, because endpoints come and go.
 const TTL: u32 = 5;
 /// Largest answer over UDP, whatever the client offers (the DNS flag day's figure).
-const UDP_PAYLOAD_MAX: u16 = 1232;
+pub(super) const UDP_PAYLOAD_MAX: u16 = 1232;
 /// Longest chain of aliases followed inside the cluster.
 const ALIASES_MAX: usize = 8;
 
 /// How the query came: it decides how long the answer may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// Answers that do not fit are truncated; the client asks again over TCP.
     Udp,
     /// Up to 65,535 bytes.
     Tcp,
+}
+
+impl Transport {
+    /// How many bytes the answer to a query may have.
+    pub(super) fn limit(self, query: &Message) -> usize {
+        match self {
+            Self::Udp => usize::from(query.max_payload().min(UDP_PAYLOAD_MAX)),
+            Self::Tcp => usize::from(u16::MAX),
+        }
+    }
 }
 
 /// What to do with a query.
@@ -33,8 +43,51 @@ pub enum Verdict {
     Answer(Vec<u8>),
     /// Ask an upstream server, and send its answer back.
     Forward(Box<Message>),
+    /// Ask an upstream server for the name that an alias leads to, and send both back: clients do not follow aliases.
+    Follow(Box<Alias>),
     /// Not a query: say nothing (an answer to an answer would loop).
     Ignore,
+}
+
+/// An answer whose end is known elsewhere.
+#[derive(Debug)]
+pub struct Alias {
+    /// What the client asked.
+    query: Message,
+    /// What is known: the aliases so far.
+    reply: Message,
+    /// Where they lead.
+    target: Name,
+}
+
+impl Alias {
+    /// The question for the upstream server.
+    #[must_use]
+    pub fn question(&self) -> Message {
+        let mut question = Message::new(self.query.metadata.id, MessageType::Query, OpCode::Query);
+        question.metadata.recursion_desired = true;
+        let kind = self.query.queries.first().map_or(RecordType::A, Query::query_type);
+        question.add_query(Query::query(self.target.clone(), kind));
+        question
+    }
+
+    /// The whole answer. Without one from upstream it has failed: an alias alone would say that there is no address.
+    #[must_use]
+    pub fn answer(mut self, upstream: Option<&[u8]>, transport: Transport) -> Option<Vec<u8>> {
+        match upstream.and_then(|packet| Message::from_vec(packet).ok()) {
+            Some(upstream) => {
+                self.reply.metadata.response_code = upstream.metadata.response_code;
+                self.reply.metadata.truncation = upstream.metadata.truncation;
+                self.reply.answers.extend(upstream.answers);
+                self.reply.authorities = upstream.authorities;
+            }
+            None => self.reply.metadata.response_code = ResponseCode::ServFail,
+        }
+        match finish(&self.query, self.reply, transport) {
+            Verdict::Answer(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
 }
 
 /// The zone a server answers for.
@@ -65,19 +118,22 @@ impl Zone<'_> {
             return finish(&query, reply_to(&query, ResponseCode::FormErr), transport);
         };
         match self.answer(&query, question) {
-            Some(reply) => finish(&query, reply, transport),
+            Some((reply, None)) => finish(&query, reply, transport),
+            Some((reply, Some(target))) => Verdict::Follow(Box::new(Alias { query, reply, target })),
             None => Verdict::Forward(Box::new(query)),
         }
     }
 
-    fn answer(&self, query: &Message, question: &Query) -> Option<Message> {
+    /// The reply, and where an alias in it leads to outside the cluster. `None`: the name is not ours.
+    fn answer(&self, query: &Message, question: &Query) -> Option<(Message, Option<Name>)> {
         if question.query_class() != DNSClass::IN {
-            return Some(reply_to(query, ResponseCode::Refused));
+            return Some((reply_to(query, ResponseCode::Refused), None));
         }
         let name = plain_name(question.name());
         let apex = name == self.domain;
         let mut reply = reply_to(query, ResponseCode::NoError);
         reply.metadata.authoritative = true;
+        let mut outside = None;
         match (apex, question.query_type()) {
             (true, RecordType::SOA) => reply.answers.push(self.soa()?),
             (true, RecordType::NS) => reply.answers.push(self.ns()?),
@@ -86,57 +142,60 @@ impl Zone<'_> {
                     reply.answers.push(record(question.name().clone(), RData::A(A(self.address))));
                 }
             }
-            _ => self.fill(&mut reply, question, name)?,
+            _ => outside = self.fill(&mut reply, question, name)?,
         }
         if reply.answers.is_empty() {
             reply.authorities.push(self.soa()?);
         }
-        Some(reply)
+        Some((reply, outside))
     }
 
-    /// Looks the name up and follows aliases inside the cluster. `None`: not ours.
-    fn fill(&self, reply: &mut Message, question: &Query, name: String) -> Option<()> {
+    /// Looks the name up and follows aliases inside the cluster; returns where one leads out of it. `None`: not ours.
+    fn fill(&self, reply: &mut Message, question: &Query, name: String) -> Option<Option<Name>> {
         let asked = asked(question.query_type());
         let (mut name, mut owner) = (name, question.name().clone());
         for step in 0..ALIASES_MAX {
             let data = match look_up(self.records, self.domain, &name, asked) {
                 Found::NotOurs if step == 0 => return None,
-                // The alias leads out of the cluster: the client's resolver follows it.
-                Found::NotOurs => return Some(()),
+                Found::NotOurs => return Some(Some(owner)),
                 Found::NoName => {
                     reply.metadata.response_code = ResponseCode::NXDomain;
-                    return Some(());
+                    return Some(None);
                 }
                 Found::Data(data) => data,
             };
             let [Data::Cname(target)] = data.as_slice() else {
-                self.add(reply, &owner, &data);
-                return Some(());
+                self.add(reply, &owner, data);
+                return Some(None);
             };
             let target_name = absolute(target)?;
             reply.answers.push(record(owner, RData::CNAME(CNAME(target_name.clone()))));
+            if matches!(question.query_type(), RecordType::CNAME | RecordType::ANY) {
+                return Some(None);
+            }
             (name, owner) = (target.clone(), target_name);
         }
-        Some(())
+        reply.metadata.response_code = ResponseCode::ServFail;
+        Some(None)
     }
 
-    fn add(&self, reply: &mut Message, owner: &Name, data: &[Data]) {
+    /// In an order that differs from query to query, by their ids: clients tend to take the first address.
+    fn add(&self, reply: &mut Message, owner: &Name, mut data: Vec<Data>) {
+        let turn = usize::from(reply.metadata.id).checked_rem(data.len()).unwrap_or(0);
+        data.rotate_left(turn);
         for item in data {
             let rdata = match item {
-                Data::A(ip) => RData::A(A(*ip)),
-                Data::Txt(text) => RData::TXT(TXT::new(vec![text.clone()])),
-                Data::Ptr(name) | Data::Cname(name) => match absolute(name) {
-                    Some(name) => RData::PTR(PTR(name)),
-                    None => continue,
-                },
-                Data::Srv { port, target, addresses } => {
-                    let Some(target) = absolute(target) else { continue };
+                Data::A(ip) => Some(RData::A(A(ip))),
+                Data::Txt(text) => Some(RData::TXT(TXT::new(vec![text]))),
+                Data::Ptr(name) => absolute(&name).map(|name| RData::PTR(PTR(name))),
+                Data::Cname(name) => absolute(&name).map(|name| RData::CNAME(CNAME(name))),
+                Data::Srv { port, target, addresses } => absolute(&target).map(|target| {
                     let along = addresses.iter().map(|ip| record(target.clone(), RData::A(A(*ip))));
                     reply.additionals.extend(along);
-                    RData::SRV(SRV::new(0, 100, *port, target))
-                }
+                    RData::SRV(SRV::new(0, 100, port, target))
+                }),
             };
-            reply.answers.push(record(owner.clone(), rdata));
+            reply.answers.extend(rdata.map(|rdata| record(owner.clone(), rdata)));
         }
     }
 
@@ -208,15 +267,25 @@ fn finish(query: &Message, mut reply: Message, transport: Transport) -> Verdict 
         edns.set_max_payload(UDP_PAYLOAD_MAX);
         reply.set_edns(edns);
     }
-    let limit = match transport {
-        Transport::Udp => usize::from(query.max_payload().min(UDP_PAYLOAD_MAX)),
-        Transport::Tcp => usize::from(u16::MAX),
-    };
-    let Ok(bytes) = reply.to_vec() else { return Verdict::Ignore };
-    if bytes.len() <= limit {
-        return Verdict::Answer(bytes);
+    fit(reply, transport.limit(query)).map_or(Verdict::Ignore, Verdict::Answer)
+}
+
+/// The reply in at most so many bytes: without what is only sent along, then with as many records as fit, marked as
+/// truncated. Some resolvers never ask over TCP: a part is of more use to them than nothing.
+fn fit(mut reply: Message, limit: usize) -> Option<Vec<u8>> {
+    let mut bytes = reply.to_vec().ok()?;
+    if bytes.len() > limit {
+        reply.additionals.clear();
+        bytes = reply.to_vec().ok()?;
     }
-    reply.truncate().to_vec().map_or(Verdict::Ignore, Verdict::Answer)
+    while bytes.len() > limit && !reply.answers.is_empty() {
+        reply.metadata.truncation = true;
+        reply.authorities.clear();
+        let kept = (reply.answers.len() * limit / bytes.len()).min(reply.answers.len() - 1);
+        reply.answers.truncate(kept);
+        bytes = reply.to_vec().ok()?;
+    }
+    (bytes.len() <= limit).then_some(bytes)
 }
 
 /// A packet that does not parse gets FORMERR if at least its header is there and it is a query.

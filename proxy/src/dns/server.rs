@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use reeve_api::rng::SharedRng;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::answer::{Transport, Verdict, Zone, failure};
 use super::forward::Forwarder;
+use super::wire;
 use super::zone::Records;
 
 /// TCP connections at once; further ones wait in the kernel's queue.
@@ -23,6 +25,8 @@ const CONNECTIONS_MAX: usize = 256;
 const CLIENT_WAIT: Duration = Duration::from_secs(10);
 /// Largest query taken.
 const QUERY_MAX: usize = 4096;
+/// Queries of one TCP connection that are worked on at once (RFC 7766, section 6.2.1.1); further ones are not read.
+const PIPELINED_MAX: usize = 16;
 
 /// Where the server listens and what it answers for.
 #[derive(Debug, Clone)]
@@ -103,9 +107,23 @@ impl Shared {
         Zone { records: &*self.records, domain: &self.domain, address: self.address }.decide(packet, transport)
     }
 
-    async fn forwarded(&self, query: hickory_proto::op::Message, transport: Transport) -> Option<Vec<u8>> {
-        let failed = failure(&query, transport);
-        self.forwarder.ask(query, transport).await.or(failed)
+    /// What is sent back, maybe after others were asked.
+    async fn answer(&self, verdict: Verdict, transport: Transport) -> Option<Vec<u8>> {
+        match verdict {
+            Verdict::Answer(answer) => Some(answer),
+            Verdict::Ignore => None,
+            Verdict::Forward(query) => {
+                let failed = failure(&query, transport);
+                self.forwarder.ask(*query, transport).await.or(failed)
+            }
+            Verdict::Follow(alias) => {
+                let mut upstream = self.forwarder.ask(alias.question(), Transport::Udp).await;
+                if upstream.as_deref().is_some_and(wire::is_truncated) {
+                    upstream = self.forwarder.ask(alias.question(), Transport::Tcp).await.or(upstream);
+                }
+                alias.answer(upstream.as_deref(), transport)
+            }
+        }
     }
 }
 
@@ -125,11 +143,11 @@ async fn serve_udp(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
         match shared.decide(&buffer[..length], Transport::Udp) {
             Verdict::Answer(answer) => drop(socket.send_to(&answer, client).await),
             Verdict::Ignore => {}
-            Verdict::Forward(query) => {
+            elsewhere => {
                 let (socket, shared) = (Arc::clone(&socket), Arc::clone(&shared));
                 // Bounded by the forwarder: beyond its limit the task ends at once.
                 tokio::spawn(async move {
-                    if let Some(answer) = shared.forwarded(*query, Transport::Udp).await {
+                    if let Some(answer) = shared.answer(elsewhere, Transport::Udp).await {
                         drop(socket.send_to(&answer, client).await);
                     }
                 });
@@ -155,28 +173,56 @@ async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>, shutdown: Cancell
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 // A client that breaks off is no error of ours.
-                _ = converse(stream, &shared) => {}
+                _ = converse(stream, shared) => {}
             }
             drop(place);
         });
     }
 }
 
-async fn converse(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
+/// Answers the queries of one connection, each as soon as it can be: a client may send the next before it has the
+/// answer to the last (RFC 7766, section 6.2.1.1).
+async fn converse(stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
+    let (reader, writer) = stream.into_split();
+    // Full when the client does not read: then its queries wait too.
+    let (answers, outgoing) = mpsc::channel(PIPELINED_MAX);
+    let (read, written) = tokio::join!(read_queries(reader, shared, answers), write_answers(writer, outgoing));
+    read.and(written)
+}
+
+async fn read_queries(
+    mut reader: OwnedReadHalf,
+    shared: Arc<Shared>,
+    answers: mpsc::Sender<Vec<u8>>,
+) -> io::Result<()> {
+    let places = Arc::new(Semaphore::new(PIPELINED_MAX));
     loop {
-        let length = usize::from(timeout(CLIENT_WAIT, stream.read_u16()).await??);
-        if length > QUERY_MAX {
+        let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
+        let length = usize::from(timeout(CLIENT_WAIT, reader.read_u16()).await??);
+        if length > QUERY_MAX || answers.is_closed() {
             return Ok(());
         }
         let mut packet = vec![0; length];
-        timeout(CLIENT_WAIT, stream.read_exact(&mut packet)).await??;
-        let answer = match shared.decide(&packet, Transport::Tcp) {
-            Verdict::Answer(answer) => Some(answer),
-            Verdict::Forward(query) => shared.forwarded(*query, Transport::Tcp).await,
-            Verdict::Ignore => None,
-        };
-        let Some(answer) = answer else { return Ok(()) };
-        let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
-        timeout(CLIENT_WAIT, stream.write_all(&[&length.to_be_bytes()[..], &answer].concat())).await??;
+        timeout(CLIENT_WAIT, reader.read_exact(&mut packet)).await??;
+        let verdict = shared.decide(&packet, Transport::Tcp);
+        if let Verdict::Ignore = verdict {
+            return Ok(());
+        }
+        let (shared, answers) = (Arc::clone(&shared), answers.clone());
+        tokio::spawn(async move {
+            if let Some(answer) = shared.answer(verdict, Transport::Tcp).await {
+                // The client has gone.
+                let _ = answers.send(answer).await;
+            }
+            drop(place);
+        });
     }
+}
+
+async fn write_answers(mut writer: OwnedWriteHalf, mut outgoing: mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
+    while let Some(answer) = outgoing.recv().await {
+        let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
+        timeout(CLIENT_WAIT, writer.write_all(&[&length.to_be_bytes()[..], &answer].concat())).await??;
+    }
+    Ok(())
 }

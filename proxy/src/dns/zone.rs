@@ -12,8 +12,8 @@ const SPEC_VERSION: &str = "1.1.0";
 
 /// The objects that names are made from. Implemented over the proxy's informers; lookups only, never blocks.
 pub trait Records: Send + Sync + 'static {
-    /// Whether any Service lives in the namespace.
-    fn has_services(&self, namespace: &str) -> bool;
+    /// Whether there is such a namespace.
+    fn has_namespace(&self, namespace: &str) -> bool;
     /// The Service of that name.
     fn service(&self, namespace: &str, name: &str) -> Option<Arc<Service>>;
     /// The Service's slices.
@@ -99,8 +99,8 @@ pub fn look_up(records: &dyn Records, domain: &str, name: &str, asked: Asked) ->
         ["dns-version"] => {
             Found::Data(if asked.wants(Asked::Txt) { vec![Data::Txt(SPEC_VERSION.to_owned())] } else { Vec::new() })
         }
-        ["svc", namespace] | ["pod", namespace] if records.has_services(namespace) => Found::Data(Vec::new()),
-        ["pod", namespace, address] if records.has_services(namespace) => pod_address(address, asked),
+        ["svc", namespace] | ["pod", namespace] if records.has_namespace(namespace) => Found::Data(Vec::new()),
+        ["pod", namespace, address] if records.has_namespace(namespace) => pod_address(address, asked),
         ["svc", namespace, service, rest @ ..] => match records.service(namespace, service) {
             Some(found) => ServiceNames::new(records, domain, &found).look_up(rest, asked),
             None => Found::NoName,
@@ -297,8 +297,8 @@ mod tests {
     }
 
     impl Records for Fixed {
-        fn has_services(&self, namespace: &str) -> bool {
-            self.services.iter().any(|service| service.metadata.namespace.as_deref() == Some(namespace))
+        fn has_namespace(&self, namespace: &str) -> bool {
+            ["d", "empty"].contains(&namespace)
         }
         fn service(&self, namespace: &str, name: &str) -> Option<Arc<Service>> {
             let own = |service: &&Arc<Service>| {
@@ -396,6 +396,8 @@ mod tests {
     fn names_in_between_exist_and_names_that_do_not_exist_say_so() {
         check("svc.cluster.local", Asked::A, "");
         check("d.svc.cluster.local", Asked::A, "");
+        check("empty.svc.cluster.local", Asked::A, "");
+        check("none.svc.cluster.local", Asked::A, "NXDOMAIN");
         check("_tcp.web.d.svc.cluster.local", Asked::Srv, "");
         check("none.d.svc.cluster.local", Asked::A, "NXDOMAIN");
         check("web.other.svc.cluster.local", Asked::A, "NXDOMAIN");
@@ -406,6 +408,10 @@ mod tests {
     #[test]
     fn pods_external_names_the_version_and_foreign_names() {
         check("10-1-0-6.d.pod.cluster.local", Asked::A, "10.1.0.6");
+        check("10-1-0-6.empty.pod.cluster.local", Asked::A, "10.1.0.6");
+        check("10-1-0-6.d.pod.cluster.local", Asked::Other, "");
+        check("10-1-0-6.none.pod.cluster.local", Asked::A, "NXDOMAIN");
+        check("10-1-0.d.pod.cluster.local", Asked::A, "NXDOMAIN");
         check("ext.d.svc.cluster.local", Asked::A, "example.org");
         check("dns-version.cluster.local", Asked::Txt, "1.1.0");
         check("example.org", Asked::A, "forward");
