@@ -15,7 +15,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::AgentConfig;
-use crate::logs::rotate;
 use crate::net::PodNetwork;
 use crate::node::machine::Capacity;
 use crate::node::{lease, register, report};
@@ -119,7 +118,6 @@ impl NodeAgent {
             std::future::pending::<()>().await;
         });
         component.spawn("node network", bring_up_network(Arc::clone(&node), nodes, network));
-        component.spawn("log rotation", rotate::run(Arc::clone(&node)));
         let pod_component = component.clone();
         component.spawn("pods", async move {
             // Containers need to know the Services: variables are set once.

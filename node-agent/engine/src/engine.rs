@@ -35,7 +35,8 @@ pub trait Engine: Send + Sync + 'static {
     /// Executes the container's command. An error that is the container's own fault (no such command) leaves
     /// it exited with the reason in its status.
     async fn start_container(&self, id: &str) -> Result<(), EngineError>;
-    /// Sends the stop signal, waits up to `grace`, then kills through the cgroup. Returns when it is dead. Idempotent.
+    /// Sends the stop signal, waits up to `grace`, then kills through the cgroup. Returns when it is dead. A start that
+    /// is under way is cut off instead, and [`Engine::start_container`] returns. Idempotent.
     async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), EngineError>;
     /// Removes a container (killing it first if need be) and its root file system. Its log file stays. Idempotent.
     async fn remove_container(&self, id: &str) -> Result<(), EngineError>;
@@ -48,8 +49,6 @@ pub trait Engine: Send + Sync + 'static {
     async fn exec(&self, id: &str, config: ExecConfig) -> Result<ExecSession, EngineError>;
     /// Joins the streams of a running container's main process.
     async fn attach(&self, id: &str, config: AttachConfig) -> Result<ExecSession, EngineError>;
-    /// Closes the log file and opens `log_path` anew: after a rotation.
-    async fn reopen_log(&self, id: &str) -> Result<(), EngineError>;
 
     /// What happens to containers from now on, in order. Ends when the receiver falls 1,024 events behind:
     /// list and subscribe again.
@@ -240,6 +239,15 @@ pub struct Security {
     pub unmasked_proc: bool,
 }
 
+/// How large a container's log may become.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LogLimits {
+    /// Bytes after which a file is exchanged for a new one; `None` lets it grow.
+    pub size_max_bytes: Option<u64>,
+    /// Files that are kept, the current one included.
+    pub files_max: usize,
+}
+
 /// What a container is to be.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct ContainerConfig {
@@ -273,8 +281,11 @@ pub struct ContainerConfig {
     pub stdin_once: bool,
     /// Give it a terminal.
     pub tty: bool,
-    /// Log file in CRI format, absolute.
+    /// Log file in CRI format, absolute. Older files lie beside it, their names ending with a time.
     pub log_path: PathBuf,
+    /// How large the log may become.
+    #[serde(default)]
+    pub log_limits: LogLimits,
     /// Signal that asks it to stop; `None` takes the image's, else SIGTERM.
     pub stop_signal: Option<String>,
     /// Labels for the caller; kept and returned.

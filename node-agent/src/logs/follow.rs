@@ -61,7 +61,11 @@ pub(crate) async fn stream(path: &Path, options: &LogOptions, ended: Option<Ende
             if !current.pump(&mut out).await? {
                 return Ok(());
             }
-            current = Reader::open(path).await?;
+            let next = current.successor(path).await?;
+            // Moved aside in this very moment: the next look finds it there.
+            if let Some(reader) = Reader::open_if_there(&next).await? {
+                current = reader;
+            }
             continue;
         }
         let (Some(changes), false) = (&mut changes, over) else { return Ok(()) };
@@ -246,6 +250,21 @@ impl Reader {
             (Ok(own), Ok(there)) => own.ino() != there.ino(),
             _ => false,
         }
+    }
+
+    /// The file that comes after this one: the next that was moved aside, or the log itself. A log that grows fast may
+    /// have been exchanged more than once.
+    async fn successor(&self, path: &Path) -> io::Result<PathBuf> {
+        let own = self.file.metadata().await?.ino();
+        let mut old = rotated(path).await?.into_iter();
+        let oldest = old.as_slice().first().cloned();
+        while let Some(file) = old.next() {
+            if tokio::fs::metadata(&file).await.is_ok_and(|meta| meta.ino() == own) {
+                return Ok(old.next().unwrap_or_else(|| path.to_owned()));
+            }
+        }
+        // This one has been removed: what is left begins with the oldest.
+        Ok(oldest.unwrap_or_else(|| path.to_owned()))
     }
 
     /// Sends everything up to the end of the file; false when nobody wants more.

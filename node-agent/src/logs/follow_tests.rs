@@ -95,6 +95,33 @@ async fn following_sees_what_is_written_and_survives_a_rotation_and_ends_with_th
 }
 
 #[tokio::test]
+async fn following_misses_no_file_when_a_log_is_exchanged_twice_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0.log");
+    std::fs::write(&path, line(1, "stdout", "F", "a")).unwrap();
+    let (sink, mut pieces) = mpsc::channel(4);
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let (log, options) = (path.clone(), LogOptions { follow: true, ..LogOptions::default() });
+    let ended: Ended = Box::pin(async { drop(ended.await) });
+    let task = tokio::spawn(async move { stream(&log, &options, Some(ended), &sink).await });
+    let mut next = async || {
+        let piece = tokio::time::timeout(Duration::from_secs(5), pieces.recv()).await.expect("a piece in time");
+        piece.map(|piece| String::from_utf8(piece.unwrap().to_vec()).unwrap())
+    };
+    assert_eq!(next().await.as_deref(), Some("a\n"));
+    std::fs::rename(&path, dir.path().join("0.log.20260101-000000.000000001")).unwrap();
+    std::fs::write(dir.path().join("0.log.20260101-000000.000000002"), line(2, "stdout", "F", "b")).unwrap();
+    std::fs::write(&path, line(3, "stdout", "F", "c")).unwrap();
+    let mut text = String::new();
+    while text.len() < 4 {
+        text.push_str(&next().await.unwrap());
+    }
+    assert_eq!(text, "b\nc\n");
+    end.send(()).unwrap();
+    task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn the_log_of_a_container_that_has_said_nothing_is_empty() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("0.log");

@@ -32,9 +32,10 @@ use super::state::{
 };
 use super::status::{owned, says_nothing, status};
 use super::view::{ContainerView, PodView, Views};
-use super::writer::{Written, write};
+use super::writer::{Written, write, write_retry};
 use crate::objects::{ObjectChanges, PodObjects};
 use crate::probe::ProbeKind;
+use crate::volume::token::IssuedTokens;
 use crate::volume::usage::limited;
 use crate::volume::{Mounted, VolumesReady};
 
@@ -141,6 +142,8 @@ struct Actor {
     state: PodState,
     objects: Arc<PodObjects>,
     changes: ObjectChanges,
+    /// Tokens that were issued for the pod's volumes.
+    tokens: Arc<IssuedTokens>,
     mounted: Arc<Mounted>,
     /// When tokens have to be renewed.
     renew_at: Option<Timestamp>,
@@ -150,6 +153,8 @@ struct Actor {
     inputs: mpsc::Sender<Input>,
     /// What ends the probes of a slot's current life.
     probes: HashMap<usize, ProbeEnds>,
+    /// Cancelled when the pod is to end.
+    ending: CancellationToken,
     /// Ends the watch over volumes with a limit.
     watching_sizes: Option<DropGuard>,
     /// Counts the changes of the node's images.
@@ -160,6 +165,8 @@ struct Actor {
     first_seen: Timestamp,
     sent: PodStatus,
     writing: bool,
+    /// Writes in a row that failed.
+    failed_writes: u32,
     views: Views,
     view: watch::Sender<PodView>,
 }
@@ -173,7 +180,9 @@ impl Actor {
             first_seen: node.now(),
             changes: objects.changes(),
             view: views.publish(&state.pod),
+            tokens: Arc::default(),
             mounted: Arc::default(),
+            ending: CancellationToken::new(),
             watching_sizes: None,
             images: node.images.clone(),
             renew_at: None,
@@ -182,6 +191,7 @@ impl Actor {
             probes: HashMap::new(),
             early: HashMap::new(),
             writing: false,
+            failed_writes: 0,
             node,
             state,
             objects,
@@ -256,6 +266,7 @@ impl Actor {
         tracing::debug!(pod = super::state::pod_text(&self.state.pod), why = ?end.why, "pod ends");
         self.stop_restarting_probes();
         self.watching_sizes = None;
+        self.ending.cancel();
         if let Why::Failed { reason, message } = &end.why {
             self.state.failed = Some((reason.clone(), message.clone()));
             let about = about(&self.state.pod);
@@ -272,6 +283,8 @@ impl Actor {
             node: Arc::clone(&self.node),
             pod: Arc::clone(&self.state.pod),
             objects: Arc::clone(&self.objects),
+            tokens: Arc::clone(&self.tokens),
+            ending: self.ending.clone(),
             ips: self.state.ips.clone(),
         }
     }
@@ -347,7 +360,10 @@ impl Actor {
             Input::Probe { slot, container, kind, healthy } => self.on_probe(slot, &container, kind, healthy),
             Input::Written { status, outcome } => {
                 self.writing = false;
-                if !matches!(outcome, Written::Failed) {
+                if matches!(outcome, Written::Failed) {
+                    self.failed_writes = self.failed_writes.saturating_add(1);
+                } else {
+                    self.failed_writes = 0;
                     self.sent = *status;
                 }
             }
@@ -656,8 +672,11 @@ impl Actor {
             return Some(due);
         }
         self.writing = true;
-        let (node, pod) = (Arc::clone(&self.node), Arc::clone(&self.state.pod));
+        let (node, pod, failed) = (Arc::clone(&self.node), Arc::clone(&self.state.pod), self.failed_writes);
         self.spawn("status", async move {
+            if failed > 0 {
+                sleep(write_retry(failed)).await;
+            }
             let outcome = write(&node, &pod, &status).await;
             Input::Written { status: Box::new(status), outcome }
         });

@@ -141,9 +141,6 @@ impl Engine for MemoryEngine {
     async fn attach(&self, id: &str, _config: AttachConfig) -> Result<ExecSession, EngineError> {
         Err(none("container", id))
     }
-    async fn reopen_log(&self, _id: &str) -> Result<(), EngineError> {
-        Ok(())
-    }
     fn events(&self) -> BoxStream<'static, EngineEvent> {
         let events = self.events.subscribe();
         futures::stream::unfold(events, |mut events| async { events.recv().await.ok().map(|event| (event, events)) })
@@ -179,6 +176,8 @@ impl Engine for MemoryEngine {
 struct Api {
     status: watch::Sender<Value>,
     deleted: watch::Sender<bool>,
+    /// Deletions that are still to be refused because somebody wrote at the same moment.
+    conflicts: Mutex<u32>,
     events: watch::Sender<Vec<String>>,
 }
 
@@ -209,8 +208,15 @@ impl Api {
             Method::DELETE => {
                 assert_eq!(body["gracePeriodSeconds"], 0);
                 assert_eq!(body["preconditions"]["uid"], "u");
+                let left = self.conflicts.lock().unwrap().checked_sub(1);
+                if let Some(left) = left {
+                    return self.conflict(left);
+                }
                 self.deleted.send_replace(true);
                 json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success" })
+            }
+            Method::GET if path.ends_with("/pods/p") => {
+                json!({ "kind": "Pod", "apiVersion": "v1", "metadata": { "name": "p", "uid": "u" } })
             }
             Method::PATCH => json!({ "kind": "Event", "apiVersion": "v1", "metadata": {}, "involvedObject": {} }),
             Method::POST => {
@@ -223,6 +229,17 @@ impl Api {
         };
         let mut response = Response::new(Body::from(Bytes::from(answer.to_string())));
         *response.status_mut() = StatusCode::OK;
+        response
+    }
+}
+
+impl Api {
+    fn conflict(&self, left: u32) -> Response<Body> {
+        *self.conflicts.lock().unwrap() = left;
+        let status = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 409,
+            "reason": "Conflict", "message": "the object has been modified" });
+        let mut response = Response::new(Body::from(Bytes::from(status.to_string())));
+        *response.status_mut() = StatusCode::CONFLICT;
         response
     }
 }
@@ -336,6 +353,18 @@ async fn a_pod_runs_is_restarted_after_a_crash_and_leaves_nothing_when_deleted()
     for event in ["Started: Container started", "Killing: Stopping container c"] {
         rig.event(event).await;
     }
+}
+
+#[tokio::test]
+async fn a_deletion_that_meets_a_write_is_tried_again() {
+    let rig = Rig::new();
+    *rig.api.conflicts.lock().unwrap() = 1;
+    let mut deleted = pod("here:1");
+    deleted.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(rig.node.now()));
+    let _handle = rig.start(PodState::new(Arc::new(deleted), rig.node.now()));
+    let mut gone = rig.api.deleted.subscribe();
+    tokio::time::timeout(Duration::from_secs(10), gone.wait_for(|gone| *gone)).await.unwrap().unwrap();
+    assert_eq!(*rig.api.conflicts.lock().unwrap(), 0);
 }
 
 #[tokio::test]

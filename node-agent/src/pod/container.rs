@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use reeve_engine::engine::{ContainerConfig, Device, Image, Mount, NamespaceMode, SandboxConfig};
+use reeve_engine::engine::{ContainerConfig, Device, Image, LogLimits, Mount, NamespaceMode, SandboxConfig};
 
 use super::env::{EnvError, environment, service_links};
 use super::expand::{TooLong, expand};
@@ -35,6 +35,11 @@ const TERMINATION_MESSAGE_MAX: usize = 4096;
 /// Source: kubelet `MaxContainerTerminationMessageLogLength` and `…LogLines`.
 const TERMINATION_LOG_MAX: usize = 2048;
 const TERMINATION_LOG_LINES: usize = 80;
+
+/// A log file that has grown to this is exchanged. Source: kubelet `containerLogMaxSize`.
+const LOG_SIZE_MAX_BYTES: u64 = 10 << 20;
+/// Log files of one life of a container, the current one included. Source: kubelet `containerLogMaxFiles`.
+const LOG_FILES_MAX: usize = 5;
 
 /// Why a container cannot be made as its pod says: `CreateContainerConfigError`.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +149,7 @@ pub(crate) fn container_config(inputs: &ContainerInputs<'_>) -> Result<Container
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
         log_path: log_path(node, pod, &container.name, inputs.attempt)?,
+        log_limits: LogLimits { size_max_bytes: Some(LOG_SIZE_MAX_BYTES), files_max: LOG_FILES_MAX },
         stop_signal: container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.clone()),
         env,
         labels,

@@ -11,6 +11,7 @@ use reeve_api::drain::DRAIN_WAIT_MAX;
 use reeve_client::EventType;
 use reeve_engine::engine::{self, ContainerState, EngineError, Image, Sandbox};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::container::{ConfigError, ContainerInputs, container_config, sandbox_config};
 use super::context::{NodeContext, about, about_container};
@@ -18,11 +19,19 @@ use super::files::PodFiles;
 use super::hooks::{self, HookTarget};
 use super::state::spec;
 use crate::objects::PodObjects;
+use crate::volume::token::IssuedTokens;
 use crate::volume::{self, Mounted, VolumeInputs, VolumesReady};
 
 /// A container gets at least this long after a `preStop` hook used the grace up.
 /// Source: kubelet `minimumGracePeriodInSeconds`.
 const GRACE_AFTER_HOOK_MIN: Duration = Duration::from_secs(2);
+
+/// The longest a start may take. Source: kubelet `runtimeRequestTimeout`.
+const START_MAX: Duration = Duration::from_secs(120);
+/// What is left to a start when the pod is to end.
+const START_AT_END_MAX: Duration = Duration::from_secs(10);
+/// Pause before a refused deletion is tried again.
+const DELETE_RETRY: Duration = Duration::from_secs(1);
 
 /// What the effects of one pod share.
 #[derive(Clone)]
@@ -30,6 +39,9 @@ pub(crate) struct PodEffects {
     pub(crate) node: Arc<NodeContext>,
     pub(crate) pod: Arc<Pod>,
     pub(crate) objects: Arc<PodObjects>,
+    pub(crate) tokens: Arc<IssuedTokens>,
+    /// Cancelled when the pod is to end.
+    pub(crate) ending: CancellationToken,
     pub(crate) ips: Vec<IpAddr>,
 }
 
@@ -122,6 +134,7 @@ impl PodEffects {
             pod: Arc::clone(&self.pod),
             objects: Arc::clone(&self.objects),
             around: self.node.surroundings(&self.ips),
+            tokens: Arc::clone(&self.tokens),
         };
         let result = volume::set_up(&self.node, inputs).await.map_err(|error| error.to_string());
         if let Err(message) = &result {
@@ -153,7 +166,7 @@ impl PodEffects {
             Err(error) => return Err(fail("CreateContainerError", error.to_string())),
         };
         self.say_of(&name, EventType::Normal, "Created", "Container created".to_owned());
-        let started = engine.start_container(&id).await;
+        let started = self.start_in_time(&id).await;
         let container =
             engine.container_status(&id).await.map_err(|error| fail("RunContainerError", error.to_string()))?;
         self.remove_old(job.remove);
@@ -167,6 +180,26 @@ impl PodEffects {
                 Err(StartError { exited, ..fail("RunContainerError", error.to_string()) })
             }
         }
+    }
+
+    /// Starts a container, but not for ever: a mount of a file server that is away may hold its process up.
+    async fn start_in_time(&self, id: &str) -> Result<(), EngineError> {
+        let start = self.node.engine.start_container(id);
+        tokio::pin!(start);
+        let pod_ends = async {
+            self.ending.cancelled().await;
+            tokio::time::sleep(START_AT_END_MAX).await;
+        };
+        tokio::select! {
+            started = &mut start => return started,
+            () = tokio::time::sleep(START_MAX) => {}
+            () = pod_ends => {}
+        }
+        if let Err(error) = self.node.engine.stop_container(id, Duration::ZERO).await {
+            tracing::warn!(%error, id, "failed to cut a start off");
+        }
+        // It may have begun in the last moment; then it has been stopped and its end tells so.
+        start.await.and_then(|()| Err(EngineError::Start("context deadline exceeded".to_owned())))
     }
 
     fn config(&self, job: &StartJob) -> Result<engine::ContainerConfig, ConfigError> {
@@ -307,15 +340,22 @@ impl PodEffects {
             preconditions: Some(Preconditions { uid: meta.uid.clone(), ..Preconditions::default() }),
             ..DeleteParams::default()
         };
-        match api.delete(meta.name.as_deref().unwrap_or_default(), &params).await {
-            Ok(_) => Ok(()),
-            // Gone already, or another pod.
-            Err(kube::Error::Api(refused)) if refused.code == 404 || refused.code == 409 => Ok(()),
-            Err(error) => {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                Err(error.to_string())
-            }
+        let name = meta.name.as_deref().unwrap_or_default();
+        let error = match api.delete(name, &params).await {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        let gone = match &error {
+            kube::Error::Api(refused) if refused.code == 404 => true,
+            // Either another pod has the name by now, or somebody wrote at the same moment.
+            kube::Error::Api(refused) if refused.code == 409 => is_another(api.get_opt(name).await, meta.uid.as_ref()),
+            _ => false,
+        };
+        if gone {
+            return Ok(());
         }
+        tokio::time::sleep(DELETE_RETRY).await;
+        Err(error.to_string())
     }
 
     /// Tells that an image's pull waits.
@@ -335,5 +375,14 @@ impl PodEffects {
     /// Tells that a container is stopped.
     pub(crate) fn tell_killing(&self, container: &str, message: String) {
         self.say_of(container, EventType::Normal, "Killing", message);
+    }
+}
+
+/// Whether what the API has under a pod's name is not that pod; an answer that did not come says nothing.
+fn is_another(found: kube::Result<Option<Pod>>, uid: Option<&String>) -> bool {
+    match found {
+        Ok(None) => true,
+        Ok(Some(pod)) => pod.metadata.uid.as_ref() != uid,
+        Err(_) => false,
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use super::actor::{self, Beginning, Input, PodHandle};
 use super::admission::{Room, admit, host_ports};
 use super::adopt::{PodRemains, Remains, adopt};
+use super::backoff::step_retry;
 use super::container::POD_UID;
 use super::context::{NodeContext, about};
 use super::state::{End, PodState, Why, spec};
@@ -192,7 +193,7 @@ impl PodTable {
         let stale = remains.sandboxes.iter().rev().skip(1).map(|sandbox| sandbox.id.clone());
         for id in stale {
             let node = Arc::clone(&self.node);
-            self.node.component.spawn("sandbox garbage", async move { remove_sandbox(&node, &id).await });
+            self.node.component.spawn("sandbox garbage", async move { remove_for_good(&node, &id).await });
         }
     }
 
@@ -205,12 +206,12 @@ impl PodTable {
             let node = Arc::clone(&self.node);
             self.node.component.spawn("orphan", async move {
                 for sandbox in &remains.sandboxes {
-                    remove_sandbox(&node, &sandbox.id).await;
+                    remove_for_good(&node, &sandbox.id).await;
                 }
             });
         }
         let node = Arc::clone(&self.node);
-        self.node.component.spawn("orphan folders", async move { clear_folders(&node, &folders).await });
+        self.node.component.spawn("orphan folders", async move { clear_folders(&node, folders).await });
     }
 
     async fn on_engine(&mut self, event: EngineEvent) {
@@ -243,18 +244,32 @@ fn is_over(pod: &Pod) -> bool {
     matches!(phase, Some("Failed" | "Succeeded"))
 }
 
-/// Stops and removes a sandbox that belongs to no pod, with its network.
-pub(crate) async fn remove_sandbox(node: &NodeContext, id: &str) {
+/// Stops and removes a sandbox that belongs to no pod, with its network; says whether nothing is left.
+pub(crate) async fn remove_sandbox(node: &NodeContext, id: &str) -> bool {
+    let mut clean = true;
     if let Err(error) = node.engine.stop_pod_sandbox(id).await {
         tracing::warn!(%error, id, "failed to stop a sandbox that belongs to no pod");
+        clean = false;
     }
     if let Some(network) = node.network().await
         && let Err(error) = network.detach(id).await
     {
         tracing::warn!(%error, id, "failed to release the network of a sandbox");
+        clean = false;
     }
     if let Err(error) = node.engine.remove_pod_sandbox(id).await {
         tracing::warn!(%error, id, "failed to remove a sandbox that belongs to no pod");
+        clean = false;
+    }
+    clean
+}
+
+/// [`remove_sandbox`] until nothing is left: nobody else will come by.
+async fn remove_for_good(node: &NodeContext, id: &str) {
+    let mut failures = 0_u32;
+    while !remove_sandbox(node, id).await {
+        failures = failures.saturating_add(1);
+        tokio::time::sleep(step_retry(failures)).await;
     }
 }
 
@@ -268,11 +283,22 @@ async fn pod_folders(node: &NodeContext) -> Vec<String> {
     names
 }
 
-/// Removes the folders of pods that are no longer in the API.
-async fn clear_folders(node: &NodeContext, uids: &[String]) {
-    for uid in uids {
-        if let Err(error) = volume::tear_down(node.config.pod_dir(uid)).await {
-            tracing::warn!(%error, uid, "failed to remove the folder of a pod that is gone");
+/// Removes the folders of pods that are no longer in the API; again, where that fails.
+async fn clear_folders(node: &NodeContext, mut uids: Vec<String>) {
+    let mut failures = 0_u32;
+    loop {
+        let mut left = Vec::new();
+        for uid in uids {
+            if let Err(error) = volume::tear_down(node.config.pod_dir(&uid)).await {
+                tracing::warn!(%error, uid, "failed to remove the folder of a pod that is gone");
+                left.push(uid);
+            }
         }
+        if left.is_empty() {
+            return;
+        }
+        uids = left;
+        failures = failures.saturating_add(1);
+        tokio::time::sleep(step_retry(failures)).await;
     }
 }

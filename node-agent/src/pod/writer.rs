@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::context::NodeContext;
 
-/// Delay before a refused write is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+/// Longest pause between two tries of a write that did not reach the API.
+const RETRY_MAX: Duration = Duration::from_secs(16);
 
 /// What became of a write.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(crate) enum Written {
     Done,
     /// The API has no such pod any more; the watch will say so too.
     Gone,
+    /// The API will never take this: only another status is worth a try.
+    Refused,
     /// Try again later.
     Failed,
 }
@@ -34,18 +36,31 @@ pub(crate) async fn write(node: &NodeContext, pod: &Pod, status: &PodStatus) -> 
         Ok(patch) => patch,
         Err(error) => {
             tracing::error!(%error, name, "a pod status cannot be written as JSON");
-            return Written::Failed;
+            return Written::Refused;
         }
     };
     match api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
         Ok(_) => Written::Done,
         Err(kube::Error::Api(refused)) if refused.code == 404 => Written::Gone,
+        Err(kube::Error::Api(refused)) if is_final(refused.code) => {
+            tracing::error!(%refused, namespace, name, "the API refuses a pod's status");
+            Written::Refused
+        }
         Err(error) => {
             tracing::warn!(%error, namespace, name, "failed to write a pod's status, trying again");
-            tokio::time::sleep(RETRY).await;
             Written::Failed
         }
     }
+}
+
+/// Whether the same request would be refused again: it is wrong, and not the moment it was made.
+fn is_final(code: u16) -> bool {
+    matches!(code, 400 | 413 | 415 | 422)
+}
+
+/// The pause before the next try after so many that failed: 1 s doubling to [`RETRY_MAX`].
+pub(crate) fn write_retry(failed: u32) -> Duration {
+    Duration::from_secs(2_u64.saturating_pow(failed.saturating_sub(1).min(10))).min(RETRY_MAX)
 }
 
 fn patch(uid: &str, status: &PodStatus) -> Result<Value, serde_json::Error> {
@@ -68,6 +83,13 @@ fn patch(uid: &str, status: &PodStatus) -> Result<Value, serde_json::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_may_be_taken_later_is_tried_again_and_ever_more_slowly() {
+        let finals = [400, 401, 403, 409, 413, 415, 422, 429, 500, 503].map(is_final);
+        assert_eq!(finals, [true, false, false, false, true, true, true, false, false, false]);
+        assert_eq!([1, 2, 5, 6, 99].map(|failed| write_retry(failed).as_secs()), [1, 2, 16, 16, 16]);
+    }
 
     #[test]
     fn a_patch_names_the_uid_and_clears_what_is_absent() {

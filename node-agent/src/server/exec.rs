@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::SplitSink;
-use futures::{SinkExt as _, StreamExt as _};
+use futures::{SinkExt as _, Stream, StreamExt as _};
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
@@ -33,6 +33,13 @@ const CHUNK: usize = 32 * 1024;
 const MESSAGE_MAX: usize = 1 << 20;
 /// Messages between the command and the client. When it is full, the command's output waits.
 const MESSAGES: usize = 8;
+/// Pieces of input, of [`MESSAGE_MAX`] bytes at most, that wait for a command which does not read them. When it is full
+/// the client waits.
+const INPUTS: usize = 8;
+/// How long the input of a client that has gone is offered to the command.
+const INPUT_DRAIN_MAX: Duration = Duration::from_secs(1);
+/// How often a client that waits is asked whether it is still there.
+const PING_EVERY: Duration = Duration::from_secs(2);
 /// Output that is still to come when the command has ended: a child of it may hold the stream open for ever.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
@@ -113,22 +120,20 @@ async fn run(backend: &Backend, container: &str, kind: Kind, options: &StreamOpt
     }
     let ExecSession { stdin, stdout, stderr, resize, exit } = session;
     let (messages, mut queue) = mpsc::channel(MESSAGES);
-    let outputs = async {
-        tokio::join!(pump(stdout, STDOUT, messages.clone()), pump(stderr, STDERR, messages.clone()));
-    };
+    let pings = messages.clone();
     let ended = async {
-        tokio::pin!(outputs);
-        tokio::pin!(exit);
-        let result = tokio::select! {
+        let outputs = async {
+            tokio::join!(pump(stdout, STDOUT, messages.clone()), pump(stderr, STDERR, messages));
+        };
+        tokio::pin!(outputs, exit);
+        tokio::select! {
             result = &mut exit => {
                 // Cut off after a while: see DRAIN_MAX.
                 let _ = timeout(DRAIN_MAX, &mut outputs).await;
                 result
             }
             () = &mut outputs => exit.await,
-        };
-        drop(messages.clone());
-        result
+        }
     };
     let to_client = async {
         let mut result = None;
@@ -137,7 +142,7 @@ async fn run(backend: &Backend, container: &str, kind: Kind, options: &StreamOpt
             tokio::select! {
                 biased;
                 Some(message) = queue.recv() => {
-                    if sink.send(Message::binary(message)).await.is_err() {
+                    if sink.send(message).await.is_err() {
                         return;
                     }
                 }
@@ -154,7 +159,7 @@ async fn run(backend: &Backend, container: &str, kind: Kind, options: &StreamOpt
     tokio::select! {
         () = to_client => {}
         // The client is gone: dropping the session ends an exec'd command.
-        () = from_socket(&mut from, stdin, resize) => {}
+        () = from_socket(&mut from, stdin, resize, &pings) => {}
     }
 }
 
@@ -193,7 +198,7 @@ async fn begin(
 }
 
 /// Reads a stream to its end, one message per piece.
-async fn pump(stream: Option<OutputStream>, channel: u8, messages: mpsc::Sender<Vec<u8>>) {
+async fn pump(stream: Option<OutputStream>, channel: u8, messages: mpsc::Sender<Message>) {
     let Some(mut stream) = stream else { return };
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -201,7 +206,7 @@ async fn pump(stream: Option<OutputStream>, channel: u8, messages: mpsc::Sender<
             Ok(0) => return,
             Ok(len) => {
                 let message = to_client(channel, chunk.get(..len).unwrap_or_default());
-                if messages.send(message).await.is_err() {
+                if messages.send(Message::binary(message)).await.is_err() {
                     return;
                 }
             }
@@ -211,35 +216,75 @@ async fn pump(stream: Option<OutputStream>, channel: u8, messages: mpsc::Sender<
     }
 }
 
-/// Moves what the client sends; returns when the client has gone.
-async fn from_socket(
-    from: &mut futures::stream::SplitStream<Socket>,
-    mut stdin: Option<InputStream>,
+/// Moves what the client sends; returns when the client has gone. A command that does not read its input holds up
+/// neither sizes of the terminal nor the news that the client is gone.
+async fn from_socket<E>(
+    from: &mut (impl Stream<Item = Result<Message, E>> + Unpin),
+    stdin: Option<InputStream>,
     resize: Option<mpsc::Sender<TerminalSize>>,
+    pings: &mpsc::Sender<Message>,
 ) {
-    while let Some(Ok(message)) = from.next().await {
-        let data = match message {
-            Message::Binary(data) => data,
-            Message::Close(_) => return,
-            _ => continue,
-        };
-        match from_client(&data) {
-            FromClient::Stdin(bytes) => {
-                if let Some(input) = &mut stdin
-                    && (input.write_all(bytes).await.is_err() || input.flush().await.is_err())
-                {
-                    // The command does not read any more; the rest is dropped.
-                    stdin = None;
+    let (input, waiting) = mpsc::channel(INPUTS);
+    let reader = async {
+        let mut input = Some(input);
+        while let Some(Ok(message)) = from.next().await {
+            let data = match message {
+                Message::Binary(data) => data,
+                Message::Close(_) => return,
+                _ => continue,
+            };
+            match from_client(&data) {
+                FromClient::Stdin(bytes) => {
+                    if let Some(to) = &input
+                        && !hand_on(to, data.slice_ref(bytes), pings).await
+                    {
+                        // The command does not read any more; the rest is dropped.
+                        input = None;
+                    }
                 }
-            }
-            FromClient::CloseStdin => stdin = None,
-            FromClient::Resize(size) => {
-                if let Some(resize) = &resize {
-                    // A full queue has newer sizes to come; an ended command needs none.
-                    let _ = resize.try_send(size);
+                FromClient::CloseStdin => input = None,
+                FromClient::Resize(size) => {
+                    if let Some(resize) = &resize {
+                        // A full queue has newer sizes to come; an ended command needs none.
+                        let _ = resize.try_send(size);
+                    }
                 }
+                FromClient::Nothing => {}
             }
-            FromClient::Nothing => {}
+        }
+    };
+    let writer = write_input(stdin, waiting);
+    tokio::pin!(reader, writer);
+    tokio::select! {
+        // What it had sent before it went is still given to the command, if that reads.
+        () = &mut reader => drop(timeout(INPUT_DRAIN_MAX, writer).await),
+        () = &mut writer => reader.await,
+    }
+}
+
+/// Queues a piece of input; `false` when nobody takes it any more. While the queue is full the client is not read, so
+/// it is asked now and then whether it is still there: an answer is not needed, only a connection that takes the
+/// question.
+async fn hand_on(to: &mpsc::Sender<Bytes>, piece: Bytes, pings: &mpsc::Sender<Message>) -> bool {
+    let ask = async {
+        loop {
+            tokio::time::sleep(PING_EVERY).await;
+            // A full queue of messages is asking enough.
+            let _ = pings.try_send(Message::Ping(Bytes::new()));
+        }
+    };
+    tokio::select! {
+        sent = to.send(piece) => sent.is_ok(),
+        () = ask => false,
+    }
+}
+
+/// Writes what is queued, then closes the command's input.
+async fn write_input(stdin: Option<InputStream>, mut waiting: mpsc::Receiver<Bytes>) {
+    let Some(mut stdin) = stdin else { return };
+    while let Some(piece) = waiting.recv().await {
+        if stdin.write_all(&piece).await.is_err() || stdin.flush().await.is_err() {
+            return;
         }
     }
 }
@@ -252,5 +297,61 @@ async fn finish(sink: &mut SplitSink<Socket, Message>, status: &serde_json::Valu
         let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
         let _ = sink.send(Message::Close(Some(close))).await;
         let _ = sink.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+    use tokio::sync::mpsc::error::TryRecvError;
+
+    use super::*;
+
+    fn message(channel: u8, data: &[u8]) -> Result<Message, std::convert::Infallible> {
+        Ok(Message::binary(to_client(channel, data)))
+    }
+
+    #[tokio::test]
+    async fn a_command_that_does_not_read_holds_up_neither_sizes_nor_the_end() {
+        let (stdin, mut command) = duplex(4);
+        let (resize, mut sizes) = mpsc::channel(4);
+        let sent = [message(0, b"more than it takes"), message(4, br#"{"Width":80,"Height":24}"#)];
+        let mut from = futures::stream::iter(sent);
+        let (pings, _queue) = mpsc::channel(1);
+        let moved = from_socket(&mut from, Some(Box::pin(stdin)), Some(resize), &pings);
+        timeout(Duration::from_secs(10), moved).await.expect("the end of the client is noticed");
+        assert_eq!(sizes.try_recv(), Ok(TerminalSize { width: 80, height: 24 }));
+        assert_eq!(sizes.try_recv(), Err(TryRecvError::Disconnected));
+        let mut taken = [0; 4];
+        command.read_exact(&mut taken).await.expect("what fitted");
+        assert_eq!(&taken, b"more");
+    }
+
+    #[tokio::test]
+    async fn input_arrives_whole_and_its_end_is_told() {
+        let (stdin, mut command) = duplex(4);
+        let (client, mut from) = futures::channel::mpsc::unbounded();
+        for part in [message(0, b"one "), message(0, b"two "), message(0, b"three"), message(255, &[0])] {
+            client.unbounded_send(part).expect("sent");
+        }
+        let (pings, _queue) = mpsc::channel(1);
+        let mut text = String::new();
+        tokio::select! {
+            () = from_socket(&mut from, Some(Box::pin(stdin)), None, &pings) => panic!("the client is still there"),
+            read = command.read_to_string(&mut text) => drop(read.expect("read")),
+        }
+        assert_eq!(text, "one two three");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_not_read_is_asked_whether_it_is_there() {
+        let (stdin, _command) = duplex(4);
+        let sent = std::iter::repeat_with(|| message(0, b"piece")).take(INPUTS + 4);
+        let mut from = futures::stream::iter(sent.collect::<Vec<_>>());
+        let (pings, mut queue) = mpsc::channel(1);
+        tokio::select! {
+            () = from_socket(&mut from, Some(Box::pin(stdin)), None, &pings) => panic!("nobody took the input"),
+            asked = queue.recv() => assert!(matches!(asked, Some(Message::Ping(_)))),
+        }
     }
 }

@@ -8,7 +8,7 @@ mod local;
 mod mounts;
 mod payload;
 pub(crate) mod subpath;
-mod token;
+pub(crate) mod token;
 pub(crate) mod usage;
 
 use std::collections::BTreeMap;
@@ -92,6 +92,8 @@ pub(crate) struct VolumeInputs {
     pub(crate) pod: Arc<Pod>,
     pub(crate) objects: Arc<PodObjects>,
     pub(crate) around: Surroundings,
+    /// Tokens of the pod that were issued before.
+    pub(crate) tokens: Arc<token::IssuedTokens>,
 }
 
 /// All volumes of a pod, and when its tokens have to be renewed.
@@ -106,7 +108,7 @@ pub(crate) async fn set_up(node: &NodeContext, inputs: VolumeInputs) -> Result<V
     let mut tokens = BTreeMap::new();
     let mut renew_at: Option<Timestamp> = None;
     for volume in spec(&inputs.pod).volumes.iter().flatten() {
-        let fetched = token::fetch(node, &inputs.pod, volume).await;
+        let fetched = token::fetch(node, &inputs.pod, volume, &inputs.tokens).await;
         for token in fetched.map_err(|source| VolumeError::SetUp { volume: volume.name.clone(), source })? {
             renew_at = Some(renew_at.map_or(token.renew_at, |at| at.min(token.renew_at)));
             tokens.insert((volume.name.clone(), token.path), token.token);

@@ -88,16 +88,24 @@ impl BuiltinEngine {
     }
 
     pub(super) async fn stop(&self, id: &str, grace: Duration) -> Result<(), EngineError> {
-        let Ok((container, ended)) = self
-            .inner
-            .state(|state| state.container(id).map(|entry| (entry.container.clone(), entry.ended.subscribe())))
-        else {
-            return Ok(());
-        };
-        if !matches!(container.state, ContainerState::Running { .. }) {
-            return Ok(());
+        let found = self.inner.state(|state| {
+            let entry = state.container(id)?;
+            // Held by who starts it; nobody holds it long otherwise.
+            let busy = entry.busy.try_lock().is_err();
+            Ok::<_, EngineError>((entry.container.clone(), entry.ended.subscribe(), busy))
+        });
+        let Ok((container, mut ended, busy)) = found else { return Ok(()) };
+        match container.state {
+            ContainerState::Running { .. } => {}
+            // Its process is on the way to its command and may be held up by a mount: that ends here.
+            ContainerState::Created if busy => {
+                return match self.inner.link().await?.ask(Request::Kill(id.to_owned())).await? {
+                    Reply::Done | Reply::NotFound => Ok(()),
+                    other => Err(unexpected("stop the start of the container", other)),
+                };
+            }
+            _ => return Ok(()),
         }
-        let mut ended = ended;
         if !grace.is_zero() {
             let signal = self.inner.stop_signal(&container).await;
             let link = self.inner.link().await?;
@@ -138,15 +146,6 @@ impl BuiltinEngine {
         blocking(move || inner.unmake_container(&container)).await?;
         self.inner.state(|state| state.containers.remove(id));
         Ok(())
-    }
-
-    pub(super) async fn reopen(&self, id: &str) -> Result<(), EngineError> {
-        let container = self.inner.state(|state| state.container(id).map(|entry| entry.container.clone()))?;
-        let request = Request::ReopenLog { container: id.to_owned(), path: container.config.log_path };
-        match self.inner.link().await?.ask(request).await? {
-            Reply::Done => Ok(()),
-            other => Err(unexpected("reopen the log", other)),
-        }
     }
 }
 
@@ -215,6 +214,7 @@ impl Inner {
             group: read_in_root(root.as_fd(), "etc/group"),
             hostname: sandbox.config.hostname.clone(),
             own_capabilities: self.own_capabilities,
+            filters: Arc::clone(&self.filters),
         };
         let image = self.images.config(&container.config.image)?;
         compile_process(&container.config, image.config().as_ref(), &surroundings)
@@ -272,6 +272,7 @@ impl Inner {
             stdout: run.join("stdout"),
             stderr: run.join("stderr"),
             log: container.config.log_path.clone(),
+            log_limits: container.config.log_limits,
         }
     }
 

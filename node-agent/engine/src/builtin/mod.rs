@@ -33,6 +33,7 @@ use crate::engine::{
 use crate::images::ImageStore;
 use crate::runtime::caps::CapabilitySet;
 use crate::runtime::cgroup::Cgroups;
+use crate::runtime::seccomp::Filters;
 use crate::snapshot::Snapshots;
 
 /// Events a subscriber may fall behind; then its stream ends (see [`Engine::events`]).
@@ -57,6 +58,7 @@ struct Inner {
     snapshots: Snapshots,
     cgroups: Cgroups,
     own_capabilities: CapabilitySet,
+    filters: Arc<Filters>,
     state: Mutex<State>,
     events: broadcast::Sender<EngineEvent>,
     link: watch::Sender<Option<Link>>,
@@ -210,10 +212,6 @@ impl Engine for BuiltinEngine {
 
     async fn attach(&self, id: &str, config: AttachConfig) -> Result<ExecSession, EngineError> {
         self.join_streams(id, config).await
-    }
-
-    async fn reopen_log(&self, id: &str) -> Result<(), EngineError> {
-        self.reopen(id).await
     }
 
     fn events(&self) -> BoxStream<'static, EngineEvent> {

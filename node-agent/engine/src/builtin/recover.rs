@@ -71,6 +71,7 @@ impl Inner {
         Ok(Self {
             cgroups: Cgroups::new(hierarchies, config.cgroup_root.clone()),
             own_capabilities: own("CapBnd").intersection(own("CapPrm")),
+            filters: Arc::default(),
             config,
             layout,
             boot_id,

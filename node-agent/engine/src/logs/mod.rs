@@ -4,4 +4,5 @@
 
 pub mod cri;
 pub(crate) mod queue;
+mod rotate;
 pub(crate) mod writer;

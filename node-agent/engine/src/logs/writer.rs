@@ -13,12 +13,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use reeve_api::clock::SharedClock;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 
 use super::cri::{LineCutter, format_stamp};
 use super::queue::Queue;
+use super::rotate::exchange;
+use crate::engine::LogLimits;
 use crate::supervisor::plan::ExitRecord;
 
 /// How long after a container's end its log may still be read: processes that left its cgroup may hold it open.
@@ -43,6 +46,8 @@ pub(crate) enum Command {
         streams: Vec<OwnedFd>,
         /// The log file.
         path: PathBuf,
+        /// How large it may become.
+        limits: LogLimits,
     },
     /// Copy what comes from now on to these pipes too.
     Attach {
@@ -50,13 +55,6 @@ pub(crate) enum Command {
         container: String,
         /// Non-blocking writing ends, one per stream.
         taps: Vec<OwnedFd>,
-    },
-    /// Close the log and open that path.
-    Reopen {
-        /// The container.
-        container: String,
-        /// The path.
-        path: PathBuf,
     },
     /// The container has ended: complete its log, write its record, tell it.
     Finish {
@@ -97,7 +95,10 @@ pub(crate) struct Writer {
 #[derive(Debug)]
 struct Log {
     path: PathBuf,
+    limits: LogLimits,
     file: Option<File>,
+    /// Bytes in the file, as long as it is open.
+    len: u64,
     streams: Vec<Stream>,
     /// Entries that could not be written yet.
     backlog: Vec<u8>,
@@ -180,7 +181,7 @@ impl Writer {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Add { container, streams, path } => self.add(container, streams, path),
+            Command::Add { container, streams, path, limits } => self.add(container, streams, (path, limits)),
             Command::Attach { container, taps } => {
                 let Some(log) = self.logs.get_mut(&container) else { return };
                 for (stream, tap) in log.streams.iter_mut().zip(taps) {
@@ -188,11 +189,6 @@ impl Writer {
                         stream.taps.push(tap);
                     }
                 }
-            }
-            Command::Reopen { container, path } => {
-                let Some(log) = self.logs.get_mut(&container) else { return };
-                log.file = None;
-                log.path = path;
             }
             Command::Finish { container, exit, record } => {
                 let deadline = self.clock.monotonic() + DRAIN_MAX;
@@ -206,7 +202,7 @@ impl Writer {
         }
     }
 
-    fn add(&mut self, container: String, sources: Vec<OwnedFd>, path: PathBuf) {
+    fn add(&mut self, container: String, sources: Vec<OwnedFd>, (path, limits): (PathBuf, LogLimits)) {
         let mut streams = Vec::new();
         for (source, name) in sources.into_iter().zip(["stdout", "stderr"]) {
             let token = self.next_token;
@@ -217,7 +213,8 @@ impl Writer {
             self.tokens.insert(token, container.clone());
             streams.push(Stream { token, source: Some(source), lines: LineCutter::new(name), taps: Vec::new() });
         }
-        let log = Log { path, file: None, streams, backlog: Vec::new(), retry_at: Duration::ZERO, ending: None };
+        let (backlog, retry_at) = (Vec::new(), Duration::ZERO);
+        let log = Log { path, limits, file: None, len: 0, streams, backlog, retry_at, ending: None };
         self.logs.insert(container, log);
     }
 
@@ -256,6 +253,10 @@ impl Writer {
         if let ReadOutcome::End(source) = read {
             let _ = epoll::delete(&self.epoll, source);
             self.tokens.remove(&token);
+        }
+        // Before there is something for the new file: the current one is never empty.
+        if !self.entries.is_empty() {
+            log.rotate(self.clock.now());
         }
         if !log.write(&self.entries) {
             log.retry_at = self.clock.monotonic() + RETRY_AFTER;
@@ -393,6 +394,7 @@ impl Log {
         }
         if self.file.is_none() {
             self.file = OpenOptions::new().append(true).create(true).mode(0o640).open(&self.path).ok();
+            self.len = self.file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |metadata| metadata.len());
         }
         let Some(file) = &mut self.file else { return false };
         let mut written = 0;
@@ -404,10 +406,23 @@ impl Log {
             }
         }
         self.backlog.drain(..written);
+        self.len = self.len.saturating_add(written as u64);
         if self.backlog.is_empty() {
             self.backlog = Vec::new();
         }
         self.backlog.is_empty()
+    }
+
+    /// Exchanges a file that has grown to its limit; what is written next makes a new one. Between two entries only.
+    fn rotate(&mut self, now: Timestamp) {
+        if !self.backlog.is_empty() || self.limits.size_max_bytes.is_none_or(|max| self.len < max) {
+            return;
+        }
+        match exchange(&self.path, self.limits.files_max, now) {
+            Ok(()) => self.file = None,
+            // A log that is too large is better than none: it is tried again when as much has come again.
+            Err(_) => self.len = 0,
+        }
     }
 
     fn set_watched(&self, epoll: &OwnedFd, watched: bool) {

@@ -1,12 +1,14 @@
 //! Compiles who a process is and what it executes: arguments, environment, user, capabilities, seccomp.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use oci_spec::image::Config as ImageConfig;
 
 use super::caps::{CapabilitySet, UnknownCapability};
+use super::seccomp::cache::Source;
 use super::seccomp::default::default_profile;
-use super::seccomp::{CompileError, Profile, compile};
+use super::seccomp::{CompileError, Filters, Profile, compile};
 use super::users::{User, UserError, UserRequest, resolve};
 use crate::engine::{ContainerConfig, Seccomp, Security};
 use crate::supervisor::plan::{BpfProgram, ProcessPlan};
@@ -60,6 +62,8 @@ pub struct Surroundings {
     pub hostname: String,
     /// What the engine itself may do: nobody can give more.
     pub own_capabilities: CapabilitySet,
+    /// System call filters that were compiled before.
+    pub filters: Arc<Filters>,
 }
 
 /// Compiles a container's first process.
@@ -98,7 +102,7 @@ pub fn compile_process(
         groups: user.groups,
         capabilities: capabilities.bits(),
         no_new_privs: security.no_new_privs,
-        seccomp: filter(security, capabilities)?,
+        seccomp: filter(security, capabilities, &surroundings.filters)?,
         open_files_max: OPEN_FILES_MAX,
         oom_score_adj: config.resources.oom_score_adj,
         terminal: config.tty,
@@ -189,26 +193,40 @@ fn candidates(argv: &[String], env: &[String]) -> (Vec<String>, bool) {
 }
 
 /// None for privileged containers, whatever they ask for: as containerd.
-fn filter(security: &Security, capabilities: CapabilitySet) -> Result<Option<BpfProgram>, ProcessError> {
+fn filter(
+    security: &Security,
+    capabilities: CapabilitySet,
+    filters: &Filters,
+) -> Result<Option<BpfProgram>, ProcessError> {
     if security.privileged {
         return Ok(None);
     }
-    let profile = match &security.seccomp {
+    let program = match &security.seccomp {
         Seccomp::Unconfined => return Ok(None),
-        Seccomp::RuntimeDefault => default_profile(capabilities),
-        Seccomp::Localhost(path) => load_profile(path)?,
+        Seccomp::RuntimeDefault => {
+            filters.get(Source::Default(capabilities.bits()), |_| compile(&default_profile(capabilities)))?
+        }
+        Seccomp::Localhost(path) => {
+            let text = read_profile(path)?;
+            filters.get(Source::Profile(text.clone()), |_| {
+                let profile: Profile = serde_json::from_slice(&text).map_err(|err| ProcessError::Profile {
+                    path: path.display().to_string(),
+                    reason: err.to_string(),
+                })?;
+                Ok::<_, ProcessError>(compile(&profile)?)
+            })?
+        }
     };
-    Ok(Some(compile(&profile)?))
+    Ok(Some(program))
 }
 
-fn load_profile(path: &Path) -> Result<Profile, ProcessError> {
+fn read_profile(path: &Path) -> Result<Vec<u8>, ProcessError> {
     let fail = |reason: String| ProcessError::Profile { path: path.display().to_string(), reason };
     let metadata = std::fs::metadata(path).map_err(|err| fail(err.to_string()))?;
     if !metadata.is_file() || metadata.len() > PROFILE_LEN_MAX {
         return Err(fail(format!("not a file of at most {PROFILE_LEN_MAX} bytes")));
     }
-    let text = std::fs::read(path).map_err(|err| fail(err.to_string()))?;
-    serde_json::from_slice(&text).map_err(|err| fail(err.to_string()))
+    std::fs::read(path).map_err(|err| fail(err.to_string()))
 }
 
 #[cfg(test)]

@@ -9,7 +9,9 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::child::{FAILURE_SIZE, Failure, Step};
 use super::failure;
 use super::launch::{self, Child, PidNamespace};
-use super::plan::{AdoptPlan, CgroupPlan, ExecPlan, ExitRecord, LaunchPlan, PidPlan, RecordPlan, RunRecord};
+use super::plan::{
+    AdoptPlan, CgroupPlan, ExecPlan, ExitRecord, LaunchPlan, PidPlan, RecordPlan, RunRecord, StreamPlan,
+};
 use super::prepare::{self, PrepareError};
 use super::process::{self, Ended};
 use super::server::{CONTAINERS_MAX, ExecKey, Server, Source};
@@ -155,7 +157,7 @@ impl Server {
             master: ours.master,
             ended: false,
         };
-        match self.take_in(plan.container, container, (ours.sources, plan.streams.log)) {
+        match self.take_in(plan.container, container, (ours.sources, &plan.streams)) {
             Ok(()) => Reply::Started { pid, started_at },
             Err(reply) => reply,
         }
@@ -166,9 +168,10 @@ impl Server {
         &mut self,
         id: String,
         container: Container,
-        (streams, path): (Vec<OwnedFd>, std::path::PathBuf),
+        (streams, plan): (Vec<OwnedFd>, &StreamPlan),
     ) -> Result<(), Reply> {
-        let added = self.command(Command::Add { container: id.clone(), streams, path });
+        let (path, limits) = (plan.log.clone(), plan.log_limits);
+        let added = self.command(Command::Add { container: id.clone(), streams, path, limits });
         let watched = self.watch(&container.process.pidfd, Source::Container(id.clone()), EventFlags::IN);
         if !matches!(added, Reply::Done) || watched.is_err() {
             process::kill_cgroup(&container.cgroup);
@@ -205,7 +208,7 @@ impl Server {
             master: ours.master,
             ended: false,
         };
-        match self.take_in(plan.container, container, (ours.sources, plan.streams.log)) {
+        match self.take_in(plan.container, container, (ours.sources, &plan.streams)) {
             Ok(()) => Reply::Started { pid, started_at },
             Err(reply) => reply,
         }
@@ -245,10 +248,17 @@ impl Server {
     }
 
     pub(super) fn kill(&mut self, id: &str) -> Reply {
-        let Some(container) = self.containers.get(id) else { return Reply::NotFound };
+        let Some(container) = self.containers.get(id) else { return self.kill_launch(id) };
         process::kill_cgroup(&container.cgroup);
         let killed = process::signal(container.process.pidfd.as_fd(), libc::SIGKILL);
         done(killed, "kill a container")
+    }
+
+    /// Ends a container's process before it has executed its command. Its launch ends with the error pipe.
+    fn kill_launch(&self, id: &str) -> Reply {
+        let own = |launch: &&Launch| matches!(&launch.what, Launched::Container(plan, _) if plan.container == id);
+        let Some(launch) = self.launches.values().find(own) else { return Reply::NotFound };
+        done(process::signal(launch.child.pidfd.as_fd(), libc::SIGKILL), "kill a container")
     }
 
     pub(super) fn attach(&mut self, container: String, taps: Vec<OwnedFd>) -> Reply {

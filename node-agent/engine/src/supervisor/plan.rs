@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Propagation;
+use crate::engine::{LogLimits, Propagation};
 
 /// Everything needed to start a container's first process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -197,6 +197,9 @@ pub struct StreamPlan {
     pub stderr: PathBuf,
     /// Log file in CRI format.
     pub log: PathBuf,
+    /// How large it may become.
+    #[serde(default)]
+    pub log_limits: LogLimits,
 }
 
 /// Files that outlive the supervisor.

@@ -255,7 +255,6 @@ impl Server {
                 self.send_terminal(connection, id, &container);
                 return false;
             }
-            Request::ReopenLog { container, path } => self.command(Command::Reopen { container, path }),
             Request::Shutdown => {
                 if self.containers.is_empty() && self.launches.is_empty() {
                     return self.shut_down(connection, id);

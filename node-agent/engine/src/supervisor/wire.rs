@@ -58,13 +58,6 @@ pub enum Request {
     CloseStdin(String),
     /// Hand out a duplicate of the container's terminal.
     Terminal(String),
-    /// Close the log file and open that path.
-    ReopenLog {
-        /// The container.
-        container: String,
-        /// The path.
-        path: std::path::PathBuf,
-    },
     /// End; refused while containers run.
     Shutdown,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reeve_engine::engine::{ContainerState, Engine as _, EngineError, SandboxState};
+use reeve_engine::engine::{ContainerState, Engine as _, EngineError, LogLimits, Mount, SandboxState};
 use tokio::time::Instant;
 
 use crate::bed::{Bed, eventually, log_text};
@@ -13,7 +13,8 @@ crate::tests![
     an_exit_code_a_signal_and_the_memory_limit_are_told_apart,
     stopping_asks_first_and_kills_after_the_grace,
     a_stopped_sandbox_takes_no_containers_and_its_removal_leaves_nothing,
-    a_log_can_be_reopened_without_loss,
+    a_start_that_a_mount_holds_up_can_be_cut_off,
+    a_log_that_has_grown_is_exchanged_without_loss,
     a_log_that_cannot_be_written_stops_only_its_own_container,
     bad_requests_are_refused_and_leave_nothing,
 ];
@@ -97,20 +98,57 @@ async fn a_stopped_sandbox_takes_no_containers_and_its_removal_leaves_nothing() 
     bed.close().await;
 }
 
-async fn a_log_can_be_reopened_without_loss() {
+async fn a_start_that_a_mount_holds_up_can_be_cut_off() {
     let bed = Bed::new().await;
     let sandbox = bed.sandbox().await;
-    let config = bed.script("rotate", "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo $i; done; sleep 0.2; echo last");
+    let Ok(fuse) = std::fs::File::options().read(true).write(true).open("/dev/fuse") else {
+        println!("SKIPPED: no /dev/fuse; a mount that hangs cannot be made");
+        return bed.close().await;
+    };
+    // A file system whose server never says a word: whoever looks into it waits.
+    let hanging = bed.dir().join("hanging");
+    std::fs::create_dir(&hanging).unwrap();
+    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", std::os::fd::AsRawFd::as_raw_fd(&fuse));
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("x"), &hanging, Some("fuse"), flags, Some(options.as_str())).unwrap();
+    let mut config = bed.script("held", "true");
+    let source = hanging.join("volume");
+    config.mounts = vec![Mount { source, target: "/v".into(), ..Mount::default() }];
+    let id = bed.engine.create_container(&sandbox.id, config).await.unwrap();
+    let (engine, own) = (bed.engine.clone(), id.clone());
+    let start = tokio::spawn(async move { engine.start_container(&own).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!start.is_finished(), "it waits for the mount");
+    let others = bed.script("other", "true");
+    bed.start(&sandbox, others).await;
+    bed.engine.stop_container(&id, Duration::ZERO).await.unwrap();
+    let soon = Duration::from_secs(10);
+    drop(tokio::time::timeout(soon, start).await.expect("the start returns").unwrap());
+    tokio::time::timeout(soon, bed.engine.remove_container(&id)).await.expect("it can be removed").unwrap();
+    drop(fuse);
+    nix::mount::umount2(&hanging, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    bed.engine.remove_pod_sandbox(&sandbox.id).await.unwrap();
+    bed.close().await;
+}
+
+async fn a_log_that_has_grown_is_exchanged_without_loss() {
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    let mut config = bed.script("rotate", "seq 100000");
+    config.log_limits = LogLimits { size_max_bytes: Some(40_000), files_max: 1000 };
     let log = config.log_path.clone();
     let id = bed.start(&sandbox, config).await;
-    eventually("something is logged", || log.exists()).await;
-    let rotated = log.with_extension("1");
-    std::fs::rename(&log, &rotated).unwrap();
-    bed.engine.reopen_log(&id).await.unwrap();
     bed.end(&id).await;
-    let text = log_text(&rotated) + &log_text(&log);
-    assert_eq!(text.lines().count(), 3001);
-    assert!(log_text(&log).contains("last"));
+    let mut files: Vec<_> = std::fs::read_dir(log.parent().unwrap()).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    // The current file sorts first; it is the newest.
+    files.rotate_left(1);
+    let sizes: Vec<u64> = files.iter().map(|path| path.metadata().unwrap().len()).collect();
+    // What is read at once, 64 KiB, becomes more with its stamps.
+    assert!(files.len() > 5 && sizes.iter().all(|size| *size < 40_000 + (1 << 20)), "{sizes:?}");
+    let text: String = files.iter().map(|path| log_text(path)).collect();
+    assert!(text.lines().eq((1..=100_000).map(|i| i.to_string()).collect::<Vec<_>>()), "all lines, in order");
+    bed.engine.remove_pod_sandbox(&sandbox.id).await.unwrap();
     bed.close().await;
 }
 
@@ -151,11 +189,7 @@ async fn bad_requests_are_refused_and_leave_nothing() {
     config.security.run_as_non_root = true;
     assert_eq!(refused(config).await, "container has runAsNonRoot and image will run as root");
     let mut config = bed.command("x", &["true"]);
-    config.mounts.push(reeve_engine::engine::Mount {
-        source: "/does/not/exist".into(),
-        target: "/data".into(),
-        ..reeve_engine::engine::Mount::default()
-    });
+    config.mounts.push(Mount { source: "/does/not/exist".into(), target: "/data".into(), ..Mount::default() });
     let id = bed.engine.create_container(&sandbox.id, config).await.unwrap();
     let error = bed.engine.start_container(&id).await.unwrap_err().to_string();
     assert!(error.contains("/does/not/exist") && error.contains("no such file or directory"), "{error}");
