@@ -127,7 +127,7 @@ impl ApiServer {
         let key = Arc::clone(&token_key);
         let api = Api {
             authenticator: Authenticator { key, registry: Arc::clone(&registry), clock: Arc::clone(&clock) },
-            authorizer: Box::new(FixedRules),
+            authorizer: Box::new(FixedRules { graph: Arc::clone(&registry.cache.graph) }),
             discovery,
             openapi,
             health: Health { kv: parts.kv, shutdown: shutdown.clone() },

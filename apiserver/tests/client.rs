@@ -88,6 +88,50 @@ async fn a_component_has_its_own_rights_and_no_others() {
 }
 
 #[tokio::test]
+async fn a_node_reads_what_its_pods_refer_to_from_the_moment_it_hears_of_them_until_they_are_gone() {
+    let cluster = Cluster::start().await;
+    let client = cluster.server.client(admin());
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
+    accounts.create(&PostParams::default(), &from(json!({"metadata": {"name": "default"}}))).await.unwrap();
+    let node = |name: &str| cluster.server.client(UserInfo::new(format!("system:node:{name}"), &["system:nodes"]));
+    let secrets = |name| Api::<Secret>::namespaced(node(name), "default");
+    let why = |answer: kube::Result<Secret>| match answer.unwrap_err() {
+        kube::Error::Api(status) => status.message.clone(),
+        error => panic!("{error}"),
+    };
+    let stranger = |node: &str| {
+        format!(
+            "secrets \"s\" is forbidden: User \"system:node:{node}\" cannot get resource \"secrets\" in API group \"\" in \
+             the namespace \"default\": no relationship found between node '{node}' and this object"
+        )
+    };
+    let made: Api<Secret> = Api::namespaced(client.clone(), "default");
+    made.create(&PostParams::default(), &from(json!({"metadata": {"name": "s"}}))).await.unwrap();
+    assert_eq!(why(secrets("a").get("s").await), stranger("a"));
+    let pods: Api<Pod> = Api::namespaced(client, "default");
+    let own = watcher::Config::default().fields("spec.nodeName=a");
+    let mut heard = watcher(Api::<Pod>::all(node("a")), own).boxed();
+    // Again and again: the node asks the moment its watch tells of the pod.
+    for round in 0..20 {
+        let spec = json!({"nodeName": "a", "containers": [{"name": "c", "image": "i",
+            "envFrom": [{"secretRef": {"name": "s"}}]}]});
+        pods.create(&PostParams::default(), &from(json!({"metadata": {"name": "p"}, "spec": spec}))).await.unwrap();
+        let news = async {
+            use watcher::Event::{Apply, InitApply};
+            while !matches!(heard.next().await.unwrap().unwrap(), InitApply(_) | Apply(_)) {}
+        };
+        tokio::time::timeout(Duration::from_secs(30), news).await.expect("the node hears of its pod");
+        let got = secrets("a").get("s").await;
+        assert!(got.is_ok(), "round {round}: {got:?}");
+        let selected = ListParams::default().fields("metadata.name=s");
+        assert_eq!(secrets("a").list(&selected).await.unwrap().items.len(), 1);
+        assert_eq!(why(secrets("b").get("s").await), stranger("b"));
+        pods.delete("p", &DeleteParams::default().grace_period(0)).await.unwrap();
+        assert_eq!(why(secrets("a").get("s").await), stranger("a"));
+    }
+}
+
+#[tokio::test]
 async fn a_large_list_is_complete_page_by_page() {
     let cluster = Cluster::start().await;
     let client = cluster.server.client(admin());
@@ -125,14 +169,31 @@ async fn a_token_bound_to_a_pod_dies_with_it_and_a_node_gets_only_those_of_its_o
         let reference = json!({"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": uid});
         from(json!({"spec": {"audiences": [], "expirationSeconds": 3607, "boundObjectRef": reference}}))
     };
+    let for_audience = |uid: &str, audience: &str| {
+        let mut request = bound(uid);
+        request.spec.as_mut().unwrap().audiences = Some(vec![audience.to_owned()]);
+        request
+    };
     let ask = |user: UserInfo, request: TokenRequest| {
         let accounts: Api<ServiceAccount> = Api::namespaced(cluster.server.client(user), "default");
         async move { accounts.create_token_request("robot", &PostParams::default(), &request).await }
     };
     let node = |name: &str| UserInfo::new(format!("system:node:{name}"), &["system:nodes"]);
     let made = ask(node("a"), bound(&uid)).await.unwrap();
-    assert!(ask(node("b"), bound(&uid)).await.is_err());
-    assert!(ask(node("a"), from(json!({"spec": {"audiences": []}}))).await.is_err());
+    for (asker, request, why) in [
+        (node("b"), bound(&uid), "no relationship found between node 'b' and this object"),
+        (node("a"), from(json!({"spec": {"audiences": []}})), "node requested token not bound to a pod"),
+        (node("a"), bound(""), "node requested token with a pod binding without a uid"),
+        (
+            node("a"),
+            bound("another"),
+            "the UID in the bound object reference (another) does not match the UID in record",
+        ),
+        (node("a"), for_audience(&uid, "vault"), "audience \"vault\" not found in pod spec volume"),
+    ] {
+        let kube::Error::Api(status) = ask(asker, request).await.unwrap_err() else { panic!("{why}") };
+        assert!(status.code == 403 && status.message.contains(why), "{why}: {}", status.message);
+    }
     let stale = ask(admin(), bound("another")).await.unwrap_err().to_string();
     assert!(
         stale.contains("the UID in the bound object reference (another) does not match the UID in record"),

@@ -50,6 +50,11 @@ pub(crate) fn admit_delete(_registry: &Registry, request: &Request, object: &Val
     node_restriction::admit_delete(request, object)
 }
 
+/// Before a token for a service account is made; `spec` is the token request's as it was sent.
+pub(crate) fn admit_token(registry: &Registry, request: &Request, spec: &Value) -> Result<(), ApiError> {
+    node_restriction::admit_token(registry, request, spec)
+}
+
 /// A refusal in Kubernetes' form; a generated name is not there yet, so its beginning stands for it.
 fn forbidden(request: &Request, object: &Value, why: &str) -> ApiError {
     let name = [meta::text(object, "name"), meta::text(object, "generateName"), &request.name];

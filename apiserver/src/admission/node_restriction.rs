@@ -1,4 +1,5 @@
-//! NodeRestriction: a node's identity changes its own Node, its own pods' status and its own lease, nothing else.
+//! NodeRestriction: a node's identity changes its own Node, its own pods' status and its own lease, and takes the
+//! tokens of its own pods; nothing else.
 //!
 //! What a node may see and which verbs it has is the authorizer's part; this looks at the objects. Source: Kubernetes,
 //! "Admission controllers", section "NodeRestriction". Static pods are not served, so a node creates no pods at all.
@@ -6,12 +7,9 @@
 use serde_json::Value;
 
 use super::forbidden;
-use crate::registry::{Request, Subresource, meta};
+use crate::auth;
+use crate::registry::{Registry, Request, Subresource, meta};
 use crate::status::ApiError;
-
-/// The group of all nodes, and how their users are called.
-const GROUP: &str = "system:nodes";
-const USER_PREFIX: &str = "system:node:";
 
 /// Only this namespace holds the leases of nodes.
 const LEASE_NAMESPACE: &str = "kube-node-lease";
@@ -39,7 +37,7 @@ const NODE_NAMESPACES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io
 
 /// The node that asks; `None` when somebody else does.
 fn node(request: &Request) -> Option<&str> {
-    request.user.name.strip_prefix(USER_PREFIX).filter(|_| request.user.in_group(GROUP))
+    auth::node_of(&request.user)
 }
 
 fn refuse(request: &Request, object: &Value, why: &str) -> Result<(), ApiError> {
@@ -51,7 +49,7 @@ pub(super) fn admit_create(request: &Request, object: &Value) -> Result<(), ApiE
     let resource = &request.resource;
     if resource.is("", "nodes") {
         own_node(request, object, node, meta::text(object, "name"))?;
-        labels(request, object, &Value::Null)
+        labels(request, object, &Value::Null, &format!("node \"{node}\" is not allowed to set the following labels: "))
     } else if resource.is("coordination.k8s.io", "leases") {
         own_lease(request, object, node, meta::text(object, "name"))
     } else if resource.is("", "pods") {
@@ -74,7 +72,7 @@ pub(super) fn admit_update(request: &Request, object: &Value, old: &Value) -> Re
         if meta::get(object, "ownerReferences") != meta::get(old, "ownerReferences") {
             return refuse(request, object, &format!("node \"{node}\" is not allowed to modify ownerReferences"));
         }
-        labels(request, object, old)
+        labels(request, object, old, "is not allowed to modify labels: ")
     } else if resource.is("coordination.k8s.io", "leases") {
         own_lease(request, object, node, &request.name)
     } else if resource.is("", "pods") {
@@ -85,7 +83,11 @@ pub(super) fn admit_update(request: &Request, object: &Value, old: &Value) -> Re
                 &format!("unexpected operation \"UPDATE\", node \"{node}\" can only create and delete mirror pods"),
             );
         }
-        own_pod(request, old, node, "update pod status for")
+        own_pod(request, old, node, "update pod status for")?;
+        if meta::get(object, "labels") != meta::get(old, "labels") {
+            return refuse(request, object, &format!("node \"{node}\" cannot update labels through pod status"));
+        }
+        Ok(())
     } else {
         Ok(())
     }
@@ -103,6 +105,50 @@ pub(super) fn admit_delete(request: &Request, object: &Value) -> Result<(), ApiE
     } else {
         Ok(())
     }
+}
+
+/// Before a token is made; `request` names the service account, `spec` is the token request's as it was sent.
+pub(super) fn admit_token(registry: &Registry, request: &Request, spec: &Value) -> Result<(), ApiError> {
+    let Some(node) = node(request) else { return Ok(()) };
+    let refuse = |why: &str| Err(ApiError::forbidden(request.resource.names(), &request.name, why));
+    let bound = &spec["boundObjectRef"];
+    let name = bound["name"].as_str().unwrap_or_default();
+    if bound["apiVersion"] != "v1" || bound["kind"] != "Pod" || name.is_empty() {
+        return refuse("node requested token not bound to a pod");
+    }
+    let uid = bound["uid"].as_str().unwrap_or_default();
+    if uid.is_empty() {
+        return refuse("node requested token with a pod binding without a uid");
+    }
+    let pods = registry.core("pods").ok_or_else(ApiError::no_such_path)?;
+    let pod = registry.peek(pods, &request.namespace, name);
+    let pod = pod.ok_or_else(|| ApiError::not_found(pods.names(), name))?.value();
+    if meta::text(&pod, "uid") != uid {
+        return refuse(&format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have \
+             been deleted and then recreated"
+        ));
+    }
+    if pod["spec"]["nodeName"] != node {
+        return refuse("node requested token bound to a pod scheduled on a different node");
+    }
+    audience(&pod, spec).or_else(|why| refuse(&why))
+}
+
+/// A token for an audience that the pod does not ask for would let the node speak to others in the pod's name.
+fn audience(pod: &Value, spec: &Value) -> Result<(), String> {
+    let audience = match spec["audiences"].as_array().map(Vec::as_slice).unwrap_or_default() {
+        [] => "",
+        [one] => one.as_str().unwrap_or_default(),
+        _ => return Err("node may only request 0 or 1 audiences".to_owned()),
+    };
+    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    let mut sources = volumes.filter_map(|volume| volume["projected"]["sources"].as_array()).flatten();
+    let found = sources.any(|source| {
+        let token = &source["serviceAccountToken"];
+        token.is_object() && token["audience"].as_str().unwrap_or_default() == audience
+    });
+    if found { Ok(()) } else { Err(format!("audience \"{audience}\" not found in pod spec volume")) }
 }
 
 fn own_node(request: &Request, object: &Value, node: &str, name: &str) -> Result<(), ApiError> {
@@ -133,7 +179,7 @@ fn own_pod(request: &Request, pod: &Value, node: &str, verb: &str) -> Result<(),
     refuse(request, pod, &format!("node \"{node}\" can only {verb} pods with spec.nodeName set to itself"))
 }
 
-fn labels(request: &Request, object: &Value, old: &Value) -> Result<(), ApiError> {
+fn labels(request: &Request, object: &Value, old: &Value, refusal: &str) -> Result<(), ApiError> {
     let (new, former) = (meta::get(object, "labels"), &old["metadata"]["labels"]);
     let keys = [new, former].into_iter().filter_map(Value::as_object).flat_map(|labels| labels.keys());
     let mut changed: Vec<&str> =
@@ -143,7 +189,7 @@ fn labels(request: &Request, object: &Value, old: &Value) -> Result<(), ApiError
     if changed.is_empty() {
         return Ok(());
     }
-    refuse(request, object, &format!("is not allowed to modify labels: {}", changed.join(", ")))
+    refuse(request, object, &format!("{refusal}{}", changed.join(", ")))
 }
 
 /// Whether a node may not set, change or remove the label on itself.

@@ -20,7 +20,7 @@ pub enum Target<'r> {
         subresource: &'r str,
         /// Empty for cluster-wide resources and for all namespaces.
         namespace: &'r str,
-        /// Empty for collections.
+        /// Empty for collections, unless a list or watch selects one object by `metadata.name`.
         name: &'r str,
         /// The field selector of lists, watches and collection deletions, unparsed.
         field_selector: &'r str,
@@ -39,21 +39,51 @@ pub struct Attributes<'r> {
     pub target: Target<'r>,
 }
 
+/// What the authorizer says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// The request may go on.
+    Allowed,
+    /// It may not.
+    Refused {
+        /// Why; empty when no rule speaks for the request, which is the usual reason.
+        reason: String,
+    },
+}
+
+impl Decision {
+    /// No rule speaks for the request.
+    pub(crate) fn silent() -> Self {
+        Self::refuse(String::new())
+    }
+
+    /// A rule speaks against the request.
+    pub(crate) fn refuse(reason: impl Into<String>) -> Self {
+        Self::Refused { reason: reason.into() }
+    }
+
+    /// Allowed when a rule speaks for it.
+    pub(crate) fn when(allowed: bool) -> Self {
+        if allowed { Self::Allowed } else { Self::silent() }
+    }
+}
+
 /// Says what a user may do. Asked once per request, after authentication and before anything is read.
 pub trait Authorizer: Send + Sync {
     /// Whether the request may go on. Must answer at once: it looks nothing up over a network.
-    fn allows(&self, asked: &Attributes<'_>) -> bool;
+    fn decide(&self, asked: &Attributes<'_>) -> Decision;
 }
 
 impl Attributes<'_> {
-    /// The refusal, in Kubernetes' words.
+    /// The refusal, in Kubernetes' words; `reason` is that of [`Decision::Refused`].
     #[must_use]
-    pub fn refusal(&self) -> ApiError {
+    pub fn refusal(&self, reason: &str) -> ApiError {
         let user = &self.user.name;
         let verb = self.verb;
+        let because = if reason.is_empty() { String::new() } else { format!(": {reason}") };
         match self.target {
             Target::Path(path) => {
-                let message = format!("forbidden: User \"{user}\" cannot {verb} path \"{path}\"");
+                let message = format!("forbidden: User \"{user}\" cannot {verb} path \"{path}\"{because}");
                 ApiError { details: Some(Box::new(Details::default())), ..ApiError::new(403, "Forbidden", message) }
             }
             Target::Resource { group, resource, subresource, namespace, name, .. } => {
@@ -64,7 +94,7 @@ impl Attributes<'_> {
                     format!("in the namespace \"{namespace}\"")
                 };
                 let why = format!(
-                    "User \"{user}\" cannot {verb} resource \"{resource}{part}\" in API group \"{group}\" {place}"
+                    "User \"{user}\" cannot {verb} resource \"{resource}{part}\" in API group \"{group}\" {place}{because}"
                 );
                 forbidden(group, resource, name, &why)
             }
@@ -110,7 +140,7 @@ mod tests {
             name,
             field_selector: "",
         };
-        let text = |verb, target| Attributes { user: &user, verb, target }.refusal().message;
+        let text = |verb, target| Attributes { user: &user, verb, target }.refusal("").message;
         assert_eq!(
             text("list", target("", "y", "")),
             r#"pods is forbidden: User "x" cannot list resource "pods" in API group "" in the namespace "y""#
@@ -120,5 +150,7 @@ mod tests {
             r#"pods "p" is forbidden: User "x" cannot get resource "pods/log" in API group "" in the namespace "y""#
         );
         assert_eq!(text("get", Target::Path("/metrics")), r#"forbidden: User "x" cannot get path "/metrics""#);
+        let asked = Attributes { user: &user, verb: "get", target: Target::Path("/metrics") };
+        assert_eq!(asked.refusal("not you").message, r#"forbidden: User "x" cannot get path "/metrics": not you"#);
     }
 }

@@ -1,20 +1,24 @@
 //! Who asks, and what they may do.
 //!
 //! Authentication turns a client certificate (`certificate`) or a service-account token (`token`) into a
-//! `UserInfo`; authorization ([`Authorizer`]) answers yes or no. Nothing is allowed by default. What is not here:
-//! rules about single objects, such as which pod a node may write (that is admission, in the registry).
+//! `UserInfo`; authorization ([`Authorizer`]) answers yes or no: fixed rules for the components (`rules`), and for
+//! nodes (`node`) what their pods refer to (`graph`). Nothing is allowed by default. What is not here: rules about
+//! the content of a write, such as whose status a node changes (that is admission).
 
 mod authenticator;
 mod authorizer;
 pub(crate) mod certificate;
+pub(crate) mod graph;
+mod node;
 mod rules;
 pub(crate) mod token;
 
 pub(crate) use authenticator::{Authenticator, Credentials, unauthorized};
 pub(crate) use authorizer::verbs;
-pub use authorizer::{Attributes, Authorizer, Target};
-pub use rules::FixedRules;
-pub(crate) use rules::is_public;
+pub use authorizer::{Attributes, Authorizer, Decision, Target};
+pub(crate) use graph::NodeGraph;
+pub(crate) use node::node_of;
+pub(crate) use rules::{FixedRules, is_public};
 pub use token::TokenKeyError;
 
 use crate::registry::UserInfo;
@@ -25,6 +29,8 @@ pub const AUTHENTICATED: &str = "system:authenticated";
 pub const MASTERS: &str = "system:masters";
 /// Group of all nodes.
 pub const NODES: &str = "system:nodes";
+/// What the user names of nodes begin with; the node's name follows.
+pub(crate) const NODE_PREFIX: &str = "system:node:";
 /// Name of whoever shows no credentials.
 pub const ANONYMOUS: &str = "system:anonymous";
 

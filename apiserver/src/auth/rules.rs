@@ -1,12 +1,13 @@
 //! The rules that hold until there are Roles: a fixed, minimal set for each component, in code.
 //!
-//! Modelled on Kubernetes' built-in roles (`system:kube-scheduler`, `system:node`, …; see "Using RBAC
-//! Authorization", section "Default roles") and on the Node authorizer's limits.
+//! Modelled on Kubernetes' built-in roles (`system:kube-scheduler`, …; see "Using RBAC Authorization", section
+//! "Default roles"). What nodes may do is in [`super::node`].
 
-use reeve_api::selector::FieldSelector;
+use std::sync::Arc;
 
-use super::authorizer::{Attributes, Authorizer, Target};
-use super::{ANONYMOUS, AUTHENTICATED, MASTERS, NODES};
+use super::authorizer::{Attributes, Authorizer, Decision, Target};
+use super::graph::NodeGraph;
+use super::{ANONYMOUS, AUTHENTICATED, MASTERS, node};
 use crate::registry::UserInfo;
 
 const READ: &[&str] = &["get", "list", "watch"];
@@ -61,36 +62,30 @@ const PROXY: &[Rule] = &[
     rule(READ, "discovery.k8s.io", &["endpointslices"]),
 ];
 
-/// What every node may do; what depends on the node's name is in [`node_may`].
-const NODE: &[Rule] = &[
-    EVENTS,
-    NEW_EVENTS,
-    rule(READ, "", &["services"]),
-    rule(CREATE, "", &["nodes", "serviceaccounts/token"]),
-    rule(&["get"], "", &["pods", "serviceaccounts"]),
-    rule(DELETE, "", &["pods"]),
-    rule(CHANGE, "", &["pods/status"]),
-    rule(READ, "node.k8s.io", &["runtimeclasses"]),
-];
-
 /// What everybody may read whose identity was proven: Kubernetes' `system:discovery`.
 const DISCOVERY: &[&str] = &["/api", "/apis", "/openapi", "/version", "/livez", "/readyz", "/healthz"];
 /// What everybody may read: Kubernetes' `system:public-info-viewer`.
 const PUBLIC: &[&str] = &["/version", "/livez", "/readyz", "/healthz"];
 
 /// The fixed rules. Default deny.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct FixedRules;
+pub(crate) struct FixedRules {
+    /// What nodes' pods refer to.
+    pub(crate) graph: Arc<NodeGraph>,
+}
 
 impl Authorizer for FixedRules {
-    fn allows(&self, asked: &Attributes<'_>) -> bool {
+    fn decide(&self, asked: &Attributes<'_>) -> Decision {
         let user = asked.user;
         if user.in_group(MASTERS) {
-            return true;
+            return Decision::Allowed;
         }
         match asked.target {
-            Target::Path(path) => may_read_path(user, asked.verb, path),
-            Target::Resource { .. } => component_may(asked) || node_may(asked),
+            Target::Path(path) => Decision::when(may_read_path(user, asked.verb, path)),
+            Target::Resource { .. } if component_may(asked) => Decision::Allowed,
+            Target::Resource { .. } => match node::node_of(user) {
+                Some(name) => node::decide(&self.graph, name, asked),
+                None => Decision::silent(),
+            },
         }
     }
 }
@@ -132,50 +127,43 @@ fn any_allows(rules: &[Rule], asked: &Attributes<'_>) -> bool {
     })
 }
 
-/// What a node may do with what is its own: its Node, its lease, the pods bound to it, and single Secrets and
-/// ConfigMaps by name (never a list of them).
-fn node_may(asked: &Attributes<'_>) -> bool {
-    let Some(node) = asked.user.name.strip_prefix("system:node:").filter(|_| asked.user.in_group(NODES)) else {
-        return false;
-    };
-    if any_allows(NODE, asked) {
-        return true;
-    }
-    let Target::Resource { group, resource, subresource, namespace, name, field_selector } = asked.target else {
-        return false;
-    };
-    let verb = asked.verb;
-    // Read as it will be read when the request is served, escapes included; what cannot be read selects nothing.
-    let selector = FieldSelector::parse(field_selector).unwrap_or_default();
-    // A name in the path is what is served, whatever the selector says besides.
-    let selected = Some(name).filter(|name| !name.is_empty()).or(selector.exact("metadata.name"));
-    let selected = selected.filter(|name| !name.is_empty());
-    match (group, resource, subresource) {
-        ("", "nodes", "") if READ.contains(&verb) => selected == Some(node),
-        ("", "nodes", "" | "status") => CHANGE.contains(&verb) && name == node,
-        ("", "pods", "") => READ.contains(&verb) && selector.exact("spec.nodeName") == Some(node),
-        ("", "secrets" | "configmaps", "") => READ.contains(&verb) && !namespace.is_empty() && selected.is_some(),
-        ("coordination.k8s.io", "leases", "") => {
-            let own = selected == Some(node) || (verb == "create" && name.is_empty());
-            namespace == "kube-node-lease" && own && (RUN.contains(&verb) && verb != "deletecollection")
-        }
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use bytes::Bytes;
+    use reeve_store::Revision;
+    use serde_json::json;
 
-    /// `VERB GROUP RESOURCE[/SUB] NAMESPACE NAME SELECTOR`, `-` for empty.
+    use super::*;
+    use crate::auth::NODES;
+    use crate::registry::Object;
+
+    /// Node `a` runs `default/web`, which has the account `robot` and refers to the Secret `s` and the ConfigMap `m`.
+    fn rules() -> FixedRules {
+        let volumes = json!([{ "secret": { "secretName": "s" } }, { "configMap": { "name": "m" } }]);
+        let spec = json!({ "nodeName": "a", "serviceAccountName": "robot", "volumes": volumes });
+        let pod = Object { json: json!({ "spec": spec }).to_string().into(), revision: Revision(1) };
+        let graph = NodeGraph::default();
+        graph.put(&Bytes::from_static(b"default/web"), Some(&pod));
+        FixedRules { graph: Arc::new(graph) }
+    }
+
+    /// `VERB GROUP RESOURCE[/SUB] NAMESPACE NAME SELECTOR`, `-` for empty; `None`: allowed, else why not.
     #[track_caller]
-    fn check(user: &str, group: &str, question: &str, expected: bool) {
+    fn ask(user: &str, group: &str, question: &str) -> Option<String> {
         let user = UserInfo::new(user, &[group, AUTHENTICATED]);
         let words: Vec<&str> = question.split(' ').map(|word| if word == "-" { "" } else { word }).collect();
         let [verb, group, resource, namespace, name, field_selector] = words[..] else { panic!("{question}") };
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
         let target = Target::Resource { group, resource, subresource, namespace, name, field_selector };
-        assert_eq!(FixedRules.allows(&Attributes { user: &user, verb, target }), expected, "{} {question}", user.name);
+        match rules().decide(&Attributes { user: &user, verb, target }) {
+            Decision::Allowed => None,
+            Decision::Refused { reason } => Some(reason),
+        }
+    }
+
+    #[track_caller]
+    fn check(user: &str, group: &str, question: &str, expected: bool) {
+        assert_eq!(ask(user, group, question).is_none(), expected, "{user} {question}");
     }
 
     #[test]
@@ -183,39 +171,66 @@ mod tests {
         check("bob", "developers", "get - pods default web -", false);
         check("system:serviceaccount:default:default", "system:serviceaccounts", "get - pods default web -", false);
         check("system:node:a", "not-nodes", "get - services default web -", false);
+        check("system:node:", NODES, "get - services default web -", false);
         check("kubernetes-admin", MASTERS, "delete - secrets default s -", true);
     }
 
     #[test]
     fn a_node_touches_only_what_is_its_own() {
         let check = |question, expected| check("system:node:a", NODES, question, expected);
+        check("get - nodes - a -", true);
+        check("list - nodes - - -", false);
         check("patch - nodes/status - a -", true);
-        check("patch - nodes/status - b -", false);
         check("delete - nodes - a -", false);
         check("watch - pods - - spec.nodeName=a", true);
-        check("watch - pods - - spec.nodeName=b", false);
-        check("watch - pods - - spec.nodeName!=a", false);
-        check("watch - pods - - -", false);
-        check("get - secrets default s -", true);
-        check("list - secrets default - -", false);
-        check("watch - secrets default - metadata.name=s", true);
-        check("update coordination.k8s.io leases kube-node-lease a -", true);
-        check("update coordination.k8s.io leases kube-node-lease b -", false);
-        check("update coordination.k8s.io leases default a -", false);
+        check("get - pods default web -", true);
+        check("list - pods default web metadata.name=web", true);
+        check("delete - pods default web -", true);
+        check("get - pods/log default web -", false);
         check("create - pods/exec default web -", false);
         check("create - pods default - -", false);
+        check("get - secrets default s -", true);
+        check("watch - secrets default s metadata.name=s", true);
+        check("watch - configmaps default m metadata.name=m", true);
+        check("update - secrets default s -", false);
+        check("create - serviceaccounts/token default robot -", true);
+        check("update coordination.k8s.io leases kube-node-lease a -", true);
+        check("create coordination.k8s.io leases kube-node-lease - -", true);
+        check("list - services - - -", true);
+        check("create - events default - -", true);
+        check("delete - events default x -", false);
     }
 
     #[test]
-    fn a_selector_opens_no_more_than_it_selects() {
-        let check = |question, expected| check("system:node:a", NODES, question, expected);
-        check("list - pods - - metadata.name!=x\\,spec.nodeName=a", false);
-        check("list - pods - - spec.nodeName=a,status.phase!=Failed", true);
-        check("list - secrets default - metadata.name!=x\\,metadata.name=y", false);
-        check("list - secrets default - metadata.name=", false);
-        check("get - nodes - b metadata.name=a", false);
-        check("get coordination.k8s.io leases kube-node-lease b metadata.name=a", false);
-        check("watch - nodes - - metadata.name=a", true);
+    fn a_node_is_told_why_in_kubernetes_words() {
+        let check = |question: &str, why: &str| {
+            assert_eq!(ask("system:node:a", NODES, question).as_deref(), Some(why), "{question}");
+        };
+        let stranger = "no relationship found between node 'a' and this object";
+        check("get - secrets default other -", stranger);
+        check("get - configmaps other m -", stranger);
+        check("get - pods default other -", stranger);
+        check("watch - secrets default other metadata.name=other", stranger);
+        check("create - serviceaccounts/token default default -", stranger);
+        check("list - secrets default - -", "No Object name found");
+        check("list - secrets - - -", "can only read namespaced object of this type");
+        check("delete - secrets default s -", "can only read resources of this type");
+        check("get - secrets/status default s -", "cannot read subresource");
+        check("get - serviceaccounts default robot -", "can only create tokens for individual service accounts");
+        check("create - serviceaccounts default robot -", "can only create token subresource of serviceaccount");
+        check("list - nodes - - -", "node 'a' cannot read all nodes, only its own Node object");
+        check("get - nodes - b metadata.name=a", "node 'a' cannot read 'b', only its own Node object");
+        for selector in ["-", "spec.nodeName=b", "spec.nodeName!=a", "metadata.name!=x\\,spec.nodeName=a"] {
+            let question = format!("list - pods - - {selector}");
+            check(&question, "can only list/watch pods with spec.nodeName field selector");
+        }
+        let lease = "can only access node lease with the same name as the requesting node";
+        check("get coordination.k8s.io leases kube-node-lease b -", lease);
+        let system = "can only access leases in the \"kube-node-lease\" system namespace";
+        check("update coordination.k8s.io leases default a -", system);
+        let verbs = "can only get, create, update, patch, or delete a node lease";
+        check("list coordination.k8s.io leases kube-node-lease a metadata.name=a", verbs);
+        check("get - pods/log default web -", "");
     }
 
     #[test]
@@ -231,8 +246,10 @@ mod tests {
 
     #[test]
     fn service_accounts_read_discovery_and_nobody_else_does_without_credentials() {
-        let path =
-            |user: &UserInfo, path| FixedRules.allows(&Attributes { user, verb: "get", target: Target::Path(path) });
+        let rules = rules();
+        let path = |user: &UserInfo, path| {
+            rules.decide(&Attributes { user, verb: "get", target: Target::Path(path) }) == Decision::Allowed
+        };
         let account = UserInfo::new("system:serviceaccount:a:b", &[AUTHENTICATED]);
         assert!(path(&account, "/apis/apps/v1") && path(&account, "/openapi/v3") && path(&account, "/livez/ping"));
         assert!(!path(&account, "/metrics") && !path(&account, "/apiserver"));

@@ -24,6 +24,7 @@ pub(crate) use filter::{Filter, Lazy};
 pub(crate) use resource::{ResourceCache, Snapshot};
 pub(crate) use watcher::{Subscription, WatchPlan};
 
+use crate::auth::NodeGraph;
 use crate::registry::Resource;
 use crate::status::ApiError;
 
@@ -34,6 +35,8 @@ const FRESHNESS_WAIT_MAX: Duration = Duration::from_secs(3);
 pub(crate) struct Cache {
     kv: SharedKv,
     resources: Vec<Arc<ResourceCache>>,
+    /// What pods on nodes refer to, as of the cached pods.
+    pub(crate) graph: Arc<NodeGraph>,
     progress: watch::Sender<Revision>,
     /// Cancelled when the server stops: ends the feed and all watches.
     pub(crate) stop: CancellationToken,
@@ -44,10 +47,12 @@ pub(crate) struct Cache {
 impl Cache {
     /// An empty cache; [`Feed::load`] fills it.
     pub(crate) fn new(kv: SharedKv, resources: &[Arc<Resource>]) -> Self {
-        let resources = resources.iter().map(|resource| Arc::new(ResourceCache::new(Arc::clone(resource)))).collect();
+        let graph = Arc::default();
+        let cached = |resource| Arc::new(ResourceCache::new(Arc::clone(resource), &graph));
         Self {
             kv,
-            resources,
+            resources: resources.iter().map(cached).collect(),
+            graph,
             progress: watch::Sender::new(Revision(0)),
             stop: CancellationToken::new(),
             allocated: Mutex::default(),

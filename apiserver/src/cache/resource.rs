@@ -12,6 +12,7 @@ use super::feed::Update;
 use super::filter::{Filter, Lazy};
 use super::history::{AT_REST, Change, History};
 use super::watcher::{Delivery, QUEUE_LEN_MAX};
+use crate::auth::NodeGraph;
 use crate::registry::{EventType, Object, Resource, WatchEvent};
 
 /// All objects of a resource at one moment. Immutable.
@@ -48,6 +49,8 @@ struct Behind {
 pub(crate) struct ResourceCache {
     /// Whose cache it is.
     pub(crate) resource: Arc<Resource>,
+    /// What is kept of pods for the Node authorizer; true before a watcher hears of a change.
+    graph: Option<Arc<NodeGraph>>,
     snapshot: ArcSwap<Snapshot>,
     behind: Mutex<Behind>,
 }
@@ -60,8 +63,9 @@ pub(crate) struct Start {
 }
 
 impl ResourceCache {
-    pub(crate) fn new(resource: Arc<Resource>) -> Self {
-        Self { resource, snapshot: ArcSwap::default(), behind: Mutex::default() }
+    pub(crate) fn new(resource: Arc<Resource>, graph: &Arc<NodeGraph>) -> Self {
+        let graph = resource.is("", "pods").then(|| Arc::clone(graph));
+        Self { resource, graph, snapshot: ArcSwap::default(), behind: Mutex::default() }
     }
 
     /// The newest snapshot.
@@ -83,6 +87,9 @@ impl ResourceCache {
         let mut behind = self.behind();
         behind.watchers.clear();
         behind.history.restart(revision);
+        if let Some(graph) = &self.graph {
+            graph.reset(objects.iter());
+        }
         self.snapshot.store(Arc::new(Snapshot { revision, objects }));
     }
 
@@ -92,6 +99,9 @@ impl ResourceCache {
         let mut next = Snapshot::clone(&self.snapshot.load());
         let mut applied = Vec::with_capacity(changes.len());
         for (key, revision, now) in changes {
+            if let Some(graph) = &self.graph {
+                graph.put(&key, now.as_ref());
+            }
             let before = match &now {
                 Some(object) => next.objects.insert(key.clone(), object.clone()),
                 None => next.objects.remove(&key),

@@ -27,6 +27,7 @@ use futures::future::BoxFuture;
 use http::{Method, Request as HttpRequest, StatusCode};
 use reeve_api::clock::SharedClock;
 use reeve_api::rng::{RngExt as _, SharedRng};
+use reeve_api::selector::FieldSelector;
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -36,10 +37,11 @@ pub(crate) use health::Health;
 pub(crate) use openapi::OpenApi;
 pub(crate) use query::Query;
 pub(crate) use response::{Answer, Body, BoxError, error, full, text};
+use route::ResourcePath;
 pub(crate) use verbs::Call;
 
 use crate::auth::token::TokenKey;
-use crate::auth::{self, Attributes, Authenticator, Authorizer, Credentials, Target};
+use crate::auth::{self, Attributes, Authenticator, Authorizer, Credentials, Decision, Target};
 use crate::proxy_node::Nodes;
 use crate::registry::{Registry, UserInfo};
 use crate::status::ApiError;
@@ -117,8 +119,8 @@ impl Api {
         let is_stream = matches!((path.resource.as_str(), path.subresource.as_str()), ("pods", "exec" | "attach"));
         // Running a command is a change, whatever method the protocol upgrade uses.
         let verb = if is_stream { "create" } else { verb };
+        self.authorize(&user, verb, &path, &query).await?;
         let call = Call { user, path, verb, query, parts, body };
-        self.authorize(&call)?;
         if call.verb == "watch" || is_stream || call.path.subresource == "log" {
             return verbs::serve(self, call).await;
         }
@@ -149,22 +151,35 @@ impl Api {
 
     fn authorize_path(&self, user: &UserInfo, method: &Method, path: &str) -> Result<(), ApiError> {
         let verb = method.as_str().to_ascii_lowercase();
-        let asked = Attributes { user, verb: &verb, target: Target::Path(path) };
-        if self.authorizer.allows(&asked) { Ok(()) } else { Err(asked.refusal()) }
+        self.permit(&Attributes { user, verb: &verb, target: Target::Path(path) })
     }
 
-    fn authorize(&self, call: &Call) -> Result<(), ApiError> {
-        let path = &call.path;
+    async fn authorize(&self, user: &UserInfo, verb: &str, path: &ResourcePath, query: &Query) -> Result<(), ApiError> {
+        let field_selector = query.get("fieldSelector").unwrap_or_default();
+        let selected = selected_name(verb, path, field_selector);
         let target = Target::Resource {
             group: &path.group,
             resource: &path.resource,
             subresource: &path.subresource,
             namespace: &path.namespace,
-            name: &path.name,
-            field_selector: call.query.get("fieldSelector").unwrap_or_default(),
+            name: selected.as_deref().unwrap_or(&path.name),
+            field_selector,
         };
-        let asked = Attributes { user: &call.user, verb: call.verb, target };
-        if self.authorizer.allows(&asked) { Ok(()) } else { Err(asked.refusal()) }
+        let asked = Attributes { user, verb, target };
+        let answer = self.permit(&asked);
+        if answer.is_ok() || auth::node_of(user).is_none() {
+            return answer;
+        }
+        // What a node may do follows its pods: it may know of one that this server's cache is still to hear of.
+        self.registry.fresh().await?;
+        self.permit(&asked)
+    }
+
+    fn permit(&self, asked: &Attributes<'_>) -> Result<(), ApiError> {
+        match self.authorizer.decide(asked) {
+            Decision::Allowed => Ok(()),
+            Decision::Refused { reason } => Err(asked.refusal(&reason)),
+        }
     }
 
     /// Paths that are no resources: discovery, OpenAPI, health, version.
@@ -227,6 +242,15 @@ impl Api {
         paths.dedup();
         paths
     }
+}
+
+/// The one object that a request for a collection can only be about. A name in the path is what is served, whatever
+/// the selector says besides; a selector is read as it will be read when the request is served.
+fn selected_name(verb: &str, path: &ResourcePath, field_selector: &str) -> Option<String> {
+    if !path.name.is_empty() || !matches!(verb, "list" | "watch" | "deletecollection") {
+        return None;
+    }
+    FieldSelector::parse(field_selector).ok()?.exact("metadata.name").map(str::to_owned)
 }
 
 /// What is answered when as much is going on as the server takes.

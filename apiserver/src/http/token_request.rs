@@ -1,15 +1,16 @@
 //! `serviceaccounts/NAME/token`: a new token for a service account, on its own or bound to a pod or secret.
 //!
-//! Source: the `TokenRequest` API (authentication.k8s.io/v1) and its validation; KEP-1205. A node gets tokens only
-//! for pods that run on it (the Node authorizer's rule).
+//! Source: the `TokenRequest` API (authentication.k8s.io/v1) and its validation; KEP-1205. Which tokens a node gets is
+//! decided by the Node authorizer and the admission rule NodeRestriction.
 
 use jiff::Timestamp;
 use reeve_api::rng::{RngExt as _, SharedRng};
 use reeve_kinds::field::{FieldError, FieldErrorKind};
 use serde_json::{Value, json};
 
+use crate::admission;
 use crate::auth::token::{Claims, Named, Private, TokenKey};
-use crate::registry::{Registry, Request, UserInfo};
+use crate::registry::{Registry, Request};
 use crate::status::ApiError;
 
 /// As in the API server: shorter tokens are refused.
@@ -38,11 +39,9 @@ impl TokenRequests<'_> {
     /// Answers the request with the token in `status`. `request` names the service account.
     pub(crate) async fn answer(&self, request: &Request, mut body: Value) -> Result<Value, ApiError> {
         let account = self.registry.get(request).await?.value();
+        admission::admit_token(self.registry, request, &body["spec"])?;
         let seconds = validate(&mut body, self.key.issuer())?;
         let bound = self.bound(request, body.pointer("/spec/boundObjectRef")).await?;
-        if request.user.name.starts_with("system:node:") && bound.pod.is_none() {
-            return Err(node_refusal(request));
-        }
         let named = Named { name: request.name.clone(), uid: text(&account, "/metadata/uid") };
         let claims = self.claims(request, &body, named, bound, seconds);
         let token = self.key.sign(&claims).map_err(ApiError::internal)?;
@@ -105,9 +104,6 @@ impl TokenRequests<'_> {
             );
             return Err(ApiError::bad_request(message));
         }
-        if !node_may_ask(&request.user, &node_name) {
-            return Err(node_refusal(request));
-        }
         Ok(Bound { pod: Some(named), node: self.node(&node_name), secret: None })
     }
 
@@ -166,15 +162,6 @@ fn validate(body: &mut Value, issuer: &str) -> Result<i64, ApiError> {
         Some(seconds) => Ok(seconds),
         None => Err(ApiError::bad_request("TokenRequest: spec.expirationSeconds must be an integer")),
     }
-}
-
-fn node_may_ask(user: &UserInfo, pod_node: &str) -> bool {
-    user.name.strip_prefix("system:node:").is_none_or(|node| node == pod_node)
-}
-
-fn node_refusal(request: &Request) -> ApiError {
-    let why = "node requested token not bound to a pod scheduled on this node";
-    ApiError::forbidden(request.resource.names(), &request.name, why)
 }
 
 fn text(value: &Value, pointer: &str) -> String {

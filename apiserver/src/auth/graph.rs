@@ -1,0 +1,376 @@
+//! Which objects the pods of a node refer to: what the Node authorizer decides by.
+//!
+//! Kept from the watch cache's changes of pods, and brought up to date before any watcher is told of a change. So a
+//! node that has heard of a pod from this server is never refused what that pod needs because the graph lags behind.
+//! Source of what counts as a reference: Kubernetes' `VisitPodSecretNames` and `VisitPodConfigmapNames`.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use crate::registry::Object;
+
+/// What a pod can refer to, and the pod itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Related {
+    Pod,
+    Secret,
+    ConfigMap,
+    ServiceAccount,
+}
+
+/// The references of all bound pods, by node. One per API server; written by the cache's feed alone.
+#[derive(Debug, Default)]
+pub(crate) struct NodeGraph {
+    state: RwLock<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By the pod's key in the cache: `NAMESPACE/NAME`.
+    pods: HashMap<Bytes, Bound>,
+    /// How many pods of a node refer to an object.
+    nodes: HashMap<Arc<str>, HashMap<Reference, u32>>,
+}
+
+/// A pod on a node and what it refers to.
+#[derive(Debug, PartialEq, Eq)]
+struct Bound {
+    node: Arc<str>,
+    references: HashSet<Reference>,
+}
+
+/// An object by kind and `NAMESPACE/NAME`.
+type Reference = (Related, Box<str>);
+
+impl NodeGraph {
+    /// Whether the object concerns the node: one of its pods, or something that one of them refers to.
+    pub(crate) fn relates(&self, node: &str, related: Related, namespace: &str, name: &str) -> bool {
+        let key = format!("{namespace}/{name}");
+        let state = self.read();
+        if related == Related::Pod {
+            return state.pods.get(key.as_bytes()).is_some_and(|pod| &*pod.node == node);
+        }
+        state.nodes.get(node).is_some_and(|references| references.contains_key(&(related, key.into_boxed_str())))
+    }
+
+    /// Takes in the new state of one pod; `None`: it is gone.
+    pub(crate) fn put(&self, key: &Bytes, pod: Option<&Object>) {
+        let bound = pod.and_then(|pod| Bound::read(key, pod));
+        // Most changes of a pod are changes of its status.
+        if self.read().pods.get(key) == bound.as_ref() {
+            return;
+        }
+        let mut state = self.write();
+        state.remove(key);
+        if let Some(bound) = bound {
+            state.insert(key.clone(), bound);
+        }
+    }
+
+    /// Forgets everything and takes in these pods.
+    pub(crate) fn reset<'o>(&self, pods: impl Iterator<Item = (&'o Bytes, &'o Object)>) {
+        let mut fresh = State::default();
+        for (key, pod) in pods {
+            if let Some(bound) = Bound::read(key, pod) {
+                fresh.insert(key.clone(), bound);
+            }
+        }
+        *self.write() = fresh;
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn insert(&mut self, key: Bytes, bound: Bound) {
+        let references = self.nodes.entry(Arc::clone(&bound.node)).or_default();
+        for reference in &bound.references {
+            *references.entry(reference.clone()).or_default() += 1;
+        }
+        self.pods.insert(key, bound);
+    }
+
+    fn remove(&mut self, key: &Bytes) {
+        let Some(bound) = self.pods.remove(key) else { return };
+        let Some(references) = self.nodes.get_mut(&bound.node) else { return };
+        for reference in &bound.references {
+            if let Some(count) = references.get_mut(reference) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    references.remove(reference);
+                }
+            }
+        }
+        if references.is_empty() {
+            self.nodes.remove(&bound.node);
+        }
+    }
+}
+
+impl Bound {
+    /// `None` for a pod that is on no node.
+    fn read(key: &Bytes, pod: &Object) -> Option<Self> {
+        let spec = serde_json::from_slice::<PodText>(&pod.json).ok()?.spec;
+        let node = spec.node_name.as_deref().filter(|node| !node.is_empty())?.into();
+        let namespace = std::str::from_utf8(key).ok()?.split_once('/')?.0;
+        let mut references = HashSet::new();
+        spec.visit(&mut |related, name| {
+            if !name.is_empty() {
+                references.insert((related, format!("{namespace}/{name}").into_boxed_str()));
+            }
+        });
+        Some(Self { node, references })
+    }
+}
+
+/// The part of a pod that holds references; the rest is passed over unread.
+#[derive(Deserialize)]
+struct PodText {
+    spec: Spec,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    node_name: Option<String>,
+    service_account_name: Option<String>,
+    image_pull_secrets: Option<Vec<Named>>,
+    containers: Option<Vec<Container>>,
+    init_containers: Option<Vec<Container>>,
+    ephemeral_containers: Option<Vec<Container>>,
+    volumes: Option<Vec<Volume>>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Container {
+    env: Option<Vec<Variable>>,
+    env_from: Option<Vec<Source>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Variable {
+    value_from: Option<Source>,
+}
+
+/// `env[].valueFrom` and `envFrom[]`, whose fields do not overlap.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Source {
+    config_map_key_ref: Option<Named>,
+    config_map_ref: Option<Named>,
+    secret_key_ref: Option<Named>,
+    secret_ref: Option<Named>,
+}
+
+/// Volumes of other kinds name their Secret in `secretRef` or a field of their own.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Volume {
+    config_map: Option<Named>,
+    secret: Option<SecretVolume>,
+    projected: Option<Projected>,
+    azure_file: Option<SecretVolume>,
+    cephfs: Option<WithSecret>,
+    cinder: Option<WithSecret>,
+    flex_volume: Option<WithSecret>,
+    rbd: Option<WithSecret>,
+    #[serde(rename = "scaleIO")]
+    scale_io: Option<WithSecret>,
+    iscsi: Option<WithSecret>,
+    storageos: Option<WithSecret>,
+    csi: Option<WithSecret>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SecretVolume {
+    secret_name: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Projected {
+    sources: Option<Vec<ProjectedSource>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ProjectedSource {
+    config_map: Option<Named>,
+    secret: Option<Named>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WithSecret {
+    #[serde(alias = "nodePublishSecretRef")]
+    secret_ref: Option<Named>,
+}
+
+/// Is told of every reference.
+type Visitor<'v> = dyn FnMut(Related, &str) + 'v;
+
+impl Spec {
+    fn visit(&self, visit: &mut Visitor<'_>) {
+        if let Some(account) = &self.service_account_name {
+            visit(Related::ServiceAccount, account);
+        }
+        for secret in self.image_pull_secrets.iter().flatten() {
+            secret.visit(Related::Secret, visit);
+        }
+        for container in [&self.containers, &self.init_containers, &self.ephemeral_containers].into_iter().flatten() {
+            for container in container {
+                let values = container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref());
+                values.chain(container.env_from.iter().flatten()).for_each(|source| source.visit(visit));
+            }
+        }
+        self.volumes.iter().flatten().for_each(|volume| volume.visit(visit));
+    }
+}
+
+impl Named {
+    fn visit(&self, related: Related, visit: &mut Visitor<'_>) {
+        if let Some(name) = &self.name {
+            visit(related, name);
+        }
+    }
+}
+
+impl Source {
+    fn visit(&self, visit: &mut Visitor<'_>) {
+        for map in [&self.config_map_key_ref, &self.config_map_ref].into_iter().flatten() {
+            map.visit(Related::ConfigMap, visit);
+        }
+        for secret in [&self.secret_key_ref, &self.secret_ref].into_iter().flatten() {
+            secret.visit(Related::Secret, visit);
+        }
+    }
+}
+
+impl Volume {
+    fn visit(&self, visit: &mut Visitor<'_>) {
+        if let Some(map) = &self.config_map {
+            map.visit(Related::ConfigMap, visit);
+        }
+        for source in self.projected.iter().flat_map(|projected| projected.sources.iter().flatten()) {
+            source.config_map.iter().for_each(|map| map.visit(Related::ConfigMap, visit));
+            source.secret.iter().for_each(|secret| secret.visit(Related::Secret, visit));
+        }
+        for name in [&self.secret, &self.azure_file].into_iter().flatten().filter_map(|own| own.secret_name.as_ref()) {
+            visit(Related::Secret, name);
+        }
+        let others = [
+            &self.cephfs,
+            &self.cinder,
+            &self.flex_volume,
+            &self.rbd,
+            &self.scale_io,
+            &self.iscsi,
+            &self.storageos,
+            &self.csi,
+        ];
+        for secret in others.into_iter().flatten().filter_map(|own| own.secret_ref.as_ref()) {
+            secret.visit(Related::Secret, visit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reeve_store::Revision;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn key(name: &str) -> Bytes {
+        format!("default/{name}").into()
+    }
+
+    fn object(node: &str, spec: &Value) -> Object {
+        let mut spec = spec.clone();
+        spec["nodeName"] = node.into();
+        Object { json: json!({ "kind": "Pod", "spec": spec }).to_string().into(), revision: Revision(1) }
+    }
+
+    #[test]
+    fn everything_a_pod_refers_to_is_related_to_its_node_and_to_no_other() {
+        let graph = NodeGraph::default();
+        let spec = json!({
+            "serviceAccountName": "robot",
+            "imagePullSecrets": [{ "name": "pull" }],
+            "initContainers": [{ "envFrom": [{ "configMapRef": { "name": "m1" } }, { "secretRef": { "name": "s1" } }] }],
+            "containers": [{ "env": [
+                { "name": "plain", "value": "x" },
+                { "name": "A", "valueFrom": { "configMapKeyRef": { "name": "m2", "key": "k" } } },
+                { "name": "B", "valueFrom": { "secretKeyRef": { "name": "s2", "key": "k" } } },
+                { "name": "C", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } },
+            ] }],
+            "ephemeralContainers": [{ "envFrom": [{ "secretRef": { "name": "s3" } }] }],
+            "volumes": [
+                { "configMap": { "name": "m3" } }, { "secret": { "secretName": "s4" } },
+                { "projected": { "sources": [
+                    { "configMap": { "name": "m4" } }, { "secret": { "name": "s5" } },
+                    { "serviceAccountToken": { "path": "token" } },
+                ] } },
+                { "csi": { "nodePublishSecretRef": { "name": "s6" } } }, { "rbd": { "secretRef": { "name": "s7" } } },
+            ],
+        });
+        graph.put(&key("web"), Some(&object("a", &spec)));
+        let related = |node, kind, name| graph.relates(node, kind, "default", name);
+        for name in ["pull", "s1", "s2", "s3", "s4", "s5", "s6", "s7"] {
+            assert!(related("a", Related::Secret, name), "{name}");
+            assert!(!related("b", Related::Secret, name) && !related("a", Related::ConfigMap, name), "{name}");
+        }
+        for name in ["m1", "m2", "m3", "m4"] {
+            assert!(related("a", Related::ConfigMap, name) && !related("a", Related::Secret, name), "{name}");
+        }
+        assert!(related("a", Related::ServiceAccount, "robot") && !related("a", Related::ServiceAccount, "default"));
+        assert!(related("a", Related::Pod, "web") && !related("b", Related::Pod, "web"));
+        assert!(!graph.relates("a", Related::Secret, "other", "pull"));
+    }
+
+    #[test]
+    fn a_relation_ends_with_the_last_pod_that_has_it() {
+        let graph = NodeGraph::default();
+        let spec = json!({ "volumes": [{ "secret": { "secretName": "s" } }, { "secret": { "secretName": "s" } }] });
+        let related = |node| graph.relates(node, Related::Secret, "default", "s");
+        graph.put(&key("one"), Some(&object("", &spec)));
+        assert!(!related("") && !related("a"), "a pod on no node relates nothing");
+        graph.put(&key("one"), Some(&object("a", &spec)));
+        graph.put(&key("two"), Some(&object("a", &spec)));
+        graph.put(&key("two"), Some(&object("a", &spec)));
+        graph.put(&key("one"), None);
+        assert!(related("a"));
+        graph.put(&key("two"), None);
+        assert!(!related("a") && graph.read().nodes.is_empty() && graph.read().pods.is_empty());
+    }
+
+    #[test]
+    fn a_pod_of_the_same_name_on_another_node_takes_its_relations_with_it() {
+        let graph = NodeGraph::default();
+        let spec = json!({ "volumes": [{ "secret": { "secretName": "s" } }] });
+        graph.put(&key("one"), Some(&object("a", &spec)));
+        graph.put(&key("one"), Some(&object("b", &spec)));
+        assert!(!graph.relates("a", Related::Secret, "default", "s"));
+        assert!(graph.relates("b", Related::Secret, "default", "s"));
+        let (other, pod) = (key("two"), object("a", &spec));
+        graph.reset([(&other, &pod)].into_iter());
+        assert!(!graph.relates("b", Related::Secret, "default", "s"));
+        assert!(graph.relates("a", Related::Secret, "default", "s"));
+    }
+}
