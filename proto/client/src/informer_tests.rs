@@ -22,6 +22,8 @@ enum Answer {
     List(&'static str, Vec<(&'static str, &'static str)>),
     Watch(Vec<Value>),
     Gone,
+    /// Every request from here on: lists are answered, watches end at once; requests are counted.
+    Impatient(Arc<Mutex<u32>>),
 }
 
 fn component(script: Vec<Answer>) -> Component {
@@ -38,6 +40,13 @@ async fn answer(script: &Script, uri: http::Uri) -> Response<Body> {
     let is_watch = uri.query().is_some_and(|query| query.contains("watch=true"));
     let next = script.lock().unwrap().pop_front();
     let (status, body) = match next {
+        Some(Answer::Impatient(count)) => {
+            *count.lock().unwrap() += 1;
+            script.lock().unwrap().push_front(Answer::Impatient(count));
+            let list = json!({ "apiVersion": "v1", "kind": "ConfigMapList",
+                "metadata": { "resourceVersion": "5" }, "items": [] });
+            (200, if is_watch { String::new() } else { list.to_string() })
+        }
         Some(Answer::List(version, items)) => {
             assert!(!is_watch, "expected a list, got {uri}");
             let items: Vec<Value> = items.into_iter().map(|(name, version)| object(name, version)).collect();
@@ -122,6 +131,18 @@ async fn a_version_that_is_gone_leads_to_a_new_list_that_tells_only_what_changed
     ];
     let (_, seen) = changes(script, 7).await;
     assert_eq!(seen, ["+a@1", "+b@2", "+c@3", "~b@8", "-c@3", "~b@11", "-a@1"]);
+}
+
+#[tokio::test]
+async fn a_server_that_ends_every_watch_at_once_is_asked_slower_and_slower() {
+    let count: Arc<Mutex<u32>> = Arc::default();
+    let component = component(vec![Answer::Impatient(Arc::clone(&count))]);
+    let informer = Informer::<ConfigMap>::all(&component);
+    informer.synced().wait_for(|synced| *synced).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    // After 50, 100, 200, 400 and 800 ms, or later; without a pause it were thousands.
+    let asked = *count.lock().unwrap();
+    assert!((2..=7).contains(&asked), "{asked} requests in a second");
 }
 
 #[tokio::test]
