@@ -6,7 +6,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
-use reeve_client::{Component, Index, Informer, InformerOptions, NeverSynced, wait_for_sync};
+use reeve_client::{Component, Index, Informer, InformerOptions, NeverSynced, TaskPanicked, wait_for_sync};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -47,6 +47,9 @@ pub enum ManagerError {
     /// Shut down while starting.
     #[error(transparent)]
     NeverSynced(#[from] NeverSynced),
+    /// A bug in one of them.
+    #[error(transparent)]
+    Panicked(#[from] TaskPanicked),
 }
 
 /// One watch per kind, shared by all controllers. Cheap to clone.
@@ -136,7 +139,8 @@ impl ControllerManager {
     /// Runs all controllers until the component shuts down.
     ///
     /// # Errors
-    /// When the configuration cannot be used, or the component is shut down before all watches are complete.
+    /// When the configuration cannot be used, the component is shut down before all watches are complete, or a
+    /// controller has panicked.
     pub async fn run(self) -> Result<(), ManagerError> {
         let (config, component) = (self.config, self.component);
         let watches = Watches::start(&component);
@@ -151,25 +155,25 @@ impl ControllerManager {
         let root_ca = RootCaController::new(&component, &watches, config.ca_pem);
         let pod_garbage = PodGarbageController::new(&component, &watches);
         let (collecting, on_gone) = (component.clone(), namespaces.on_gone());
-        component.spawn("garbage collector", async move {
+        component.spawn_vital("garbage collector", async move {
             let collector = GarbageCollector::start(&collecting, on_gone).await;
             if let Err(error) = collector.run().await {
                 warn!(%error, "the garbage collector never ran");
             }
         });
         wait_for_sync(&component, &watches.synced()).await?;
-        component.spawn("deployment", deployments.run());
-        component.spawn("replicaset", replica_sets.run());
-        component.spawn("endpointslice", slices.run());
-        component.spawn("endpoints", endpoints.run());
-        component.spawn("namespace", namespaces.run());
-        component.spawn("nodelifecycle", nodes.run());
-        component.spawn("nodeipam", ipam.run());
-        component.spawn("serviceaccount", accounts.run());
-        component.spawn("root-ca", root_ca.run());
-        component.spawn("podgc", pod_garbage.run());
+        component.spawn_vital("deployment", deployments.run());
+        component.spawn_vital("replicaset", replica_sets.run());
+        component.spawn_vital("endpointslice", slices.run());
+        component.spawn_vital("endpoints", endpoints.run());
+        component.spawn_vital("namespace", namespaces.run());
+        component.spawn_vital("nodelifecycle", nodes.run());
+        component.spawn_vital("nodeipam", ipam.run());
+        component.spawn_vital("serviceaccount", accounts.run());
+        component.spawn_vital("root-ca", root_ca.run());
+        component.spawn_vital("podgc", pod_garbage.run());
         component.stopped().await;
-        Ok(())
+        Ok(component.outcome()?)
     }
 }
 

@@ -9,7 +9,7 @@ use kube::{Api, Client};
 use reeve_api::clock::SharedClock;
 use reeve_api::drain::EndpointDrain;
 use reeve_api::rng::SharedRng;
-use reeve_client::{Component, EventRecorder, Informer, InformerOptions, wait_for_sync};
+use reeve_client::{Component, EventRecorder, Informer, InformerOptions, TaskPanicked, wait_for_sync};
 use reeve_engine::engine::SharedEngine;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -64,7 +64,10 @@ impl NodeAgent {
     }
 
     /// Runs until shutdown. Containers that run then go on; the next agent adopts them.
-    pub async fn run(self) {
+    ///
+    /// # Errors
+    /// When a part without which the agent does not work has panicked.
+    pub async fn run(self) -> Result<(), TaskPanicked> {
         let AgentSeams { client, engine, drain, clock, rng, shutdown } = self.seams;
         let component = Component::new(client, clock, rng, shutdown);
         let name = self.config.node_name.clone();
@@ -101,31 +104,32 @@ impl NodeAgent {
         let views = Views::default();
         let port = self.server.port();
         let backend = Arc::new(Backend { node: Arc::clone(&node), views: views.clone() });
-        component.spawn("kubelet server", self.server.run(backend));
+        component.spawn_vital("kubelet server", self.server.run(backend));
         let reporter = Arc::clone(&node);
-        component.spawn("node status", async move {
+        component.spawn_vital("node status", async move {
             register(&reporter, port).await;
             let renewer = Arc::clone(&reporter);
-            reporter.component.spawn("node lease", lease::renew(renewer));
+            reporter.component.spawn_vital("node lease", lease::renew(renewer));
             report(reporter, port).await;
         });
         let mut changes = node.engine.image_changes();
-        component.spawn("image changes", async move {
+        component.spawn_vital("image changes", async move {
             while changes.next().await.is_some() {
                 images.send_modify(|version| *version = version.wrapping_add(1));
             }
             // Dropping the sender would tell everybody to stop listening.
             std::future::pending::<()>().await;
         });
-        component.spawn("node network", bring_up_network(Arc::clone(&node), nodes, network));
+        component.spawn_vital("node network", bring_up_network(Arc::clone(&node), nodes, network));
         let pod_component = component.clone();
-        component.spawn("pods", async move {
+        component.spawn_vital("pods", async move {
             // Containers need to know the Services: variables are set once.
             if wait_for_sync(&pod_component, &[services.synced()]).await.is_ok() {
                 table::run(node, pods, views).await;
             }
         });
         component.stopped().await;
+        component.outcome()
     }
 }
 

@@ -81,12 +81,7 @@ impl ObjectCache {
         }
         kind.retain(|_, watched| watched.strong_count() > 0);
         let token: CancellationToken = self.component.shutdown.child_token();
-        let component = Component::new(
-            self.component.client.clone(),
-            self.component.clock.clone(),
-            self.component.rng.clone(),
-            token.clone(),
-        );
+        let component = self.component.until(token.clone());
         let api = Api::namespaced(self.component.client.clone(), namespace);
         let options = InformerOptions { fields: format!("metadata.name={name}"), ..InformerOptions::default() };
         let informer = Informer::start(&component, api, options);

@@ -210,7 +210,7 @@ impl Proxy {
         };
         let records = Arc::new(self.cache.clone());
         let server = DnsServer::bind(config, records, Arc::clone(&self.component.rng)).await?;
-        self.component.spawn("dns", server.run(self.component.shutdown.clone()));
+        self.component.spawn_vital("dns", server.run(self.component.shutdown.clone()));
         Ok(())
     }
 

@@ -15,4 +15,4 @@ mod run;
 pub mod snapshot;
 
 pub use fit_error::FitError;
-pub use run::{Scheduler, SchedulerConfig};
+pub use run::{Scheduler, SchedulerConfig, SchedulerError};

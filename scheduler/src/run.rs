@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, Resource as _};
-use reeve_client::{Change, Component, EventRecorder, Informer, InformerOptions, NeverSynced, wait_for_sync};
+use reeve_client::{
+    Change, Component, EventRecorder, Informer, InformerOptions, NeverSynced, TaskPanicked, wait_for_sync,
+};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
@@ -33,6 +35,17 @@ impl Default for SchedulerConfig {
     fn default() -> Self {
         Self { requests_max: 64 }
     }
+}
+
+/// The scheduler has ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum SchedulerError {
+    /// Shut down while starting.
+    #[error(transparent)]
+    NeverSynced(#[from] NeverSynced),
+    /// A bug.
+    #[error(transparent)]
+    Panicked(#[from] TaskPanicked),
 }
 
 /// Assigns pods of `default-scheduler` to nodes, for as long as its component runs.
@@ -92,8 +105,8 @@ impl Scheduler {
     /// Schedules until the component shuts down.
     ///
     /// # Errors
-    /// [`NeverSynced`] if that happens before the first complete lists of nodes and pods.
-    pub async fn run(self) -> Result<(), NeverSynced> {
+    /// When that happens before the first complete lists of nodes and pods, or because a watch has panicked.
+    pub async fn run(self) -> Result<(), SchedulerError> {
         wait_for_sync(&self.component, &[self.nodes.synced(), self.pods.synced()]).await?;
         let mut requests = JoinSet::new();
         loop {
@@ -102,7 +115,7 @@ impl Scheduler {
                 requests.spawn(self.perform(task));
             }
             tokio::select! {
-                () = self.component.shutdown.cancelled() => return Ok(()),
+                () = self.component.shutdown.cancelled() => return Ok(self.component.outcome()?),
                 () = self.state.wake.notified() => {}
                 () = sleep(self.until_due()) => {}
                 Some(outcome) = requests.join_next() => match outcome {

@@ -81,7 +81,7 @@ impl GarbageCollector {
         self.synced.push(receiver);
         let (api, component) = (kind.metadata_api(&self.component.client), self.component.clone());
         let mut feed = Feed { kind: index, state: Arc::clone(&self.state), synced: sender, missing: HashSet::new() };
-        self.component.spawn("garbage watch", async move {
+        self.component.spawn_vital("garbage watch", async move {
             follow(&component, api, Config::default(), |event| feed.on_event(event)).await;
         });
     }

@@ -13,7 +13,7 @@ use reeve_api::rng::SharedRng;
 use reeve_apiserver::pki::{Pki, PkiConfig};
 use reeve_apiserver::registry::{RegistryConfig, RegistryParts, UserInfo};
 use reeve_apiserver::{ApiServer, ApiServerConfig};
-use reeve_client::Component;
+use reeve_client::{Component, restarting};
 use reeve_controller_manager::{ControllerManager, ControllerManagerConfig};
 use reeve_engine::builtin::BuiltinEngine;
 use reeve_node_agent::{AgentConfig, AgentSeams, NodeAgent, NodeConfig, Reserved, ServerConfig};
@@ -161,18 +161,36 @@ fn start_components(
     engine: BuiltinEngine,
     (shutdown, tasks): Tasks<'_>,
 ) -> Result<(), ClusterError> {
-    let component =
-        |user: UserInfo| Component::new(server.client(user), own.clock.clone(), own.rng.clone(), shutdown.clone());
-    let scheduler = Scheduler::new(SchedulerConfig::default(), component(identity::scheduler()));
-    tasks.spawn(async move { scheduler.run().await.map_err(|err| ClusterError::component("scheduler", err)) });
-    let controllers = ControllerManagerConfig {
+    let surroundings = (own.clock.clone(), own.rng.clone(), shutdown.clone());
+    let maker = |user: UserInfo| {
+        let (client, (clock, rng, shutdown)) = (server.client(user), surroundings.clone());
+        move || Component::new(client.clone(), clock.clone(), rng.clone(), shutdown.clone())
+    };
+    // Scheduler and controllers hold nothing but what they watch: after a panic they are built anew. A panic of proxy
+    // or agent ends the process; the next one takes over what they have in the kernel.
+    let component = maker(identity::scheduler());
+    tasks.spawn(async move {
+        let ended = restarting("scheduler", || {
+            let component = component();
+            (component.clone(), Scheduler::new(SchedulerConfig::default(), component).run())
+        });
+        ended.await.map_err(|err| ClusterError::component("scheduler", err))
+    });
+    let config = ControllerManagerConfig {
         cluster_cidr: own.config.cluster_cidr.into(),
         node_cidr_mask: NODE_MASK,
         ca_pem: pki.ca_pem().to_owned(),
     };
-    let controllers = ControllerManager::new(controllers, component(identity::controller_manager()));
-    tasks.spawn(async move { controllers.run().await.map_err(|err| ClusterError::component("controllers", err)) });
-    let proxy = Proxy::new(proxy_config(own), component(identity::proxy()));
+    let component = maker(identity::controller_manager());
+    tasks.spawn(async move {
+        let ended = restarting("controllers", || {
+            let component = component();
+            (component.clone(), ControllerManager::new(config.clone(), component).run())
+        });
+        ended.await.map_err(|err| ClusterError::component("controllers", err))
+    });
+    let component = maker(identity::proxy())();
+    let proxy = Proxy::new(proxy_config(own), component.clone());
     let seams = AgentSeams {
         client: server.client(identity::node(&own.node_name)),
         engine: Arc::new(engine),
@@ -181,13 +199,13 @@ fn start_components(
         rng: own.rng.clone(),
         shutdown: shutdown.clone(),
     };
-    tasks.spawn(async move { proxy.run().await.map_err(|err| ClusterError::component("proxy", err)) });
+    tasks.spawn(async move {
+        proxy.run().await.map_err(|err| ClusterError::component("proxy", err))?;
+        component.outcome().map_err(|err| ClusterError::component("proxy", err))
+    });
     let agent = NodeAgent::new(agent_config(own, pki)?, seams);
     let agent = agent.map_err(|err| ClusterError::component("node agent", err))?;
-    tasks.spawn(async move {
-        agent.run().await;
-        Ok(())
-    });
+    tasks.spawn(async move { agent.run().await.map_err(|err| ClusterError::component("node agent", err)) });
     Ok(())
 }
 

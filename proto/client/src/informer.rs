@@ -79,7 +79,7 @@ where
     pub fn start(component: &Component, api: Api<K>, options: InformerOptions<K>) -> Self {
         let informer = Self::idle();
         let (filler, owner) = (Filler::new(informer.clone(), options.trim), component.clone());
-        component.spawn("informer", async move {
+        component.spawn_vital("informer", async move {
             let mut filler = filler;
             follow(&owner, api, config(&options.labels, &options.fields), |event| filler.on_event(event)).await;
         });

@@ -67,7 +67,7 @@ impl EventRecorder {
     pub fn start(component: &Component, source: &str, host: Option<&str>) -> Self {
         let (queue, remarks) = mpsc::channel(QUEUE_LEN);
         let source = EventSource { component: Some(source.to_owned()), host: host.map(str::to_owned) };
-        component.spawn("events", write_all(component.clone(), source, remarks));
+        component.spawn_vital("events", write_all(component.clone(), source, remarks));
         Self { component: component.clone(), queue }
     }
 
