@@ -118,6 +118,11 @@ impl Queue {
         }
     }
 
+    /// Wakes one pod that fits nowhere, whatever has happened.
+    pub fn reconsider(&mut self, uid: &str) {
+        self.wake(uid);
+    }
+
     /// When the next delayed pod becomes active.
     #[must_use]
     pub fn next_due(&self) -> Option<Duration> {
@@ -256,6 +261,18 @@ mod tests {
             assert_eq!(queue.next_due(), Some(Duration::from_secs(at + wait)));
             assert_eq!(take(&mut queue, at + wait - 1), None);
         }
+    }
+
+    #[test]
+    fn a_pod_that_is_to_be_reconsidered_comes_after_its_back_off_without_any_event() {
+        let mut queue = Queue::default();
+        queue.put(pod("a", 0));
+        take(&mut queue, 0).unwrap();
+        queue.failed("a", short_of_cpu(), Duration::ZERO);
+        queue.reconsider("a");
+        queue.reconsider("nobody");
+        assert_eq!(take(&mut queue, 0), None);
+        assert_eq!(take(&mut queue, 1).as_deref(), Some("a"));
     }
 
     #[test]

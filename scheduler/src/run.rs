@@ -82,6 +82,7 @@ enum Outcome {
     Bound { pod: Arc<PodView>, node: String },
     NotBound { pod: Arc<PodView>, error: kube::Error },
     Reported,
+    NotReported { pod: Arc<PodView> },
 }
 
 impl Scheduler {
@@ -126,7 +127,8 @@ impl Scheduler {
         }
     }
 
-    /// Decides for the next pod and notes the decision; the caller carries it out.
+    /// Decides for the next pod and notes the decision; the caller carries it out. All under one lock, so that no
+    /// event comes between a decision and its being noted: a pod that fits nowhere misses none that would wake it.
     fn next_task(&self) -> Option<Task> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -162,6 +164,7 @@ impl Scheduler {
                         && let Err(error) = patch_status(&client, &pod.key, patch).await
                     {
                         debug!(pod = %pod.key, %error, "condition not written");
+                        return Outcome::NotReported { pod };
                     }
                     Outcome::Reported
                 }
@@ -182,6 +185,8 @@ impl Scheduler {
     fn on_outcome(&self, outcome: Outcome) {
         match outcome {
             Outcome::Reported => {}
+            // Nobody would learn why the pod waits: the next attempt says it again.
+            Outcome::NotReported { pod } => self.state.update(|state| state.queue.reconsider(&pod.uid)),
             Outcome::Bound { pod, node } => {
                 self.state.lock().queue.remove(&pod.uid);
                 if let Some(current) = self.pods.store().get_key(&pod.key) {

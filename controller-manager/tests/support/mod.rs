@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client};
 use reeve_api::clock::RealClock;
@@ -151,7 +152,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What a node agent does, without containers: bound pods become ready, terminating ones go.
 async fn run_pods(client: Client) {
     let all: Api<Pod> = Api::all(client.clone());
-    let mut events = std::pin::pin!(watcher(all, Config::default()));
+    // With pauses: a client whose server is gone fails at once and for ever, and a task that never waits cannot be
+    // ended, nor the runtime that it runs in.
+    let mut events = std::pin::pin!(watcher(all, Config::default()).default_backoff());
     let mut addresses = 0_u32;
     while let Some(event) = events.next().await {
         let pod = match event {

@@ -145,6 +145,36 @@ async fn a_server_that_ends_every_watch_at_once_is_asked_slower_and_slower() {
     assert!((2..=7).contains(&asked), "{asked} requests in a second");
 }
 
+/// A client of the same process fails at once when its server is gone, without ever waiting: whoever only tried again
+/// would keep its thread for ever, and the process from ending.
+#[test]
+fn a_follower_whose_client_is_closed_waits_and_can_be_ended() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (ended, end) = std::sync::mpsc::sync_channel(1);
+    let thread = std::thread::spawn(move || {
+        let attempts = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let counted = Arc::clone(&attempts);
+        let service = tower::service_fn(move |_: Request<Body>| {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            std::future::ready(Err::<Response<Body>, _>(std::io::Error::other("closed")))
+        });
+        runtime.block_on(async {
+            let client = Client::new(service, "default");
+            let shutdown = CancellationToken::new();
+            let component = Component::new(client, RealClock::shared(), Arc::new(SeededRng::new(1)), shutdown.clone());
+            let _informer = Informer::<ConfigMap>::all(&component);
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            shutdown.cancel();
+            component.stopped().await;
+        });
+        drop(runtime);
+        ended.send(attempts.load(std::sync::atomic::Ordering::Relaxed)).unwrap();
+    });
+    let attempts = end.recv_timeout(std::time::Duration::from_secs(60)).expect("the runtime can be ended");
+    thread.join().unwrap();
+    assert!((1..=5).contains(&attempts), "{attempts} attempts in half a second");
+}
+
 #[tokio::test]
 async fn a_handler_that_comes_late_is_told_everything() {
     let (informer, _) = changes(vec![Answer::List("5", vec![("a", "4"), ("b", "5")])], 2).await;
