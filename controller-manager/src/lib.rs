@@ -8,6 +8,7 @@ mod deployment;
 mod discovery;
 mod endpoints;
 mod endpointslice;
+mod endpointslicemirroring;
 mod expectations;
 mod garbage;
 mod manager;

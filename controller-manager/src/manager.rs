@@ -13,6 +13,7 @@ use tracing::warn;
 use crate::deployment::DeploymentController;
 use crate::endpoints::EndpointsController;
 use crate::endpointslice::EndpointSliceController;
+use crate::endpointslicemirroring::MirroringController;
 use crate::garbage::GarbageCollector;
 use crate::namespace::NamespaceController;
 use crate::nodeipam::{NodeIpamController, RangeError};
@@ -147,6 +148,7 @@ impl ControllerManager {
         let deployments = DeploymentController::new(&component, &watches);
         let replica_sets = ReplicaSetController::new(&component, &watches);
         let slices = EndpointSliceController::new(&component, &watches);
+        let mirroring = MirroringController::new(&component, &watches);
         let endpoints = EndpointsController::new(&component, &watches);
         let namespaces = NamespaceController::new(&component, &watches);
         let nodes = NodeLifecycleController::new(&component, &watches);
@@ -165,6 +167,7 @@ impl ControllerManager {
         component.spawn_vital("deployment", deployments.run());
         component.spawn_vital("replicaset", replica_sets.run());
         component.spawn_vital("endpointslice", slices.run());
+        component.spawn_vital("endpointslicemirroring", mirroring.run());
         component.spawn_vital("endpoints", endpoints.run());
         component.spawn_vital("namespace", namespaces.run());
         component.spawn_vital("nodelifecycle", nodes.run());

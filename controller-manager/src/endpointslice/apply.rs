@@ -10,14 +10,14 @@ use crate::requests::{is_namespace_terminating, is_not_found};
 /// A slice could not be written; the round is tried again.
 #[derive(Debug, thiserror::Error)]
 #[error("endpoint slice {name} cannot be written")]
-pub(super) struct ApplyError {
+pub(crate) struct ApplyError {
     name: String,
     #[source]
     source: kube::Error,
 }
 
 /// Updates come first: they are what clients wait for.
-pub(super) async fn apply(api: &Api<EndpointSlice>, plan: Plan) -> Result<(), ApplyError> {
+pub(crate) async fn apply(api: &Api<EndpointSlice>, plan: Plan) -> Result<(), ApplyError> {
     let parameters = PostParams::default();
     for slice in plan.update {
         let name = slice.metadata.name.clone().unwrap_or_default();

@@ -14,8 +14,9 @@ use reeve_client::{Component, Index, Next, ObjectKey, WorkQueue, work};
 
 use crate::manager::Watches;
 use crate::service_pods::{is_unmanaged, selected, services_touched};
-use apply::{ApplyError, apply};
-use plan::{MANAGED_BY, MANAGED_BY_LABEL, Observed, SERVICE_LABEL};
+pub(crate) use apply::{ApplyError, apply};
+use plan::{MANAGED_BY, Observed};
+pub(crate) use plan::{MANAGED_BY_LABEL, Plan, SERVICE_LABEL, suffix};
 
 /// Services looked at at the same time. Source: `concurrent-service-endpoint-syncs`.
 const PARALLEL: usize = 5;

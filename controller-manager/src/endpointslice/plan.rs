@@ -16,18 +16,18 @@ use crate::service_pods::{HEADLESS_LABEL, addresses, hostname, is_headless, port
 const SLICE_LEN: usize = 100;
 
 /// The label that leads from a slice to its Service.
-pub(super) const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+pub(crate) const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 /// The label that says who keeps a slice …
-pub(super) const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
+pub(crate) const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
 /// … and that it is us.
 pub(super) const MANAGED_BY: &str = "endpointslice-controller.k8s.io";
 
 /// What is to be written.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
-    pub(super) create: Vec<EndpointSlice>,
-    pub(super) update: Vec<EndpointSlice>,
-    pub(super) delete: Vec<Arc<EndpointSlice>>,
+pub(crate) struct Plan {
+    pub(crate) create: Vec<EndpointSlice>,
+    pub(crate) update: Vec<EndpointSlice>,
+    pub(crate) delete: Vec<Arc<EndpointSlice>>,
 }
 
 /// What a decision is made on.
@@ -273,7 +273,7 @@ impl<'b> Builder<'b> {
 }
 
 /// Five characters like those of generated names, from a 32-bit FNV-1a hash.
-fn suffix(seed: &str) -> String {
+pub(crate) fn suffix(seed: &str) -> String {
     const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
     let mut hash = seed.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let mut text = String::new();

@@ -173,3 +173,48 @@ fn a_node_port_that_another_program_holds_is_told_with_its_holder() {
         |events| events.contains(&format!("nodePort {port}")) && events.contains(&holder),
     );
 }
+
+#[test]
+fn a_service_without_a_selector_leads_where_its_endpoints_or_slices_say() {
+    let cluster = Cluster::shared();
+    let space = cluster.space("byhand");
+    let _ = serve(&space, 1);
+    let pod = space.get("pods", r#"{.items[?(@.metadata.labels.app=="web")].status.podIP}"#);
+    let by_hand = format!(
+        r#"
+apiVersion: v1
+kind: Service
+metadata: {{name: old}}
+spec: {{ports: [{{port: 80}}]}}
+---
+apiVersion: v1
+kind: Endpoints
+metadata: {{name: old}}
+subsets: [{{addresses: [{{ip: {pod}}}], ports: [{{port: 8080}}]}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: new}}
+spec: {{ports: [{{name: http, port: 80}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: new-1, labels: {{kubernetes.io/service-name: new}}}}
+addressType: IPv4
+ports: [{{name: http, port: 8080}}]
+endpoints: [{{addresses: [{pod}]}}]
+"#
+    );
+    space.apply(&by_hand);
+    for service in ["old", "new"] {
+        let ip = space.get(&format!("service/{service}"), "{.spec.clusterIP}");
+        let body = eventually("it answers", || cluster.in_node(|| get(&format!("{ip}:80"))));
+        assert!(body.starts_with("one web-"), "{service}: {body}");
+    }
+    let slice = "{.items[?(@.metadata.ownerReferences[0].kind==\"Endpoints\")].metadata.name}";
+    assert!(space.get("endpointslices", slice).starts_with("old-"));
+    space.kubectl(&["delete", "endpoints", "old"]).done();
+    let ip = space.get("service/old", "{.spec.clusterIP}");
+    let refused = || cluster.in_node(|| get(&format!("{ip}:80"))).err().unwrap_or_default();
+    eventually_is("without endpoints it is refused", refused, |err| err.contains("refused"));
+}
