@@ -3,6 +3,8 @@
 //! [`Proxy`] follows Services and EndpointSlices and keeps one nftables table and one DNS server in step. The proxy
 //! is the only owner of its table. What is not here: links, routes and addresses of pods (the node agent's).
 
+#[doc(hidden)]
+pub mod bench;
 mod cache;
 mod conntrack;
 pub mod dns;

@@ -225,9 +225,11 @@ impl Proxy {
             })
             .collect();
         let outcome = rules.sync(changes);
-        if let Err(err) = &outcome {
-            error!(%err, "cannot bring the Services' rules up to date");
-        } else {
+        match &outcome {
+            Err(err) => error!(%err, "cannot bring the Services' rules up to date"),
+            Ok(bytes) => debug!(bytes, "the Services' rules are up to date"),
+        }
+        if outcome.is_ok() {
             forget_flows(rules);
             self.drain.in_use.send_if_modified(|in_use| {
                 let now = rules.lasting();

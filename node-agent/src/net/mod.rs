@@ -65,6 +65,7 @@ impl PodNetwork {
         let links = HostLinks::open()?;
         links.ensure_node_link(&config.node_link(), gateway).await?;
         links.reject_rest_of(config.cluster_cidr).await?;
+        // Stays on when the cluster is gone: nobody can tell who else has come to rely on it.
         write_sysctl("net/ipv4/ip_forward", "1")?;
         Ok(Self { prefix: config.link_prefix.clone(), gateway, links, addresses: Mutex::new(addresses) })
     }

@@ -70,10 +70,10 @@ impl NftSocket {
         setsockopt(&self.fd, sockopt::SndBuf, &bytes).expect("set");
     }
 
-    /// Applies all changes to the table, or none.
-    pub(crate) fn apply(&mut self, table: &str, ops: &[Op]) -> Result<(), NftError> {
+    /// Applies all changes to the table, or none. Returns how many bytes the transaction had.
+    pub(crate) fn apply(&mut self, table: &str, ops: &[Op]) -> Result<usize, NftError> {
         if ops.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let mut buffer = Buffer::default();
         let begin = self.sequence;
@@ -92,7 +92,7 @@ impl NftSocket {
         if sent != bytes.len() {
             return Err(NftError::Socket { step: "send a whole transaction to", source: ErrorKind::WriteZero.into() });
         }
-        self.answer(begin, next).map_err(|(sequence, source)| match sequence {
+        self.answer(begin, next).map(|()| sent).map_err(|(sequence, source)| match sequence {
             Some(sequence) => {
                 let index = firsts.partition_point(|first| *first <= sequence).saturating_sub(1);
                 NftError::Refused { change: describe(table, ops.get(index)), source }

@@ -462,6 +462,26 @@ mod tests {
     }
 
     #[test]
+    fn a_named_port_may_have_another_number_on_each_pod_and_another_name_is_another_port() {
+        let other = r#"{"addressType":"IPv4","ports":[{"name":"http","port":9090},{"name":"admin","port":1}],
+            "endpoints":[{"addresses":["10.1.0.2"]}]}"#;
+        let other: Arc<EndpointSlice> = Arc::new(serde_json::from_str(other).expect("a slice"));
+        let slices = [slice(r#"{"addresses":["10.1.0.1"]}"#), other];
+        let target = |service: &str| {
+            let entries = plan(&self::service(service), &slices, "n1");
+            let data =
+                entries.elements.into_iter().filter(|((map, _), _)| *map == Map::Endpoints).map(|(_, data)| data);
+            data.map(|data| match data {
+                Data::Bytes(bytes) => u16::from_be_bytes([bytes[4], bytes[5]]),
+                other => panic!("{other:?}"),
+            })
+            .collect::<BTreeSet<_>>()
+        };
+        assert_eq!(target(WEB), BTreeSet::from([8080, 9090]));
+        assert_eq!(target(&WEB.replace("http", "web")), BTreeSet::new());
+    }
+
+    #[test]
     fn published_addresses_count_although_they_terminate_and_are_drained_all_the_same() {
         let ending = r#"{"addresses":["10.1.0.3"],"conditions":{"ready":true,"serving":true,"terminating":true}}"#;
         check(&format!(r#"{{"addresses":["10.1.0.1"]}},{ending}"#), &["10.1.0.1", "10.1.0.3"]);

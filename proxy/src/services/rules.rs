@@ -52,8 +52,8 @@ impl Rules {
     }
 
     /// Takes over what some Services need now; `None` means the Service is gone. One transaction, whose size follows
-    /// from what has changed. After an error, called again, it tries to make the table anew.
-    pub(crate) fn sync(&mut self, changes: Vec<(ObjectKey, Option<Entries>)>) -> Result<(), NftError> {
+    /// from what has changed: returned in bytes. After an error, called again, it tries to make the table anew.
+    pub(crate) fn sync(&mut self, changes: Vec<(ObjectKey, Option<Entries>)>) -> Result<usize, NftError> {
         let mut update = Update::default();
         let mut contested: BTreeSet<Place> = BTreeSet::new();
         for (key, new) in changes {
@@ -109,7 +109,7 @@ impl Rules {
 
     /// Removes the table.
     pub(crate) fn remove(table: &str) -> Result<(), NftError> {
-        NftSocket::open()?.apply(table, &[Op::AddTable, Op::DeleteTable])
+        NftSocket::open()?.apply(table, &[Op::AddTable, Op::DeleteTable]).map(drop)
     }
 
     fn count(&mut self, old: &Entries, new: &Entries, update: &mut Update) {
@@ -123,7 +123,7 @@ impl Rules {
         recount(&mut self.choosers, &old.choosers, &new.choosers);
     }
 
-    fn apply(&mut self, update: Update) -> Result<(), NftError> {
+    fn apply(&mut self, update: Update) -> Result<usize, NftError> {
         let Update { touched, wanted, choosers } = update;
         let (mut delete, mut add): (BTreeMap<Map, Vec<Element>>, BTreeMap<Map, Vec<Element>>) = Default::default();
         for place in &touched {
@@ -145,11 +145,10 @@ impl Rules {
         if self.broken {
             return self.rebuild();
         }
-        if let Err(err) = self.socket.apply(&self.table, &ops) {
+        self.socket.apply(&self.table, &ops).or_else(|err| {
             warn!(%err, table = self.table, "the table is not what it should be: making it anew");
-            self.rebuild()?;
-        }
-        Ok(())
+            self.rebuild()
+        })
     }
 
     /// Which of the touched choosers must be made, and which removed: at the start of the update each was either in
@@ -166,7 +165,7 @@ impl Rules {
         (made, unused)
     }
 
-    fn rebuild(&mut self) -> Result<(), NftError> {
+    fn rebuild(&mut self) -> Result<usize, NftError> {
         // Added first so that there is a table to remove: the kernel knows no "remove if it exists".
         let mut ops = vec![Op::AddTable, Op::DeleteTable, Op::AddTable];
         ops.extend(layout::base(&self.surroundings));
