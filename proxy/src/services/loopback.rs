@@ -179,7 +179,9 @@ fn describe(pid: u32) -> String {
         .collect();
     let cluster = words.iter().position(|word| word == "--name").and_then(|at| words.get(at + 1));
     let is_reeve = words.first().is_some_and(|program| program.rsplit('/').next() == Some("reeve"));
-    if let Some(cluster) = cluster.filter(|_| is_reeve) {
+    // However the program is called: nobody else has this flag.
+    let is_main_process = words.iter().any(|word| word == "--background-child");
+    if let Some(cluster) = cluster.filter(|_| is_reeve || is_main_process) {
         return format!("the Reeve cluster {cluster:?} (process {pid})");
     }
     let command: String = words.join(" ").chars().take(80).collect();

@@ -283,6 +283,22 @@ fn without_endpoints_connections_are_refused_at_once_and_with_them_they_work_aga
 }
 
 #[test]
+fn the_nodes_own_address_among_services_is_left_to_the_node() {
+    on_a_node(|mut node| {
+        let dns = Ipv4Addr::new(10, 96, 0, 10);
+        let listener = TcpListener::bind((dns, 53)).expect("bound");
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = write!(stream, "the node");
+            }
+        });
+        node.set("dns", &json!({"type": "ClusterIP", "clusterIP": dns, "ports": [{"port": 53}]}), &[]);
+        assert_eq!(ask(dns, 53), Ok("the node".to_owned()));
+        assert_eq!(node.pods[0].inside(move || ask(dns, 53)), Ok("the node".to_owned()));
+    });
+}
+
+#[test]
 fn a_table_that_somebody_emptied_is_made_anew_with_everything_in_it() {
     on_a_node(|mut node| {
         node.lead_to(&[node.pods[0].ip]);

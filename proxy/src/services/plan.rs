@@ -227,7 +227,11 @@ impl PortPlan<'_> {
         } else {
             let elsewhere = !self.all.targets.is_empty();
             let verdict = if elsewhere { Verdict::Drop } else { layout::reject() };
-            self.entries.elements.insert((Map::Unserved, front.key()), Data::Verdict(verdict));
+            // What is left in the service range is refused by its range: all but the cluster DNS, whose Service has no
+            // endpoints because the node answers itself.
+            if elsewhere || entrance != Entrance::ClusterIp {
+                self.entries.elements.insert((Map::Unserved, front.key()), Data::Verdict(verdict));
+            }
             if map == Map::Outside {
                 // Not to go on to where clients inside are led.
                 self.entries.elements.insert((map, front.key()), Data::Verdict(Verdict::Accept));
