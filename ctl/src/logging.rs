@@ -18,6 +18,8 @@ pub(crate) fn init() {
 
 fn on_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
-    let text = panic.payload_as_str().unwrap_or("(no text)");
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let text = text.unwrap_or("(no text)");
     tracing::error!(place, panic = text, "panicked: this is a bug");
 }

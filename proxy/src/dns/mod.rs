@@ -2,7 +2,8 @@
 //!
 //! Names and records are those of the Kubernetes DNS specification, version 1.1.0
 //! (`kubernetes/dns`, `docs/specification.md`). [`zone`] decides, [`answer`] speaks the wire format, [`server`]
-//! owns the sockets, [`forward`] passes on what is not the cluster's ([`wire`]: without understanding all of it). What is not here: a cache of foreign names.
+//! owns the sockets, [`forward`] passes on what is not the cluster's ([`wire`]: without understanding all of it).
+//! What is not here: a cache of foreign names.
 
 pub mod answer;
 pub mod forward;

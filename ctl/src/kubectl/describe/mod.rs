@@ -3,9 +3,13 @@
 //! kubectl's layout: one describer per kind, a general one for the rest, events last. Each describer writes lines
 //! with tabs; [`super::output::tabwriter`] aligns them.
 
+mod node;
 mod pod;
 mod resources;
+mod service;
 mod text;
+mod volume;
+mod workload;
 
 use clap::Args;
 use serde_json::Value;
@@ -98,10 +102,18 @@ async fn describe(args: &DescribeArgs, api: &Api, mapper: &Mapper, resource: &Re
     let mut out = Text::default();
     match (resource.group.as_str(), resource.kind.as_str()) {
         ("", "Pod") => pod::pod(&mut out, object),
-        ("apps", "Deployment") => resources::deployment(&mut out, object, &replica_sets(api, mapper, object).await),
-        ("apps", "ReplicaSet") => resources::replica_set(&mut out, object),
-        ("", "Service") => resources::service(&mut out, object, &slices(api, object).await),
-        ("", "Node") => resources::node(&mut out, object, &pods_of_node(api, object).await),
+        ("apps", "Deployment") => workload::deployment(&mut out, object, &replica_sets(api, mapper, object).await),
+        ("apps", "ReplicaSet") => workload::replica_set(&mut out, object, &pods_of_set(api, object).await),
+        ("", "Service") => service::service(&mut out, object, &slices(api, object).await),
+        ("", "Endpoints") => service::endpoints(&mut out, object),
+        ("discovery.k8s.io", "EndpointSlice") => service::endpoint_slice(&mut out, object),
+        ("", "Node") => {
+            let lease = lease(api, object).await.map_err(|err| match err {
+                CliError::Server(status) => status.message.unwrap_or_default(),
+                other => other.to_string(),
+            });
+            node::node(&mut out, object, lease.as_ref().map_err(Clone::clone), &pods_of_node(api, object).await);
+        }
         ("", "ConfigMap") => resources::config_map(&mut out, object),
         ("", "Secret") => resources::secret(&mut out, object),
         ("", "Namespace") => resources::namespace(&mut out, object, mapper.find("resourcequotas").is_ok()),
@@ -142,7 +154,18 @@ async fn slices(api: &Api, service: &Value) -> Vec<Value> {
 
 async fn pods_of_node(api: &Api, node: &Value) -> Vec<Value> {
     let name = text::at(node, "/metadata/name");
-    list(api, Url::new("/api/v1/pods").with("fieldSelector", format!("spec.nodeName={name}"))).await
+    let selector = format!("spec.nodeName={name},status.phase!=Failed,status.phase!=Succeeded");
+    list(api, Url::new("/api/v1/pods").with("fieldSelector", selector)).await
+}
+
+async fn pods_of_set(api: &Api, set: &Value) -> Vec<Value> {
+    let url = Url::new(format!("/api/v1/namespaces/{}/pods", text::at(set, "/metadata/namespace")));
+    list(api, url.with("labelSelector", pod::selector(set))).await
+}
+
+async fn lease(api: &Api, node: &Value) -> Result<Value, CliError> {
+    let path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    api.get(&Url::new(format!("{path}/{}", text::at(node, "/metadata/name")))).await
 }
 
 async fn events(out: &mut Text, api: &Api, object: &Value) {

@@ -1,14 +1,20 @@
 //! Pods and pod templates.
 
+use reeve_api::quantity::Quantity;
 use serde_json::Value;
 
-use super::text::{Text, at, date, items, pairs, plain};
+use super::text::{Text, at, date, flag, items, plain};
+use super::volume::volumes;
 
 /// A pod.
 pub(super) fn pod(out: &mut Text, pod: &Value) {
     out.line(0, "Name", at(pod, "/metadata/name"));
     out.line(0, "Namespace", at(pod, "/metadata/namespace"));
-    out.line(0, "Priority", &pod.pointer("/spec/priority").map_or_else(|| "0".to_owned(), plain));
+    if let Some(priority) = pod.pointer("/spec/priority") {
+        out.line(0, "Priority", &plain(priority));
+    }
+    out.line_if(0, "Priority Class Name", at(pod, "/spec/priorityClassName"));
+    out.line_if(0, "Runtime Class Name", at(pod, "/spec/runtimeClassName"));
     out.line_if(0, "Service Account", at(pod, "/spec/serviceAccountName"));
     let node = at(pod, "/spec/nodeName");
     let node = if node.is_empty() { "<none>".to_owned() } else { format!("{node}/{}", at(pod, "/status/hostIP")) };
@@ -17,33 +23,70 @@ pub(super) fn pod(out: &mut Text, pod: &Value) {
     if !start.is_empty() {
         out.line(0, "Start Time", &date(start));
     }
-    out.pairs(0, "Labels", pod.pointer("/metadata/labels"), "=");
-    out.annotations(pod);
+    out.pairs(0, "Labels", pod.pointer("/metadata/labels"));
+    out.annotations(0, pod);
     status(out, pod);
+    seccomp(out, 0, pod.pointer("/spec/securityContext"));
     out.line(0, "IP", at(pod, "/status/podIP"));
     ips(out, pod);
-    let owner = items(pod, "/metadata/ownerReferences").iter().find(|own| own.get("controller") == Some(&true.into()));
-    if let Some(owner) = owner {
-        out.line(0, "Controlled By", &format!("{}/{}", at(owner, "/kind"), at(owner, "/name")));
+    out.controller(pod);
+    out.line_if(0, "NominatedNodeName", at(pod, "/status/nominatedNodeName"));
+    if let Some(resources) = pod.pointer("/spec/resources") {
+        out.title(0, "Resources");
+        amounts(out, 1, resources);
     }
-    containers(out, "Init Containers", items(pod, "/spec/initContainers"), items(pod, "/status/initContainerStatuses"));
-    containers(out, "Containers", items(pod, "/spec/containers"), items(pod, "/status/containerStatuses"));
-    out.conditions(pod, &["type", "status"]);
+    let statuses = |field: &str| items(pod, &format!("/status/{field}"));
+    let init = items(pod, "/spec/initContainers");
+    if !init.is_empty() {
+        containers(out, "Init Containers", init, statuses("initContainerStatuses"), Some(pod));
+    }
+    containers(out, "Containers", items(pod, "/spec/containers"), statuses("containerStatuses"), Some(pod));
+    let ephemeral = items(pod, "/spec/ephemeralContainers");
+    if !ephemeral.is_empty() {
+        containers(out, "Ephemeral Containers", ephemeral, statuses("ephemeralContainerStatuses"), Some(pod));
+    }
+    conditions(out, pod);
     volumes(out, items(pod, "/spec/volumes"));
-    out.line_if(0, "QoS Class", at(pod, "/status/qosClass"));
-    out.pairs(0, "Node-Selectors", pod.pointer("/spec/nodeSelector"), "=");
+    out.line(0, "QoS Class", at(pod, "/status/qosClass"));
+    out.pairs(0, "Node-Selectors", pod.pointer("/spec/nodeSelector"));
     tolerations(out, items(pod, "/spec/tolerations"));
+    spread(out, items(pod, "/spec/topologySpreadConstraints"));
+}
+
+/// Readiness gates and conditions: two columns, and no rule under their heads.
+fn conditions(out: &mut Text, pod: &Value) {
+    let conditions = items(pod, "/status/conditions");
+    let gates = items(pod, "/spec/readinessGates");
+    if !gates.is_empty() {
+        out.raw("Readiness Gates:\n  Type\tStatus\n");
+    }
+    for gate in gates.iter().map(|gate| at(gate, "/conditionType")) {
+        let found = conditions.iter().find(|own| at(own, "/type") == gate).map_or("<none>", |own| at(own, "/status"));
+        out.raw(&format!("  {gate} \t{found} \n"));
+    }
+    if !conditions.is_empty() {
+        out.raw("Conditions:\n  Type\tStatus\n");
+    }
+    for own in conditions {
+        out.raw(&format!("  {} \t{} \n", at(own, "/type"), at(own, "/status")));
+    }
+}
+
+fn seccomp(out: &mut Text, level: usize, context: Option<&Value>) {
+    let Some(profile) = context.and_then(|own| own.get("seccompProfile")) else { return };
+    out.line(level, "SeccompProfile", at(profile, "/type"));
+    if at(profile, "/type") == "Localhost" {
+        out.line(if level == 0 { 0 } else { level + 1 }, "LocalhostProfile", at(profile, "/localhostProfile"));
+    }
 }
 
 fn status(out: &mut Text, pod: &Value) {
-    if at(pod, "/metadata/deletionTimestamp").is_empty() {
-        out.line(0, "Status", at(pod, "/status/phase"));
+    let phase = at(pod, "/status/phase");
+    let deleted = at(pod, "/metadata/deletionTimestamp");
+    if deleted.is_empty() || matches!(phase, "Failed" | "Succeeded") {
+        out.line(0, "Status", phase);
     } else {
-        out.line(
-            0,
-            "Status",
-            &format!("Terminating (lasts {})", super::text::age(at(pod, "/metadata/deletionTimestamp"))),
-        );
+        out.line(0, "Status", &format!("Terminating (lasts {})", super::text::age(deleted)));
         let grace = pod.pointer("/metadata/deletionGracePeriodSeconds").map(plain).unwrap_or_default();
         out.line(0, "Termination Grace Period", &format!("{grace}s"));
     }
@@ -63,16 +106,21 @@ fn ips(out: &mut Text, pod: &Value) {
 /// A pod template, as Deployments show it.
 pub(super) fn template(out: &mut Text, template: &Value) {
     out.title(0, "Pod Template");
-    out.pairs(1, "Labels", template.pointer("/metadata/labels"), "=");
-    if template.pointer("/metadata/annotations").is_some() {
-        out.pairs(1, "Annotations", template.pointer("/metadata/annotations"), ": ");
-    }
-    out.line_if(1, "Service Account", at(template, "/spec/serviceAccountName"));
     let mut inner = Text::default();
-    containers(&mut inner, "Init Containers", items(template, "/spec/initContainers"), &[]);
-    containers(&mut inner, "Containers", items(template, "/spec/containers"), &[]);
+    inner.pairs(0, "Labels", template.pointer("/metadata/labels"));
+    if template.pointer("/metadata/annotations").and_then(Value::as_object).is_some_and(|own| !own.is_empty()) {
+        inner.annotations(0, template);
+    }
+    inner.line_if(0, "Service Account", at(template, "/spec/serviceAccountName"));
+    let init = items(template, "/spec/initContainers");
+    if !init.is_empty() {
+        containers(&mut inner, "Init Containers", init, &[], None);
+    }
+    containers(&mut inner, "Containers", items(template, "/spec/containers"), &[], None);
     volumes(&mut inner, items(template, "/spec/volumes"));
-    inner.pairs(0, "Node-Selectors", template.pointer("/spec/nodeSelector"), "=");
+    spread(&mut inner, items(template, "/spec/topologySpreadConstraints"));
+    inner.line_if(0, "Priority Class Name", at(template, "/spec/priorityClassName"));
+    inner.pairs(0, "Node-Selectors", template.pointer("/spec/nodeSelector"));
     tolerations(&mut inner, items(template, "/spec/tolerations"));
     // kubectl indents what is inside a template by one space and two, not by two and four.
     inner.finish().lines().for_each(|line| match (line.starts_with("    "), line.starts_with("  ")) {
@@ -82,10 +130,8 @@ pub(super) fn template(out: &mut Text, template: &Value) {
     });
 }
 
-fn containers(out: &mut Text, title: &str, containers: &[Value], statuses: &[Value]) {
-    if containers.is_empty() {
-        return;
-    }
+/// Containers with their statuses. `pod` is where their variables' fields are looked up; templates have none.
+fn containers(out: &mut Text, title: &str, containers: &[Value], statuses: &[Value], pod: Option<&Value>) {
     out.title(0, title);
     for container in containers {
         let name = at(container, "/name");
@@ -99,13 +145,13 @@ fn containers(out: &mut Text, title: &str, containers: &[Value], statuses: &[Val
             out.line(2, "Image ID", at(status, "/imageID"));
         }
         ports(out, container);
+        seccomp(out, 2, container.get("securityContext"));
         words(out, "Command", items(container, "/command"));
         words(out, "Args", items(container, "/args"));
         if let Some(status) = status {
             container_status(out, status);
         }
-        amounts(out, "Limits", container.pointer("/resources/limits"));
-        amounts(out, "Requests", container.pointer("/resources/requests"));
+        amounts(out, 2, container.get("resources").unwrap_or(&Value::Null));
         for (title, field) in
             [("Liveness", "livenessProbe"), ("Readiness", "readinessProbe"), ("Startup", "startupProbe")]
         {
@@ -113,8 +159,8 @@ fn containers(out: &mut Text, title: &str, containers: &[Value], statuses: &[Val
                 out.line(2, title, &probe_text(probe));
             }
         }
-        environment(out, container);
-        mounts(out, items(container, "/volumeMounts"));
+        environment(out, container, pod);
+        mounts(out, container);
     }
 }
 
@@ -142,40 +188,44 @@ fn words(out: &mut Text, title: &str, words: &[Value]) {
     words.iter().for_each(|word| out.raw(&format!("      {}\n", plain(word).replace('\n', "\n      "))));
 }
 
-fn amounts(out: &mut Text, title: &str, amounts: Option<&Value>) {
-    let Some(map) = amounts.and_then(Value::as_object).filter(|map| !map.is_empty()) else { return };
-    out.title(2, title);
-    map.iter().for_each(|(name, amount)| out.line(3, name, &plain(amount)));
+/// Limits and requests.
+fn amounts(out: &mut Text, level: usize, resources: &Value) {
+    for (title, field) in [("Limits", "limits"), ("Requests", "requests")] {
+        let all = resources.get(field).and_then(Value::as_object).filter(|all| !all.is_empty());
+        if let Some(all) = all {
+            out.title(level, title);
+            all.iter().for_each(|(name, amount)| out.line(level + 1, name, &plain(amount)));
+        }
+    }
 }
 
 fn container_status(out: &mut Text, status: &Value) {
     state(out, "State", status.get("state"));
-    if status.get("lastState").and_then(Value::as_object).is_some_and(|own| !own.is_empty()) {
+    if status.pointer("/lastState/terminated").is_some() {
         state(out, "Last State", status.get("lastState"));
     }
-    let ready = status.get("ready").and_then(Value::as_bool).unwrap_or(false);
-    out.line(2, "Ready", if ready { "True" } else { "False" });
+    out.line(2, "Ready", if flag(status, "/ready") { "True" } else { "False" });
     out.line(2, "Restart Count", &status.get("restartCount").map_or_else(|| "0".to_owned(), plain));
 }
 
 fn state(out: &mut Text, title: &str, state: Option<&Value>) {
-    let (name, own) = match state.and_then(Value::as_object).and_then(|own| own.iter().next()) {
-        Some((name, own)) => (name.as_str(), own.clone()),
-        None => ("waiting", Value::Null),
-    };
-    let mut chars = name.chars();
-    let capital: String = chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect());
-    out.line(2, title, &capital);
-    out.line_if(3, "Reason", at(&own, "/reason"));
-    out.line_if(3, "Message", at(&own, "/message"));
-    if name == "terminated" {
-        out.line(3, "Exit Code", &own.get("exitCode").map_or_else(|| "0".to_owned(), plain));
-    }
-    for (title, field) in [("Started", "/startedAt"), ("Finished", "/finishedAt")] {
-        let time = at(&own, field);
-        if !time.is_empty() {
-            out.line(3, title, &date(time));
+    let own = |name: &str| state.and_then(|state| state.get(name));
+    if let Some(running) = own("running") {
+        out.line(2, title, "Running");
+        out.line(3, "Started", &date(at(running, "/startedAt")));
+    } else if let Some(ended) = own("terminated") {
+        out.line(2, title, "Terminated");
+        out.line_if(3, "Reason", at(ended, "/reason"));
+        out.line_if(3, "Message", at(ended, "/message"));
+        out.line(3, "Exit Code", &ended.get("exitCode").map_or_else(|| "0".to_owned(), plain));
+        if let Some(signal) = ended.get("signal").filter(|signal| signal.as_i64().is_some_and(|signal| signal > 0)) {
+            out.line(3, "Signal", &plain(signal));
         }
+        out.line(3, "Started", &date(at(ended, "/startedAt")));
+        out.line(3, "Finished", &date(at(ended, "/finishedAt")));
+    } else {
+        out.line(2, title, "Waiting");
+        out.line_if(3, "Reason", own("waiting").map_or("", |waiting| at(waiting, "/reason")));
     }
 }
 
@@ -209,17 +259,18 @@ fn probe_text(probe: &Value) -> String {
     format!("unknown {attributes}")
 }
 
-fn environment(out: &mut Text, container: &Value) {
+fn environment(out: &mut Text, container: &Value, pod: Option<&Value>) {
     let from = items(container, "/envFrom");
     if !from.is_empty() {
         out.title(2, "Environment Variables from");
-        for own in from {
-            let source = [("ConfigMap", "configMapRef"), ("Secret", "secretRef")];
-            for (kind, field) in source.iter().filter(|(_, field)| own.get(field).is_some()) {
-                let optional = own.pointer(&format!("/{field}/optional")).and_then(Value::as_bool).unwrap_or(false);
-                out.raw(&format!("      {}\t{kind}\tOptional: {optional}\n", at(own, &format!("/{field}/name"))));
-            }
-        }
+    }
+    for own in from {
+        let kinds = [("ConfigMap", "configMapRef"), ("Secret", "secretRef")];
+        let found = kinds.iter().find_map(|(kind, field)| own.get(field).map(|source| (*kind, source)));
+        let (kind, source) = found.unwrap_or(("", &Value::Null));
+        let prefix = at(own, "/prefix");
+        let prefix = if prefix.is_empty() { String::new() } else { format!(" with prefix '{prefix}'") };
+        out.raw(&format!("      {}\t{kind}{prefix}\tOptional: {}\n", at(source, "/name"), flag(source, "/optional")));
     }
     let variables = items(container, "/env");
     if variables.is_empty() {
@@ -227,105 +278,103 @@ fn environment(out: &mut Text, container: &Value) {
     }
     out.title(2, "Environment");
     for variable in variables {
-        out.line(3, at(variable, "/name"), &variable_text(variable));
+        let name = at(variable, "/name");
+        match variable.get("valueFrom") {
+            Some(source) => out.line_if(3, name, &source_text(source, container, pod)),
+            None => {
+                let mut lines = at(variable, "/value").split('\n');
+                out.line(3, name, lines.next().unwrap_or_default());
+                lines.for_each(|line| out.raw(&format!("      \t{line}\n")));
+            }
+        }
     }
 }
 
-fn variable_text(variable: &Value) -> String {
-    let source = |field: &str| variable.pointer(&format!("/valueFrom/{field}"));
+/// Where a variable has its value from, and the value where it is known here.
+fn source_text(source: &Value, container: &Value, pod: Option<&Value>) -> String {
     let keyed = |own: &Value, what: &str| {
-        let optional = own.get("optional").and_then(Value::as_bool).unwrap_or(false);
+        let optional = flag(own, "/optional");
         format!("<set to the key '{}' {what} '{}'>\tOptional: {optional}", at(own, "/key"), at(own, "/name"))
     };
-    if let Some(own) = source("fieldRef") {
-        return format!(" ({}:{})", at(own, "/apiVersion"), at(own, "/fieldPath"));
+    if let Some(own) = source.get("fieldRef") {
+        let path = at(own, "/fieldPath");
+        // kubectl knows no other fields of a pod.
+        let known = matches!(path, "metadata.name" | "metadata.namespace");
+        let value = pod.filter(|_| known).map_or("", |pod| at(pod, &format!("/{}", path.replace('.', "/"))));
+        return format!("{value} ({}:{path})", at(own, "/apiVersion"));
     }
-    if let Some(own) = source("resourceFieldRef") {
-        return format!(" ({})", at(own, "/resource"));
+    if let Some(own) = source.get("resourceFieldRef") {
+        let resource = at(own, "/resource");
+        let value = match amount_of(own, container) {
+            Some(0) if matches!(resource, "limits.cpu" | "limits.memory") => "node allocatable".to_owned(),
+            Some(amount) => amount.to_string(),
+            None => String::new(),
+        };
+        return format!("{value} ({resource})");
     }
-    if let Some(own) = source("secretKeyRef") {
+    if let Some(own) = source.get("secretKeyRef") {
         return keyed(own, "in secret");
     }
-    if let Some(own) = source("configMapKeyRef") {
+    if let Some(own) = source.get("configMapKeyRef") {
         return keyed(own, "of config map");
     }
-    at(variable, "/value").to_owned()
+    String::new()
 }
 
-fn mounts(out: &mut Text, mounts: &[Value]) {
-    if mounts.is_empty() {
-        return out.line(2, "Mounts", "<none>");
+/// A container's amount in units of the divisor, rounded up; `None` for what is not an amount of a container.
+fn amount_of(source: &Value, container: &Value) -> Option<i64> {
+    let (kind, name) = at(source, "/resource").split_once('.')?;
+    let read = |value: Option<&Value>| Quantity::from_value(value.unwrap_or(&Value::Null)).ok();
+    let own = read(container.get("resources").and_then(|own| own.get(kind)).and_then(|own| own.get(name)))?;
+    let divisor = read(source.get("divisor")).filter(|divisor| !divisor.is_zero());
+    let (own, divisor) = match name {
+        "cpu" => (own.milli_value(), divisor.map_or(1000, |divisor| divisor.milli_value())),
+        _ => (own.value(), divisor.map_or(1, |divisor| divisor.value())),
+    };
+    Some(own.checked_add(divisor - 1)? / divisor.max(1))
+}
+
+fn mounts(out: &mut Text, container: &Value) {
+    let mut all: Vec<&Value> = items(container, "/volumeMounts").iter().collect();
+    all.sort_by_key(|mount| at(mount, "/mountPath"));
+    if all.is_empty() {
+        out.line(2, "Mounts", "<none>");
+    } else {
+        out.title(2, "Mounts");
     }
-    out.title(2, "Mounts");
-    for mount in mounts {
-        let mode = if mount.get("readOnly").and_then(Value::as_bool).unwrap_or(false) { "ro" } else { "rw" };
+    for mount in all {
+        let mode = if flag(mount, "/readOnly") { "ro" } else { "rw" };
         let sub = at(mount, "/subPath");
-        let flags = if sub.is_empty() { mode.to_owned() } else { format!("{mode},path=\"{sub}\"") };
+        let flags = if sub.is_empty() { mode.to_owned() } else { format!("{mode},path={sub:?}") };
         out.raw(&format!("      {} from {} ({flags})\n", at(mount, "/mountPath"), at(mount, "/name")));
     }
-}
-
-fn volumes(out: &mut Text, volumes: &[Value]) {
-    if volumes.is_empty() {
-        return out.line(0, "Volumes", "<none>");
+    let mut devices: Vec<&Value> = items(container, "/volumeDevices").iter().collect();
+    devices.sort_by_key(|device| at(device, "/devicePath"));
+    if !devices.is_empty() {
+        out.title(2, "Devices");
     }
-    out.title(0, "Volumes");
-    for volume in volumes {
-        out.title(1, at(volume, "/name"));
-        let source = volume.as_object().into_iter().flatten().find(|(field, _)| *field != "name");
-        let Some((kind, own)) = source else { continue };
-        match kind.as_str() {
-            "configMap" => {
-                volume_lines(out, "ConfigMap (a volume populated by a ConfigMap)", &[("Name", at(own, "/name"))])
-            }
-            "secret" => {
-                volume_lines(out, "Secret (a volume populated by a Secret)", &[("SecretName", at(own, "/secretName"))]);
-            }
-            "emptyDir" => {
-                let text = "EmptyDir (a temporary directory that shares a pod's lifetime)";
-                volume_lines(out, text, &[("Medium", at(own, "/medium")), ("SizeLimit", size_limit(own))]);
-            }
-            "hostPath" => {
-                let text = "HostPath (bare host directory volume)";
-                volume_lines(out, text, &[("Path", at(own, "/path")), ("HostPathType", at(own, "/type"))]);
-            }
-            "projected" => projected(out, own),
-            "downwardAPI" => volume_lines(out, "DownwardAPI (a volume populated by information about the pod)", &[]),
-            other => volume_lines(out, other, &[]),
-        }
-    }
+    devices.iter().for_each(|own| out.raw(&format!("      {} from {}\n", at(own, "/devicePath"), at(own, "/name"))));
 }
 
-fn size_limit(own: &Value) -> &str {
-    let limit = at(own, "/sizeLimit");
-    if limit.is_empty() { "<unset>" } else { limit }
-}
-
-fn volume_lines(out: &mut Text, kind: &str, lines: &[(&str, &str)]) {
-    out.line(2, "Type", kind);
-    lines.iter().for_each(|(title, value)| out.line(2, title, value));
-}
-
-fn projected(out: &mut Text, volume: &Value) {
-    out.line(2, "Type", "Projected (a volume that contains injected data from multiple sources)");
-    for source in items(volume, "/sources") {
-        if let Some(token) = source.get("serviceAccountToken") {
-            out.line(2, "TokenExpirationSeconds", &token.get("expirationSeconds").map(plain).unwrap_or_default());
-        }
-        out.line_if(2, "ConfigMapName", at(source, "/configMap/name"));
-        out.line_if(2, "SecretName", at(source, "/secret/name"));
-        if source.get("downwardAPI").is_some() {
-            out.line(2, "DownwardAPI", "true");
-        }
+fn spread(out: &mut Text, constraints: &[Value]) {
+    let mut all: Vec<&Value> = constraints.iter().collect();
+    all.sort_by_key(|own| at(own, "/topologyKey"));
+    let text = |own: &&Value| {
+        let selector = own.get("labelSelector").map(|own| {
+            let selector = super::super::logs::selector_of(&serde_json::json!({"spec": {"selector": own}}));
+            format!(" for selector {}", selector.unwrap_or_else(|| "<none>".to_owned()))
+        });
+        let (key, when) = (at(own, "/topologyKey"), at(own, "/whenUnsatisfiable"));
+        let skew = own.get("maxSkew").map(plain).unwrap_or_default();
+        format!("{key}:{when} when max skew {skew} is exceeded{}", selector.unwrap_or_default())
+    };
+    if !all.is_empty() {
+        out.list(0, "Topology Spread Constraints", &all.iter().map(text).collect::<Vec<_>>());
     }
 }
 
 fn tolerations(out: &mut Text, tolerations: &[Value]) {
-    if tolerations.is_empty() {
-        return out.line(0, "Tolerations", "<none>");
-    }
-    for (index, own) in tolerations.iter().enumerate() {
-        let title = if index == 0 { "Tolerations:" } else { "" };
+    let text = |own: &Value| {
         let (key, value, effect) = (at(own, "/key"), at(own, "/value"), at(own, "/effect"));
         let mut text = key.to_owned();
         if !value.is_empty() {
@@ -335,17 +384,40 @@ fn tolerations(out: &mut Text, tolerations: &[Value]) {
             text = format!("{text}:{effect}");
         }
         if at(own, "/operator") == "Exists" && value.is_empty() {
-            text =
-                if key.is_empty() && effect.is_empty() { "op=Exists".to_owned() } else { format!("{text} op=Exists") };
+            text = if text.is_empty() { "op=Exists".to_owned() } else { format!("{text} op=Exists") };
         }
-        if let Some(seconds) = own.get("tolerationSeconds") {
-            text = format!("{text} for {}s", plain(seconds));
+        match own.get("tolerationSeconds") {
+            Some(seconds) => format!("{text} for {}s", plain(seconds)),
+            None => text,
         }
-        out.raw(&format!("{title}\t{text}\n"));
-    }
+    };
+    out.list(0, "Tolerations", &tolerations.iter().map(text).collect::<Vec<_>>());
 }
 
 /// `app=web`, for the selector of a workload.
 pub(super) fn selector(object: &Value) -> String {
-    super::super::logs::selector_of(object).unwrap_or_else(|| pairs(None, ","))
+    super::super::logs::selector_of(object).unwrap_or_else(|| "<none>".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_variable_tells_its_source_and_the_value_where_it_is_known() {
+        let container = json!({"resources": {"limits": {"cpu": "1500m"}}});
+        let pod = json!({"metadata": {"name": "web", "uid": "u"}});
+        let text = |source: Value| source_text(&source, &container, Some(&pod));
+        let field = |path: &str| text(json!({"fieldRef": {"apiVersion": "v1", "fieldPath": path}}));
+        assert_eq!(field("metadata.name"), "web (v1:metadata.name)");
+        assert_eq!(field("metadata.uid"), " (v1:metadata.uid)");
+        let resource =
+            |name: &str, divisor: &str| text(json!({"resourceFieldRef": {"resource": name, "divisor": divisor}}));
+        assert_eq!(resource("limits.cpu", "0"), "2 (limits.cpu)");
+        assert_eq!(resource("limits.cpu", "1m"), "1500 (limits.cpu)");
+        assert_eq!(resource("limits.memory", "1Mi"), "node allocatable (limits.memory)");
+        assert_eq!(resource("requests.memory", "1Mi"), "0 (requests.memory)");
+    }
 }

@@ -4,6 +4,11 @@ use jiff::Timestamp;
 use reeve_api::clock::Clock as _;
 use serde_json::Value;
 
+/// The annotation in which `apply` keeps the manifest.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// A longer annotation stands below its name.
+const ANNOTATION_MAX: usize = 140;
+
 /// The text so far.
 #[derive(Debug, Default)]
 pub(super) struct Text(String);
@@ -23,11 +28,19 @@ pub(super) fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// `a=b, c=d`, or `<none>`.
-pub(super) fn pairs(value: Option<&Value>, separator: &str) -> String {
-    let map = value.and_then(Value::as_object);
-    let all: Vec<String> = map.into_iter().flatten().map(|(key, value)| format!("{key}={}", plain(value))).collect();
+/// Texts joined, or `<none>`.
+pub(super) fn joined(all: &[String], separator: &str) -> String {
     if all.is_empty() { "<none>".to_owned() } else { all.join(separator) }
+}
+
+/// A number; absent is 0.
+pub(super) fn number(object: &Value, pointer: &str) -> i64 {
+    object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0)
+}
+
+/// A truth; absent is `false`.
+pub(super) fn flag(object: &Value, pointer: &str) -> bool {
+    object.pointer(pointer).and_then(Value::as_bool).unwrap_or(false)
 }
 
 impl Text {
@@ -59,13 +72,22 @@ impl Text {
     }
 
     /// `Labels:` and their like: one pair per line, the title before the first.
-    pub(super) fn pairs(&mut self, level: usize, title: &str, value: Option<&Value>, separator: &str) {
-        let map = value.and_then(Value::as_object).filter(|map| !map.is_empty());
-        let Some(map) = map else { return self.line(level, title, "<none>") };
-        for (index, (key, value)) in map.iter().enumerate() {
-            let title = if index == 0 { format!("{title}:") } else { String::new() };
-            let value = plain(value).trim_end().replace('\n', " ");
-            self.0.push_str(&format!("{}{title}\t{key}{separator}{value}\n", "  ".repeat(level)));
+    pub(super) fn pairs(&mut self, level: usize, title: &str, value: Option<&Value>) {
+        let map = value.and_then(Value::as_object);
+        let lines = map.into_iter().flatten().map(|(key, value)| format!("{key}={}", plain(value)));
+        self.list(level, title, &lines.collect::<Vec<_>>());
+    }
+
+    /// Several lines under one title, which stands before the first; `<none>` for none.
+    pub(super) fn list(&mut self, level: usize, title: &str, lines: &[String]) {
+        if lines.is_empty() {
+            return self.line(level, title, "<none>");
+        }
+        for (index, line) in lines.iter().enumerate() {
+            match index {
+                0 => self.line(level, title, line),
+                _ => self.0.push_str(&format!("\t{line}\n")),
+            }
         }
     }
 
@@ -73,17 +95,34 @@ impl Text {
     pub(super) fn meta(&mut self, object: &Value) {
         self.line(0, "Name", at(object, "/metadata/name"));
         self.line_if(0, "Namespace", at(object, "/metadata/namespace"));
-        self.pairs(0, "Labels", object.pointer("/metadata/labels"), "=");
-        self.annotations(object);
+        self.pairs(0, "Labels", object.pointer("/metadata/labels"));
+        self.annotations(0, object);
     }
 
-    /// Annotations, without the one that repeats the whole object.
-    pub(super) fn annotations(&mut self, object: &Value) {
-        let mut shown = object.pointer("/metadata/annotations").cloned().unwrap_or_default();
-        if let Some(map) = shown.as_object_mut() {
-            map.remove("kubectl.kubernetes.io/last-applied-configuration");
+    /// Annotations, without the one that repeats the whole object. Long ones and those of several lines stand below
+    /// their names, cut at 140 bytes.
+    pub(super) fn annotations(&mut self, level: usize, object: &Value) {
+        let all = object.pointer("/metadata/annotations").and_then(Value::as_object);
+        let shown = all.into_iter().flatten().filter(|(key, _)| *key != LAST_APPLIED);
+        let mut lines = Vec::new();
+        for (key, value) in shown {
+            let value = plain(value);
+            let value = value.strip_suffix('\n').unwrap_or(&value);
+            if key.len() + value.len() + 2 > ANNOTATION_MAX || value.contains('\n') {
+                lines.push(format!("{key}:"));
+                lines.extend(value.split('\n').map(|line| format!("  {}", shortened(line, ANNOTATION_MAX - 2))));
+            } else {
+                lines.push(format!("{key}: {value}"));
+            }
         }
-        self.pairs(0, "Annotations", Some(&shown), ": ");
+        self.list(level, "Annotations", &lines);
+    }
+
+    /// What controls the object, if anything does.
+    pub(super) fn controller(&mut self, object: &Value) {
+        if let Some(owner) = controller_of(object) {
+            self.line(0, "Controlled By", &format!("{}/{}", at(owner, "/kind"), at(owner, "/name")));
+        }
     }
 
     /// A table of conditions with these fields.
@@ -109,6 +148,17 @@ impl Text {
             self.raw(&row(fields.iter().map(cell).collect()));
         }
     }
+}
+
+/// The owner that manages an object.
+pub(super) fn controller_of(object: &Value) -> Option<&Value> {
+    items(object, "/metadata/ownerReferences").iter().find(|own| own.get("controller") == Some(&true.into()))
+}
+
+/// The beginning of a text that is longer than so many bytes.
+fn shortened(text: &str, max: usize) -> String {
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    if text.len() <= max { text.to_owned() } else { format!("{}...", &text[..end]) }
 }
 
 /// `Fri, 20 Nov 2026 14:05:00 +0000`

@@ -31,7 +31,8 @@ fn measure(lines: &[Vec<&str>], widths: &mut [Vec<usize>], column: usize, range:
         }
         let end = (at..range.end).find(|line| lines[*line].len() <= column + 1).unwrap_or(range.end);
         let widest = lines[at..end].iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-        let width = if widest == 0 { 0 } else { widest + PADDING };
+        // A column without text is as wide as the gap.
+        let width = widest + PADDING;
         widths[at..end].iter_mut().for_each(|own| own[column] = width);
         measure(lines, widths, column + 1, at..end);
         at = end;
