@@ -3,8 +3,9 @@
 //! A pod's traffic is always routed by the host, also between pods of one node: each pod has its address with
 //! prefix length 32 and a link-local gateway that is its veth's other end; the host has a route per pod. Both
 //! ends know each other's hardware address from the start, so no ARP is needed, and the host listens to none; it
-//! speaks no IPv6 on pods' links either. What is not here: Services, masquerading, and that a pod sends from its own address only
-//! (the proxy's nftables table).
+//! speaks no IPv6 on pods' links either.
+//! What is not here: Services, masquerading, and that a pod sends from its own address only (the proxy's nftables
+//! table).
 //!
 //! What a pod reaches: pods and Services of its cluster; the node's addresses, but not 127.0.0.0/8 nor link-local
 //! addresses of the node; and what the node itself is routed to, from the node's address. The last includes, where the
