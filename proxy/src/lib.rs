@@ -9,10 +9,11 @@ mod cache;
 mod conntrack;
 pub mod dns;
 mod link;
-mod nft;
 mod proxy;
 mod services;
 
 pub use link::LinkError;
-pub use nft::NftError;
+pub use reeve_nft::NftError;
+// Every file says `crate::nft`.
 pub use proxy::{Proxy, ProxyConfig, ProxyError, cleanup};
+use reeve_nft as nft;

@@ -113,8 +113,9 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("reeve-scheduler", &["reeve-api", "reeve-client"][..]),
         ("reeve-controller-manager", &["reeve-api", "reeve-client"][..]),
         ("reeve-engine", &["reeve-api"][..]),
-        ("reeve-node-agent", &["reeve-api", "reeve-client", "reeve-engine"][..]),
-        ("reeve-proxy", &["reeve-api", "reeve-client"][..]),
+        ("reeve-nft", &[][..]),
+        ("reeve-node-agent", &["reeve-api", "reeve-client", "reeve-engine", "reeve-nft"][..]),
+        ("reeve-proxy", &["reeve-api", "reeve-client", "reeve-nft"][..]),
         ("guestbook", &[][..]),
     ])
 }

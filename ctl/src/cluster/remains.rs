@@ -77,7 +77,7 @@ fn stop_in(paths: &Paths, config: &ClusterConfig, purge: bool) -> Result<(), Clu
     runtime.block_on(async {
         let containers = stop_containers(paths, config, purge).await;
         let proxy = reeve_proxy::cleanup(&config.name, &config.link_prefix()).await;
-        let network = reeve_node_agent::cleanup_network(&config.link_prefix(), config.cluster_cidr).await;
+        let network = reeve_node_agent::cleanup_network(&config.name, &config.link_prefix(), config.cluster_cidr).await;
         let address = netns::withdraw(config.own_node_address()).await;
         containers?;
         proxy.map_err(|err| ClusterError::component("clean-up of the proxy", err))?;

@@ -5,13 +5,14 @@
 //! ends know each other's hardware address from the start, so no ARP is needed, and the host listens to none; it
 //! speaks no IPv6 on pods' links either.
 //! What is not here: Services, masquerading, and that a pod sends from its own address only (the proxy's nftables
-//! table).
+//! table). Ports of the node that lead to pods are in [`host_ports`].
 //!
 //! What a pod reaches: pods and Services of its cluster; the node's addresses, but not 127.0.0.0/8 nor link-local
 //! addresses of the node; and what the node itself is routed to, from the node's address. The last includes, where the
 //! node has the host's network namespace, other clusters of the machine, as any neighbouring network, and a cloud's
 //! metadata service. A node with a network namespace of its own (`--netns`) reaches nothing outside.
 
+pub(crate) mod host_ports;
 mod ipam;
 mod link;
 
@@ -22,6 +23,7 @@ use ipnet::Ipv4Net;
 use tokio::sync::Mutex;
 
 use crate::config::NodeConfig;
+use host_ports::{HostPort, HostPorts};
 use ipam::{Addresses, IpamError};
 use link::{HostLinks, LinkError, PodLink};
 
@@ -34,6 +36,9 @@ pub enum NetError {
     /// Links and routes.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// Ports of the node.
+    #[error(transparent)]
+    Nft(#[from] reeve_nft::NftError),
     /// A kernel setting.
     #[error("failed to write {path}: {source}")]
     Sysctl {
@@ -56,6 +61,8 @@ pub(crate) struct PodNetwork {
     links: HostLinks,
     /// Held only while addresses are given or taken; the write to disk is part of that.
     addresses: Mutex<Addresses>,
+    /// Held while ports of the node are led to pods or taken back.
+    ports: Mutex<HostPorts>,
 }
 
 impl PodNetwork {
@@ -68,7 +75,9 @@ impl PodNetwork {
         links.reject_rest_of(config.cluster_cidr).await?;
         // Stays on when the cluster is gone: nobody can tell who else has come to rely on it.
         write_sysctl("net/ipv4/ip_forward", "1")?;
-        Ok(Self { prefix: config.link_prefix.clone(), gateway, links, addresses: Mutex::new(addresses) })
+        let ports = HostPorts::open(host_ports::record(&config.data_dir), &config.cluster_name)?;
+        let (prefix, addresses, ports) = (config.link_prefix.clone(), Mutex::new(addresses), Mutex::new(ports));
+        Ok(Self { prefix, gateway, links, addresses, ports })
     }
 
     /// Gives the sandbox an address and wires its network namespace.
@@ -83,8 +92,15 @@ impl PodNetwork {
         Ok(IpAddr::V4(address))
     }
 
-    /// Takes link and address away. Idempotent.
+    /// Leads ports of the node to a sandbox that is wired.
+    pub(crate) async fn publish(&self, sandbox: &str, address: IpAddr, ports: Vec<HostPort>) -> Result<(), NetError> {
+        let IpAddr::V4(address) = address else { return Ok(()) };
+        Ok(self.ports.lock().await.publish(sandbox, address, ports)?)
+    }
+
+    /// Takes ports, link and address away. Idempotent.
     pub(crate) async fn detach(&self, sandbox: &str) -> Result<(), NetError> {
+        self.ports.lock().await.withdraw(sandbox)?;
         self.links.remove(&self.host_name(sandbox)).await?;
         self.addresses.lock().await.release(sandbox)?;
         Ok(())
@@ -141,11 +157,12 @@ fn write_sysctl(name: &str, value: &str) -> Result<(), NetError> {
     std::fs::write(&path, value).map_err(|source| NetError::Sysctl { path, source })
 }
 
-/// Removes every link and route a cluster's node network has made; for `down --purge`. Idempotent.
+/// Removes every link, route and port a cluster's node network has made; for `down --purge`. Idempotent.
 ///
 /// # Errors
 /// When the kernel refuses to list or remove.
-pub async fn cleanup(link_prefix: &str, cluster_cidr: Ipv4Net) -> Result<(), NetError> {
+pub async fn cleanup(cluster: &str, link_prefix: &str, cluster_cidr: Ipv4Net) -> Result<(), NetError> {
+    host_ports::remove(cluster)?;
     let links = HostLinks::open()?;
     links.remove_all(link_prefix).await?;
     links.accept_rest_of(cluster_cidr).await?;

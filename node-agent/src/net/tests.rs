@@ -52,7 +52,11 @@ fn answer_once(listener: TcpListener) {
 }
 
 fn ask(address: IpAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&(address, 8080).into(), Duration::from_secs(2))?;
+    ask_at((address, 8080).into())
+}
+
+fn ask_at(place: std::net::SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&place, Duration::from_secs(2))?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)
@@ -89,6 +93,66 @@ fn pods_reach_each_other_and_the_host_with_their_own_addresses() {
 }
 
 #[test]
+fn ports_of_the_node_lead_to_their_pod_from_everywhere_until_it_goes() {
+    in_own_netns(|| async {
+        let (connection, handle, _) = rtnetlink::new_connection().unwrap();
+        tokio::spawn(connection);
+        handle.link().set(rtnetlink::LinkUnspec::new_with_index(1).up().build()).execute().await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let config = node_config(dir.path());
+        let range = "10.244.7.0/24".parse().unwrap();
+        let network = PodNetwork::start(&config, range).await.unwrap();
+        let (server, client) = (pod_netns(dir.path(), "a"), pod_netns(dir.path(), "b"));
+        let ip = network.attach("aaaaaaaa1", &server).await.unwrap();
+        network.attach("bbbbbbbb1", &client).await.unwrap();
+        let ports = serde_json::json!([
+            { "containerPort": 8080, "hostPort": 18080 },
+            { "containerPort": 8080, "hostPort": 18081, "hostIP": "10.244.7.1" },
+        ]);
+        let pod = serde_json::json!({ "spec": { "containers": [{ "name": "c", "ports": ports }] } });
+        let wanted = host_ports::wanted(&serde_json::from_value(pod).unwrap());
+        network.publish("aaaaaaaa1", ip, wanted).await.unwrap();
+        let listener = inside(&server, || TcpListener::bind("0.0.0.0:8080").unwrap()).join().unwrap();
+        std::thread::spawn(move || {
+            loop {
+                answer_once(listener.try_clone().unwrap())
+            }
+        });
+        let pods = [server.clone(), client.clone()];
+        let asked = async |place: &str| {
+            let (place, pods) = (place.parse().unwrap(), pods.clone());
+            let ask_all = move || {
+                let host = Path::new("/proc/thread-self/ns/net");
+                let places = [host, &pods[0], &pods[1]];
+                places.map(|from| inside(from, move || ask_at(place)).join().unwrap().map_err(|err| err.kind()))
+            };
+            tokio::task::spawn_blocking(ask_all).await.unwrap()
+        };
+        for place in ["10.244.7.1:18080", "10.244.7.1:18081"] {
+            let [host, itself, other] = asked(place).await;
+            assert_eq!(host.as_deref(), Ok("10.244.7.1"), "{place}");
+            assert!(itself.is_ok(), "{place} from the pod itself: {itself:?}");
+            assert_eq!(other.as_deref(), Ok("10.244.7.3"), "{place}: who asks is seen");
+        }
+        let [host, itself, _] = asked("127.0.0.1:18080").await;
+        assert!(host.is_ok() && itself.is_err(), "{host:?} {itself:?}: a pod's loopback is its own");
+        assert!(asked("127.0.0.1:18081").await[0].is_err(), "that port is for another address");
+        drop(network);
+        let network = PodNetwork::start(&config, range).await.unwrap();
+        assert!(asked("10.244.7.1:18080").await[2].is_ok(), "a new agent goes on");
+        assert!(asked("127.0.0.1:18080").await[0].is_ok());
+        network.detach("aaaaaaaa1").await.unwrap();
+        for place in ["10.244.7.1:18080", "127.0.0.1:18080"] {
+            assert_eq!(asked(place).await[0], Err(std::io::ErrorKind::ConnectionRefused), "{place}");
+        }
+        cleanup(&config.cluster_name, &config.link_prefix, config.cluster_cidr).await.unwrap();
+        for name in ["a", "b"] {
+            nix::mount::umount(&dir.path().join(name)).unwrap();
+        }
+    });
+}
+
+#[test]
 fn addresses_outlive_the_agent_and_detaching_leaves_nothing() {
     in_own_netns(|| async {
         let dir = tempfile::tempdir().unwrap();
@@ -103,8 +167,8 @@ fn addresses_outlive_the_agent_and_detaching_leaves_nothing() {
         second.detach("aaaaaaaa1").await.unwrap();
         second.detach("aaaaaaaa1").await.unwrap();
         assert_eq!(second.address_of("aaaaaaaa1").await, None);
-        cleanup(&config.link_prefix, config.cluster_cidr).await.unwrap();
-        cleanup(&config.link_prefix, config.cluster_cidr).await.unwrap();
+        cleanup(&config.cluster_name, &config.link_prefix, config.cluster_cidr).await.unwrap();
+        cleanup(&config.cluster_name, &config.link_prefix, config.cluster_cidr).await.unwrap();
         let links = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
         assert!(!links.contains(&config.link_prefix), "{links}");
         let routes = std::fs::read_to_string("/proc/thread-self/net/route").unwrap();

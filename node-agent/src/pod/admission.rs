@@ -50,7 +50,8 @@ pub(crate) fn admit(pod: &Pod, others: &[&Pod], node: Option<&Node>, room: &Room
         let text = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
         return refuse("NodeAffinity", text.to_owned());
     }
-    if others.iter().any(|other| host_ports(other).any(|port| host_ports(pod).any(|own| own == port))) {
+    let clashes = |other: &&Pod| host_ports(other).any(|port| host_ports(pod).any(|own| own.clashes_with(&port)));
+    if others.iter().any(clashes) {
         let text = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
         return refuse("NodePorts", text.to_owned());
     }
@@ -70,12 +71,28 @@ fn matches(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
-/// Ports of the node a pod wants, with their protocol.
-pub(crate) fn host_ports(pod: &Pod) -> impl Iterator<Item = (i32, &str)> {
+/// A port of the node that a pod wants, on one address of the node or on all (`""`).
+#[derive(Debug, Clone, Copy)]
+struct WantedPort<'p> {
+    number: i32,
+    protocol: &'p str,
+    address: &'p str,
+}
+
+impl WantedPort<'_> {
+    /// Whether two pods cannot both have theirs. Source: Kubernetes `HostPortInfo.CheckConflict`.
+    fn clashes_with(&self, other: &Self) -> bool {
+        let same_address = self.address == other.address || self.address.is_empty() || other.address.is_empty();
+        self.number == other.number && self.protocol == other.protocol && same_address
+    }
+}
+
+fn host_ports(pod: &Pod) -> impl Iterator<Item = WantedPort<'_>> {
     let host_network = spec(pod).host_network == Some(true);
     containers(spec(pod)).flat_map(|(container, _)| container.ports.iter().flatten()).filter_map(move |port| {
-        let number = port.host_port.or(host_network.then_some(port.container_port))?;
-        (number > 0).then(|| (number, port.protocol.as_deref().unwrap_or("TCP")))
+        let number = port.host_port.or(host_network.then_some(port.container_port)).filter(|number| *number > 0)?;
+        let address = port.host_ip.as_deref().filter(|address| *address != "0.0.0.0").unwrap_or_default();
+        Some(WantedPort { number, protocol: port.protocol.as_deref().unwrap_or("TCP"), address })
     })
 }
 
@@ -116,5 +133,11 @@ mod tests {
             serde_json::json!({ "containers": [{ "name": "c", "ports": [{ "containerPort": 1, "hostPort": 80 }] }] }),
         );
         assert_eq!(admit(&port, &[&port], Some(&node), &room).unwrap_err().reason, "NodePorts");
+        let on = |address: &str| {
+            let port = serde_json::json!({ "containerPort": 1, "hostPort": 80, "hostIP": address });
+            pod(serde_json::json!({ "containers": [{ "name": "c", "ports": [port] }] }))
+        };
+        assert!(admit(&on("192.0.2.1"), &[&port], Some(&node), &room).is_err(), "any address is each of them");
+        assert!(admit(&on("192.0.2.1"), &[&on("192.0.2.2")], Some(&node), &room).is_ok());
     }
 }

@@ -18,6 +18,7 @@ use super::context::{NodeContext, about, about_container};
 use super::files::PodFiles;
 use super::hooks::{self, HookTarget};
 use super::state::spec;
+use crate::net::host_ports;
 use crate::objects::PodObjects;
 use crate::volume::token::IssuedTokens;
 use crate::volume::{self, Mounted, VolumeInputs, VolumesReady};
@@ -115,7 +116,10 @@ impl PodEffects {
             Some(netns) if !host_network => {
                 let Some(network) = self.node.network().await else { return Err("the agent is stopping".to_owned()) };
                 let failed = |error| format!("failed to setup network for sandbox \"{}\": {error}", sandbox.id);
-                vec![network.attach(&sandbox.id, netns).await.map_err(failed)?]
+                let address = network.attach(&sandbox.id, netns).await.map_err(failed)?;
+                let ports = host_ports::wanted(&self.pod);
+                network.publish(&sandbox.id, address, ports).await.map_err(failed)?;
+                vec![address]
             }
             _ => vec![self.node.config.node_ip],
         };

@@ -11,7 +11,7 @@ use reeve_engine::engine::EngineEvent;
 use tokio::sync::{Notify, mpsc};
 
 use super::actor::{self, Beginning, Input, PodHandle};
-use super::admission::{Room, admit, host_ports};
+use super::admission::{Room, admit};
 use super::adopt::{PodRemains, Remains, adopt};
 use super::backoff::step_retry;
 use super::container::POD_UID;
@@ -182,9 +182,6 @@ impl PodTable {
             let why = Why::Failed { reason: refusal.reason.clone(), message: refusal.message.clone() };
             beginning.state.failed = Some((refusal.reason, refusal.message));
             beginning.state.end = Some(End::new(why, super::plan::grace(pod), now));
-        } else if spec(pod).host_network != Some(true) && host_ports(pod).next().is_some() {
-            let message = "hostPort is not supported by this node's network; use a NodePort Service or hostNetwork";
-            self.node.events.warning(&about(pod), "HostPortNotSupported", message);
         }
     }
 

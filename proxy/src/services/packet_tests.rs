@@ -520,12 +520,12 @@ fn a_table_that_the_kernel_refuses_is_made_as_soon_as_it_does_not() {
         node.lead_to(&[node.pods[0].ip]);
         Rules::remove("reeve-test").expect("removed");
         // No room for the transaction: the kernel takes none of it.
-        node.rules.socket().set_room(1);
+        node.rules.socket().set_room(1).expect("set");
         let entries = entries_of(&json!({}), &[here(node.pods[1].ip)]);
         let change = vec![(ObjectKey::new("default", "web"), Some(entries))];
         assert!(node.rules.sync(change).is_err());
         assert!(node.rules.sync(Vec::new()).is_err(), "still refused");
-        node.rules.socket().set_room(1 << 20);
+        node.rules.socket().set_room(1 << 20).expect("set");
         node.rules.sync(Vec::new()).expect("made anew");
         assert!(ask(SERVICE, 80).expect("an answer").starts_with("10.200.0.3 "));
     });

@@ -218,3 +218,31 @@ endpoints: [{{addresses: [{pod}]}}]
     let refused = || cluster.in_node(|| get(&format!("{ip}:80"))).err().unwrap_or_default();
     eventually_is("without endpoints it is refused", refused, |err| err.contains("refused"));
 }
+
+#[test]
+fn a_host_port_leads_to_its_pod_and_keeps_the_next_one_waiting() {
+    let cluster = Cluster::shared();
+    let space = cluster.space("hostports");
+    let pod = |name: &str| {
+        let serve = r#""command": ["sh", "-c", "mkdir /www; hostname >/www/index.html; httpd -f -p 8080 -h /www"]"#;
+        let ports = r#""ports": [{"containerPort": 8080, "hostPort": 47080}]"#;
+        super::pods::pod(name, &format!("{ports}, {serve}"), "")
+    };
+    space.apply(&pod("first"));
+    space.ready("first");
+    let node = cluster.node_ip();
+    for address in [format!("{node}:47080"), "127.0.0.1:47080".to_owned()] {
+        let answer = eventually(&address, || cluster.in_node(|| get(&address)));
+        assert!(answer.contains("first"), "{address}: {answer}");
+    }
+    let from_pod = space.sh("first", &format!("wget -q -O - http://{node}:47080/"));
+    assert_eq!(from_pod, "first\n", "from the pod itself");
+    space.apply(&pod("second"));
+    let waits = || space.get("pod/second", "{.status.conditions[?(@.type==\"PodScheduled\")].message}");
+    let reason = "node(s) didn't have free ports for the requested pod ports";
+    eventually_is("the second waits", waits, |message| message.contains(reason));
+    space.kubectl(&["delete", "pod", "first"]).done();
+    space.ready("second");
+    let answer = eventually("the second answers", || cluster.in_node(|| get(&format!("{node}:47080"))));
+    assert!(answer.contains("second"), "{answer}");
+}

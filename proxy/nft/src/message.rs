@@ -1,10 +1,13 @@
 //! Netlink messages and attributes as bytes.
 
-/// `nlmsghdr.nlmsg_flags`
-pub(crate) const NLM_F_REQUEST: u16 = 0x1;
-pub(crate) const NLM_F_ACK: u16 = 0x4;
-pub(crate) const NLM_F_CREATE: u16 = 0x400;
-pub(crate) const NLM_F_APPEND: u16 = 0x800;
+/// `nlmsghdr.nlmsg_flags`: a question.
+pub const NLM_F_REQUEST: u16 = 0x1;
+/// An answer is wanted also if all went well.
+pub const NLM_F_ACK: u16 = 0x4;
+/// Made if it is not there.
+pub const NLM_F_CREATE: u16 = 0x400;
+/// Put at the end.
+pub const NLM_F_APPEND: u16 = 0x800;
 
 const HEADER_LEN: usize = 16;
 const NLA_F_NESTED: u16 = 0x8000;
@@ -15,13 +18,13 @@ const NFNETLINK_V0: u8 = 0;
 
 /// Builds one buffer of messages. Lengths are filled in when a message or attribute ends.
 #[derive(Debug, Default)]
-pub(crate) struct Buffer {
+pub struct Buffer {
     bytes: Vec<u8>,
 }
 
 /// What stands in a message's header.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Header {
+pub struct Header {
     /// Subsystem in the high byte, message in the low one.
     pub kind: u16,
     /// `NLM_F_…`
@@ -36,12 +39,12 @@ pub(crate) struct Header {
 
 impl Buffer {
     /// The finished bytes.
-    pub(crate) fn into_bytes(self) -> Vec<u8> {
+    pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
     /// One message with what `body` writes into it.
-    pub(crate) fn message(&mut self, header: Header, body: impl FnOnce(&mut Self)) {
+    pub fn message(&mut self, header: Header, body: impl FnOnce(&mut Self)) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes.extend_from_slice(&header.kind.to_ne_bytes());
@@ -58,12 +61,12 @@ impl Buffer {
     }
 
     /// An attribute with raw bytes, padded to four.
-    pub(crate) fn bytes(&mut self, kind: u16, value: &[u8]) {
+    pub fn bytes(&mut self, kind: u16, value: &[u8]) {
         self.attribute(kind, |buffer| buffer.bytes.extend_from_slice(value));
     }
 
     /// An attribute with a text and its final NUL.
-    pub(crate) fn text(&mut self, kind: u16, value: &str) {
+    pub fn text(&mut self, kind: u16, value: &str) {
         self.attribute(kind, |buffer| {
             buffer.bytes.extend_from_slice(value.as_bytes());
             buffer.bytes.push(0);
@@ -71,12 +74,12 @@ impl Buffer {
     }
 
     /// An attribute with a number in network order.
-    pub(crate) fn number(&mut self, kind: u16, value: u32) {
+    pub fn number(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
     /// An attribute that holds others.
-    pub(crate) fn nested(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
+    pub fn nested(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
         self.attribute(kind | NLA_F_NESTED, body);
     }
 
@@ -95,7 +98,7 @@ impl Buffer {
 
 /// One message of a datagram from the kernel.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Message<'a> {
+pub enum Message<'a> {
     /// What was asked for: attributes, after the header of netfilter's messages.
     Body(&'a [u8]),
     /// `NLMSG_ERROR`: to which request, and the error, 0 for an acknowledgement.
@@ -110,7 +113,7 @@ pub(crate) enum Message<'a> {
 }
 
 /// The messages of a datagram. What is cut off at its end is passed over.
-pub(crate) fn messages(datagram: &[u8]) -> Vec<Message<'_>> {
+pub fn messages(datagram: &[u8]) -> Vec<Message<'_>> {
     let mut found = Vec::new();
     let mut rest = datagram;
     while let Some(header) = rest.first_chunk::<HEADER_LEN>() {
@@ -131,7 +134,7 @@ pub(crate) fn messages(datagram: &[u8]) -> Vec<Message<'_>> {
 }
 
 /// The value of the first attribute of that kind.
-pub(crate) fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
+pub fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
     let mut rest = attributes;
     while let Some(header) = rest.first_chunk::<4>() {
         let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));

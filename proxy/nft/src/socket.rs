@@ -47,14 +47,17 @@ fn failed(step: &'static str) -> impl FnOnce(nix::errno::Errno) -> NftError {
 
 /// A socket to nftables in the network namespace it was opened in.
 #[derive(Debug)]
-pub(crate) struct NftSocket {
+pub struct NftSocket {
     fd: OwnedFd,
     sequence: u32,
 }
 
 impl NftSocket {
     /// Opens a socket in this thread's network namespace.
-    pub(crate) fn open() -> Result<Self, NftError> {
+    ///
+    /// # Errors
+    /// When the kernel has no nftables or refuses.
+    pub fn open() -> Result<Self, NftError> {
         let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)
             .map_err(failed("open a socket to"))?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(failed("bind a socket to"))?;
@@ -65,13 +68,18 @@ impl NftSocket {
     }
 
     /// How many bytes a transaction may have (the kernel doubles it, and has a least of its own).
-    #[cfg(test)]
-    pub(crate) fn set_room(&self, bytes: usize) {
-        setsockopt(&self.fd, sockopt::SndBuf, &bytes).expect("set");
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_room(&self, bytes: usize) -> Result<(), NftError> {
+        setsockopt(&self.fd, sockopt::SndBuf, &bytes).map_err(failed("set the room of a socket to"))
     }
 
     /// Applies all changes to the table, or none. Returns how many bytes the transaction had.
-    pub(crate) fn apply(&mut self, table: &str, ops: &[Op]) -> Result<usize, NftError> {
+    ///
+    /// # Errors
+    /// When the kernel refuses one of them.
+    pub fn apply(&mut self, table: &str, ops: &[Op]) -> Result<usize, NftError> {
         if ops.is_empty() {
             return Ok(0);
         }

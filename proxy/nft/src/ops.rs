@@ -23,7 +23,7 @@ const ELEMENTS_PER_MESSAGE: usize = 300;
 
 /// Where a base chain hooks into the kernel (`linux/netfilter.h`).
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Hook {
+pub enum Hook {
     /// Packets that have just arrived.
     Prerouting,
     /// Packets for this node.
@@ -38,7 +38,7 @@ pub(crate) enum Hook {
 
 /// A chain; with a hook, a base chain.
 #[derive(Debug, Clone)]
-pub(crate) struct Chain {
+pub struct Chain {
     /// Its name.
     pub name: String,
     /// `filter` or `nat`, its hook and priority.
@@ -47,7 +47,7 @@ pub(crate) struct Chain {
 
 /// A set or map. Lengths are those of the registers: four bytes per field.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct SetSpec {
+pub struct SetSpec {
     /// Its name.
     pub name: &'static str,
     /// nft's number for the key's type, for those who list the ruleset.
@@ -62,7 +62,7 @@ pub(crate) struct SetSpec {
 
 /// What a set's elements carry.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum DataSpec {
+pub enum DataSpec {
     /// Nothing.
     None,
     /// A verdict.
@@ -73,7 +73,7 @@ pub(crate) enum DataSpec {
 
 /// What one element maps to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Data {
+pub enum Data {
     /// Nothing: the element of a set.
     None,
     /// Bytes, as registers hold them.
@@ -84,7 +84,7 @@ pub(crate) enum Data {
 
 /// One element of a set or map.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Element {
+pub struct Element {
     /// Its key, as registers hold it.
     pub key: Vec<u8>,
     /// What it maps to.
@@ -93,7 +93,7 @@ pub(crate) struct Element {
 
 /// One change. All name the table they concern through the transaction.
 #[derive(Debug, Clone)]
-pub(crate) enum Op {
+pub enum Op {
     /// Makes the table unless it exists.
     AddTable,
     /// Removes the table with all that is in it. It must exist.
@@ -114,7 +114,7 @@ pub(crate) enum Op {
 
 impl Op {
     /// Writes the change as one or more messages; returns how many.
-    pub(crate) fn encode(&self, table: &str, sequence: u32, buffer: &mut Buffer) -> u32 {
+    pub fn encode(&self, table: &str, sequence: u32, buffer: &mut Buffer) -> u32 {
         match self {
             Self::AddTable => message(buffer, NEWTABLE, NLM_F_CREATE, sequence, |body| {
                 body.text(1, table);

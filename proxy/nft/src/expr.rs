@@ -6,7 +6,7 @@ use super::message::Buffer;
 
 /// A register of 32 bits, 0 to 15 (`NFT_REG32_00` …).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Reg(pub u32);
+pub struct Reg(pub u32);
 
 impl Reg {
     fn number(self) -> u32 {
@@ -16,7 +16,7 @@ impl Reg {
 
 /// Where a packet goes next.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// To another chain, and back.
     Jump(String),
     /// To another chain, for good.
@@ -29,7 +29,7 @@ pub(crate) enum Verdict {
 
 /// What is compared, loaded or done. Addresses and ports are in network order, as on the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Expr {
+pub enum Expr {
     /// Loads the source address.
     SourceAddress(Reg),
     /// Loads the destination address.
@@ -110,11 +110,11 @@ pub(crate) enum Expr {
 }
 
 /// `RTN_LOCAL` (`linux/rtnetlink.h`), as [`Expr::DestinationType`] loads it: host order.
-pub(crate) const ADDRESS_LOCAL: u32 = 2;
+pub const ADDRESS_LOCAL: u32 = 2;
 /// nft's bit for `IP_CT_NEW` (`linux/netfilter/nf_conntrack_common.h`), as [`Expr::CtState`] loads it: host order.
-pub(crate) const STATE_NEW: u32 = 1 << 3;
+pub const STATE_NEW: u32 = 1 << 3;
 /// `IPS_DST_NAT` (`linux/netfilter/nf_conntrack_common.h`).
-pub(crate) const STATUS_DNAT: u32 = 1 << 5;
+pub const STATUS_DNAT: u32 = 1 << 5;
 
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
@@ -140,12 +140,12 @@ const FAMILY_IPV4: u32 = 2;
 
 impl Expr {
     /// Goes on only if the address in the register lies in the range.
-    pub(crate) fn in_range(reg: Reg, range: ipnet::Ipv4Net) -> [Self; 2] {
+    pub fn in_range(reg: Reg, range: ipnet::Ipv4Net) -> [Self; 2] {
         [Self::masked(reg, range), Self::Equal(reg, range.network().octets().to_vec())]
     }
 
     /// Goes on only if the address in the register lies outside the range.
-    pub(crate) fn not_in_range(reg: Reg, range: ipnet::Ipv4Net) -> [Self; 2] {
+    pub fn not_in_range(reg: Reg, range: ipnet::Ipv4Net) -> [Self; 2] {
         [Self::masked(reg, range), Self::NotEqual(reg, range.network().octets().to_vec())]
     }
 
@@ -154,12 +154,12 @@ impl Expr {
     }
 
     /// The unspecified address, which stands for "any address of the node" in keys.
-    pub(crate) fn load_address(reg: Reg, address: Ipv4Addr) -> Self {
+    pub fn load_address(reg: Reg, address: Ipv4Addr) -> Self {
         Self::Load(reg, address.octets())
     }
 
     /// Writes the expression as one element of a rule's list.
-    pub(crate) fn encode(&self, buffer: &mut Buffer) {
+    pub fn encode(&self, buffer: &mut Buffer) {
         buffer.nested(1, |element| {
             element.text(1, self.name());
             element.nested(2, |data| self.encode_data(data));
@@ -249,7 +249,7 @@ impl Expr {
 
 impl Verdict {
     /// Writes the verdict as data (`NFTA_DATA_VERDICT`).
-    pub(crate) fn encode(&self, data: &mut Buffer) {
+    pub fn encode(&self, data: &mut Buffer) {
         data.nested(2, |verdict| {
             let (code, chain): (i32, Option<&str>) = match self {
                 Self::Jump(chain) => (-3, Some(chain)),
