@@ -342,16 +342,18 @@ async fn queries_of_one_connection_do_not_wait_for_each_other() {
 #[test]
 fn a_name_without_records_of_a_type_is_not_denied_and_says_for_how_long() {
     let zone = Zone { records: &World, domain: "cluster.local", address: Ipv4Addr::new(10, 96, 0, 10) };
-    let mut asked = query("many.default.svc.cluster.local.");
-    asked.queries[0].set_query_type(RecordType::AAAA);
-    let Verdict::Answer(bytes) = zone.decide(&asked.to_vec().expect("encoded"), Transport::Udp) else {
-        panic!("ours to answer");
-    };
-    let answer = Message::from_vec(&bytes).expect("parses");
-    assert_eq!((answer.metadata.response_code, answer.answers.len()), (ResponseCode::NoError, 0));
-    let RData::SOA(soa) = &answer.authorities[0].data else { panic!("{:?}", answer.authorities) };
-    // RFC 2308: how long the denial may be kept is the smaller of the two.
-    assert_eq!((soa.minimum, answer.authorities[0].ttl), (5, 5));
+    for (name, aliases) in [("many", 0), ("inner", 1)] {
+        let mut asked = query(&format!("{name}.default.svc.cluster.local."));
+        asked.queries[0].set_query_type(RecordType::AAAA);
+        let Verdict::Answer(bytes) = zone.decide(&asked.to_vec().expect("encoded"), Transport::Udp) else {
+            panic!("ours to answer");
+        };
+        let answer = Message::from_vec(&bytes).expect("parses");
+        assert_eq!((answer.metadata.response_code, answer.answers.len()), (ResponseCode::NoError, aliases), "{name}");
+        let RData::SOA(soa) = &answer.authorities[0].data else { panic!("{name}: {:?}", answer.authorities) };
+        // RFC 2308: how long the denial may be kept is the smaller of the two.
+        assert_eq!((soa.minimum, answer.authorities[0].ttl), (5, 5));
+    }
 }
 
 /// A packet as a hostile client might send it: a query with some bytes changed, cut, doubled, or nothing but noise.

@@ -144,7 +144,9 @@ impl Zone<'_> {
             }
             _ => outside = self.fill(&mut reply, question, name)?,
         }
-        if reply.answers.is_empty() {
+        let alias_asked = matches!(question.query_type(), RecordType::CNAME | RecordType::ANY);
+        let answered = reply.answers.iter().any(|own| alias_asked || own.record_type() != RecordType::CNAME);
+        if !answered && outside.is_none() {
             reply.authorities.push(self.soa()?);
         }
         Some((reply, outside))
