@@ -9,7 +9,7 @@ use reeve_client::ObjectKey;
 
 use crate::nft::NftError;
 use crate::services::layout::Surroundings;
-use crate::services::plan::plan;
+use crate::services::plan::{Refused, plan};
 use crate::services::rules::Rules;
 
 /// A table in this thread's network namespace.
@@ -30,7 +30,8 @@ impl Table {
     /// # Errors
     /// When the kernel refuses.
     pub fn sync(&mut self, changes: &[(ObjectKey, Service, Arc<EndpointSlice>)]) -> Result<usize, NftError> {
-        let entries = |service, slice: &Arc<EndpointSlice>| plan(service, std::slice::from_ref(slice), "n1");
+        let none = Refused::new();
+        let entries = |service, slice: &Arc<EndpointSlice>| plan(service, std::slice::from_ref(slice), "n1", &none);
         self.0.sync(changes.iter().map(|(key, service, slice)| (key.clone(), Some(entries(service, slice)))).collect())
     }
 }

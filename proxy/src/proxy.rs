@@ -1,6 +1,6 @@
 //! The proxy of one node: follows Services and slices, and keeps the kernel in step.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +22,7 @@ use crate::services::flows;
 use crate::services::health::{Health, HealthPorts};
 use crate::services::layout::Surroundings;
 use crate::services::loopback::{Conflict, LoopbackPorts};
-use crate::services::plan::plan;
+use crate::services::plan::{Entries, Refused, plan};
 use crate::services::rules::Rules;
 
 /// Pause before the kernel is tried again after it refused; the rules in force stay meanwhile.
@@ -179,16 +179,15 @@ impl Proxy {
             pod_links: self.config.pod_links.clone(),
         };
         let mut rules = Rules::new(self.config.table(), surroundings)?;
-        let mut ports = Ports { node: LoopbackPorts::new(), health: HealthPorts::new() };
+        let mut ports = Ports { node: LoopbackPorts::new(), health: HealthPorts::new(), refused: Refused::new() };
         let recorder = EventRecorder::start(&self.component, "reeve-proxy", Some(&self.config.node));
         info!(table = self.config.table(), "proxying Services");
         loop {
             let dirty = self.dirty.take();
-            let refused = self.sync(&mut rules, dirty);
-            let conflicts = self.hold_ports(&mut ports, &rules, &recorder);
-            let pause = if refused {
+            let done = self.sync(&mut rules, &mut ports, dirty, &recorder);
+            let pause = if !done {
                 RETRY_PAUSE
-            } else if conflicts {
+            } else if !ports.refused.is_empty() {
                 HELD_PORT_PAUSE
             } else {
                 Duration::MAX
@@ -214,17 +213,15 @@ impl Proxy {
         Ok(())
     }
 
-    /// Brings the rules of some Services up to date; `true` when the kernel refused and all must be tried again.
-    fn sync(&self, rules: &mut Rules, dirty: BTreeSet<ObjectKey>) -> bool {
-        let changes: Vec<_> = dirty
-            .into_iter()
-            .map(|key| {
-                let service = self.cache.get(&key);
-                let entries = service.map(|own| plan(&own, &self.cache.slices_of(&key), &self.config.node));
-                (key, entries)
-            })
-            .collect();
-        let outcome = rules.sync(changes);
+    /// Brings ports and rules of some Services up to date; `false` when the kernel refused and all must be tried again.
+    fn sync(&self, rules: &mut Rules, ports: &mut Ports, dirty: BTreeSet<ObjectKey>, recorder: &EventRecorder) -> bool {
+        let mut plans: BTreeMap<_, _> = dirty.into_iter().map(|key| (key.clone(), self.plan(&key, ports))).collect();
+        // The ports first: what comes in on a port that others hold is theirs.
+        for key in self.hold_ports(ports, rules, &plans, recorder) {
+            let planned = self.plan(&key, ports);
+            plans.insert(key, planned);
+        }
+        let outcome = rules.sync(plans.into_iter().collect());
         match &outcome {
             Err(err) => error!(%err, "cannot bring the Services' rules up to date"),
             Ok(bytes) => debug!(bytes, "the Services' rules are up to date"),
@@ -238,24 +235,43 @@ impl Proxy {
                 changed
             });
         }
-        outcome.is_err()
+        outcome.is_ok()
     }
 
-    /// Holds the node's ports of all Services; `true` when others hold some of them.
-    fn hold_ports(&self, ports: &mut Ports, rules: &Rules, recorder: &EventRecorder) -> bool {
-        let wanted = rules.services().flat_map(|(_, entries)| entries.node_ports.iter().copied()).collect();
-        let health = rules.services().filter_map(|(key, entries)| {
+    fn plan(&self, key: &ObjectKey, ports: &Ports) -> Option<Entries> {
+        let service = self.cache.get(key)?;
+        Some(plan(&service, &self.cache.slices_of(key), &self.config.node, &ports.refused))
+    }
+
+    /// Holds the node's ports of all Services; returns those Services that got one or lost it since the last time.
+    fn hold_ports(
+        &self,
+        ports: &mut Ports,
+        rules: &Rules,
+        plans: &BTreeMap<ObjectKey, Option<Entries>>,
+        recorder: &EventRecorder,
+    ) -> Vec<ObjectKey> {
+        let unchanged = rules.services().filter(|(key, _)| !plans.contains_key(*key));
+        let planned = plans.iter().filter_map(|(key, entries)| Some((key, entries.as_ref()?)));
+        let all: Vec<(&ObjectKey, &Entries)> = unchanged.chain(planned).collect();
+        let wanted = all.iter().flat_map(|(_, entries)| entries.node_ports.iter().copied()).collect();
+        let health = all.iter().filter_map(|(key, entries)| {
             let check = entries.health_check?;
-            Some((check.port, Health { service: key.clone(), local: check.local }))
+            Some((check.port, Health { service: (*key).clone(), local: check.local }))
         });
         let conflicts = [ports.node.sync(&wanted), ports.health.sync(health.collect())].concat();
+        let owners = |protocol, port| all.iter().filter(move |(_, own)| own.holds(protocol, port)).map(|(key, _)| *key);
         for conflict in &conflicts {
-            let owner = rules.services().find(|(_, entries)| entries.holds(conflict.protocol, conflict.port));
-            if let Some(service) = owner.and_then(|(key, _)| self.cache.get(key)) {
+            let owner = owners(conflict.protocol, conflict.port).next();
+            if let Some(service) = owner.and_then(|key| self.cache.get(key)) {
                 recorder.warning(&service.object_ref(&()), "NodePortInUse", conflict_message(conflict, &self.config));
             }
         }
-        !conflicts.is_empty()
+        let refused = conflicts.iter().map(|conflict| (conflict.protocol, conflict.port)).collect();
+        let changed = ports.refused.symmetric_difference(&refused);
+        let keys = changed.flat_map(|(protocol, port)| owners(*protocol, *port).cloned()).collect();
+        ports.refused = refused;
+        keys
     }
 }
 
@@ -263,6 +279,8 @@ impl Proxy {
 struct Ports {
     node: LoopbackPorts,
     health: HealthPorts,
+    /// Those that others hold.
+    refused: Refused,
 }
 
 /// Lets UDP clients of endpoints that are gone begin anew.

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use crate::binary;
 use crate::command::{Run, run};
 use crate::leftovers::Traces;
+use crate::machine::Machine;
 use crate::processes::{Process, all};
 use crate::space::Space;
 
@@ -37,6 +38,8 @@ pub struct Cluster {
     home: TempDir,
     traces: Option<Traces>,
     guard: Option<Child>,
+    /// The pin of the network namespace that it takes for the host's; `None` with `--netns`.
+    machine: Option<String>,
 }
 
 impl Cluster {
@@ -47,7 +50,21 @@ impl Cluster {
     #[track_caller]
     #[must_use]
     pub fn up(tag: &str) -> Self {
-        let mut cluster = Self::prepare(tag);
+        Self::started(Self::prepare(tag))
+    }
+
+    /// The same without `--netns`, on a machine of the test's own.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[track_caller]
+    #[must_use]
+    pub fn up_on(machine: &Machine, tag: &str) -> Self {
+        Self::started(Self::prepare_on(Some(machine.pin()), tag))
+    }
+
+    #[track_caller]
+    fn started(mut cluster: Self) -> Self {
         cluster.up_again().done();
         cluster.build_image();
         cluster.note_traces();
@@ -59,13 +76,17 @@ impl Cluster {
     /// # Panics
     /// When there is no temporary folder.
     #[must_use]
-    #[allow(clippy::expect_used, reason = "the failure of the calling test")]
     pub fn prepare(tag: &str) -> Self {
+        Self::prepare_on(None, tag)
+    }
+
+    #[allow(clippy::expect_used, reason = "the failure of the calling test")]
+    fn prepare_on(machine: Option<String>, tag: &str) -> Self {
         // Before there is anything to take down again.
         binary::reeve();
         let home = tempfile::Builder::new().prefix("reeve-e2e-").tempdir().expect("a temporary folder");
         let name = format!("e2e-{}-{tag}", std::process::id());
-        let mut cluster = Self { name, home, traces: None, guard: None };
+        let mut cluster = Self { name, home, traces: None, guard: None, machine };
         // Ends with its standard input, which ends with this process, however that ends.
         let mut guard = cluster.command("sh");
         guard.args(["-c", "read -r done || \"$0\" down --purge --name \"$1\" --data-dir \"$2\""]);
@@ -100,7 +121,13 @@ impl Cluster {
     /// A command with this cluster's surroundings: home, kubeconfig, nobody's sudo.
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new(program);
+        let mut command = match &self.machine {
+            Some(_) => Command::new("nsenter"),
+            None => Command::new(program.as_ref()),
+        };
+        if let Some(pin) = &self.machine {
+            command.arg(format!("--net={pin}")).arg(program.as_ref());
+        }
         command.env("HOME", self.home.path()).env("KUBECONFIG", self.kubeconfig());
         for name in ["SUDO_USER", "SUDO_UID", "SUDO_GID", "RUST_LOG", "RUST_BACKTRACE"] {
             command.env_remove(name);
@@ -114,7 +141,8 @@ impl Cluster {
     pub fn up_again(&self) -> Run {
         let data_dir = self.data_dir();
         let data_dir = data_dir.to_string_lossy();
-        self.reeve(&["up", "--netns", "--name", &self.name, "--data-dir", &data_dir])
+        let flags: &[&str] = if self.machine.is_some() { &["up"] } else { &["up", "--netns"] };
+        self.reeve(&[flags, &["--name", &self.name, "--data-dir", &data_dir]].concat())
     }
 
     /// `reeve down` for this cluster, its data kept.
@@ -149,7 +177,7 @@ impl Cluster {
     #[track_caller]
     #[allow(clippy::expect_used, reason = "the failure of the calling test")]
     pub fn in_node<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let pin = self.run_dir().join("netns");
+        let pin = self.network();
         std::thread::scope(|scope| {
             let inside = scope.spawn(move || {
                 let file = std::fs::File::open(pin).expect("the node's network namespace");
@@ -158,6 +186,11 @@ impl Cluster {
             });
             inside.join().expect("what runs on the node")
         })
+    }
+
+    /// The pin of the node's network namespace.
+    fn network(&self) -> PathBuf {
+        self.machine.as_ref().map_or_else(|| self.run_dir().join("netns"), PathBuf::from)
     }
 
     /// Its data folder.
@@ -274,7 +307,9 @@ impl Cluster {
 
     #[allow(clippy::expect_used, reason = "the failure of the calling test")]
     fn note_traces(&mut self) {
-        let network = std::fs::metadata(self.run_dir().join("netns")).expect("the node's network namespace").ino();
+        // On a machine's network others run too.
+        let own = self.machine.is_none();
+        let network = own.then(|| std::fs::metadata(self.network()).expect("the node's network namespace").ino());
         let index = self.state()["config"]["index"].as_u64().expect("the cluster's number");
         self.traces = Some(Traces { name: self.name.clone(), index, data_dir: self.data_dir(), network });
     }

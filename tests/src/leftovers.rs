@@ -16,8 +16,8 @@ pub(crate) struct Traces {
     pub(crate) index: u64,
     /// Its data folder.
     pub(crate) data_dir: PathBuf,
-    /// Its network namespace.
-    pub(crate) network: u64,
+    /// Its network namespace, if it has one of its own.
+    pub(crate) network: Option<u64>,
 }
 
 impl Traces {
@@ -38,7 +38,8 @@ impl Traces {
         let mut groups = Vec::new();
         cgroups(Path::new("/sys/fs/cgroup"), &format!("reeve-{}", self.name), CGROUP_DEPTH_MAX, &mut groups);
         left.extend(groups.iter().map(|path| format!("cgroup {}", path.display())));
-        left.extend(processes::in_network(self.network).iter().map(|process| format!("process {process:?}")));
+        let inside = self.network.map(processes::in_network).unwrap_or_default();
+        left.extend(inside.iter().map(|process| format!("process {process:?}")));
         let named = processes::all(|process| {
             process.command.contains(&format!("/{}/", self.name))
                 || process.command.contains(&format!("--name {} ", self.name))

@@ -4,6 +4,7 @@ pub mod binary;
 pub mod cluster;
 pub mod command;
 mod leftovers;
+pub mod machine;
 pub mod patience;
 pub mod processes;
 pub mod source;

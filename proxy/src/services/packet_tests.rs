@@ -147,7 +147,7 @@ fn entries_of(spec: &Value, endpoints: &[Value]) -> Entries {
     let ports = json!([{"port": 8080, "protocol": protocol}]);
     let slice = json!({"addressType": "IPv4", "ports": ports, "endpoints": endpoints});
     let slice: EndpointSlice = serde_json::from_value(slice).expect("a slice");
-    plan(&service, &[Arc::new(slice)], "n1")
+    plan(&service, &[Arc::new(slice)], "n1", &BTreeSet::new())
 }
 
 /// A ready endpoint on this node.

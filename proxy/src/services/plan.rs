@@ -127,8 +127,11 @@ struct Backends {
     lasting: BTreeSet<Ipv4Addr>,
 }
 
+/// Ports of the node that somebody else holds: nothing that comes in there may be led to a Service.
+pub(crate) type Refused = BTreeSet<(Protocol, u16)>;
+
 /// What the Service needs on the node `node`.
-pub(crate) fn plan(service: &Service, slices: &[Arc<EndpointSlice>], node: &str) -> Entries {
+pub(crate) fn plan(service: &Service, slices: &[Arc<EndpointSlice>], node: &str, refused: &Refused) -> Entries {
     let mut entries = Entries::default();
     let Some(spec) = service.spec.as_ref() else { return entries };
     let Some(ip) = spec.cluster_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok()) else { return entries };
@@ -139,7 +142,7 @@ pub(crate) fn plan(service: &Service, slices: &[Arc<EndpointSlice>], node: &str)
         let all = backends(port, protocol, slices, None);
         let local = backends(port, protocol, slices, Some(node));
         let service = Front { ip, protocol, port: number };
-        PortPlan { service, policies, all, local, entries: &mut entries }.add(spec, port);
+        PortPlan { service, policies, all, local, entries: &mut entries }.add(spec, port, refused);
     }
     entries.health_check = port_number(spec.health_check_node_port)
         .filter(|_| policies.external == Scope::Local)
@@ -185,7 +188,7 @@ struct PortPlan<'e> {
 }
 
 impl PortPlan<'_> {
-    fn add(mut self, spec: &ServiceSpec, port: &ServicePort) {
+    fn add(mut self, spec: &ServiceSpec, port: &ServicePort, refused: &Refused) {
         let internal = self.policies.internal;
         self.add_scope(internal);
         self.enter(self.service, Entrance::ClusterIp, Map::Frontends, (internal, false));
@@ -194,8 +197,10 @@ impl PortPlan<'_> {
             self.enter_from_outside(Front { ip, protocol, port: number }, Entrance::External);
         }
         if let Some(own) = port_number(port.node_port) {
-            let any = Ipv4Addr::UNSPECIFIED;
-            self.enter_from_outside(Front { ip: any, protocol, port: own }, Entrance::NodePort);
+            if !refused.contains(&(protocol, own)) {
+                let any = Ipv4Addr::UNSPECIFIED;
+                self.enter_from_outside(Front { ip: any, protocol, port: own }, Entrance::NodePort);
+            }
             self.entries.node_ports.insert(NodePort { protocol, port: own, service: (self.service.ip, number) });
         }
     }
@@ -364,7 +369,7 @@ mod tests {
 
     #[track_caller]
     fn check(endpoints: &str, expected: &[&str]) {
-        let entries = plan(&service(WEB), &[slice(endpoints)], "n1");
+        let entries = plan(&service(WEB), &[slice(endpoints)], "n1", &Refused::new());
         let expected: BTreeSet<Ipv4Addr> = expected.iter().map(|ip| ip.parse().expect("an address")).collect();
         assert_eq!(leads_to(&entries), expected);
     }
@@ -382,7 +387,7 @@ mod tests {
     #[test]
     fn a_terminating_endpoint_counts_as_drained_although_it_is_still_used() {
         let ending = r#"{"addresses":["10.1.0.3"],"conditions":{"ready":false,"serving":true,"terminating":true}}"#;
-        let entries = plan(&service(WEB), &[slice(ending)], "n1");
+        let entries = plan(&service(WEB), &[slice(ending)], "n1", &Refused::new());
         assert_eq!(entries.endpoints.len(), 1);
         assert!(entries.lasting.is_empty());
     }
@@ -390,7 +395,7 @@ mod tests {
     #[test]
     fn every_endpoint_of_a_small_service_has_exactly_one_slot() {
         let endpoints: Vec<String> = (1..=7).map(|n| format!(r#"{{"addresses":["10.1.0.{n}"]}}"#)).collect();
-        let entries = plan(&service(WEB), &[slice(&endpoints.join(","))], "n1");
+        let entries = plan(&service(WEB), &[slice(&endpoints.join(","))], "n1", &Refused::new());
         assert_eq!(entries.elements.iter().filter(|((map, _), _)| *map == Map::Endpoints).count(), 7);
     }
 
@@ -404,17 +409,28 @@ mod tests {
 
     #[test]
     fn a_node_port_without_endpoints_is_rejected_and_held() {
-        let entries = plan(&service(&NODE_PORT.replace("POLICY", "")), &[], "n1");
+        let entries = plan(&service(&NODE_PORT.replace("POLICY", "")), &[], "n1", &Refused::new());
         assert_eq!(at_node_port(&entries, Map::Unserved), Some(Data::Verdict(layout::reject())));
         assert_eq!(at_node_port(&entries, Map::Frontends), None);
         assert_eq!(entries.node_ports.first().map(|own| own.port), Some(30080));
     }
 
     #[test]
+    fn a_node_port_that_somebody_else_holds_is_wanted_and_led_nowhere() {
+        let spec = service(&NODE_PORT.replace("POLICY", ""));
+        let slices = [slice(r#"{"addresses":["10.1.0.1"]}"#)];
+        let entries = plan(&spec, &slices, "n1", &Refused::from([(Protocol::Tcp, 30080)]));
+        assert_eq!(at_node_port(&entries, Map::Frontends), None);
+        assert_eq!(entries.node_ports.first().map(|own| own.port), Some(30080));
+        let other = plan(&spec, &slices, "n1", &Refused::from([(Protocol::Udp, 30080)]));
+        assert!(at_node_port(&other, Map::Frontends).is_some());
+    }
+
+    #[test]
     fn an_external_local_policy_keeps_clients_outside_to_this_node_and_drops_what_it_cannot_serve() {
         let spec = NODE_PORT.replace("POLICY", r#""externalTrafficPolicy":"Local","#);
         let two = r#"{"addresses":["10.1.0.1"],"nodeName":"n1"},{"addresses":["10.2.0.1"],"nodeName":"n2"}"#;
-        let here = plan(&service(&spec), &[slice(two)], "n1");
+        let here = plan(&service(&spec), &[slice(two)], "n1", &Refused::new());
         let goto = |map| match at_node_port(&here, map) {
             Some(Data::Verdict(Verdict::Goto(chain))) => chain,
             other => panic!("{other:?}"),
@@ -422,7 +438,7 @@ mod tests {
         assert_eq!(goto(Map::Outside), "node-port-local-1");
         assert_eq!(goto(Map::Frontends), "node-port-2");
         assert_eq!(at_node_port(&here, Map::Unserved), None);
-        let elsewhere = plan(&service(&spec), &[slice(two)], "n3");
+        let elsewhere = plan(&service(&spec), &[slice(two)], "n3", &Refused::new());
         assert_eq!(at_node_port(&elsewhere, Map::Outside), Some(Data::Verdict(Verdict::Accept)));
         assert_eq!(at_node_port(&elsewhere, Map::Unserved), Some(Data::Verdict(Verdict::Drop)));
     }
@@ -433,7 +449,7 @@ mod tests {
         let endpoints = r#"{"addresses":["10.1.0.1"],"nodeName":"n1"},
             {"addresses":["10.1.0.2"],"nodeName":"n1","conditions":{"ready":false}},
             {"addresses":["10.2.0.1"],"nodeName":"n2"}"#;
-        let health = |node| plan(&service(&spec), &[slice(endpoints)], node).health_check;
+        let health = |node| plan(&service(&spec), &[slice(endpoints)], node, &Refused::new()).health_check;
         assert_eq!(health("n1"), Some(HealthCheck { port: 31000, local: 1 }));
         assert_eq!(health("n3"), Some(HealthCheck { port: 31000, local: 0 }));
     }
@@ -444,7 +460,7 @@ mod tests {
             r#""clusterIP""#,
             r#""sessionAffinity":"ClientIP","sessionAffinityConfig":{"clientIP":{"timeoutSeconds":7}},"clusterIP""#,
         );
-        let entries = plan(&service(&spec), &[slice(r#"{"addresses":["10.1.0.1"]}"#)], "n1");
+        let entries = plan(&service(&spec), &[slice(r#"{"addresses":["10.1.0.1"]}"#)], "n1", &Refused::new());
         assert_eq!(entries.choosers.iter().map(Chooser::name).collect::<Vec<_>>(), ["cluster-ip-1-for-7s"]);
         assert_eq!(entries.elements.keys().filter(|(map, _)| *map == Map::Lasting).count(), 1);
     }
@@ -455,7 +471,8 @@ mod tests {
             {"name":"dns-tcp","port":53,"protocol":"TCP"}]}}"#;
         let slice = r#"{"addressType":"IPv4","endpoints":[{"addresses":["10.1.0.1"]}],"ports":[
             {"name":"dns","port":5353,"protocol":"UDP"},{"name":"dns-tcp","port":5354,"protocol":"TCP"}]}"#;
-        let entries = plan(&service(both), &[Arc::new(serde_json::from_str(slice).expect("a slice"))], "n1");
+        let entries =
+            plan(&service(both), &[Arc::new(serde_json::from_str(slice).expect("a slice"))], "n1", &Refused::new());
         let mut ports: Vec<(u8, u16)> = Vec::new();
         for ((map, key), data) in &entries.elements {
             if let (Map::Endpoints, Data::Bytes(data)) = (map, data) {
@@ -472,7 +489,7 @@ mod tests {
         let other: Arc<EndpointSlice> = Arc::new(serde_json::from_str(other).expect("a slice"));
         let slices = [slice(r#"{"addresses":["10.1.0.1"]}"#), other];
         let target = |service: &str| {
-            let entries = plan(&self::service(service), &slices, "n1");
+            let entries = plan(&self::service(service), &slices, "n1", &Refused::new());
             let data =
                 entries.elements.into_iter().filter(|((map, _), _)| *map == Map::Endpoints).map(|(_, data)| data);
             data.map(|data| match data {
@@ -489,7 +506,7 @@ mod tests {
     fn published_addresses_count_although_they_terminate_and_are_drained_all_the_same() {
         let ending = r#"{"addresses":["10.1.0.3"],"conditions":{"ready":true,"serving":true,"terminating":true}}"#;
         check(&format!(r#"{{"addresses":["10.1.0.1"]}},{ending}"#), &["10.1.0.1", "10.1.0.3"]);
-        assert!(plan(&service(WEB), &[slice(ending)], "n1").lasting.is_empty());
+        assert!(plan(&service(WEB), &[slice(ending)], "n1", &Refused::new()).lasting.is_empty());
     }
 
     #[test]
@@ -497,7 +514,7 @@ mod tests {
         let spec =
             r#"{"spec":{"clusterIP":"10.96.0.1","internalTrafficPolicy":"Local","ports":[{"name":"http","port":80}]}}"#;
         let two = slice(r#"{"addresses":["10.1.0.1"],"nodeName":"n1"},{"addresses":["10.2.0.1"],"nodeName":"n2"}"#);
-        let entries = plan(&service(spec), &[two], "n1");
+        let entries = plan(&service(spec), &[two], "n1", &Refused::new());
         assert_eq!(leads_to(&entries), BTreeSet::from([Ipv4Addr::new(10, 1, 0, 1)]));
     }
 
@@ -508,7 +525,7 @@ mod tests {
             r#"{"spec":{"clusterIP":"None"}}"#,
             r#"{"spec":{"type":"ExternalName","externalName":"x"}}"#,
         ] {
-            assert_eq!(plan(&service(spec), &[], "n1"), Entries::default());
+            assert_eq!(plan(&service(spec), &[], "n1", &Refused::new()), Entries::default());
         }
     }
 }

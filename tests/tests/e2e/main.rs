@@ -6,6 +6,7 @@
 
 mod failures;
 mod garbage;
+mod hostnet;
 mod input;
 mod pods;
 mod probes;

@@ -58,6 +58,12 @@ fn a_service_answers_pods_the_node_and_node_ports_and_refuses_without_endpoints(
     let seen: std::collections::BTreeSet<String> =
         (0..40).filter_map(|_| cluster.in_node(|| get(&format!("{service}:80"))).ok()).collect();
     assert_eq!(seen.len(), 2, "both pods answer: {seen:?}");
+    space.kubectl(&["patch", "service/web", "-p", r#"{"spec": {"sessionAffinity": "ClientIP"}}"#]).done();
+    eventually("a client keeps its pod", || {
+        let seen: std::collections::BTreeSet<_> =
+            (0..20).map(|_| cluster.in_node(|| get(&format!("{service}:80")))).collect();
+        if seen.len() == 1 { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
 
     space.kubectl(&["scale", "deployment/web", "--replicas=0"]).done();
     for address in [format!("{service}:80"), format!("{node}:{port}")] {
