@@ -9,6 +9,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`server`] | configuration, listeners, limits, shutdown, the in-process client |
+//! | `gate` | how many connections strangers may hold |
 //! | [`auth`] | client certificates, service-account tokens, the `Authorizer` seam and its fixed rules |
 //! | `http` | paths, queries, forms of answers, discovery, OpenAPI, health, protobuf bodies, `TokenRequest` |
 //! | `proxy_node` | log, exec and attach, passed through to the kubelet |
@@ -21,6 +22,7 @@ mod admission;
 pub mod auth;
 mod cache;
 pub mod decode;
+mod gate;
 mod http;
 pub mod pki;
 mod proxy_node;

@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::token::TokenKey;
 use crate::auth::{self, Authenticator, FixedRules, TokenKeyError};
+use crate::gate::{Gate, Place, Room};
 use crate::http::{Api, Body, BoxError, Discovery, Health, InProcess, OpenApi, Peer, in_flight};
 use crate::pki::Pki;
 use crate::proxy_node::{Kubelet, KubeletError, Nodes};
@@ -38,8 +39,16 @@ const HEADER_BYTES_MAX: u32 = 64 * 1024;
 const STREAMS_MAX: u32 = 250;
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long a client may take to send a request's head; also how long an idle HTTP/1.1 connection is kept.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(180);
+/// How long a client may take to send a request's head (Kubernetes' number); also how long an idle HTTP/1.1 connection
+/// is kept.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(32);
+/// How long a connection may go without showing who it is for; then it is closed, once open requests are answered.
+const STRANGER_TIME_MAX: Duration = Duration::from_secs(60);
+/// Streams of one HTTP/2 connection that the client may have reset before the server has looked at them, and that the
+/// server itself may have reset; one more and the connection ends. Against floods of resets (CVE-2023-44487,
+/// CVE-2025-8671).
+const PENDING_RESETS_MAX: usize = 20;
+const OWN_RESETS_MAX: usize = 100;
 /// How often a silent HTTP/2 client is asked whether it is still there, and how long it may take to answer.
 const PING_EVERY: Duration = Duration::from_secs(60);
 const PING_WAIT_MAX: Duration = Duration::from_secs(20);
@@ -56,7 +65,8 @@ pub struct ApiServerConfig {
     /// Issuer of service-account tokens and the API server's own audience,
     /// `https://kubernetes.default.svc.cluster.local`.
     pub issuer: String,
-    /// Most connections at once over all listeners; further ones wait until one ends.
+    /// Most connections at once over all listeners; further ones wait until one ends. A quarter of them may be held by
+    /// strangers, who have shown no valid certificate or token, and a quarter of that by strangers from one address.
     pub connections_max: usize,
 }
 
@@ -93,6 +103,7 @@ pub struct ApiServer {
 struct Serving {
     acceptor: TlsAcceptor,
     connections: Arc<Semaphore>,
+    gate: Arc<Gate>,
     tasks: TaskTracker,
     /// Told to finish: no new connections, watches end, open requests are answered.
     shutdown: CancellationToken,
@@ -114,6 +125,7 @@ impl ApiServer {
         let serving = Serving {
             acceptor: TlsAcceptor::from(Arc::new(tls(&config.pki)?)),
             connections: Arc::new(Semaphore::new(config.connections_max)),
+            gate: Gate::new(Room::of(config.connections_max)),
             tasks: TaskTracker::new(),
             shutdown: shutdown.clone(),
             force: CancellationToken::new(),
@@ -207,8 +219,8 @@ fn tls(pki: &Pki) -> Result<ServerConfig, StartError> {
 async fn accept(listener: TcpListener, api: &Arc<Api>, serving: &Arc<Serving>) {
     loop {
         let Ok(permit) = Arc::clone(&serving.connections).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -216,16 +228,20 @@ async fn accept(listener: TcpListener, api: &Arc<Api>, serving: &Arc<Serving>) {
             }
         };
         let (api, own) = (Arc::clone(api), Arc::clone(serving));
+        let place = serving.gate.enter(address.ip());
         serving.tasks.spawn(async move {
-            let force = own.force.clone();
-            force.run_until_cancelled(connection(stream, api, &own)).await;
+            tokio::select! {
+                () = own.force.cancelled() => {}
+                () = place.sent_away.cancelled() => tracing::debug!(%address, "a stranger had to make room"),
+                () = connection(stream, api, &own, &place) => {}
+            }
             drop(permit);
         });
     }
 }
 
 /// One connection, from handshake to end.
-async fn connection(stream: TcpStream, api: Arc<Api>, serving: &Serving) {
+async fn connection(stream: TcpStream, api: Arc<Api>, serving: &Serving, place: &Arc<Place>) {
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE_TIME_MAX, serving.acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -233,7 +249,11 @@ async fn connection(stream: TcpStream, api: Arc<Api>, serving: &Serving) {
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let peer = Peer { certificate: certificate.and_then(|der| auth::certificate::user(der)) };
+    let peer =
+        Peer { certificate: certificate.and_then(|der| auth::certificate::user(der)), place: Some(Arc::clone(place)) };
+    if peer.certificate.is_some() {
+        place.prove();
+    }
     let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
         let (api, peer) = (Arc::clone(&api), peer.clone());
         async move { Ok::<_, Infallible>(api.handle(from_network(request, peer)).await) }
@@ -247,9 +267,22 @@ async fn connection(stream: TcpStream, api: Arc<Api>, serving: &Serving) {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
+        () = stayed_a_stranger(place) => {
+            connection.as_mut().graceful_shutdown();
+            // Whoever does not even read the answers is cut off.
+            tokio::time::timeout(HANDSHAKE_TIME_MAX, connection).await.unwrap_or(Ok(()))
+        }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// Returns when a connection has had its time to prove who it is for, and has not; else never.
+async fn stayed_a_stranger(place: &Place) {
+    tokio::select! {
+        () = place.proven.cancelled() => std::future::pending().await,
+        () = tokio::time::sleep(STRANGER_TIME_MAX) => {}
     }
 }
 
@@ -273,6 +306,8 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_header_list_size(HEADER_BYTES_MAX)
         .max_concurrent_streams(STREAMS_MAX)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(OWN_RESETS_MAX)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_WAIT_MAX);
     builder

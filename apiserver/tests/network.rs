@@ -230,3 +230,30 @@ async fn unknown_fields_are_warned_of_unless_they_are_refused() {
     let warned = raw(&cluster, admin, &post(path, body)).await;
     assert!(warned.contains(r#"warning: 299 - "unknown field \"colour\"""#), "{warned}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_cannot_hold_the_connections_of_others() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.pki.admin().clone();
+    let mut kept = connect(&cluster, Some(&admin), b"http/1.1").await.unwrap();
+    // Three times as many as the server takes at all: silent ones, and some that stop in the middle of a request.
+    let mut strangers = Vec::new();
+    for index in 0..300 {
+        if index % 10 == 0 {
+            let mut talker = connect(&cluster, None, b"http/1.1").await.unwrap();
+            talker.write_all(b"GET /version HT").await.unwrap();
+            strangers.push(Box::new(talker) as Box<dyn Send>);
+        } else {
+            strangers.push(Box::new(tokio::net::TcpStream::connect(cluster.address).await.unwrap()));
+        }
+    }
+    let soon = Duration::from_secs(5);
+    let request = "GET /api/v1/namespaces HTTP/1.1\r\nHost: k\r\nConnection: close\r\n\r\n";
+    let newcomer = tokio::time::timeout(soon, raw(&cluster, Some(&admin), request)).await;
+    assert!(newcomer.expect("a newcomer is served").starts_with("HTTP/1.1 200"));
+    kept.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    tokio::time::timeout(soon, kept.read_exact(&mut answer)).await.expect("who was there is served").unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    drop(strangers);
+}

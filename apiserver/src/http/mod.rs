@@ -42,6 +42,7 @@ pub(crate) use verbs::Call;
 
 use crate::auth::token::TokenKey;
 use crate::auth::{self, Attributes, Authenticator, Authorizer, Credentials, Decision, Target};
+use crate::gate::Place;
 use crate::proxy_node::Nodes;
 use crate::registry::{Registry, UserInfo};
 use crate::status::ApiError;
@@ -57,10 +58,13 @@ const IN_FLIGHT_MAX: usize = 600;
 #[derive(Debug, Clone)]
 pub(crate) struct InProcess(pub(crate) UserInfo);
 
-/// Marks a request from the network: who the connection's client certificate names.
+/// Marks a request from the network: what its connection has shown.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Peer {
+    /// Who its client certificate names.
     pub(crate) certificate: Option<UserInfo>,
+    /// Its place among the server's connections.
+    pub(crate) place: Option<Arc<Place>>,
 }
 
 /// Everything that answering needs. One per server.
@@ -143,7 +147,9 @@ impl Api {
         let authorization = authorization.map(|value| value.to_str().unwrap_or_default());
         let shown = Credentials { certificate: peer.and_then(|peer| peer.certificate.as_ref()), authorization };
         let user = self.authenticator.authenticate(shown)?;
-        if user.name == auth::ANONYMOUS && !auth::is_public(request.uri().path()) {
+        if user.name != auth::ANONYMOUS {
+            peer.and_then(|peer| peer.place.as_ref()).inspect(|place| place.prove());
+        } else if !auth::is_public(request.uri().path()) {
             return Err(auth::unauthorized());
         }
         Ok(user)
