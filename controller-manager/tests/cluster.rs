@@ -226,6 +226,18 @@ async fn a_reference_from_another_namespace_makes_no_owner_absent_for_its_own_de
         elsewhere.get_opt("stranger").await.ok()?.is_none().then_some(())
     })
     .await;
+    let words = format!(
+        "ownerRef [v1/ConfigMap, namespace: kube-public, name: owner, uid: {uid}] does not exist in namespace \"kube-public\""
+    );
+    eventually("an event says why", || async {
+        let events: Api<Event> = Api::namespaced(cluster.client.clone(), "kube-public");
+        let events = events.list(&ListParams::default()).await.ok()?.items;
+        let found = events.iter().any(|event| {
+            event.reason.as_deref() == Some("OwnerRefInvalidNamespace") && event.message.as_deref() == Some(&*words)
+        });
+        found.then_some(())
+    })
+    .await;
     // The second reference makes the collector look at both.
     let references = json!([reference("owner", &uid), reference("ghost", "no-such-uid")]);
     cluster.create::<ConfigMap>(json!({ "metadata": { "name": "own", "ownerReferences": references } })).await;
@@ -236,4 +248,19 @@ async fn a_reference_from_another_namespace_makes_no_owner_absent_for_its_own_de
     })
     .await;
     assert_eq!(owners, 1, "the dependent keeps the owner that is there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_of_the_cluster_does_not_hold_up_the_deletion_of_an_owner_in_a_namespace() {
+    let cluster = Cluster::start().await;
+    let owner: ConfigMap = cluster.create(json!({ "metadata": { "name": "owner" } })).await;
+    let reference = json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner.metadata.uid,
+        "blockOwnerDeletion": true });
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    let node = json!({ "metadata": { "name": "n2", "ownerReferences": [reference] } });
+    nodes.create(&PostParams::default(), &object(node)).await.unwrap();
+    let maps = cluster.api::<ConfigMap>();
+    maps.delete("owner", &DeleteParams::foreground()).await.unwrap();
+    eventually("the owner is gone", || async { maps.get_opt("owner").await.ok()?.is_none().then_some(()) }).await;
+    assert!(nodes.get_opt("n2").await.unwrap().is_some(), "a reference that means nothing deletes nothing");
 }

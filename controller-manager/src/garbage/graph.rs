@@ -128,17 +128,31 @@ impl Graph {
         self.dependents_of(uid).iter().filter_map(|dependent| self.view(dependent)).collect()
     }
 
-    /// Those of them that the owner's foreground deletion waits for.
-    pub(super) fn blocking_dependents(&self, uid: &str) -> Vec<View> {
+    /// Those of them that the owner's foreground deletion waits for. A reference that has the owner's uid but cannot
+    /// mean it (another name, another namespace, or not of the owner's kind, which `is_kind` knows) holds nothing up.
+    pub(super) fn blocking_dependents(&self, uid: &str, is_kind: impl Fn(&OwnerReference) -> bool) -> Vec<View> {
+        let Some(known) = self.objects.get(uid) else { return Vec::new() };
         let blocks = |dependent: &Uid| {
-            let owners = self.objects.get(dependent).map(|object| object.owners.as_slice()).unwrap_or_default();
-            owners.iter().any(|owner| owner.uid == uid && owner.block_owner_deletion == Some(true))
+            self.objects.get(dependent).is_some_and(|object| {
+                object.owners.iter().any(|owner| {
+                    owner.uid == uid
+                        && owner.block_owner_deletion == Some(true)
+                        && known.identity.may_own(&object.identity.namespace, owner)
+                        && is_kind(owner)
+                })
+            })
         };
         self.dependents_of(uid)
             .iter()
             .filter(|dependent| blocks(dependent))
             .filter_map(|dependent| self.view(dependent))
             .collect()
+    }
+
+    /// Whether the reference has the uid of an object in another namespace than the dependent: it owns nothing there.
+    pub(super) fn is_elsewhere(&self, owner: &OwnerReference, dependent: &Identity) -> bool {
+        let known = self.objects.get(&owner.uid).map_or("", |known| known.identity.namespace.as_str());
+        !known.is_empty() && known != dependent.namespace
     }
 
     fn dependents_of(&self, uid: &str) -> Vec<Uid> {

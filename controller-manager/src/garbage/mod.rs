@@ -12,11 +12,12 @@ mod tests;
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::{Config, Event};
 use reeve_client::watch::follow;
-use reeve_client::{Backoff, Component, NeverSynced, Next, WorkQueue, wait_for_sync, work};
+use reeve_client::{Backoff, Component, EventRecorder, NeverSynced, Next, WorkQueue, wait_for_sync, work};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -39,6 +40,7 @@ pub(crate) struct GarbageCollector {
     kinds: Arc<Vec<Kind>>,
     state: Arc<State>,
     synced: Vec<watch::Receiver<bool>>,
+    events: EventRecorder,
 }
 
 struct State {
@@ -68,7 +70,8 @@ impl GarbageCollector {
         let kinds = Arc::new(collectable_kinds(component).await);
         let state =
             Arc::new(State { graph: Mutex::default(), queue: WorkQueue::default(), absent: Mutex::default(), on_gone });
-        let mut collector = Self { component: component.clone(), kinds, state, synced: Vec::new() };
+        let events = EventRecorder::start(component, "garbage-collector-controller", None);
+        let mut collector = Self { component: component.clone(), kinds, state, synced: Vec::new(), events };
         for index in 0..collector.kinds.len() {
             collector.watch_kind(index);
         }
@@ -138,7 +141,7 @@ impl GarbageCollector {
     /// An object in foreground deletion goes when nothing blocks it any more; until then its dependents are
     /// looked at.
     async fn release(&self, identity: &Identity, kind: &Kind, meta: &ObjectMeta) -> Result<(), ExamineError> {
-        let blocking = self.state.graph().blocking_dependents(&identity.uid);
+        let blocking = self.state.graph().blocking_dependents(&identity.uid, |owner| kind.is_meant_by(owner));
         if blocking.is_empty() {
             apply::remove_finalizer(&self.component.client, kind, identity, meta, FOREGROUND).await?;
         }
@@ -178,6 +181,9 @@ impl GarbageCollector {
 
     /// What became of an owner. One that a reference cannot mean counts as solid: nothing is deleted for it.
     async fn look_up(&self, owner: &OwnerReference, dependent: &Identity) -> Result<Owner, ExamineError> {
+        if self.state.graph().is_elsewhere(owner, dependent) {
+            self.report_elsewhere(owner, dependent);
+        }
         let Some((index, kind)) = self.kinds.iter().enumerate().find(|(_, kind)| kind.is_meant_by(owner)) else {
             return Ok(Owner::Solid);
         };
@@ -197,6 +203,26 @@ impl GarbageCollector {
                 Ok(Owner::Absent)
             }
         }
+    }
+
+    /// Tells users why a reference does nothing, or deletes what carries it. Kubernetes' words.
+    fn report_elsewhere(&self, owner: &OwnerReference, dependent: &Identity) {
+        let Some(kind) = self.kinds.get(dependent.kind) else { return };
+        let Identity { namespace, name, uid, .. } = dependent;
+        let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        let about = ObjectReference {
+            api_version: Some(kind.resource.api_version.clone()),
+            kind: Some(kind.resource.kind.clone()),
+            namespace: some(namespace),
+            name: some(name),
+            uid: some(uid),
+            ..ObjectReference::default()
+        };
+        let message = format!(
+            "ownerRef [{}/{}, namespace: {namespace}, name: {}, uid: {}] does not exist in namespace {namespace:?}",
+            owner.api_version, owner.kind, owner.name, owner.uid
+        );
+        self.events.warning(&about, "OwnerRefInvalidNamespace", message);
     }
 
     fn find(&self, uid: &str) -> Option<(View, &Kind)> {

@@ -61,9 +61,36 @@ fn foreground_deletion_looks_at_the_dependents_and_comes_back_as_they_go() {
     let waiting = json!({ "deletionTimestamp": DELETING, "finalizers": ["foregroundDeletion"] });
     assert_eq!(put(&mut graph, "set", waiting.clone()), ["a", "b", "set"]);
     assert!(put(&mut graph, "set", waiting).is_empty());
-    assert_eq!(graph.blocking_dependents("set").len(), 1);
+    assert_eq!(graph.blocking_dependents("set", |_| true).len(), 1);
     assert_eq!(texts(graph.remove("a")), ["set"]);
-    assert!(graph.blocking_dependents("set").is_empty());
+    assert!(graph.blocking_dependents("set", |_| true).is_empty());
+}
+
+#[test]
+fn a_reference_that_cannot_mean_the_owner_holds_up_nothing() {
+    let mut graph = Graph::default();
+    put(&mut graph, "set", json!({ "deletionTimestamp": DELETING, "finalizers": ["foregroundDeletion"] }));
+    let put_in = |graph: &mut Graph, namespace: &str, uid: &str, reference: Value| {
+        let identity = Identity { kind: 0, namespace: namespace.into(), name: uid.into(), uid: uid.into() };
+        graph.put(identity, &meta(json!({ "ownerReferences": [reference] })));
+    };
+    let named_otherwise = json!({ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "other", "uid": "set",
+        "blockOwnerDeletion": true });
+    put_in(&mut graph, "default", "own", owner("set", true));
+    put_in(&mut graph, "other", "stranger", owner("set", true));
+    put_in(&mut graph, "", "of-the-cluster", owner("set", true));
+    put_in(&mut graph, "default", "mistaken", named_otherwise);
+    let blocking = |kind: &str| -> Vec<String> {
+        let views = graph.blocking_dependents("set", |owner| owner.kind == kind);
+        views.into_iter().map(|view| view.identity.name).collect()
+    };
+    assert_eq!(blocking("ReplicaSet"), ["own"]);
+    assert!(blocking("Deployment").is_empty());
+    let identity =
+        |namespace: &str| Identity { kind: 0, namespace: namespace.into(), name: "a".into(), uid: "a".into() };
+    let reference = serde_json::from_value(owner("set", true)).unwrap();
+    assert!(graph.is_elsewhere(&reference, &identity("other")) && graph.is_elsewhere(&reference, &identity("")));
+    assert!(!graph.is_elsewhere(&reference, &identity("default")));
 }
 
 #[test]
