@@ -2,7 +2,10 @@
 //!
 //! Lists of objects with a merge key merge item by item, lists of plain values with the merge strategy as
 //! sets, other lists are replaced; directives (`$patch`, `$retainKeys`, `$deleteFromPrimitiveList`,
-//! `$setElementOrder`) are obeyed and never stored.
+//! `$setElementOrder`) are obeyed and never stored. Items are looked up by their text, so the work grows with the size
+//! of the lists and not with its square: both come from outside.
+
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
@@ -85,7 +88,8 @@ fn list_of<'v>(directive: &str, value: &'v Value) -> Result<&'v [Value], PatchEr
 fn retain_keys(original: &mut Map<String, Value>, patch: &Map<String, Value>) -> Result<(), PatchError> {
     let Some(listed) = patch.get(RETAIN_KEYS) else { return Ok(()) };
     let listed = list_of(RETAIN_KEYS, listed)?;
-    let kept = |key: &str| listed.iter().any(|item| item.as_str() == Some(key));
+    let listed_keys: HashSet<&str> = listed.iter().filter_map(Value::as_str).collect();
+    let kept = |key: &str| listed_keys.contains(key);
     let stray = patch.iter().find(|(key, value)| !is_directive(key) && !value.is_null() && !kept(key));
     if let Some((key, _)) = stray {
         return Err(PatchError::NotRetained { listed: Value::from(listed).to_string(), key: key.clone() });
@@ -137,11 +141,8 @@ fn merge_list(original: &mut Vec<Value>, patch: &[Value], strategy: FieldStrateg
     match strategy.list {
         ListStrategy::Replace => *original = without_directives(patch),
         ListStrategy::MergeAsSet => {
-            for item in patch {
-                if !original.contains(item) {
-                    original.push(item.clone());
-                }
-            }
+            let mut there: HashSet<String> = original.iter().map(Value::to_string).collect();
+            original.extend(patch.iter().filter(|item| there.insert(item.to_string())).cloned());
         }
         ListStrategy::MergeByKey(key) => merge_list_by_key(original, patch, key, strategy.schema)?,
     }
@@ -159,13 +160,12 @@ fn merge_list_by_key(
     key: &str,
     schema: Option<&dyn PatchSchema>,
 ) -> Result<(), PatchError> {
-    let mut rest = Vec::new();
+    let (mut rest, mut deleted) = (Vec::new(), HashSet::new());
     for item in patch {
         match item.get(DIRECTIVE) {
             None => rest.push(item),
             Some(Value::String(word)) if word == "delete" => {
-                let value = merge_key_of(item, key)?;
-                original.retain(|own| own.get(key) != Some(value));
+                deleted.insert(merge_key_of(item, key)?.to_string());
             }
             Some(Value::String(word)) if word == "replace" => original.clear(),
             Some(Value::String(word)) if word == "merge" => rest.push(item),
@@ -174,10 +174,20 @@ fn merge_list_by_key(
             }
         }
     }
+    if !deleted.is_empty() {
+        original.retain(|own| own.get(key).is_none_or(|value| !deleted.contains(&value.to_string())));
+    }
+    let mut places = HashMap::new();
+    for (place, own) in original.iter().enumerate() {
+        if let Some(value) = own.get(key) {
+            places.entry(value.to_string()).or_insert(place);
+        }
+    }
     for item in rest {
         let value = merge_key_of(item, key)?;
         let patch = item.as_object().ok_or(PatchError::NotAnObject)?;
-        match original.iter_mut().find(|own| own.get(key) == Some(value)) {
+        let place = *places.entry(value.to_string()).or_insert(original.len());
+        match original.get_mut(place) {
             Some(Value::Object(own)) => merge_map(own, patch, schema)?,
             _ => {
                 let mut own = Map::new();
@@ -195,15 +205,17 @@ fn merge_key_of<'v>(item: &'v Value, key: &str) -> Result<&'v Value, PatchError>
 
 fn delete_from_list(original: &mut Map<String, Value>, field: &str, values: &[Value]) {
     if let Some(Value::Array(list)) = original.get_mut(field) {
-        list.retain(|item| !values.contains(item));
+        let values: HashSet<String> = values.iter().map(Value::to_string).collect();
+        list.retain(|item| !values.contains(&item.to_string()));
     }
 }
 
-/// Whether two items are the same one, by merge key or by value.
-fn same_item(a: &Value, b: &Value, strategy: ListStrategy<'_>) -> bool {
+/// What makes two items the same one: the merge key's value, or all of it. `None`: an item without its merge key is
+/// like no other.
+fn identity(item: &Value, strategy: ListStrategy<'_>) -> Option<String> {
     match strategy {
-        ListStrategy::MergeByKey(key) => a.get(key).is_some() && a.get(key) == b.get(key),
-        _ => a == b,
+        ListStrategy::MergeByKey(key) => item.get(key).map(Value::to_string),
+        _ => Some(item.to_string()),
     }
 }
 
@@ -216,7 +228,13 @@ fn set_element_order(
     patched: &[Value],
     strategy: FieldStrategy<'_>,
 ) -> Result<(), PatchError> {
-    let position = |item: &Value| order.iter().position(|entry| same_item(entry, item, strategy.list));
+    let mut places = HashMap::new();
+    for (place, entry) in order.iter().enumerate() {
+        if let Some(identity) = identity(entry, strategy.list) {
+            places.entry(identity).or_insert(place);
+        }
+    }
+    let position = |item: &Value| identity(item, strategy.list).and_then(|identity| places.get(&identity).copied());
     let stray = patched.iter().find(|item| item.get(DIRECTIVE).is_none() && position(item).is_none());
     if let Some(item) = stray {
         return Err(PatchError::OrderMismatch { field: field.to_owned(), item: item.to_string() });
@@ -225,7 +243,7 @@ fn set_element_order(
     let live = std::mem::take(list);
     let (mut wanted, server_only): (Vec<_>, Vec<_>) =
         live.into_iter().enumerate().partition(|(_, item)| position(item).is_some());
-    wanted.sort_by_key(|(_, item)| position(item));
+    wanted.sort_by_cached_key(|(_, item)| position(item));
     *list = interleave(wanted, server_only);
     Ok(())
 }

@@ -194,3 +194,34 @@ fn a_three_way_json_patch_replaces_lists_and_deletes_what_was_applied() {
     );
     assert_eq!(patch, json!({"a": null, "m": {"x": null}, "l": [1]}));
 }
+
+/// The server takes patches of megabytes; the time must not grow with the square of their lists.
+#[test]
+fn a_patch_of_long_lists_is_applied_in_a_moment() {
+    const COUNT: usize = 40_000;
+    let containers = |image: &str| -> Vec<Value> {
+        (0..COUNT).map(|index| json!({"name": format!("c{index}"), "image": image})).collect()
+    };
+    let texts: Vec<String> = (0..COUNT).map(|index| format!("example.com/f{index}")).collect();
+    let names = |item: &Value| json!({"name": item["name"]});
+    let order: Vec<Value> = containers("").iter().rev().map(names).collect();
+    let gone: Vec<Value> = (0..10).map(|index| json!({"name": format!("c{index}"), "$patch": "delete"})).collect();
+    let changed = [containers("b").split_off(10), gone].concat();
+    let original = json!({"containers": containers("a"), "finalizers": texts});
+    let patch = json!({
+        "containers": changed, "$setElementOrder/containers": order,
+        "finalizers": texts, "$deleteFromPrimitiveList/finalizers": texts[1..],
+    });
+    // Off this thread: the square of these lengths would take minutes.
+    let (done, merged) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let mut merged = original;
+        strategic_merge(&mut merged, &patch, &PodLike).unwrap();
+        done.send(merged)
+    });
+    let merged = merged.recv_timeout(std::time::Duration::from_secs(30)).expect("it takes a moment");
+    let containers = merged["containers"].as_array().unwrap();
+    assert_eq!(containers.len(), COUNT - 10);
+    assert_eq!(containers[0], json!({"name": format!("c{}", COUNT - 1), "image": "b"}));
+    assert_eq!(merged["finalizers"], json!(["example.com/f0"]));
+}
