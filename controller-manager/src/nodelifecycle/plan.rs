@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use reeve_api::taints::tolerates;
 
 /// A node that has not been heard of for this long is unknown. Source: `node-monitor-grace-period`.
 pub(super) const GRACE: Duration = Duration::from_secs(50);
@@ -161,19 +162,4 @@ fn tolerated_for(taint: &Taint, tolerations: &[Toleration]) -> Option<Option<Dur
     }
     let limits = covering.iter().filter_map(|toleration| toleration.toleration_seconds);
     Some(limits.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0))).min())
-}
-
-/// Source: `Toleration.ToleratesTaint`.
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let is_or_empty =
-        |own: &Option<String>, other: &str| own.as_deref().is_none_or(|own| own.is_empty() || own == other);
-    if !is_or_empty(&toleration.effect, &taint.effect) || !is_or_empty(&toleration.key, &taint.key) {
-        return false;
-    }
-    let value = |value: &Option<String>| value.clone().unwrap_or_default();
-    match toleration.operator.as_deref().unwrap_or_default() {
-        "" | "Equal" => value(&toleration.value) == value(&taint.value),
-        "Exists" => true,
-        _ => false,
-    }
 }

@@ -1,7 +1,7 @@
 //! Kubernetes API vocabulary shared by every component, and the two seams that keep decisions pure.
 //!
 //! What is here has no I/O and depends on none of our crates: time ([`clock`]), randomness ([`rng`]),
-//! quantities ([`quantity`]), selectors ([`selector`]), the syntax of names ([`names`]),
+//! quantities ([`quantity`]), selectors ([`selector`]), tolerations ([`taints`]), the syntax of names ([`names`]),
 //! and the agreement between node agent and proxy on when a pod may be told to stop ([`drain`]).
 //! What is not here: anything that talks to a server (that is `reeve-client`) or that defines how a
 //! kind behaves in the API server (that is `reeve-kinds`).
@@ -15,3 +15,4 @@ pub mod patch;
 pub mod quantity;
 pub mod rng;
 pub mod selector;
+pub mod taints;

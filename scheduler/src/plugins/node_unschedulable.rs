@@ -1,8 +1,8 @@
 //! Rejects nodes that are cordoned, unless the pod tolerates exactly that.
 
 use k8s_openapi::api::core::v1::Taint;
+use reeve_api::taints::tolerates;
 
-use super::taint_toleration::tolerates;
 use super::{ClusterEvent, Filter, Verdict};
 use crate::pod::PodView;
 use crate::snapshot::NodeView;

@@ -1,6 +1,7 @@
 //! Rejects nodes whose taints the pod does not tolerate; prefers nodes with few untolerated soft taints.
 
 use k8s_openapi::api::core::v1::{Taint, Toleration};
+use reeve_api::taints::tolerates;
 
 use super::{ClusterEvent, Filter, Scale, Score, Verdict};
 use crate::pod::PodView;
@@ -32,22 +33,4 @@ fn untolerated<'t>(
     taints: impl Iterator<Item = &'t Taint> + 't,
 ) -> impl Iterator<Item = &'t Taint> + 't {
     taints.filter(|taint| !tolerations.iter().any(|toleration| tolerates(toleration, taint)))
-}
-
-/// Whether a toleration covers a taint. An empty effect covers all effects; an empty key with `Exists` covers
-/// all keys. Source: `Toleration.ToleratesTaint`.
-pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let (key, effect, value) = (text(&toleration.key), text(&toleration.effect), text(&toleration.value));
-    if !effect.is_empty() && effect != taint.effect {
-        return false;
-    }
-    if !key.is_empty() && key != taint.key {
-        return false;
-    }
-    match toleration.operator.as_deref().unwrap_or_default() {
-        "" | "Equal" => value == taint.value.as_deref().unwrap_or_default(),
-        "Exists" => true,
-        _ => false,
-    }
 }
