@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use reeve_store::{Compare, KeyRange, KvError, Op, Revision, Txn};
-use serde_json::Value;
+use serde::Deserialize;
 use tracing::warn;
 
 use super::Registry;
+use super::answer::Object;
 
 /// How much history is kept: the compaction interval of the Kubernetes API server.
 const INTERVAL: Duration = Duration::from_secs(300);
@@ -49,12 +50,16 @@ impl Registry {
         let Some(events) = self.core("events") else { return };
         let now = self.clock.now();
         let snapshot = self.cache.of(events).snapshot();
-        let old: Vec<_> = snapshot
-            .objects
-            .iter()
-            .filter(|(_, object)| is_expired(&object.value(), now))
-            .map(|(key, object)| ([&events.prefix()[..], &key[..]].concat(), object.revision))
-            .collect();
+        let prefix = events.prefix().clone();
+        // There may be very many, and each is parsed: not on the async threads.
+        let find = move || -> Vec<_> {
+            let expired = snapshot.objects.iter().filter(|(_, object)| is_expired(object, now));
+            expired.map(|(key, object)| ([&prefix[..], &key[..]].concat(), object.revision)).collect()
+        };
+        let old = match tokio::task::spawn_blocking(find).await {
+            Ok(old) => old,
+            Err(error) => return warn!(%error, "Old events could not be looked for; trying again later."),
+        };
         for batch in old.chunks(BATCH_LEN_MAX) {
             let mut txn = Txn::default();
             for (key, revision) in batch {
@@ -70,14 +75,33 @@ impl Registry {
     }
 }
 
+/// The part of an event that says how old it is; the rest is passed over unread.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Times {
+    metadata: Created,
+    last_timestamp: Option<String>,
+    event_time: Option<String>,
+    series: Option<Series>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Created {
+    creation_timestamp: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Series {
+    last_observed_time: Option<String>,
+}
+
 /// Whether the newest of the event's times lies too far back.
-fn is_expired(event: &Value, now: Timestamp) -> bool {
-    let times = [
-        &event["metadata"]["creationTimestamp"],
-        &event["lastTimestamp"],
-        &event["eventTime"],
-        &event["series"]["lastObservedTime"],
-    ];
-    let newest = times.iter().filter_map(|time| time.as_str()?.parse::<Timestamp>().ok()).max();
+fn is_expired(event: &Object, now: Timestamp) -> bool {
+    let Ok(times) = serde_json::from_slice::<Times>(&event.json) else { return false };
+    let last_observed = times.series.and_then(|series| series.last_observed_time);
+    let times = [times.metadata.creation_timestamp, times.last_timestamp, times.event_time, last_observed];
+    let newest = times.iter().flatten().filter_map(|time| time.parse::<Timestamp>().ok()).max();
     newest.is_some_and(|newest| now.duration_since(newest) > EVENT_TTL)
 }

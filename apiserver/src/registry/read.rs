@@ -93,7 +93,8 @@ impl Registry {
         let (mut start, end) = (page.first_key(prefix), page.end_key(prefix));
         loop {
             let range = KeyRange::Span { start: start.clone(), end: end.clone() };
-            let read = RangeRequest { revision: Some(revision), limit: CHUNK_LEN_MAX, ..RangeRequest::new(range) };
+            let chunk = RangeRequest { limit: CHUNK_LEN_MAX, uncounted: true, ..RangeRequest::new(range) };
+            let read = RangeRequest { revision: Some(revision), ..chunk };
             let found = self.kv.range(read).await.map_err(|error| history_error(&error, request, page))?;
             let Some(last) = found.kvs.last() else { break };
             start = [&last.key[..], b"\0"].concat().into();

@@ -149,6 +149,8 @@ impl TryFrom<proto::Range> for RangeRequest {
             limit: usize::try_from(range.limit).unwrap_or(usize::MAX),
             keys_only: range.keys_only,
             count_only: range.count_only,
+            // Only for reads of their own: what a transaction reads is counted.
+            uncounted: false,
         })
     }
 }

@@ -99,13 +99,15 @@ pub struct RangeRequest {
     pub keys_only: bool,
     /// Count only; no keys are returned.
     pub count_only: bool,
+    /// Stop when it is known whether there is more than `limit`: the cost is that of the page, not of the range.
+    pub uncounted: bool,
 }
 
 impl RangeRequest {
     /// The newest state of all keys of a range.
     #[must_use]
     pub fn new(range: KeyRange) -> Self {
-        Self { range, revision: None, limit: 0, keys_only: false, count_only: false }
+        Self { range, revision: None, limit: 0, keys_only: false, count_only: false, uncounted: false }
     }
 
     /// The newest state of one key.
@@ -128,7 +130,7 @@ pub struct RangeResponse {
     pub revision: Revision,
     /// The keys, in ascending order.
     pub kvs: Vec<KeyValue>,
-    /// How many keys lie in the range, whatever the limit.
+    /// How many keys lie in the range, whatever the limit; of an uncounted range how many have been seen.
     pub count: usize,
     /// Whether the limit left keys out.
     pub more: bool,

@@ -47,7 +47,7 @@ pub(crate) fn range_at(view: &dyn View, request: &RangeRequest, at: Revision) ->
             let key = encoding::unescape(shared).ok_or_else(|| ViewError::malformed("cannot read a range", shared))?;
             page.kvs.extend(state.into_key_value(key, revision, request.keys_only));
         }
-        Ok(())
+        Ok(page.next())
     })?;
     Ok(page.into_response(at))
 }
@@ -59,7 +59,7 @@ pub(crate) fn range_over(
     at: Revision,
     overlay: &Overlay,
 ) -> Result<RangeResponse, ViewError> {
-    let all = RangeRequest { limit: 0, keys_only: false, count_only: false, ..request.clone() };
+    let all = RangeRequest { limit: 0, keys_only: false, count_only: false, uncounted: false, ..request.clone() };
     let mut kvs: BTreeMap<Bytes, KeyValue> =
         range_at(view, &all, at)?.kvs.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
     for (key, kv) in overlay.range(request.range.bounds()) {
@@ -143,8 +143,9 @@ pub(crate) fn deleted(key: Bytes, revision: Revision) -> KeyValue {
     KeyValue { key, value: Bytes::new(), create_revision: Revision(0), mod_revision: revision, version: 0 }
 }
 
-/// What a scan does with a key that exists: the part its versions share, its revision, its state.
-type OnKey<'a> = dyn FnMut(&[u8], Revision, State<'_>) -> Result<(), ViewError> + 'a;
+/// What a scan does with a key that exists: the part its versions share, its revision, its state. Says whether to go
+/// on.
+type OnKey<'a> = dyn FnMut(&[u8], Revision, State<'_>) -> Result<Visit, ViewError> + 'a;
 
 /// Shows every key of the range that exists at `at`, once, in order.
 fn scan(view: &dyn View, range: &KeyRange, at: Revision, on_key: &mut OnKey<'_>) -> Result<(), ViewError> {
@@ -163,10 +164,16 @@ fn scan(view: &dyn View, range: &KeyRange, at: Revision, on_key: &mut OnKey<'_>)
             return cursor.step_over(at);
         }
         cursor.done = true;
-        if state != State::Deleted {
-            outcome = on_key(shared, revision, state);
+        if state == State::Deleted {
+            return Visit::Next;
         }
-        if outcome.is_ok() { Visit::Next } else { Visit::Stop }
+        match on_key(shared, revision, state) {
+            Ok(next) => next,
+            Err(error) => {
+                outcome = Err(error);
+                Visit::Stop
+            }
+        }
     })?;
     outcome
 }
@@ -211,6 +218,7 @@ struct Page {
     kvs: Vec<KeyValue>,
     count: usize,
     limit: usize,
+    uncounted: bool,
 }
 
 impl Page {
@@ -220,11 +228,16 @@ impl Page {
             (false, 0) => usize::MAX,
             (false, limit) => limit,
         };
-        Self { kvs: Vec::new(), count: 0, limit }
+        Self { kvs: Vec::new(), count: 0, limit, uncounted: request.uncounted && !request.count_only }
     }
 
     fn wants_more(&self) -> bool {
         self.kvs.len() < self.limit
+    }
+
+    /// Whether a scan goes on: an uncounted page ends with the first key behind it.
+    fn next(&self) -> Visit {
+        if self.uncounted && self.count > self.limit { Visit::Stop } else { Visit::Next }
     }
 
     fn into_response(self, revision: Revision) -> RangeResponse {

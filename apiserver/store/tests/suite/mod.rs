@@ -250,6 +250,12 @@ pub(crate) async fn a_range_is_ordered_limited_and_counted(kv: &SharedKv) {
     assert_eq!((response.count, response.more, response.revision), (3, true, Revision(6)));
     let all = kv.range(RangeRequest::prefix("p/")).await.unwrap();
     assert_eq!((all.kvs.len(), all.count, all.more), (3, 3, false));
+    for (limit, read, more) in [(1, 1, true), (2, 2, true), (3, 3, false), (4, 3, false)] {
+        let page = RangeRequest { limit, uncounted: true, ..RangeRequest::prefix("p/") };
+        let page = kv.range(page).await.unwrap();
+        assert_eq!((page.kvs.len(), page.more), (read, more), "limit {limit}");
+        assert!(page.count <= limit + 1, "no more is looked at than what decides: {}", page.count);
+    }
 }
 
 pub(crate) async fn a_range_can_leave_out_values_or_keys(kv: &SharedKv) {
