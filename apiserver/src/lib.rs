@@ -11,7 +11,7 @@
 //! | [`server`] | configuration, listeners, limits, shutdown, the in-process client |
 //! | `gate` | how many connections strangers may hold |
 //! | [`auth`] | client certificates, service-account tokens, the `Authorizer` seam and its fixed rules |
-//! | `http` | paths, queries, forms of answers, discovery, OpenAPI, health, protobuf bodies, `TokenRequest` |
+//! | `http` | paths, queries, forms of answers, discovery, OpenAPI, health, protobuf bodies, `TokenRequest`, reviews |
 //! | `proxy_node` | log, exec and attach, passed through to the kubelet |
 //! | [`pki`] | authorities, certificates and keys in the data folder |
 //! | [`registry`] | the verbs on objects |

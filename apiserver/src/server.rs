@@ -134,7 +134,7 @@ impl ApiServer {
         let kubelet = Kubelet::new(&config.pki)?;
         let registry = Registry::start(config.registry.clone(), parts.clone()).await.map_err(StartError::Registry)?;
         let discovery = Discovery::new(registry.resources(), config.registry.advertise.to_string());
-        let openapi = Arc::new(OpenApi::new(discovery.versions(), parts.kinds));
+        let openapi = Arc::new(OpenApi::new(discovery.versions_with_kinds(), parts.kinds));
         let clock = parts.clock;
         let key = Arc::clone(&token_key);
         let api = Api {

@@ -188,3 +188,107 @@ async fn a_list_is_applied_and_a_kind_that_is_not_served_is_named() {
     let error = cluster.fails(&["apply", "-f", &file]);
     assert!(error.contains("no matches for kind \"Job\" in version \"batch/v1\""), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_auth_says_who_one_is_and_what_one_may() {
+    if !has_kubectl() {
+        return;
+    }
+    let cluster = Cluster::start().await;
+    let who = cluster.ok(&["auth", "whoami"]);
+    assert!(who.contains("kubernetes-admin") && who.contains("[system:masters system:authenticated]"), "{who}");
+    assert_eq!(cluster.ok(&["auth", "can-i", "*", "*"]), "yes\n");
+    assert_eq!(cluster.ok(&["auth", "can-i", "get", "/metrics"]), "yes\n");
+    let all = cluster.ok(&["auth", "can-i", "--list"]);
+    assert!(all.lines().any(|line| line.starts_with("*.*") && line.ends_with("[*]")), "{all}");
+    let as_admin = cluster.ok(&["api-resources", "--api-group=authorization.k8s.io", "--no-headers"]);
+    assert_eq!(as_admin.lines().count(), 4, "{as_admin}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reviews_answer_what_the_request_itself_would_be_told() {
+    if !has_kubectl() {
+        return;
+    }
+    let cluster = Cluster::start().await;
+    let review = |kind: &str, namespace: &str, spec: serde_json::Value| {
+        let group = if kind == "TokenReview" { "authentication" } else { "authorization" };
+        let mut review = serde_json::json!({ "apiVersion": format!("{group}.k8s.io/v1"), "kind": kind, "spec": spec });
+        if !namespace.is_empty() {
+            review["metadata"] = serde_json::json!({ "namespace": namespace });
+        }
+        cluster.write("review.json", &review.to_string())
+    };
+    let asked = |file: &str| -> serde_json::Value {
+        let answer = cluster.ok(&["create", "-o", "json", "-f", file]);
+        serde_json::from_str::<serde_json::Value>(&answer).unwrap()["status"].clone()
+    };
+    let on = |verb: &str, resource: &str, name: &str| serde_json::json!({ "namespace": "default", "verb": verb, "resource": resource, "name": name });
+    let scheduler =
+        serde_json::json!({ "user": "system:kube-scheduler", "resourceAttributes": on("list", "pods", "") });
+    let allowed = serde_json::json!({ "allowed": true });
+    assert_eq!(asked(&review("SubjectAccessReview", "", scheduler.clone())), allowed);
+    assert_eq!(asked(&review("LocalSubjectAccessReview", "default", scheduler.clone())), allowed);
+    let node = serde_json::json!({ "user": "system:node:a", "groups": ["system:nodes"],
+        "resourceAttributes": on("get", "secrets", "s") });
+    let why = "no relationship found between node 'a' and this object";
+    assert_eq!(asked(&review("SubjectAccessReview", "", node)), serde_json::json!({ "allowed": false, "reason": why }));
+    let nobody = serde_json::json!({ "resourceAttributes": on("get", "secrets", "s") });
+    let error = cluster.fails(&["create", "-f", &review("SubjectAccessReview", "", nobody)]);
+    assert!(error.contains("at least one of user or group must be specified"), "{error}");
+    let error = cluster.fails(&[
+        "create",
+        "--validate=false",
+        "-f",
+        &review("SelfSubjectAccessReview", "", serde_json::json!({})),
+    ]);
+    assert!(error.contains("exactly one of nonResourceAttributes or resourceAttributes must be specified"), "{error}");
+    let elsewhere = review("LocalSubjectAccessReview", "kube-system", scheduler);
+    let error = cluster.fails(&["create", "-f", &elsewhere]);
+    assert!(error.contains("must match metadata.namespace"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_review_tells_whose_token_it_is_and_a_service_account_may_ask_about_itself_only() {
+    if !has_kubectl() {
+        return;
+    }
+    let cluster = Cluster::start().await;
+    cluster.ok(&["create", "serviceaccount", "robot"]);
+    let token = cluster.ok(&["create", "token", "robot"]).trim().to_owned();
+    let review = |spec: serde_json::Value| {
+        let review =
+            serde_json::json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": spec });
+        let file = cluster.write("review.json", &review.to_string());
+        let answer = cluster.ok(&["create", "-o", "json", "-f", &file]);
+        serde_json::from_str::<serde_json::Value>(&answer).unwrap()["status"].clone()
+    };
+    let status = review(serde_json::json!({ "token": token }));
+    assert_eq!(status["authenticated"], true, "{status}");
+    assert_eq!(status["user"]["username"], "system:serviceaccount:default:robot");
+    assert_eq!(status["audiences"], serde_json::json!([support::ISSUER]));
+    for spec in [serde_json::json!({ "token": "x.y.z" }), serde_json::json!({ "token": token, "audiences": ["vault"] })]
+    {
+        let status = review(spec);
+        assert!(status["authenticated"].is_null() && status["error"].is_string(), "{status}");
+    }
+    let robot = |path: &str, body: &str| {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: k\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let cluster = &cluster;
+        async move { support::raw(cluster, None, &request).await }
+    };
+    let own = robot("/apis/authentication.k8s.io/v1/selfsubjectreviews", "{}").await;
+    assert!(own.starts_with("HTTP/1.1 201") && own.contains("system:serviceaccount:default:robot"), "{own}");
+    let list = r#"{"spec":{"resourceAttributes":{"verb":"list","resource":"pods","namespace":"default"}}}"#;
+    let may = robot("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", list).await;
+    assert!(may.starts_with("HTTP/1.1 201") && may.contains(r#""status":{"allowed":false}"#), "{may}");
+    let rules =
+        robot("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", r#"{"spec":{"namespace":"default"}}"#).await;
+    assert!(rules.contains("selfsubjectreviews") && rules.contains(r#""incomplete":false"#), "{rules}");
+    let others = robot("/apis/authorization.k8s.io/v1/subjectaccessreviews", list).await;
+    assert!(others.starts_with("HTTP/1.1 403"), "{others}");
+}

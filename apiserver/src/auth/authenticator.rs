@@ -41,6 +41,16 @@ impl Authenticator {
         if self.alive(&claims) { Ok(claims.user()) } else { Err(unauthorized()) }
     }
 
+    /// Whose token it is, for a third party, and which of the wanted audiences it is meant for; none are wanted: the
+    /// API server's own.
+    pub(crate) fn review(&self, token: &str, wanted: &[&str]) -> Option<(UserInfo, Vec<String>)> {
+        let own = [self.key.issuer()];
+        let wanted = if wanted.is_empty() { &own[..] } else { wanted };
+        let claims = self.key.verify_for(wanted, token, self.clock.now()).filter(|claims| self.alive(claims))?;
+        let audiences = claims.aud.iter().filter(|own| wanted.contains(&own.as_str())).cloned().collect();
+        Some((claims.user(), audiences))
+    }
+
     /// Whether everything that the token is bound to is still there, by uid.
     fn alive(&self, claims: &Claims) -> bool {
         let private = &claims.private;

@@ -68,10 +68,36 @@ impl Decision {
     }
 }
 
+/// One permission: these verbs on these resources (`pods`, `pods/status`; `*` is every resource but not its
+/// subresources) of one group (`*` is every group).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// `get`, `create`, …; `*` for all.
+    pub verbs: &'static [&'static str],
+    /// Empty for the core group.
+    pub group: &'static str,
+    /// Plural names.
+    pub resources: &'static [&'static str],
+}
+
+/// What rules say about a user as a whole, for people to read. Decisions may rest on more than rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KnownRules {
+    /// On resources.
+    pub resources: Vec<Rule>,
+    /// Verbs on paths that are no resources.
+    pub paths: Vec<(&'static str, Vec<String>)>,
+    /// Why this is not all; empty when it is.
+    pub incomplete: &'static str,
+}
+
 /// Says what a user may do. Asked once per request, after authentication and before anything is read.
 pub trait Authorizer: Send + Sync {
     /// Whether the request may go on. Must answer at once: it looks nothing up over a network.
     fn decide(&self, asked: &Attributes<'_>) -> Decision;
+
+    /// All that rules allow a user.
+    fn rules(&self, user: &UserInfo) -> KnownRules;
 }
 
 impl Attributes<'_> {

@@ -15,7 +15,7 @@ pub(crate) mod token;
 
 pub(crate) use authenticator::{Authenticator, Credentials, unauthorized};
 pub(crate) use authorizer::verbs;
-pub use authorizer::{Attributes, Authorizer, Decision, Target};
+pub use authorizer::{Attributes, Authorizer, Decision, KnownRules, Rule, Target};
 pub(crate) use graph::NodeGraph;
 pub(crate) use node::node_of;
 pub(crate) use rules::{FixedRules, is_public};

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::authorizer::{Attributes, Authorizer, Decision, Target};
+use super::authorizer::{Attributes, Authorizer, Decision, KnownRules, Rule, Target};
 use super::graph::NodeGraph;
 use super::{ANONYMOUS, AUTHENTICATED, MASTERS, node};
 use crate::registry::UserInfo;
@@ -17,14 +17,6 @@ const CREATE: &[&str] = &["create"];
 const DELETE: &[&str] = &["delete"];
 const HOLD: &[&str] = &["get", "create", "update", "patch"];
 const RUN: &[&str] = &["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
-
-/// One permission: these verbs on these resources (`pods`, `pods/status`; `*` is every resource but not its
-/// subresources) of one group (`*` is every group).
-struct Rule {
-    verbs: &'static [&'static str],
-    group: &'static str,
-    resources: &'static [&'static str],
-}
 
 const fn rule(verbs: &'static [&'static str], group: &'static str, resources: &'static [&'static str]) -> Rule {
     Rule { verbs, group, resources }
@@ -62,6 +54,14 @@ const PROXY: &[Rule] = &[
     rule(READ, "discovery.k8s.io", &["endpointslices"]),
 ];
 
+/// What everybody may ask about himself whose identity was proven: Kubernetes' `system:basic-user`.
+const BASIC: &[Rule] = &[
+    rule(CREATE, "authentication.k8s.io", &["selfsubjectreviews"]),
+    rule(CREATE, "authorization.k8s.io", &["selfsubjectaccessreviews", "selfsubjectrulesreviews"]),
+];
+
+const EVERYTHING: Rule = rule(&["*"], "*", &["*"]);
+
 /// What everybody may read whose identity was proven: Kubernetes' `system:discovery`.
 const DISCOVERY: &[&str] = &["/api", "/apis", "/openapi", "/version", "/livez", "/readyz", "/healthz"];
 /// What everybody may read: Kubernetes' `system:public-info-viewer`.
@@ -81,11 +81,27 @@ impl Authorizer for FixedRules {
         }
         match asked.target {
             Target::Path(path) => Decision::when(may_read_path(user, asked.verb, path)),
-            Target::Resource { .. } if component_may(asked) => Decision::Allowed,
+            Target::Resource { .. } if user.in_group(AUTHENTICATED) && any_allows(BASIC, asked) => Decision::Allowed,
+            Target::Resource { .. } if any_allows(component_rules(user), asked) => Decision::Allowed,
             Target::Resource { .. } => match node::node_of(user) {
                 Some(name) => node::decide(&self.graph, name, asked),
                 None => Decision::silent(),
             },
+        }
+    }
+
+    fn rules(&self, user: &UserInfo) -> KnownRules {
+        if user.in_group(MASTERS) {
+            let paths = vec![("*", vec!["*".to_owned()])];
+            return KnownRules { resources: vec![EVERYTHING], paths, incomplete: "" };
+        }
+        let is_proven = user.name != ANONYMOUS && user.in_group(AUTHENTICATED);
+        let (basic, readable) = if is_proven { (BASIC, DISCOVERY) } else { (&[][..], PUBLIC) };
+        let paths = readable.iter().flat_map(|root| [(*root).to_owned(), format!("{root}/*")]).collect();
+        KnownRules {
+            resources: basic.iter().chain(component_rules(user)).copied().collect(),
+            paths: vec![("get", paths)],
+            incomplete: node::node_of(user).map_or("", |_| "node authorizer does not support user rule resolution"),
         }
     }
 }
@@ -104,15 +120,14 @@ fn is_under(path: &str, roots: &[&str]) -> bool {
     roots.iter().any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
-fn component_may(asked: &Attributes<'_>) -> bool {
-    let rules = match asked.user.name.as_str() {
+fn component_rules(user: &UserInfo) -> &'static [Rule] {
+    match user.name.as_str() {
         "system:kube-scheduler" => SCHEDULER,
         "system:kube-controller-manager" => CONTROLLER_MANAGER,
         "system:kube-proxy" => PROXY,
         name if name.starts_with("system:controller:") => CONTROLLER_MANAGER,
-        _ => return false,
-    };
-    any_allows(rules, asked)
+        _ => &[],
+    }
 }
 
 fn any_allows(rules: &[Rule], asked: &Attributes<'_>) -> bool {

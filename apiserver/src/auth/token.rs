@@ -117,13 +117,18 @@ impl TokenKey {
     /// The claims of a token that this key signed, that is meant for the API server and that is valid at `now`.
     /// Whether what it names is alive is for the caller to check.
     pub(crate) fn verify(&self, token: &str, now: Timestamp) -> Option<Claims> {
+        self.verify_for(&[&self.issuer], token, now)
+    }
+
+    /// The same for a token that is meant for one of these audiences.
+    pub(crate) fn verify_for(&self, audiences: &[&str], token: &str, now: Timestamp) -> Option<Claims> {
         if token.len() > TOKEN_BYTES_MAX {
             return None;
         }
         let mut validation = Validation::new(Algorithm::ES256);
         // The time is checked below, against the Clock; the library asks the system.
         validation.validate_exp = false;
-        validation.set_audience(&[&self.issuer]);
+        validation.set_audience(audiences);
         validation.set_issuer(&[&self.issuer]);
         let claims = jsonwebtoken::decode::<Claims>(token, &self.verifying, &validation).ok()?.claims;
         let now = now.as_second();

@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::negotiate;
 use super::response::{self, Answer, full};
+use super::reviews::{REVIEWS, Review};
 use crate::auth::verbs;
 use crate::registry::{Resource, Subresource};
 
@@ -37,6 +38,8 @@ struct GroupVersion {
     group: &'static str,
     version: &'static str,
     resources: Vec<Vec<Entry>>,
+    /// Whether it has kinds of the registry, with objects and a schema.
+    has_kinds: bool,
 }
 
 /// A document that is ready to be sent, with its hash.
@@ -80,14 +83,10 @@ impl Discovery {
         let mut groups: Vec<GroupVersion> = Vec::new();
         for resource in resources {
             let names = resource.names();
-            let found = groups.iter().position(|own| own.group == names.group && own.version == names.version);
-            let index = found.unwrap_or_else(|| {
-                groups.push(GroupVersion { group: names.group, version: names.version, resources: Vec::new() });
-                groups.len() - 1
-            });
-            if let Some(group) = groups.get_mut(index) {
-                group.resources.push(entries(resource));
-            }
+            add(&mut groups, (names.group, names.version), entries(resource), true);
+        }
+        for review in &REVIEWS {
+            add(&mut groups, (review.group, review.version), vec![review_entry(review)], false);
         }
         let core = Document::new(&aggregated(groups.iter().filter(|group| group.group.is_empty())));
         let named = Document::new(&aggregated(groups.iter().filter(|group| !group.group.is_empty())));
@@ -97,6 +96,11 @@ impl Discovery {
     /// The group versions that are served, in order.
     pub(crate) fn versions(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         self.groups.iter().map(|group| (group.group, group.version))
+    }
+
+    /// Those of them that have kinds with objects.
+    pub(crate) fn versions_with_kinds(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        self.groups.iter().filter(|group| group.has_kinds).map(|group| (group.group, group.version))
     }
 
     /// Answers `/api`, `/apis` and what lies directly below them; `None` for a group or version that is not served.
@@ -202,6 +206,31 @@ impl Entry {
         let group = if self.version.is_empty() { of.group } else { &self.group };
         let version = if self.version.is_empty() { of.version } else { &self.version };
         json!({"group": group, "version": version, "kind": self.kind})
+    }
+}
+
+fn add(groups: &mut Vec<GroupVersion>, (group, version): (&'static str, &'static str), new: Vec<Entry>, kinds: bool) {
+    let found = groups.iter_mut().find(|own| own.group == group && own.version == version);
+    match found {
+        Some(own) => {
+            own.resources.push(new);
+            own.has_kinds |= kinds;
+        }
+        None => groups.push(GroupVersion { group, version, resources: vec![new], has_kinds: kinds }),
+    }
+}
+
+fn review_entry(review: &Review) -> Entry {
+    Entry {
+        name: review.plural.to_owned(),
+        singular: review.singular,
+        namespaced: review.namespaced,
+        group: String::new(),
+        version: String::new(),
+        kind: review.kind.to_owned(),
+        verbs: vec!["create"],
+        short: &[],
+        categories: &[],
     }
 }
 

@@ -13,6 +13,7 @@ mod openapi;
 mod protobuf;
 mod query;
 mod response;
+mod reviews;
 mod route;
 mod token_request;
 mod verbs;

@@ -12,6 +12,7 @@ use super::encode::{self, Encoder};
 use super::negotiate::{self, View};
 use super::query::{self, Query};
 use super::response::{self, Answer, Body as HttpBody, BoxError};
+use super::reviews;
 use super::route::ResourcePath;
 use super::token_request::TokenRequests;
 use super::{Api, body};
@@ -62,6 +63,9 @@ fn part_of(resource: &Resource, name: &str) -> Option<PartOf> {
 /// Answers a request for a resource.
 pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
     let path = &call.path;
+    if let Some(review) = reviews::find(&path.group, &path.version, &path.resource) {
+        return reviews::serve(api, call, review).await;
+    }
     let resource =
         api.registry.resource(&path.group, &path.version, &path.resource).ok_or_else(ApiError::no_such_path)?.clone();
     let namespaced = resource.names().namespaced;
