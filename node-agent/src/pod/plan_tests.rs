@@ -383,12 +383,14 @@ fn a_status_shows_resources_mounts_and_user_once_the_container_is_there() {
     let waiting = written(&state, 0)["containerStatuses"].clone();
     assert_eq!((&waiting[0]["name"], &waiting[1]["name"]), (&"a".into(), &"z".into()), "in the order of their names");
     assert_eq!(waiting[1]["volumeMounts"], mounts);
+    assert_eq!(waiting[1]["image"], "i");
     for field in ["resources", "allocatedResources", "user"] {
         assert!(waiting[1].get(field).is_none(), "{field} before there is a container");
     }
     run(&mut state, 0);
     run(&mut state, 1);
     let running = written(&state, 1)["containerStatuses"].clone();
+    assert_eq!(running[1]["image"], "docker.io/library/i:latest", "as the runtime names it");
     let limits = serde_json::json!({ "cpu": "200m", "memory": "1Gi" });
     assert_eq!(running[1]["resources"], serde_json::json!({ "requests": { "cpu": "100m" }, "limits": limits }));
     assert_eq!(running[1]["allocatedResources"], serde_json::json!({ "cpu": "100m" }));

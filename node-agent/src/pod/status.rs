@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use reeve_engine::engine::ProcessUser;
+use reeve_engine::images::Reference;
 
 use super::backoff::go_duration;
 use super::plan::{crash_backoff, has_turn};
@@ -134,12 +135,14 @@ fn container_status(state: &PodState, index: usize, slot: &Slot, now: Timestamp)
     let image_id = match &slot.run {
         Run::Running(life) => life.image_id.clone(),
         Run::Exited(exit) => exit.image_id.clone(),
-        Run::Idle => String::new(),
+        Run::Idle => slot.last.as_ref().map(|exit| exit.image_id.clone()).unwrap_or_default(),
     };
     let image = slot.running().map(|life| life.image.clone());
+    let image = image.or_else(|| spec.and_then(|spec| spec.image.clone())).unwrap_or_default();
+    let is_made = slot.container_id().is_some();
     ContainerStatus {
         name: slot.name.clone(),
-        image: image.or_else(|| spec.and_then(|spec| spec.image.clone())).unwrap_or_default(),
+        image: if is_made { full_name(image) } else { image },
         image_id,
         container_id: slot.container_id().map(|id| format!("{CONTAINER_ID_SCHEME}{id}")),
         ready: done || slot.is_ready(),
@@ -149,6 +152,14 @@ fn container_status(state: &PodState, index: usize, slot: &Slot, now: Timestamp)
         last_state: Some(last),
         volume_mounts: spec.and_then(volume_mounts),
         ..of_its_life(slot, spec)
+    }
+}
+
+/// The image of a container that has been made, as the runtime names it: `docker.io/library/nginx:1.27`.
+fn full_name(image: String) -> String {
+    match Reference::parse(&image) {
+        Ok(reference) if !image.starts_with("sha256:") => reference.to_string(),
+        _ => image,
     }
 }
 
