@@ -117,7 +117,7 @@ impl Running {
 }
 
 fn first_address(config: &ClusterConfig) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(config.service_cidr.network()) + 1)
+    Ipv4Addr::from(u32::from(config.service_cidr.network()).saturating_add(1))
 }
 
 fn open_pki(own: &Surroundings) -> Result<Pki, ClusterError> {

@@ -46,7 +46,7 @@ pub(crate) struct ClusterConfig {
 impl ClusterConfig {
     /// Address of the cluster DNS: the tenth of the service range, as everywhere in the field.
     pub(crate) fn dns_address(&self) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.service_cidr.network()) + 10)
+        Ipv4Addr::from(u32::from(self.service_cidr.network()).saturating_add(10))
     }
 
     /// Prefix of the names of this cluster's links (at most 15 bytes with what is added).

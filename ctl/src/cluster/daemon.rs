@@ -20,7 +20,7 @@ use super::components::{self, Running, Surroundings};
 use super::config::{self, ClusterConfig, Paths};
 use super::error::{ClusterError, at};
 use super::kubeconfig::{self, Entry};
-use super::state::{ClusterLock, Process, RunState};
+use super::state::{ClusterLock, MainLock, Process, RunState};
 use super::up::{FAILED_PREFIX, READY_LINE};
 use super::{files, identity, machine, memory, netns};
 
@@ -41,13 +41,29 @@ pub(crate) fn run_child(args: &UpArgs) -> Result<(), ClusterError> {
     nix::unistd::setsid().map_err(|err| ClusterError::io("leave the terminal", err))?;
     let paths = super::up::paths_of(args)?;
     let outcome = match config::load(&paths)? {
-        Some(config) => run(&paths, &config, &mut || tell(READY_LINE)).map(drop),
+        Some(config) => become_main(&paths).and_then(|main| {
+            let_go_of_cluster_lock()?;
+            run(&paths, &config, main, &mut || tell(READY_LINE)).map(drop)
+        }),
         None => Err(ClusterError::NoCluster { name: args.name.clone(), hint: String::new() }),
     };
     if let Err(err) = &outcome {
         tell(&format!("{FAILED_PREFIX}{err}"));
     }
     outcome
+}
+
+/// From now on `up` and `down` find this process.
+fn become_main(paths: &Paths) -> Result<MainLock, ClusterError> {
+    let main = MainLock::take(&paths.run_dir)?;
+    main.ok_or_else(|| ClusterError::component("cluster", "another process of it runs already"))
+}
+
+/// The launcher's lock came as standard input: had the launcher been killed before this process could be found,
+/// another `up` or `down` would still have waited.
+fn let_go_of_cluster_lock() -> Result<(), ClusterError> {
+    let null = std::fs::File::open("/dev/null").map_err(|err| ClusterError::io("open /dev/null", err))?;
+    rustix::stdio::dup2_stdin(null).map_err(|err| ClusterError::io("close standard input", err))
 }
 
 /// One line to the launcher. It may be gone: then nobody minds.
@@ -66,20 +82,21 @@ pub(crate) fn run_foreground(
     let mut lock = Some(lock);
     let mut ready = || {
         if let Err(err) = super::up::finish(args, paths) {
-            eprintln!("error: {err}");
+            let _ = writeln!(std::io::stderr(), "error: {err}");
         }
-        println!("Cluster {:?} is up; Ctrl-C brings it down.", config.name);
+        // A reader that has gone away is no reason to fail.
+        let _ = writeln!(std::io::stdout(), "Cluster {:?} is up; Ctrl-C brings it down.", config.name);
         // From here on others may look at the cluster.
         drop(lock.take());
     };
-    if let End::Down = run(paths, config, &mut ready)? {
+    if let End::Down = run(paths, config, become_main(paths)?, &mut ready)? {
         super::down::stop_in_child(paths, config)?;
     }
     Ok(())
 }
 
 /// Everything from the sockets to the end. `ready` is called once, when the node is ready.
-fn run(paths: &Paths, config: &ClusterConfig, ready: &mut dyn FnMut()) -> Result<End, ClusterError> {
+fn run(paths: &Paths, config: &ClusterConfig, _main: MainLock, ready: &mut dyn FnMut()) -> Result<End, ClusterError> {
     memory::bound_heaps();
     crate::logging::init();
     // The first listener stays in the network namespace that the process came from.
@@ -137,9 +154,10 @@ async fn run_components(own: Surroundings, ready: &mut dyn FnMut()) -> Result<En
         .save(&paths.run_dir)?;
     ensure_dns_service(&running, &config).await?;
     tokio::select! {
-        outcome = tokio::time::timeout(READY_WAIT, node_ready(&running, &node, began)) => {
-            outcome.map_err(|_| ClusterError::component("node", format!("not ready after {READY_WAIT:?}")))??;
-        }
+        outcome = tokio::time::timeout(READY_WAIT, node_ready(&running, &node, began)) => match outcome {
+            Ok(outcome) => outcome?,
+            Err(_) => return Err(not_ready(running, &node).await),
+        },
         end = asked_to_end(&mut term, &mut interrupt) => {
             running.stop().await;
             return Ok(end);
@@ -193,6 +211,16 @@ async fn ensure_dns_service(running: &Running, config: &ClusterConfig) -> Result
     });
     let service: Service = serde_json::from_value(service).map_err(|err| failed(&err))?;
     services.create(&PostParams::default(), &service).await.map(drop).map_err(|err| failed(&err))
+}
+
+/// Why the node is not ready, in its own words.
+async fn not_ready(running: Running, name: &str) -> ClusterError {
+    let node = Api::<Node>::all(running.client(identity::admin())).get(name).await;
+    let conditions = node.ok().and_then(|node| node.status).and_then(|status| status.conditions).unwrap_or_default();
+    let ready = conditions.into_iter().find(|condition| condition.type_ == "Ready");
+    let message = ready.and_then(|ready| ready.message).unwrap_or_else(|| "it has said nothing".to_owned());
+    running.stop().await;
+    ClusterError::component("node", format!("not ready after {READY_WAIT:?}: {message}"))
 }
 
 /// Returns when the node says it is ready, in this life: what it said before the last death does not count, so its

@@ -1,26 +1,25 @@
 //! `reeve down`: stops a cluster and its containers; with `--purge` nothing of it is left.
 
 use std::io::Write as _;
-use std::path::Path;
 
 use super::args::{DownArgs, UpArgs};
 use super::config::{self, ClusterConfig, Paths};
-use super::error::{ClusterError, at};
+use super::data_dir;
+use super::error::ClusterError;
 use super::kubeconfig::{self, Owner};
-use super::state::{self, ClusterLock, RunState};
+use super::state::{self, Claim, ClusterLock, RunState};
 
-/// Runs `reeve down` to its end and prints what the user should know.
+/// Runs `reeve down` to its end and prints what the user should know. Killed at any moment, it can be run again.
 pub(crate) fn run(args: &DownArgs) -> Result<(), ClusterError> {
     config::validate_name(&args.name)?;
     if !nix::unistd::geteuid().is_root() {
         return Err(ClusterError::NotRoot { verb: "down" });
     }
-    let lock = ClusterLock::take(&args.name)?;
+    let _lock = ClusterLock::take(&args.name)?;
     let paths = super::up::paths_of(&as_up(args))?;
-    let Some(config) = config::load(&paths)? else {
-        lock.remove();
-        return Err(ClusterError::NoCluster { name: args.name.clone(), hint: hint() });
-    };
+    // The claim outlives the choices in the data folder: an earlier `down --purge` may have been killed.
+    let claimed = || Claim::load(&paths.run_dir).map(|claim| claim.config);
+    let Some(config) = config::load(&paths)?.or_else(claimed) else { return remove_rest(args, &paths) };
     if config.name != args.name {
         return Err(ClusterError::NoCluster {
             name: args.name.clone(),
@@ -30,18 +29,35 @@ pub(crate) fn run(args: &DownArgs) -> Result<(), ClusterError> {
     let was_running = stop(&paths, &config, args.purge)?;
     if args.purge {
         purge(&paths, &config)?;
-        lock.remove();
-        let _ = writeln!(std::io::stdout(), "Cluster {:?} is down and removed.", args.name);
+        say(&format!("Cluster {:?} is down and removed.", args.name));
     } else if was_running {
-        let _ = writeln!(
-            std::io::stdout(),
-            "Cluster {:?} is down; its data is kept in {}.",
-            args.name,
-            paths.data_dir.display()
-        );
+        say(&format!("Cluster {:?} is down; its data is kept in {}.", args.name, paths.data_dir.display()));
     } else {
-        let _ = writeln!(std::io::stdout(), "Cluster {:?} was not up.", args.name);
+        say(&format!("Cluster {:?} was not up.", args.name));
     }
+    Ok(())
+}
+
+/// A reader that has gone away is no reason to fail.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// There is no cluster of that name. With `--purge` what an `up` or a `down` that was killed has left of one goes too:
+/// empty folders, a context in the kubeconfig.
+fn remove_rest(args: &DownArgs, paths: &Paths) -> Result<(), ClusterError> {
+    let mut removed = false;
+    if args.purge {
+        removed |= paths.run_dir.exists();
+        super::remains::unmount_run_dir(paths)?;
+        data_dir::remove_run_dir(&paths.run_dir)?;
+        removed |= std::fs::remove_dir(&paths.data_dir).is_ok();
+        removed |= forget_context(&args.name)?;
+    }
+    if !removed {
+        return Err(ClusterError::NoCluster { name: args.name.clone(), hint: hint() });
+    }
+    say(&format!("What was left of cluster {:?} is removed.", args.name));
     Ok(())
 }
 
@@ -57,20 +73,16 @@ fn as_up(args: &DownArgs) -> UpArgs {
 }
 
 fn hint() -> String {
-    let names: Vec<String> = state::known().into_iter().map(|running| running.config.name).collect();
+    let names: Vec<String> = state::known().into_iter().map(|claim| claim.config.name).collect();
     if names.is_empty() { String::new() } else { format!("; there is: {}", names.join(", ")) }
 }
 
 /// Ends the main process, then the containers, then what the cluster put into the kernel.
-pub(crate) fn stop(paths: &Paths, config: &ClusterConfig, purge: bool) -> Result<bool, ClusterError> {
-    let running = RunState::load(&paths.run_dir);
-    if let Some(running) = &running {
-        super::stop::end_process(running.process)?;
-    }
+fn stop(paths: &Paths, config: &ClusterConfig, purge: bool) -> Result<bool, ClusterError> {
+    super::stop::end_main_process(&paths.run_dir)?;
     super::remains::stop(paths, config, purge)?;
-    let Some(running) = running else { return Ok(false) };
+    let Some(running) = RunState::load(&paths.run_dir) else { return Ok(false) };
     let was_running = !running.stopped;
-    // Kept, so that the next `up` finds the data folder without being told.
     RunState { stopped: true, ..running }.save(&paths.run_dir)?;
     Ok(was_running)
 }
@@ -85,26 +97,20 @@ pub(crate) fn stop_in_child(paths: &Paths, config: &ClusterConfig) -> Result<(),
     if status.success() { Ok(()) } else { Err(ClusterError::component("reeve down", status)) }
 }
 
+/// The order lets a `down --purge` that was killed be run again: the folders that tell of the cluster go last. Only a
+/// kubeconfig that cannot be edited does not keep the rest from going.
 fn purge(paths: &Paths, config: &ClusterConfig) -> Result<(), ClusterError> {
-    for dir in [&paths.run_dir, &paths.data_dir] {
-        remove_tree(dir)?;
-    }
-    let owner = Owner::current();
-    let file = kubeconfig::file_to_write(std::env::var_os("KUBECONFIG").as_deref(), &owner);
-    kubeconfig::remove(&file, &format!("reeve-{}", config.name), &owner)
+    data_dir::empty(&paths.data_dir)?;
+    let forgotten = forget_context(&config.name);
+    data_dir::remove(&paths.data_dir)?;
+    super::remains::unmount_run_dir(paths)?;
+    data_dir::remove_run_dir(&paths.run_dir)?;
+    forgotten.map(drop)
 }
 
-/// Removes a folder of ours. Refuses when something is still mounted below it: what is behind a mount is not ours.
-fn remove_tree(dir: &Path) -> Result<(), ClusterError> {
-    if let Some(target) = super::remains::mounts_below(dir).first() {
-        return Err(ClusterError::Invalid {
-            what: "folder",
-            value: dir.display().to_string(),
-            rule: format!("{} is still mounted in it; unmount it and run `reeve down --purge` again", target.display()),
-        });
-    }
-    match std::fs::remove_dir_all(dir) {
-        Err(err) if err.kind() != std::io::ErrorKind::NotFound => Err(ClusterError::io(at("remove", dir), err)),
-        _ => Ok(()),
-    }
+/// Takes the cluster out of the user's kubeconfig. Returns whether it was there.
+fn forget_context(name: &str) -> Result<bool, ClusterError> {
+    let owner = Owner::current();
+    let file = kubeconfig::file_to_write(std::env::var_os("KUBECONFIG").as_deref(), &owner);
+    kubeconfig::remove(&file, &format!("reeve-{name}"), &owner)
 }

@@ -1,5 +1,8 @@
 //! Whether this kernel can run containers: asked before anything is made, answered with the missing thing's name.
 
+use rustix::io::Errno;
+use rustix::mount::{FsOpenFlags, fsopen};
+
 use super::error::ClusterError;
 
 /// Namespaces a container needs; files in `/proc/self/ns`.
@@ -15,5 +18,16 @@ pub(crate) fn check() -> Result<(), ClusterError> {
     if !mounts.lines().any(|line| line.contains(" - cgroup2 ") || line.contains(" - cgroup ")) {
         return Err(ClusterError::Kernel("no cgroup file system is mounted (/sys/fs/cgroup)".to_owned()));
     }
-    Ok(())
+    // Opening loads the module: now, before many containers ask for it at once.
+    match fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) {
+        Ok(_) => Ok(()),
+        Err(Errno::NODEV) => {
+            Err(ClusterError::Kernel("it has no overlayfs (the module `overlay` cannot be loaded)".to_owned()))
+        }
+        Err(Errno::PERM) => Err(ClusterError::Kernel(
+            "this root may not mount file systems (CAP_SYS_ADMIN is missing: a container without privileges?)"
+                .to_owned(),
+        )),
+        Err(err) => Err(ClusterError::Kernel(format!("overlayfs cannot be used: {err}"))),
+    }
 }

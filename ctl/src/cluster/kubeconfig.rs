@@ -3,23 +3,23 @@
 //! Edits a YAML tree, never a typed structure, so that what we do not know survives. Follows client-go: which
 //! file of `$KUBECONFIG` is written, the lock file beside it, mode 0600. The context that was current before
 //! ours is kept as an extension of our context, so that `down --purge` can restore it.
+//!
+//! Under sudo the file is touched with the invoking user's own rights ([`super::as_user`]): it lies in folders of
+//! theirs, and no link in them can make root read or write anything that they could not.
 
-use std::fs::OpenOptions;
+use std::ffi::OsStr;
 use std::io::ErrorKind;
-use std::os::unix::fs::{OpenOptionsExt as _, lchown};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde_yaml::{Mapping, Value};
 
+use super::as_user::AsUser;
 use super::error::{ClusterError, at};
 use super::files;
+use super::kubeconfig_lock::Lock;
 
 /// Name of the extension that remembers the former current context.
 const FORMER: &str = "reeve.dev/former-context";
-/// How often and how long the lock of another program is waited for.
-const LOCK_TRIES: u32 = 250;
-const LOCK_WAIT: Duration = Duration::from_millis(20);
 
 /// One cluster's entry: how to reach it and who the admin is. PEM texts.
 #[derive(Debug, Clone)]
@@ -41,27 +41,27 @@ pub(crate) struct Entry {
 pub(crate) struct Owner {
     /// Their home folder.
     pub home: PathBuf,
-    /// Their ids when the file must be given to them.
-    pub ids: Option<(u32, u32)>,
+    /// Who they are, when they are not who this process is.
+    pub user: Option<nix::unistd::User>,
 }
 
 impl Owner {
-    /// Reads `SUDO_UID`, `SUDO_GID` and the user database; else `$HOME`.
+    /// Reads `SUDO_UID` and the user database; else `$HOME`.
     pub(crate) fn current() -> Self {
-        let id = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
-        if let (Some(uid), Some(gid)) = (id("SUDO_UID"), id("SUDO_GID"))
-            && uid != 0
+        let uid = std::env::var("SUDO_UID").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+        if uid != 0
+            && nix::unistd::geteuid().is_root()
             && let Ok(Some(user)) = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid))
         {
-            return Self { home: user.dir, ids: Some((uid, gid)) };
+            return Self { home: user.dir.clone(), user: Some(user) };
         }
         let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
-        Self { home, ids: None }
+        Self { home, user: None }
     }
 }
 
 /// The file that client-go would write: the first of `$KUBECONFIG` that exists, else its last, else `~/.kube/config`.
-pub(crate) fn file_to_write(kubeconfig_env: Option<&std::ffi::OsStr>, owner: &Owner) -> PathBuf {
+pub(crate) fn file_to_write(kubeconfig_env: Option<&OsStr>, owner: &Owner) -> PathBuf {
     let listed: Vec<PathBuf> = kubeconfig_env
         .map(|list| std::env::split_paths(list).filter(|path| !path.as_os_str().is_empty()).collect())
         .unwrap_or_default();
@@ -81,19 +81,29 @@ pub(crate) fn merge(path: &Path, entry: &Entry, owner: &Owner) -> Result<(), Clu
     edit(path, owner, |tree| insert(tree, entry))
 }
 
-/// Takes the entry out of the file and restores the context that was current before it.
-pub(crate) fn remove(path: &Path, name: &str, owner: &Owner) -> Result<(), ClusterError> {
+/// Takes the entry out of the file and restores the context that was current before it. Returns whether it was there.
+pub(crate) fn remove(path: &Path, name: &str, owner: &Owner) -> Result<bool, ClusterError> {
     if !path.exists() {
-        return Ok(());
+        return Ok(false);
     }
-    edit(path, owner, |tree| withdraw(tree, name))
+    let mut was_there = false;
+    edit(path, owner, |tree| {
+        if let Value::Mapping(root) = &*tree {
+            was_there = ["clusters", "users", "contexts"].iter().any(|list| named(root, list, name).is_some());
+        }
+        withdraw(tree, name);
+    })?;
+    Ok(was_there)
 }
 
 /// Changes a kubeconfig: waits for its lock, replaces it at once, leaves it to its owner.
 pub(crate) fn edit(path: &Path, owner: &Owner, change: impl FnOnce(&mut Value)) -> Result<(), ClusterError> {
+    let _user = owner.user.as_ref().map(AsUser::become_user).transpose()?;
     // A link stays a link: the file behind it is replaced.
     let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    make_folder(path, owner)?;
+    if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
+        std::fs::create_dir_all(folder).map_err(|err| ClusterError::io(at("create", folder), err))?;
+    }
     let _lock = Lock::take(path)?;
     let mut tree = read(path)?;
     let before = tree.clone();
@@ -101,26 +111,21 @@ pub(crate) fn edit(path: &Path, owner: &Owner, change: impl FnOnce(&mut Value)) 
     if tree == before && path.exists() {
         return Ok(());
     }
-    let former_owner = std::fs::metadata(path).ok();
+    let former = std::fs::metadata(path).ok();
     files::replace(path, print(&tree, path)?.as_bytes(), 0o600)
         .map_err(|err| ClusterError::io(at("write", path), err))?;
-    let ids = match former_owner {
-        Some(meta) => Some((std::os::unix::fs::MetadataExt::uid(&meta), std::os::unix::fs::MetadataExt::gid(&meta))),
-        None => owner.ids,
-    };
-    give(path, ids)
+    match former {
+        Some(former) if nix::unistd::geteuid().is_root() && owner.user.is_none() => give_back(path, &former),
+        _ => Ok(()),
+    }
 }
 
-fn make_folder(path: &Path, owner: &Owner) -> Result<(), ClusterError> {
-    let Some(folder) = path.parent().filter(|folder| !folder.exists()) else { return Ok(()) };
-    std::fs::create_dir_all(folder).map_err(|err| ClusterError::io(at("create", folder), err))?;
-    give(folder, owner.ids)
-}
-
-fn give(path: &Path, ids: Option<(u32, u32)>) -> Result<(), ClusterError> {
-    let Some((uid, gid)) = ids else { return Ok(()) };
-    // Never what a link leads to: the folder is the user's, who may exchange the file meanwhile.
-    lchown(path, Some(uid), Some(gid)).map_err(|err| ClusterError::io(at("change the owner of", path), err))
+/// A file that root replaced stays that of the user it belonged to.
+fn give_back(path: &Path, former: &std::fs::Metadata) -> Result<(), ClusterError> {
+    use std::os::unix::fs::{MetadataExt as _, lchown};
+    // Never what a link leads to: the folder may be the user's, who may exchange the file meanwhile.
+    lchown(path, Some(former.uid()), Some(former.gid()))
+        .map_err(|err| ClusterError::io(at("change the owner of", path), err))
 }
 
 fn read(path: &Path) -> Result<Value, ClusterError> {
@@ -244,32 +249,6 @@ fn forget(root: &mut Mapping, name: &str, former: &str) {
     }
 }
 
-/// client-go's lock: a file beside the kubeconfig that exists while somebody writes.
-struct Lock(PathBuf);
-
-impl Lock {
-    fn take(path: &Path) -> Result<Self, ClusterError> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".lock");
-        let lock = PathBuf::from(name);
-        for _ in 0..LOCK_TRIES {
-            match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&lock) {
-                Ok(_) => return Ok(Self(lock)),
-                Err(err) if err.kind() == ErrorKind::AlreadyExists => std::thread::sleep(LOCK_WAIT),
-                Err(err) => return Err(ClusterError::io(at("create", &lock), err)),
-            }
-        }
-        let reason = format!("{} exists: another program is writing it, or died doing so", lock.display());
-        Err(ClusterError::Kubeconfig { path: path.to_path_buf(), reason })
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,7 +266,7 @@ mod tests {
     }
 
     fn owner(home: &Path) -> Owner {
-        Owner { home: home.to_path_buf(), ids: None }
+        Owner { home: home.to_path_buf(), user: None }
     }
 
     fn tree(path: &Path) -> Value {

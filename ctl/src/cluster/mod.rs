@@ -4,15 +4,18 @@
 //! removes. Lasting choices are in [`config`], what is true while a cluster runs in [`state`].
 
 pub(crate) mod args;
+mod as_user;
 mod components;
 mod config;
 mod daemon;
+mod data_dir;
 pub(crate) mod down;
 mod error;
 mod files;
 mod identity;
 mod kernel;
 pub(crate) mod kubeconfig;
+mod kubeconfig_lock;
 mod machine;
 mod memory;
 mod netns;
@@ -28,6 +31,5 @@ pub(crate) use error::ClusterError;
 pub(crate) fn data_dir(name: &str, data_dir: Option<std::path::PathBuf>) -> Result<std::path::PathBuf, ClusterError> {
     config::validate_name(name)?;
     let paths = config::Paths::of(name, data_dir.as_deref());
-    let running = state::RunState::load(&paths.run_dir).map(|running| running.data_dir);
-    Ok(data_dir.or(running).unwrap_or(paths.data_dir))
+    Ok(data_dir.or_else(|| state::data_dir(&paths.run_dir)).unwrap_or(paths.data_dir))
 }

@@ -37,13 +37,13 @@ fn unmount_below(dir: &Path) -> Result<(), ClusterError> {
     Ok(())
 }
 
-/// What is mounted at a folder or below it, the last mounted first.
+/// What is mounted below a folder, the last mounted first. Not what is mounted at it: that is the user's.
 pub(crate) fn mounts_below(dir: &Path) -> Vec<PathBuf> {
     // The kernel names mount points without links.
     let dir = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_path_buf());
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let targets = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
-    let mut below: Vec<PathBuf> = targets.filter(|target| target.starts_with(&dir)).collect();
+    let mut below: Vec<PathBuf> = targets.filter(|target| *target != dir && target.starts_with(&dir)).collect();
     below.reverse();
     below
 }
@@ -66,6 +66,11 @@ pub(crate) fn stop(paths: &Paths, config: &ClusterConfig, purge: bool) -> Result
     }
     let stopped = stop_in(paths, config, purge);
     stopped.and(unmount_below(&paths.data_dir)).and(netns::unpin(&paths.run_dir))
+}
+
+/// Unmounts what an engine that was killed in its own purge has left in the run folder.
+pub(crate) fn unmount_run_dir(paths: &Paths) -> Result<(), ClusterError> {
+    unmount_below(&paths.run_dir)
 }
 
 fn stop_in(paths: &Paths, config: &ClusterConfig, purge: bool) -> Result<(), ClusterError> {

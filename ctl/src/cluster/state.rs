@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use super::config::{ClusterConfig, Paths};
@@ -12,6 +13,8 @@ use super::error::{ClusterError, at};
 
 /// A cluster's lasting choices in its run folder: data folders can lie anywhere, run folders are found.
 const CLAIM: &str = "claim.json";
+/// Locked by the main process as long as it lives.
+const MAIN_LOCK: &str = "main.lock";
 
 /// A process that cannot be mistaken for a later one with the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +60,7 @@ pub(crate) struct RunState {
     pub config: ClusterConfig,
     /// The node's address.
     pub node_ip: std::net::IpAddr,
-    /// Whether it was brought down since: then this only tells where its data lies.
+    /// Whether it was brought down since.
     #[serde(default)]
     pub stopped: bool,
 }
@@ -80,35 +83,86 @@ impl RunState {
     }
 }
 
+/// What a cluster writes down before it makes anything else: whoever finds the run folder knows the rest.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Claim {
+    /// Its lasting choices.
+    pub config: ClusterConfig,
+    /// Its data folder.
+    pub data_dir: PathBuf,
+}
+
+impl Claim {
+    /// The claim of that run folder; `None` when nothing readable is there.
+    pub(crate) fn load(run_dir: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(run_dir.join(CLAIM)).ok()?).ok()
+    }
+
+    /// Tells the other clusters of this machine what this one has chosen. The caller holds [`lock_choices`].
+    pub(crate) fn save(&self, run_dir: &Path) -> Result<(), ClusterError> {
+        let text = serde_json::to_vec(self).map_err(|err| ClusterError::component("claim", err))?;
+        let path = run_dir.join(CLAIM);
+        super::files::replace(&path, &text, 0o600).map_err(|err| ClusterError::io(at("write", &path), err))
+    }
+}
+
 /// The clusters of this machine that run or ran since it was started.
-pub(crate) fn known() -> Vec<RunState> {
-    let Ok(entries) = std::fs::read_dir(Paths::RUN_ROOT) else { return Vec::new() };
-    entries.flatten().filter_map(|entry| RunState::load(&entry.path())).collect()
+pub(crate) fn known() -> Vec<Claim> {
+    let entries = std::fs::read_dir(Paths::RUN_ROOT).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Claim::load(&entry.path())).collect()
 }
 
 /// The lasting choices of every other cluster that can be found: those that were up since the machine was started, and
 /// those in the default folder.
 pub(crate) fn others(name: &str) -> Vec<ClusterConfig> {
-    let mut found = Vec::new();
-    for root in [Paths::RUN_ROOT, Paths::DATA_ROOT] {
-        for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
-            if let Ok(Some(config)) = super::config::load_from(&claim_path(root, &entry.path())) {
-                found.push(config);
-            }
+    let mut found: Vec<ClusterConfig> = known().into_iter().map(|claim| claim.config).collect();
+    for entry in std::fs::read_dir(Paths::DATA_ROOT).into_iter().flatten().flatten() {
+        if let Ok(Some(config)) = super::config::load_from(&entry.path().join(super::config::FILE)) {
+            found.push(config);
         }
     }
     found.retain(|config| config.name != name);
     found
 }
 
-/// Where a cluster's choices lie below a root: a run folder has them as a claim, beside what is true while it runs.
-fn claim_path(root: &str, dir: &Path) -> PathBuf {
-    dir.join(if root == Paths::RUN_ROOT { CLAIM } else { super::config::FILE })
+/// Held by a cluster's main process from its first moment to its last. The kernel names who holds it, also when that
+/// process was killed before it could write anything down.
+pub(crate) struct MainLock {
+    _file: File,
 }
 
-/// Tells the other clusters of this machine what this one has chosen. The caller holds [`lock_choices`].
-pub(crate) fn claim(run_dir: &Path, config: &ClusterConfig) -> Result<(), ClusterError> {
-    super::config::save_to(&run_dir.join(CLAIM), config)
+impl MainLock {
+    /// Becomes the main process of that run folder; `None` when there is another.
+    pub(crate) fn take(run_dir: &Path) -> Result<Option<Self>, ClusterError> {
+        let path = run_dir.join(MAIN_LOCK);
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = open.map_err(|err| ClusterError::io(at("open", &path), err))?;
+        // A lock of fcntl(2): gone with the process, not inherited by its children, and asked about by `holder`.
+        match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(rustix::io::Errno::ACCESS | rustix::io::Errno::AGAIN) => Ok(None),
+            Err(err) => Err(ClusterError::io(at("lock", &path), err)),
+        }
+    }
+
+    /// The main process of that run folder, if it lives. Never asked by that process itself: it would lose the lock.
+    pub(crate) fn holder(run_dir: &Path) -> Option<Process> {
+        let file = OpenOptions::new().read(true).write(true).open(run_dir.join(MAIN_LOCK)).ok()?;
+        let ask = || {
+            let lock = rustix::process::Flock::from(rustix::process::FlockType::WriteLock);
+            let held = rustix::process::fcntl_getlk(&file, &lock).ok()??;
+            held.pid.map(|pid| pid.as_raw_nonzero().get())
+        };
+        let process = Process::find(ask()?)?;
+        // Asked again: had the first one ended meanwhile, the number could be somebody else's.
+        (ask() == Some(process.pid)).then_some(process)
+    }
+}
+
+/// Where the cluster of that run folder lies, if it was up since the machine was started.
+pub(crate) fn data_dir(run_dir: &Path) -> Option<PathBuf> {
+    Claim::load(run_dir).map(|claim| claim.data_dir)
 }
 
 /// Held while choices are made, so that clusters that are made at the same time choose differently.
@@ -119,10 +173,12 @@ pub(crate) fn lock_choices() -> Result<Flock<File>, ClusterError> {
     Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, err)| ClusterError::io(at("lock", root), err))
 }
 
-/// Held while a cluster is brought up or down, so that two at once wait for each other.
+/// Held while a cluster is brought up or down, so that two at once wait for each other. Where nothing of the cluster
+/// is left, its file goes with it.
 pub(crate) struct ClusterLock {
     path: PathBuf,
-    _file: Flock<File>,
+    run_dir: PathBuf,
+    file: Flock<File>,
 }
 
 impl ClusterLock {
@@ -139,14 +195,25 @@ impl ClusterLock {
             // Whoever held it may have removed it: then what we hold is no longer the lock.
             let inode = |meta: std::io::Result<std::fs::Metadata>| meta.ok().map(|meta| meta.ino());
             if inode(file.metadata()).is_some() && inode(file.metadata()) == inode(std::fs::metadata(&path)) {
-                return Ok(Self { path, _file: file });
+                return Ok(Self { path, run_dir: root.join(name), file });
             }
         }
     }
+}
 
-    /// Removes the lock's file and lets go: nothing of the cluster is left.
-    pub(crate) fn remove(self) {
-        let _ = std::fs::remove_file(&self.path);
+impl ClusterLock {
+    /// The same lock for a child: held until both have closed it, or one has let go.
+    pub(crate) fn share(&self) -> Result<std::process::Stdio, ClusterError> {
+        let shared = self.file.try_clone().map_err(|err| ClusterError::io(at("share", &self.path), err))?;
+        Ok(shared.into())
+    }
+}
+
+impl Drop for ClusterLock {
+    fn drop(&mut self) {
+        if !self.run_dir.exists() {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -160,5 +227,13 @@ mod tests {
         assert!(own.is_alive());
         assert!(!Process { start_ticks: own.start_ticks + 1, ..own }.is_alive());
         assert_eq!(Process::find(0), None);
+    }
+
+    #[test]
+    fn a_run_folder_that_nobody_holds_has_no_main_process() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(MainLock::holder(folder.path()), None, "no file, no process");
+        std::fs::write(folder.path().join(MAIN_LOCK), "").unwrap();
+        assert_eq!(MainLock::holder(folder.path()), None, "a file that nobody holds");
     }
 }

@@ -1,19 +1,32 @@
 //! Ending a process for certain, and only the one that is meant.
 
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use super::error::ClusterError;
-use super::state::Process;
+use super::state::{MainLock, Process, RunState};
 
 /// How long the main process may take to stop after SIGTERM.
 const TERM_WAIT: Duration = Duration::from_secs(15);
 /// How long the kernel may take to end a killed process.
 const KILL_WAIT: Duration = Duration::from_secs(10);
 
+/// Ends the main process of a run folder: the one that wrote itself down, and one that was killed or stuck before it
+/// could.
+pub(crate) fn end_main_process(run_dir: &Path) -> Result<(), ClusterError> {
+    if let Some(running) = RunState::load(run_dir) {
+        end_process(running.process)?;
+    }
+    match MainLock::holder(run_dir) {
+        Some(process) => end_process(process),
+        None => Ok(()),
+    }
+}
+
 /// Asks the process to end, then kills it. Returns when it is gone; at once when it is gone already.
-pub(crate) fn end_process(process: Process) -> Result<(), ClusterError> {
+fn end_process(process: Process) -> Result<(), ClusterError> {
     let step = || format!("stop process {}", process.pid);
     let Some(pid) = rustix::process::Pid::from_raw(process.pid) else { return Ok(()) };
     let pidfd = match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {

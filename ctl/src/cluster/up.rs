@@ -6,7 +6,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -15,9 +15,10 @@ use reeve_api::clock::Clock;
 
 use super::args::UpArgs;
 use super::config::{self, ClusterConfig, Paths};
+use super::data_dir;
 use super::error::{ClusterError, at};
 use super::kubeconfig::{self, Owner};
-use super::state::{self, ClusterLock, RunState};
+use super::state::{self, Claim, ClusterLock, RunState};
 
 /// What the background process writes to its standard output when the node is ready.
 pub(crate) const READY_LINE: &str = "ready";
@@ -44,39 +45,39 @@ pub(crate) fn run(args: &UpArgs, clock: &dyn Clock) -> Result<(), ClusterError> 
     let lock = ClusterLock::take(&args.name)?;
     let paths = paths_of(args)?;
     if is_healthy(&paths) {
-        finish(args, &paths)?;
         let _ = writeln!(std::io::stdout(), "Cluster {:?} is already up.", args.name);
-        return Ok(());
+        return finish(args, &paths);
     }
     let repaired = stop_remains(&paths)?;
     let config = prepare(args, &paths)?;
     if args.foreground {
         return super::daemon::run_foreground(args, &paths, &config, lock);
     }
-    start(args, &paths)?;
-    finish(args, &paths)?;
+    start(args, &paths, &lock)?;
+    let merged = finish(args, &paths);
     let took = clock.monotonic().saturating_sub(started);
+    // Also when the kubeconfig cannot be written: the cluster is up.
     print_summary(&paths, &config, repaired, took);
     drop(lock);
-    Ok(())
+    merged
 }
 
 /// Where the cluster lies: where it runs, or where the flag says. Both must agree.
 pub(crate) fn paths_of(args: &UpArgs) -> Result<Paths, ClusterError> {
     let mut paths = Paths::of(&args.name, args.data_dir.as_deref());
-    if let Some(dir) = &args.data_dir {
-        paths.data_dir = std::path::absolute(dir).map_err(|err| ClusterError::io(at("resolve", dir), err))?;
-    }
-    match RunState::load(&paths.run_dir) {
-        Some(running) if args.data_dir.is_none() => paths.data_dir = running.data_dir,
-        Some(running) if running.data_dir != paths.data_dir => {
-            return Err(ClusterError::Invalid {
-                what: "--data-dir",
-                value: paths.data_dir.display().to_string(),
-                rule: format!("cluster {:?} already lies in {}", args.name, running.data_dir.display()),
-            });
+    let known = state::data_dir(&paths.run_dir);
+    match (&args.data_dir, known) {
+        (None, Some(known)) => paths.data_dir = known,
+        (given, known) => {
+            paths.data_dir = data_dir::resolve(given.as_ref().unwrap_or(&paths.data_dir))?;
+            if let Some(known) = known.filter(|known| *known != paths.data_dir) {
+                return Err(ClusterError::Invalid {
+                    what: "--data-dir",
+                    value: paths.data_dir.display().to_string(),
+                    rule: format!("cluster {:?} already lies in {}", args.name, known.display()),
+                });
+            }
         }
-        _ => {}
     }
     Ok(paths)
 }
@@ -87,37 +88,41 @@ fn is_healthy(paths: &Paths) -> bool {
     alive && super::probe::is_ready(&paths.kubeconfig(), PROBE_WAIT)
 }
 
-/// Ends a main process that lives but does not answer. Its containers go on and are adopted by the next one.
+/// Ends a main process that lives but does not answer, also one whose `up` was killed while it was starting. Its
+/// containers go on and are adopted by the next one.
 fn stop_remains(paths: &Paths) -> Result<bool, ClusterError> {
-    let Some(running) = RunState::load(&paths.run_dir) else { return Ok(false) };
-    super::stop::end_process(running.process)?;
-    Ok(!running.stopped)
+    super::stop::end_main_process(&paths.run_dir)?;
+    Ok(RunState::load(&paths.run_dir).is_some_and(|running| !running.stopped))
 }
 
-/// Folders and lasting choices.
+/// Folders and lasting choices. What is refused is left as it was.
 fn prepare(args: &UpArgs, paths: &Paths) -> Result<ClusterConfig, ClusterError> {
-    // Before anything is made or closed: what is refused is left as it was.
-    if let Some(existing) = config::load(paths)? {
-        usable(existing, args, paths)?;
+    match config::load(paths)? {
+        Some(existing) => drop(usable(existing, args, paths)?),
+        None => data_dir::check_unused(&paths.data_dir)?,
     }
-    for dir in [&paths.data_dir, &paths.run_dir] {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(|err| ClusterError::io(at("create", dir), err))?;
-        // Keys, Secrets and pods' set-user-ID programs lie below: a folder that was there already is closed too.
-        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
-            .map_err(|err| ClusterError::io(at("close to other users", dir), err))?;
-    }
+    let mut made = data_dir::Made::default();
+    made.make(&paths.data_dir)?;
+    made.make(&paths.run_dir)?;
     let _choosing = state::lock_choices()?;
     let others = state::others(&args.name);
-    let config = match config::load(paths)? {
+    let existing = config::load(paths)?;
+    let is_new = existing.is_none();
+    let config = match existing {
         Some(existing) => config::with_free_ports(usable(existing, args, paths)?, &others)?,
         None => config::create(&args.name, args.netns, super::machine::in_use(), &others)?,
     };
-    config::save(paths, &config)?;
-    state::claim(&paths.run_dir, &config)?;
+    // First the claim: it tells `down` where the rest is.
+    Claim { config: config.clone(), data_dir: paths.data_dir.clone() }.save(&paths.run_dir)?;
+    let tried = if is_new { data_dir::check_overlay(&paths.data_dir) } else { Ok(()) };
+    if let Err(err) = tried.and_then(|()| config::save(paths, &config)) {
+        if is_new {
+            // A full disk, say. Then there is no cluster.
+            let _ = std::fs::remove_dir_all(&paths.run_dir);
+        }
+        return Err(err);
+    }
+    made.keep();
     Ok(config)
 }
 
@@ -140,8 +145,8 @@ fn usable(existing: ClusterConfig, args: &UpArgs, paths: &Paths) -> Result<Clust
     Ok(existing)
 }
 
-/// Starts the background process and waits for its line.
-fn start(args: &UpArgs, paths: &Paths) -> Result<(), ClusterError> {
+/// Starts the background process and waits for its line. It shares the lock until it can be found.
+fn start(args: &UpArgs, paths: &Paths, lock: &ClusterLock) -> Result<(), ClusterError> {
     let log_path = paths.log();
     put_aside(&log_path)?;
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&log_path);
@@ -151,7 +156,7 @@ fn start(args: &UpArgs, paths: &Paths) -> Result<(), ClusterError> {
     let mut command = Command::new(program);
     command.args(["up", "--foreground", "--background-child", "--name", &args.name, "--data-dir"]);
     command.arg(&paths.data_dir);
-    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    command.current_dir("/").stdin(lock.share()?).stdout(Stdio::piped()).stderr(log);
     let mut child = command.spawn().map_err(|err| ClusterError::io("start the background process", err))?;
     let mut line = String::new();
     if let Some(stdout) = child.stdout.take() {
