@@ -11,6 +11,7 @@ pub mod limits;
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ use crate::supervisor::plan::CgroupPlan;
 
 /// How long the removal of a group waits for its last process to be gone.
 const EMPTY_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Where the processes of a container that we run in go, and how often: they may be forking meanwhile.
+const LEAF: &str = "init";
+const EVACUATIONS: u32 = 10;
 /// v1 has no event for emptiness: after v2 says so, a v1 group may lag by a moment.
 const LAG: Duration = Duration::from_millis(2);
 const LAG_TRIES: u32 = 50;
@@ -129,6 +133,21 @@ impl Cgroups {
         Ok(())
     }
 
+    /// v2: the victim of a memory limit is the container as a whole, not one process of it, so that none goes on
+    /// crippled. Source: kubelet, `memory.oom.group` since 1.28 unless `singleProcessOOMKill`; v1 has no such thing.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn end_as_one(&self, plan: &CgroupPlan) -> Result<(), CgroupError> {
+        let Some((unified, group)) = self.hierarchies.unified.as_ref().zip(plan.unified.as_ref()) else {
+            return Ok(());
+        };
+        if !unified.controllers.iter().any(|name| name == "memory") {
+            return Ok(());
+        }
+        write(&group.join("memory.oom.group"), "1")
+    }
+
     /// Lets a container's processes use these devices and no others.
     ///
     /// # Errors
@@ -186,13 +205,38 @@ impl Cgroups {
         let mut level = base.to_owned();
         for part in group.strip_prefix(base).unwrap_or(Path::new("")).components() {
             if !enable.is_empty() {
-                write(&level.join("cgroup.subtree_control"), &enable)?;
+                hand_down(&level, &enable)?;
             }
             level.push(part);
             make(&level)?;
         }
         Ok(())
     }
+}
+
+/// v2: gives the children of a group these controllers. A group with processes in it cannot (cgroup-v2, "No Internal
+/// Process Constraint"); the top of the mount has some when all of this runs in a container. They move into a leaf, as
+/// they do under other engines that run in containers.
+fn hand_down(group: &Path, enable: &str) -> Result<(), CgroupError> {
+    let file = group.join("cgroup.subtree_control");
+    for _ in 0..EVACUATIONS {
+        match fs::write(&file, enable) {
+            Err(err) if err.kind() == io::ErrorKind::ResourceBusy => evacuate(group)?,
+            other => return other.step("write", &file),
+        }
+    }
+    write(&file, enable)
+}
+
+fn evacuate(group: &Path) -> Result<(), CgroupError> {
+    let (procs, leaf) = (group.join("cgroup.procs"), group.join(LEAF));
+    make(&leaf)?;
+    let leaf = leaf.join("cgroup.procs");
+    for pid in fs::read_to_string(&procs).step("read", &procs)?.lines() {
+        // One that has ended meanwhile is no obstacle; one that cannot move shows in the next try.
+        let _ = fs::write(&leaf, pid);
+    }
+    Ok(())
 }
 
 /// v1: a cpuset without CPUs and memory nodes takes no process; both are handed down from the parent.
@@ -230,10 +274,10 @@ fn wait_empty(group: &Path) {
     let Ok(events) = fs::File::open(group.join("cgroup.events")) else { return };
     let timeout = Timespec { tv_sec: i64::try_from(EMPTY_WAIT_MAX.as_secs()).unwrap_or(5), tv_nsec: 0 };
     loop {
-        let populated = fs::read_to_string(group.join("cgroup.events")).is_ok_and(|text| text.contains("populated 1"));
-        // Reading through the polled file re-arms it.
-        let _ = io::Read::read(&mut &events, &mut [0; 128]);
-        if !populated {
+        // Read through the polled file: what comes after this very reading wakes the poll.
+        let mut text = [0; 128];
+        let len = events.read_at(&mut text, 0).unwrap_or(0);
+        if !String::from_utf8_lossy(text.get(..len).unwrap_or_default()).contains("populated 1") {
             return;
         }
         let mut fds = [PollFd::new(&events, PollFlags::PRI)];
