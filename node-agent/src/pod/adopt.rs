@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use reeve_engine::engine::{self, ContainerState, Sandbox, SandboxState};
 
 use super::actor::Beginning;
@@ -68,14 +68,15 @@ pub(crate) fn adopt(pod: Arc<Pod>, remains: &PodRemains, ips: &[IpAddr], now: Ti
     for (index, slot) in state.slots.iter_mut().enumerate() {
         let lives: Vec<_> = remains.containers.iter().filter(|container| container.config.name == slot.name).collect();
         let before = previous(&pod, &slot.name);
-        adopt_slot(slot, &lives, before);
+        adopt_slot(slot, &lives, before, now);
         let old = lives.iter().rev().skip(2).map(|container| container.id.clone()).collect::<Vec<_>>();
         if !old.is_empty() {
             dead.insert(index, old);
         }
     }
     recall_end(&mut state);
-    if live.is_none() && newest.is_some() {
+    // Also where the engine has forgotten the sandbox along with its containers.
+    if live.is_none() && (newest.is_some() || state.slots.iter().any(|slot| slot.exit().is_some())) {
         start_over(&mut state, newest);
     }
     Beginning { state, dead }
@@ -88,13 +89,20 @@ fn previous<'p>(pod: &'p Pod, name: &str) -> Option<&'p ContainerStatus> {
     all.into_iter().find(|status| status.name == name)
 }
 
-fn adopt_slot(slot: &mut Slot, lives: &[&engine::Container], before: Option<&ContainerStatus>) {
+fn adopt_slot(slot: &mut Slot, lives: &[&engine::Container], before: Option<&ContainerStatus>, now: Timestamp) {
     let mut lives = lives.iter().rev().filter(|container| container.state != ContainerState::Created);
-    let Some(newest) = lives.next() else { return };
+    let newest = lives.next();
+    if let Some((exit, attempt)) = before.and_then(|before| forgotten(newest.copied(), before, now)) {
+        slot.restarts = attempt;
+        slot.last = newest.and_then(|container| Exit::of(container));
+        slot.run = Run::Exited(exit);
+        return;
+    }
+    let Some(newest) = newest else { return };
     slot.restarts = newest.config.attempt;
     slot.last = lives.next().and_then(|container| Exit::of(container));
     if let Some(exit) = Exit::of(newest) {
-        slot.run = Run::Exited(with_message(exit, before));
+        slot.run = Run::Exited(as_told(exit, newest, before));
         return;
     }
     let ContainerState::Running { started_at, .. } = newest.state else { return };
@@ -112,13 +120,62 @@ fn adopt_slot(slot: &mut Slot, lives: &[&engine::Container], before: Option<&Con
     }
 }
 
-/// The termination message was read when the container ended; the engine does not know it.
-fn with_message(mut exit: Exit, before: Option<&ContainerStatus>) -> Exit {
-    let terminated = before.and_then(|before| before.state.as_ref()).and_then(|state| state.terminated.as_ref());
-    if let Some(terminated) = terminated
-        && terminated.container_id.as_ref() == Some(&format!("{CONTAINER_ID_SCHEME}{}", exit.container))
-        && exit.message.is_empty()
-    {
+/// A life that the API knows and the engine does not, and its number. The engine's records are not synced: a power cut
+/// takes the youngest of them, while what the API was told is on disk. Source: kubelet `convertToAPIContainerStatuses`,
+/// which takes a container that it cannot find for one that has ended.
+fn forgotten(newest: Option<&engine::Container>, before: &ContainerStatus, now: Timestamp) -> Option<(Exit, u32)> {
+    let attempt = u32::try_from(before.restart_count).unwrap_or(0);
+    if newest.is_some_and(|newest| newest.config.attempt >= attempt) {
+        return None;
+    }
+    let running = before.state.as_ref().and_then(|state| state.running.as_ref());
+    let exit = match running {
+        Some(running) => Exit::unknown(
+            Life {
+                container: before.container_id.as_deref()?.trim_start_matches(CONTAINER_ID_SCHEME).to_owned(),
+                image: before.image.clone(),
+                image_id: before.image_id.clone(),
+                user: before.user.as_ref().and_then(process_user),
+                started_at: running.started_at.as_ref().map_or(now, |time| time.0),
+            },
+            now,
+        ),
+        // Waiting for its next life, the last one is what counts.
+        None => [&before.state, &before.last_state].into_iter().flatten().find_map(|state| {
+            let terminated = state.terminated.as_ref()?;
+            Some(exit_told(before, terminated, now))
+        })?,
+    };
+    Some((exit, attempt))
+}
+
+/// An end as the API was told of it.
+fn exit_told(before: &ContainerStatus, terminated: &ContainerStateTerminated, now: Timestamp) -> Exit {
+    let id = terminated.container_id.as_deref().unwrap_or_default();
+    Exit {
+        container: id.trim_start_matches(CONTAINER_ID_SCHEME).to_owned(),
+        image_id: before.image_id.clone(),
+        user: before.user.as_ref().and_then(process_user),
+        started_at: terminated.started_at.as_ref().map(|time| time.0),
+        finished_at: terminated.finished_at.as_ref().map_or(now, |time| time.0),
+        exit_code: terminated.exit_code,
+        reason: terminated.reason.clone().unwrap_or_default(),
+        message: terminated.message.clone().unwrap_or_default(),
+    }
+}
+
+/// The engine's word on an end, completed by what the API was told of the same end: its message, which was read when
+/// the container ended, and everything where the engine's own record did not survive a power cut.
+fn as_told(mut exit: Exit, container: &engine::Container, before: Option<&ContainerStatus>) -> Exit {
+    let id = format!("{CONTAINER_ID_SCHEME}{}", exit.container);
+    let told = before.and_then(|before| Some((before, before.state.as_ref()?.terminated.as_ref()?)));
+    let Some((before, terminated)) = told.filter(|(_, told)| told.container_id.as_ref() == Some(&id)) else {
+        return exit;
+    };
+    if matches!(container.state, ContainerState::Exited { exit_code: None, .. }) {
+        return exit_told(before, terminated, exit.finished_at);
+    }
+    if exit.message.is_empty() {
         exit.message = terminated.message.clone().unwrap_or_default();
     }
     exit
@@ -144,17 +201,7 @@ fn recall_end(state: &mut PodState) {
             .filter(|_| slot.run == Run::Idle);
         let Some((before, terminated)) = terminated else { continue };
         slot.restarts = u32::try_from(before.restart_count).unwrap_or(0);
-        let id = terminated.container_id.as_deref().unwrap_or_default();
-        slot.run = Run::Exited(Exit {
-            container: id.trim_start_matches(CONTAINER_ID_SCHEME).to_owned(),
-            image_id: before.image_id.clone(),
-            user: before.user.as_ref().and_then(process_user),
-            started_at: terminated.started_at.as_ref().map(|time| time.0),
-            finished_at: terminated.finished_at.as_ref().map_or(state.start_time, |time| time.0),
-            exit_code: terminated.exit_code,
-            reason: terminated.reason.clone().unwrap_or_default(),
-            message: terminated.message.clone().unwrap_or_default(),
-        });
+        slot.run = Run::Exited(exit_told(before, terminated, state.start_time));
     }
     let why = match &state.failed {
         Some((reason, message)) => super::state::Why::Failed { reason: reason.clone(), message: message.clone() },

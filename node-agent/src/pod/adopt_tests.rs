@@ -103,3 +103,54 @@ fn a_pod_that_had_ended_stays_ended_although_the_engine_forgot_it() {
     let plan = plan(&beginning.state, now());
     assert_eq!(plan.effects, [Effect::Teardown { remove: false }]);
 }
+
+fn status_of(container: &str, restarts: u32, state: serde_json::Value) -> serde_json::Value {
+    serde_json::json!({ "phase": "Running", "containerStatuses": [{
+        "name": "c", "image": "", "imageID": "", "ready": true, "restartCount": restarts,
+        "containerID": format!("reeve://{container}"), "state": state,
+    }] })
+}
+
+#[test]
+fn a_container_that_only_the_api_remembers_has_been_lost_and_counts_as_restarted() {
+    let running = serde_json::json!({ "running": { "startedAt": "2026-01-01T00:00:00Z" } });
+    let pod = pod("Always", status_of("c4", 4, running));
+    let mut state = adopt(pod, &PodRemains::default(), &[], now()).state;
+    let slot = &state.slots[1];
+    assert_eq!((slot.restarts, &slot.run), (4, &Run::Idle), "it is to run again");
+    let last = slot.last.as_ref().unwrap();
+    assert_eq!((last.container.as_str(), last.reason.as_str(), last.exit_code), ("c4", "ContainerStatusUnknown", 137));
+    assert_eq!(slot.next_attempt(), 5);
+    state.slots[0].run = Run::Idle;
+    assert!(plan(&state, now()).effects.contains(&Effect::CreateSandbox { attempt: 0 }));
+}
+
+#[test]
+fn what_the_api_knows_to_have_ended_well_is_not_run_again_although_the_engine_forgot_it() {
+    let ended =
+        serde_json::json!({ "terminated": { "exitCode": 0, "reason": "Completed", "containerID": "reeve://c0" } });
+    let mut pod = (*pod("OnFailure", status_of("c0", 0, ended))).clone();
+    let second = serde_json::from_value(serde_json::json!({ "name": "d", "image": "x" })).unwrap();
+    pod.spec.as_mut().unwrap().containers.push(second);
+    let state = adopt(Arc::new(pod), &PodRemains::default(), &[], now()).state;
+    let exit = state.slots.iter().find(|slot| slot.name == "c").unwrap().exit().cloned().unwrap();
+    assert_eq!((exit.container.as_str(), exit.exit_code), ("c0", 0));
+}
+
+#[test]
+fn an_end_that_the_engine_forgot_is_as_the_api_was_told() {
+    let ended =
+        serde_json::json!({ "terminated": { "exitCode": 0, "reason": "Completed", "containerID": "reeve://c0" } });
+    let mut lost = container("c", 0, Some(0));
+    lost.state = ContainerState::Exited {
+        started_at: None,
+        finished_at: now(),
+        exit_code: None,
+        reason: "ContainerStatusUnknown".to_owned(),
+        message: String::new(),
+    };
+    let pod = pod("Never", status_of("c0", 0, ended));
+    let state = adopted(pod, SandboxState::NotReady, vec![container("i", 0, Some(0)), lost]);
+    let exit = state.slots[1].exit().unwrap();
+    assert_eq!((exit.exit_code, exit.reason.as_str()), (0, "Completed"));
+}

@@ -69,6 +69,11 @@ fn patch(uid: &str, status: &PodStatus) -> Result<Value, serde_json::Error> {
         for field in CLEARED {
             fields.entry(field).or_insert(Value::Null);
         }
+        for condition in fields.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
+            for field in ["message", "reason"] {
+                condition.as_object_mut().map(|condition| condition.entry(field).or_insert(Value::Null));
+            }
+        }
         // Lists that would be merged by address are replaced as a whole.
         for field in ["podIPs", "hostIPs"] {
             let list = fields.remove(field).and_then(|list| list.as_array().cloned()).unwrap_or_default();
@@ -82,6 +87,8 @@ fn patch(uid: &str, status: &PodStatus) -> Result<Value, serde_json::Error> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::PodCondition;
+
     use super::*;
 
     #[test]
@@ -94,7 +101,15 @@ mod tests {
     #[test]
     fn a_patch_names_the_uid_and_clears_what_is_absent() {
         let status = PodStatus { phase: Some("Running".to_owned()), ..PodStatus::default() };
+        let condition =
+            PodCondition { type_: "Ready".to_owned(), status: "True".to_owned(), ..PodCondition::default() };
+        let status = PodStatus { conditions: Some(vec![condition]), ..status };
         let patch = patch("u1", &status).unwrap();
+        let condition = &patch["status"]["conditions"][0];
+        assert!(
+            condition.get("reason").is_some_and(Value::is_null),
+            "why it was not ready is no longer so: {condition}"
+        );
         assert_eq!(patch["metadata"]["uid"], "u1");
         assert_eq!(patch["status"]["phase"], "Running");
         assert!(patch["status"]["message"].is_null() && patch["status"].get("message").is_some());

@@ -187,6 +187,7 @@ impl Inner {
         let cgroup = self.container_cgroup(container, sandbox);
         let fail = crate::runtime::cgroup::CgroupError::into_engine;
         self.cgroups.create(&cgroup, &config.resources).map_err(fail)?;
+        self.cgroups.end_as_one(&cgroup).map_err(fail)?;
         self.cgroups.restrict_devices(&cgroup, &device_rules(&devices, config.security.privileged)).map_err(fail)?;
         self.make_fifos(container)?;
         if let Some(dir) = config.log_path.parent() {

@@ -75,6 +75,7 @@ impl BuiltinEngine {
         let inner = blocking(move || Inner::open(config)).await?;
         let engine = Self { inner: Arc::new(inner) };
         engine.take_up_patiently(&news).await?;
+        engine.sweep().await;
         tokio::spawn(engine.clone().follow(queue, news));
         Ok(engine)
     }

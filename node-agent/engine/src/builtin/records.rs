@@ -1,7 +1,8 @@
 //! What the engine remembers on disk, so that its next life knows every sandbox and container.
 //!
-//! Records are written whole and renamed, without fsync: after a crash of the machine no container runs, and a
-//! record that is torn or lost is one whose container never mattered to anybody.
+//! Records are written whole and renamed, without fsync: after a crash of the machine no container runs. The youngest
+//! records may then be empty or lost; what was told of their containers is in the API, on disk, and the agent goes by
+//! that (`pod/adopt.rs`). What is left of them here is removed.
 
 use std::fs;
 use std::io;
@@ -49,25 +50,37 @@ pub(super) fn write<T: Serialize>(path: &Path, record: &T) -> Result<(), EngineE
     write_record(path, record).map_err(|source| EngineError::Io { step: format!("write {}", path.display()), source })
 }
 
-/// Reads a record; `None` when it is missing or of no use.
-pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    let metadata = fs::metadata(path).ok()?;
-    if metadata.len() > RECORD_LEN_MAX {
-        return None;
-    }
-    match serde_json::from_slice(&fs::read(path).ok()?) {
-        Ok(record) => Some(record),
+/// Reads a record; `None` when it is missing or of no use (a power cut leaves empty files).
+///
+/// An I/O error is neither: who took it for "no such container" would start a second copy.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, EngineError> {
+    let fail = |source| EngineError::Io { step: format!("read {}", path.display()), source };
+    let bytes = match fs::metadata(path) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Ok(metadata) if metadata.len() > RECORD_LEN_MAX => return Ok(None),
+        other => other.and_then(|_| fs::read(path)).map_err(fail)?,
+    };
+    match serde_json::from_slice(&bytes) {
+        Ok(record) => Ok(Some(record)),
         Err(err) => {
             tracing::warn!(path = %path.display(), %err, "passing over a record that cannot be read");
-            None
+            Ok(None)
         }
     }
 }
 
-/// Every sandbox on disk.
+/// Every sandbox on disk. What cannot be read goes.
 pub(super) fn sandboxes(layout: &Layout) -> Result<Vec<SandboxRecord>, EngineError> {
-    let paths = list(&layout.sandbox_records())?;
-    Ok(paths.iter().filter(|path| path.extension().is_some_and(|ext| ext == "json")).filter_map(|p| read(p)).collect())
+    let mut found = Vec::new();
+    for path in list(&layout.sandbox_records())? {
+        if path.extension().is_some_and(|ext| ext == "json") {
+            match read(&path)? {
+                Some(record) => found.push(record),
+                None => remove(&path)?,
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Every container on disk, with what became of it.
@@ -75,12 +88,12 @@ pub(super) fn containers(layout: &Layout) -> Result<Vec<Remembered>, EngineError
     let mut found = Vec::new();
     for path in list(&layout.container_records())? {
         let Some(id) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        let Some(record) = read(&layout.container_record(id)) else {
-            // A creation that was cut short: nothing of it was ever told to anybody.
+        let Some(record) = read(&layout.container_record(id))? else {
+            // A creation that was cut short: nothing of it was ever told to anybody. Or a power cut, see above.
             let _ = fs::remove_dir_all(&path);
             continue;
         };
-        found.push(Remembered { record, run: read(&layout.run_record(id)), exit: read(&layout.exit_record(id)) });
+        found.push(Remembered { record, run: read(&layout.run_record(id))?, exit: read(&layout.exit_record(id))? });
     }
     Ok(found)
 }

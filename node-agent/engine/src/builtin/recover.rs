@@ -102,6 +102,15 @@ impl BuiltinEngine {
         }
     }
 
+    /// Removes files of containers that no record knows. Before anybody can make a new one.
+    pub(super) async fn sweep(&self) {
+        let inner = Arc::clone(&self.inner);
+        let known = inner.state(|state| state.containers.keys().cloned().collect());
+        if let Err(err) = blocking(move || Ok(inner.snapshots.sweep(&known)?)).await {
+            tracing::warn!(%err, "files of forgotten containers are left behind");
+        }
+    }
+
     /// Finds or starts a supervisor and takes up everything that the records know.
     pub(super) async fn take_up(&self, news: mpsc::Sender<News>) -> Result<(), EngineError> {
         let inner = Arc::clone(&self.inner);
@@ -303,7 +312,7 @@ pub(super) async fn hello(link: &Link) -> Result<Hello, EngineError> {
 /// Found once per run folder: containers outlive the process that looked, and the next one may be in another
 /// cgroup.
 fn find_hierarchies(layout: &Layout) -> Result<Hierarchies, EngineError> {
-    if let Some(known) = records::read(&layout.hierarchies()) {
+    if let Some(known) = records::read(&layout.hierarchies())? {
         return Ok(known);
     }
     let found = Hierarchies::read().map_err(|err| EngineError::Unsupported(error_chain(&err)))?;

@@ -4,6 +4,7 @@
 //! `work`, the mount point `rootfs` and `rootfs.json` (what it stands on: its layers are kept). The mount is made in
 //! the mount namespace of the calling process and outlives it.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -149,6 +150,17 @@ impl Snapshots {
         self.store.on_container_removed()
     }
 
+    /// Removes what belongs to no container of `known`: after a power cut, containers that nobody knows any more.
+    pub fn sweep(&self, known: &HashSet<String>) -> Result<(), ImageError> {
+        for entry in fs::read_dir(&self.dir).step("list", &self.dir)?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !known.contains(&name) {
+                self.remove(&name)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Every root file system there is, also those of an earlier life of the process.
     pub fn list(&self) -> Result<Vec<Rootfs>, ImageError> {
         records(&self.dir)
@@ -229,9 +241,9 @@ fn read_record(home: &Path) -> Result<Option<Rootfs>, ImageError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.step("read", &path)?,
     };
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|error| ImageError::invalid(path.display().to_string(), error.to_string()))
+    // A power cut leaves empty files: as good as none.
+    let record = serde_json::from_slice(&bytes);
+    Ok(record.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "passing over a record")).ok())
 }
 
 /// Not synced: after a crash of the machine no container runs, and a lost record frees what it kept.
