@@ -7,7 +7,8 @@ set -euo pipefail
 build=(cc:build-essential protoc:protobuf-compiler mold:mold)
 bench=("${build[@]}" busybox:busybox-static)
 demo=("${build[@]}" curl:curl pgrep:procps)
-test=("${demo[@]}" ip:iproute2 nft:nftables busybox:busybox-static docker-registry:docker-registry)
+test=("${demo[@]}" ip:iproute2 nft:nftables busybox:busybox-static docker-registry:docker-registry
+    qemu-system-x86_64:qemu-system-x86)
 
 case "${1:-build}" in
 build) wanted=("${build[@]}") ;;

@@ -139,17 +139,33 @@ impl Cluster {
     /// `reeve up` for this cluster, the first time or again.
     #[must_use]
     pub fn up_again(&self) -> Run {
-        let data_dir = self.data_dir();
-        let data_dir = data_dir.to_string_lossy();
-        let flags: &[&str] = if self.machine.is_some() { &["up"] } else { &["up", "--netns"] };
-        self.reeve(&[flags, &["--name", &self.name, "--data-dir", &data_dir]].concat())
+        run(&mut self.up_command(), "")
+    }
+
+    /// The command line of `reeve up` for this cluster, to be started by the caller.
+    #[must_use]
+    pub fn up_command(&self) -> Command {
+        let mut command = self.command(binary::reeve());
+        command.args(if self.machine.is_some() { &["up"][..] } else { &["up", "--netns"] });
+        command.args(["--name", &self.name, "--data-dir"]).arg(self.data_dir());
+        command
+    }
+
+    /// The command line of `reeve down` for this cluster.
+    #[must_use]
+    pub fn down_command(&self, purge: bool) -> Command {
+        let mut command = self.command(binary::reeve());
+        command.args(["down", "--name", &self.name, "--data-dir"]).arg(self.data_dir());
+        if purge {
+            command.arg("--purge");
+        }
+        command
     }
 
     /// `reeve down` for this cluster, its data kept.
     #[must_use]
     pub fn down(&self) -> Run {
-        let data_dir = self.data_dir();
-        self.reeve(&["down", "--name", &self.name, "--data-dir", &data_dir.to_string_lossy()])
+        run(&mut self.down_command(false), "")
     }
 
     /// `reeve ARGS`
@@ -317,13 +333,13 @@ impl Cluster {
     /// `reeve down --purge`; then everything that is left of it, one line each.
     #[must_use]
     pub fn purge(&self) -> (Run, Vec<String>) {
-        let data_dir = self.data_dir();
-        let run = self.reeve(&["down", "--purge", "--name", &self.name, "--data-dir", &data_dir.to_string_lossy()]);
-        (run, self.traces.as_ref().map(Traces::left).unwrap_or_default())
+        let run = run(&mut self.down_command(true), "");
+        let by_name = || Traces::of_name(&self.name, self.data_dir());
+        (run, self.traces.clone().unwrap_or_else(by_name).left())
     }
 
     fn take_down(&mut self) -> Result<(), String> {
-        let expected = self.traces.is_some() && self.data_dir().exists();
+        let expected = self.data_dir().exists() || self.run_dir().exists();
         let (run, left) = self.purge();
         if let Some(guard) = &mut self.guard {
             use std::io::Write as _;

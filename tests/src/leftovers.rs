@@ -21,6 +21,11 @@ pub(crate) struct Traces {
 }
 
 impl Traces {
+    /// What is known of one that perhaps never came up: without its number and its network.
+    pub(crate) fn of_name(name: &str, data_dir: PathBuf) -> Self {
+        Self { name: name.to_owned(), index: u64::MAX, data_dir, network: None }
+    }
+
     /// Everything that is still there, one line each.
     pub(crate) fn left(&self) -> Vec<String> {
         let mut left = Vec::new();

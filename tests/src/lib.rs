@@ -10,3 +10,4 @@ pub mod processes;
 pub mod source;
 pub mod space;
 pub mod terminal;
+pub mod vm;

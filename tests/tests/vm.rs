@@ -1,0 +1,197 @@
+//! In a virtual machine: pure cgroup v2 as systemd leaves it, the host's own network, and a power cut.
+//!
+//! Needs root, qemu-system-x86 and a kernel package of the distribution; where they cannot be had it says so and is
+//! skipped. `cargo test -p reeve-tests --test vm`
+#![allow(clippy::expect_used, reason = "helpers of tests fail the test that calls them")]
+
+use std::collections::BTreeMap;
+
+use reeve_tests::vm::{Machine, Vm};
+use serde_json::Value;
+
+/// Brings the cluster up and gives it an image, built, saved, removed and loaded again.
+const UP: &str = r#"
+set -e
+reeve up
+mkdir -p /tmp/image/bin
+cp /bin/busybox /tmp/image/bin/
+for command in sh sleep cat echo head yes wc true; do ln -sf busybox /tmp/image/bin/$command; done
+printf 'FROM scratch\nCOPY bin/ /bin/\nENV PATH=/bin\n' >/tmp/image/Dockerfile
+reeve build -q -t box:v1 /tmp/image
+reeve image save box:v1 -o /tmp/box.tar
+reeve image rm box:v1
+reeve image load /tmp/box.tar
+"#;
+
+/// Nothing of a cluster may be left; each line names something that is.
+const LEFT: &str = r#"
+find /sys/fs/cgroup -name 'reeve*'
+find /run/reeve /var/lib/reeve -mindepth 1
+ls /sys/class/net | grep -v '^lo$'
+grep reeve /proc/mounts
+command -v nft >/dev/null && nft list tables
+ps -o args | grep '^reeve \|[r]eeve supervisor'
+grep reeve- /root/.kube/config
+true
+"#;
+
+fn pod(name: &str, spec: &str, containers: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{terminationGracePeriodSeconds: 1, {spec} containers: [{containers}]}}\n---\n"
+    )
+}
+
+fn apply(vm: &mut Vm, yaml: &str) {
+    let said = vm.run(&format!("cat >/tmp/apply.yaml <<'EOF'\n{yaml}\nEOF\nreeve apply -f /tmp/apply.yaml"));
+    assert_eq!(said.code, 0, "{said}");
+}
+
+fn json(vm: &mut Vm, what: &str) -> Value {
+    serde_json::from_str(&vm.sh(&format!("reeve get {what} -o json"))).expect("JSON")
+}
+
+/// A v2 control file of the pod's first container.
+fn control(vm: &mut Vm, pod: &Value, qos: &str, file: &str) -> String {
+    let container = pod["status"]["containerStatuses"][0]["containerID"].as_str().expect("a container");
+    let id = container.rsplit('/').next().expect("an id");
+    let uid = pod["metadata"]["uid"].as_str().expect("a UID");
+    vm.sh(&format!("cat /sys/fs/cgroup/reeve-dev/kubepods/{qos}/pod{uid}/{id}/{file}")).trim().to_owned()
+}
+
+#[test]
+fn on_pure_cgroup_v2_pods_are_limited_counted_killed_and_removed_also_in_a_container() {
+    let Some(machine) = Machine::make() else { return };
+    let mut vm = machine.boot();
+    let mounted = vm.sh("grep -c ' cgroup ' /proc/mounts || true; cat /proc/self/cgroup");
+    assert_eq!(mounted, "0\n0::/user.slice/user-0.slice/session-1.scope\n", "v2 alone, and in a session's scope");
+    vm.sh(UP).clear();
+    let bounded = r#"{name: main, image: "box:v1", command: [sh, -c, "echo hello; sleep 6000"],
+        resources: {requests: {cpu: 250m}, limits: {cpu: 500m, memory: 32Mi}}}"#;
+    // What is over the limit is not the first process: the container ends all the same.
+    let greedy = r#"{name: main, image: "box:v1", command: [sh, -c, "sh -c 'x=$(yes | head -c 100000000); echo $x | wc -c'; sleep 6000"],
+        resources: {limits: {memory: 16Mi}}}"#;
+    apply(&mut vm, &[pod("bounded", "", bounded), pod("greedy", "restartPolicy: Never,", greedy)].concat());
+    vm.sh("reeve wait pod/bounded --for=condition=Ready --timeout=120s").clear();
+    let object = json(&mut vm, "pod bounded");
+    for (file, value) in [
+        ("memory.max", "33554432"),
+        ("memory.oom.group", "1"),
+        ("cpu.max", "50000 100000"),
+        ("cpu.weight", "10"),
+        ("pids.max", "max"),
+    ] {
+        assert_eq!(control(&mut vm, &object, "burstable", file), value, "{file}");
+    }
+    let inside = vm.run("reeve exec bounded -- sh -c 'cat /proc/self/cgroup; exit 3'");
+    assert_eq!((inside.code, inside.stdout.lines().next()), (3, Some("0::/")), "{inside}");
+    assert_eq!(vm.sh("reeve logs bounded"), "hello\n");
+    vm.sh("reeve wait pod/greedy --for=jsonpath='{.status.phase}'=Failed --timeout=120s").clear();
+    let ended = json(&mut vm, "pod greedy")["status"]["containerStatuses"][0]["state"]["terminated"].clone();
+    assert_eq!((ended["reason"].as_str(), ended["exitCode"].as_i64()), (Some("OOMKilled"), Some(137)), "{ended}");
+    vm.sh("reeve delete pod bounded greedy").clear();
+    assert_eq!(vm.sh("find /sys/fs/cgroup/reeve-dev -path '*pod*/pod*' -type d"), "", "their groups are gone");
+    vm.sh("reeve down --purge").clear();
+    assert_eq!(vm.sh(LEFT), "", "down --purge leaves nothing");
+    assert_works_in_a_cgroup_namespace(&mut vm);
+}
+
+/// In a container the top of the mount is a group with processes, which then cannot have controllers for children: they
+/// make way.
+fn assert_works_in_a_cgroup_namespace(vm: &mut Vm) {
+    let container =
+        r#"{name: main, image: "box:v1", command: [sleep, "6000"], resources: {limits: {cpu: 500m, memory: 32Mi}}}"#;
+    let inside = format!(
+        "umount /sys/fs/cgroup\nmount -t cgroup2 cgroup2 /sys/fs/cgroup\n{UP}\n\
+         cat >/tmp/pod.yaml <<'EOF'\n{}\nEOF\nreeve apply -f /tmp/pod.yaml\n\
+         reeve wait pod/bounded --for=condition=Ready --timeout=120s\n\
+         cat $(find /sys/fs/cgroup/reeve-dev -path '*/pod*/*/memory.max')\nreeve down --purge",
+        pod("bounded", "", container)
+    );
+    let said = vm.sh(&format!(
+        "cat >/tmp/inside <<'INSIDE'\nset -e\n{inside}\nINSIDE\n\
+         echo '+cpu +cpuset +memory +pids' >/sys/fs/cgroup/cgroup.subtree_control\n\
+         mkdir /sys/fs/cgroup/box\necho $$ >/sys/fs/cgroup/box/cgroup.procs\n\
+         exec /usr/bin/unshare --cgroup --mount sh /tmp/inside"
+    ));
+    assert!(said.contains("\n33554432\n"), "{said}");
+    assert_eq!(vm.sh(LEFT), "", "down --purge leaves nothing");
+}
+
+/// What is seen of each pod: UID, and per container its id, restarts and the reason of its end.
+type Seen = BTreeMap<String, (String, BTreeMap<String, (String, i64, String)>)>;
+
+fn pods(vm: &mut Vm) -> Seen {
+    let list = json(vm, "pods");
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let container = |status: &Value| {
+        let ended = text(&status["state"]["terminated"]["reason"]);
+        (text(&status["name"]), (text(&status["containerID"]), status["restartCount"].as_i64().unwrap_or(-1), ended))
+    };
+    let pods = list["items"].as_array().expect("a list").iter().map(|pod| {
+        let statuses = pod["status"]["containerStatuses"].as_array().cloned().unwrap_or_default();
+        (text(&pod["metadata"]["name"]), (text(&pod["metadata"]["uid"]), statuses.iter().map(container).collect()))
+    });
+    pods.collect()
+}
+
+#[test]
+fn after_a_power_cut_the_same_pods_run_again_and_every_acknowledged_write_is_there() {
+    let Some(machine) = Machine::make() else { return };
+    let mut vm = machine.boot();
+    vm.sh(UP).clear();
+    let forever = r#"{name: main, image: "box:v1", command: [sleep, "6000"]}"#;
+    let once = r#"{name: once, image: "box:v1", command: [echo, done]}"#;
+    let yaml = [pod("alone", "", forever), pod("mixed", "restartPolicy: OnFailure,", &format!("{forever}, {once}"))];
+    let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  replicas: 2\n  selector: {matchLabels: {app: web}}\n  \
+        template: {metadata: {labels: {app: web}}, spec: {containers: [{name: main, image: \"box:v1\", command: [sleep, \"6000\"]}]}}\n";
+    apply(&mut vm, &[&yaml.concat(), deployment].concat());
+    vm.sh("reeve rollout status deployment/web --timeout=180s && reeve wait pod/alone --for=condition=Ready --timeout=120s").clear();
+    vm.sh("reeve wait pod/mixed --for=jsonpath='{.status.containerStatuses[1].state.terminated.reason}'=Completed --timeout=120s").clear();
+    let before = pods(&mut vm);
+    // A lock that a program held when the power went, and writes under way.
+    let writes = "touch /root/.kube/config.lock; sync\n\
+        (for i in $(seq 200); do printf 'apiVersion: v1\\nkind: ConfigMap\\nmetadata: {name: m%d}\\n---\\n' $i; done) >/tmp/maps.yaml\n\
+        reeve create -f /tmp/maps.yaml >/dev/ttyS2 2>&1 &";
+    vm.sh(writes).clear();
+    let clock = reeve_api::clock::RealClock::new();
+    let deadline = reeve_api::clock::Clock::monotonic(&clock) + reeve_tests::patience::patience();
+    while machine.report().lines().count() < 20 {
+        assert!(reeve_api::clock::Clock::monotonic(&clock) < deadline, "no writes: {}", machine.report());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    vm.power_cut();
+    let report = machine.report();
+    // The last line may be cut short.
+    let whole = report.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let acknowledged: Vec<&str> =
+        whole.lines().filter_map(|line| line.trim().strip_prefix("configmap/")?.strip_suffix(" created")).collect();
+    assert!(acknowledged.len() >= 19, "{report}");
+
+    let mut vm = machine.boot();
+    vm.sh("reeve up").clear();
+    let maps = vm.sh("reeve get configmaps -o name");
+    let lost: Vec<_> = acknowledged.iter().filter(|name| !maps.contains(&format!("configmap/{name}\n"))).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    vm.sh("reeve rollout status deployment/web --timeout=180s && reeve wait pod/alone --for=condition=Ready --timeout=120s").clear();
+    vm.sh("reeve wait pod/mixed --for=jsonpath='{.status.containerStatuses[0].restartCount}'=1 --timeout=120s").clear();
+    let after = pods(&mut vm);
+    assert!(before.keys().eq(after.keys()), "{before:?} {after:?}");
+    for (name, (uid, containers)) in &before {
+        let (new_uid, new) = &after[name];
+        assert_eq!(uid, new_uid, "{name} is the same pod");
+        for (container, (id, restarts, ended)) in containers {
+            if ended == "Completed" {
+                assert_eq!(
+                    new[container],
+                    (id.clone(), *restarts, ended.clone()),
+                    "{name}: what has ended well is not run again"
+                );
+            } else {
+                assert_eq!(new[container].1, restarts + 1, "{name}/{container}: {after:?}");
+                assert_ne!(new[container].0, *id, "{name}/{container} is a new container");
+            }
+        }
+    }
+    vm.sh("reeve down --purge").clear();
+    assert_eq!(vm.sh(LEFT), "", "down --purge leaves nothing");
+}
