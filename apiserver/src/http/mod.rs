@@ -273,7 +273,7 @@ pub(crate) fn too_many_requests() -> ApiError {
 fn version() -> serde_json::Value {
     let platform = format!("{}/{}", std::env::consts::OS, go_architecture());
     json!({
-        "major": "1", "minor": "36", "gitVersion": concat!("v1.36.2+reeve.", env!("CARGO_PKG_VERSION")),
+        "major": "1", "minor": "36", "gitVersion": crate::VERSION,
         "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": concat!("rust", env!("CARGO_PKG_RUST_VERSION")), "compiler": "rustc", "platform": platform,
     })

@@ -249,7 +249,7 @@ fn agent_config(own: &Surroundings, pki: &Pki) -> Result<AgentConfig, ClusterErr
             cluster_domain: DOMAIN.to_owned(),
             resolv_conf: resolv_conf(),
             link_prefix: own.config.link_prefix(),
-            kubelet_version: crate::kubectl::version::own(),
+            kubelet_version: reeve_apiserver::VERSION.to_owned(),
             max_pods: PODS_MAX,
             reserved: Reserved::default(),
         },

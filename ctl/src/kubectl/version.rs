@@ -8,9 +8,6 @@ use super::error::CliError;
 use super::get::write;
 use super::output::{json_text, yaml};
 
-/// The version of the Kubernetes API that this program speaks.
-const KUBERNETES: &str = "v1.36.2";
-
 /// `version`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct VersionArgs {
@@ -22,14 +19,9 @@ pub(crate) struct VersionArgs {
     pub output: String,
 }
 
-/// `v1.36.2+reeve0.1.0`
-pub(crate) fn own() -> String {
-    format!("{KUBERNETES}+reeve{}", env!("CARGO_PKG_VERSION"))
-}
-
 /// Runs the verb. The connection is made only when the server is asked.
 pub(crate) async fn run(args: VersionArgs, api: impl Future<Output = Result<Api, CliError>>) -> Result<(), CliError> {
-    let client = json!({"major": "1", "minor": "36", "gitVersion": own(), "platform": platform()});
+    let client = json!({"major": "1", "minor": "36", "gitVersion": reeve_apiserver::VERSION, "platform": platform()});
     let server = if args.client { None } else { Some(api.await?.get(&Url::new("/version")).await) };
     let (server, failed) = match server {
         Some(Ok(server)) => (Some(server), None),
