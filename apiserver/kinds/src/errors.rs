@@ -30,6 +30,25 @@ impl Errors {
         }
     }
 
+    /// A complaint of any kind about a value whose JSON is given as text, because the order of its fields counts.
+    pub(crate) fn add_text(
+        &mut self,
+        kind: FieldErrorKind,
+        path: &Path<'_>,
+        value: impl Into<String>,
+        detail: impl Into<String>,
+    ) {
+        if self.0.len() < MAX_ERRORS {
+            let error = FieldError { kind, field: path.to_string(), value: value.into(), detail: detail.into() };
+            self.0.push(error);
+        }
+    }
+
+    /// The object breaks a rule; its JSON as text, see [`Errors::add_text`].
+    pub(crate) fn invalid_object(&mut self, path: &Path<'_>, value: String, detail: impl Into<String>) {
+        self.add_text(FieldErrorKind::Invalid, path, value, detail);
+    }
+
     /// Something must be there.
     pub(crate) fn required(&mut self, path: &Path<'_>, detail: impl Into<String>) {
         self.add(FieldErrorKind::Required, path, Value::Null, detail);

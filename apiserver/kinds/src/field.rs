@@ -70,8 +70,9 @@ pub struct FieldError {
     pub kind: FieldErrorKind,
     /// Path of the field, `spec.containers[0].name`.
     pub field: String,
-    /// The offending value; not shown for the kinds whose texts leave it out.
-    pub value: Value,
+    /// The offending value as JSON, fields in the order of Kubernetes' types; not shown for the kinds whose texts
+    /// leave it out.
+    pub value: String,
     /// The rule, without the value; may be empty.
     pub detail: String,
 }
@@ -84,7 +85,7 @@ impl FieldError {
         value: impl Into<Value>,
         detail: impl Into<String>,
     ) -> Self {
-        Self { kind, field: field.into(), value: value.into(), detail: detail.into() }
+        Self { kind, field: field.into(), value: value.into().to_string(), detail: detail.into() }
     }
 
     /// The cause's `message`: `Invalid value: "X": must be lower case`.
@@ -93,7 +94,7 @@ impl FieldError {
         let mut text = self.kind.heading().to_owned();
         if self.kind.shows_value() {
             text.push_str(": ");
-            text.push_str(&self.value.to_string());
+            text.push_str(&self.value);
         }
         if !self.detail.is_empty() {
             text.push_str(": ");

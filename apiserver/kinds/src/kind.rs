@@ -120,9 +120,15 @@ pub trait Kind: Send + Sync + 'static {
     /// Every rule the change breaks, immutable fields included. Empty means valid.
     fn validate_update(&self, part: Part, object: &Value, old: &Value) -> Vec<FieldError>;
 
-    /// What to warn the user about (the `Warning` header), in Kubernetes' words.
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        let _ = object;
+    /// What every answer about this kind warns of, because the kind itself is deprecated; in Kubernetes' words.
+    fn deprecation(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// What to warn the user about (the `Warning` header), in Kubernetes' words. `old` is what a change of the main
+    /// resource started from; changes of subresources are not asked about.
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let _ = (object, old);
         Vec::new()
     }
 

@@ -45,6 +45,7 @@ pub mod openapi;
 mod path;
 mod pod;
 pub mod shape;
+mod shown;
 pub mod strict;
 mod table;
 #[cfg(test)]

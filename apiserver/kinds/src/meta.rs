@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::errors::Errors;
 use crate::json::{at, entries, flag, get, int, list, text};
 use crate::path::Path;
+use crate::shown;
 
 /// Most bytes that all annotations of an object may have together.
 const ANNOTATIONS_MAX: usize = 256 * 1024;
@@ -42,6 +43,12 @@ pub(crate) struct MetaRules {
 impl MetaRules {
     /// Rules for a new object's `metadata`.
     pub(crate) fn create(self, object: &Value, errors: &mut Errors) {
+        self.create_plain(object, errors);
+        standard_finalizers(object, errors);
+    }
+
+    /// As [`MetaRules::create`], but finalizers need neither a domain nor a standard name: Lease and Event.
+    pub(crate) fn create_plain(self, object: &Value, errors: &mut Errors) {
         let (meta, path) = (get(object, "metadata"), Path::of("metadata"));
         let prefix = text(meta, "generateName");
         if !prefix.is_empty() {
@@ -75,7 +82,15 @@ impl MetaRules {
 
     /// Rules for a changed object's `metadata`.
     pub(crate) fn update(self, object: &Value, old: &Value, errors: &mut Errors) {
+        self.update_plain(object, old, errors);
+        standard_finalizers(object, errors);
+    }
+
+    /// As [`MetaRules::update`], without the rule for finalizers' names: Lease and Event.
+    pub(crate) fn update_plain(self, object: &Value, old: &Value, errors: &mut Errors) {
         let (meta, was, path) = (get(object, "metadata"), get(old, "metadata"), Path::of("metadata"));
+        self.namespace(meta, &path, errors);
+        common(meta, &path, errors);
         finalizers_of_the_dying(meta, was, &path, errors);
         if int(meta, "generation").unwrap_or_default() < int(was, "generation").unwrap_or_default() {
             errors.invalid(&path.child("generation"), get(meta, "generation").clone(), "must not be decremented");
@@ -85,7 +100,6 @@ impl MetaRules {
         {
             errors.immutable(&path.child(field), get(meta, field), get(was, field));
         }
-        common(meta, &path, errors);
     }
 }
 
@@ -163,7 +177,7 @@ fn owner_references(meta: &Value, path: &Path<'_>, errors: &mut Errors) {
                 name(first),
                 name(owner)
             );
-            errors.invalid(path, get(meta, "ownerReferences").clone(), detail);
+            errors.invalid_object(path, shown::owners(list(meta, "ownerReferences")), detail);
         } else {
             controller = Some(owner);
         }
@@ -172,39 +186,48 @@ fn owner_references(meta: &Value, path: &Path<'_>, errors: &mut Errors) {
 
 fn owner_reference(owner: &Value, path: &Path<'_>, errors: &mut Errors) {
     let version = text(owner, "apiVersion");
-    match version.split_once('/') {
-        _ if version.matches('/').count() > 1 => {
-            errors.invalid(&path.child("apiVersion"), version, format!("unexpected GroupVersion string: {version}"));
-        }
-        None if version.is_empty() => errors.invalid(&path.child("apiVersion"), "", "version must not be empty"),
-        Some((_, "")) => errors.invalid(&path.child("apiVersion"), version, "version must not be empty"),
-        _ => {}
+    let parsed = match version.split_once('/') {
+        _ if version.matches('/').count() > 1 => "",
+        Some((_, version)) => version,
+        None => version,
+    };
+    if parsed.is_empty() {
+        errors.invalid(&path.child("apiVersion"), version, "version must not be empty");
     }
-    for (field, detail) in
-        [("kind", "kind must not be empty"), ("name", "name must not be empty"), ("uid", "uid must not be empty")]
-    {
+    for field in ["kind", "name", "uid"] {
         if text(owner, field).is_empty() {
-            errors.invalid(&path.child(field), "", detail);
+            errors.invalid(&path.child(field), "", "must not be empty");
         }
     }
     if version == "v1" && text(owner, "kind") == "Event" {
-        errors.invalid(path, owner.clone(), "/v1, Kind=Event is disallowed from being an owner");
+        errors.invalid_object(path, shown::owner(owner), "/v1, Kind=Event is disallowed from being an owner");
     }
 }
 
 fn finalizers(meta: &Value, path: &Path<'_>, errors: &mut Errors) {
-    for (index, finalizer) in list(meta, "finalizers").iter().enumerate() {
-        let finalizer = finalizer.as_str().unwrap_or_default();
-        finalizer_name(finalizer, path, errors);
-        if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer) {
-            let detail = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.invalid(&path.index(index), finalizer, detail);
-        }
+    for finalizer in list(meta, "finalizers") {
+        finalizer_name(finalizer.as_str().unwrap_or_default(), path, errors);
     }
     let has = |name: &str| list(meta, "finalizers").iter().any(|finalizer| finalizer == name);
     if has("orphan") && has("foregroundDeletion") {
         let detail = "finalizer orphan and foregroundDeletion cannot be both set";
         errors.invalid(path, get(meta, "finalizers").clone(), detail);
+    }
+}
+
+/// Finalizers have a domain, but for a few.
+fn standard_finalizers(object: &Value, errors: &mut Errors) {
+    let path = Path::of("metadata");
+    let path = path.child("finalizers");
+    for (index, finalizer) in list(get(object, "metadata"), "finalizers").iter().enumerate() {
+        standard_finalizer(finalizer.as_str().unwrap_or_default(), &path.index(index), errors);
+    }
+}
+
+/// A finalizer's name has a domain, or is one of Kubernetes' own.
+pub(crate) fn standard_finalizer(name: &str, path: &Path<'_>, errors: &mut Errors) {
+    if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
+        errors.invalid(path, name, "name is neither a standard finalizer name nor is it fully qualified");
     }
 }
 

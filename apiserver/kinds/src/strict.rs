@@ -10,7 +10,7 @@ use reeve_api::quantity::{Quantity, QuantityError};
 use serde_json::{Map, Value};
 
 use crate::kind::Kind;
-use crate::shape::{Shape, StructShape};
+use crate::shape::{Shape, StructShape, tables};
 
 /// Most unknown fields that are reported; the rest go silently.
 const MAX_REPORTED: usize = 100;
@@ -65,7 +65,8 @@ pub fn conform_to(shape: &Shape, object: &mut Value) -> Result<Vec<String>, Deco
 
 /// A step from an object or list to what is in it.
 enum Step {
-    Field(&'static str),
+    /// The type that has the field, and the field.
+    Field(&'static str, &'static str),
     Key(String),
     Index(usize),
 }
@@ -105,7 +106,7 @@ impl Walk {
             };
             let (static_name, field) = &shape.fields[index];
             if !value.is_null() {
-                self.path.push(Step::Field(static_name));
+                self.path.push(Step::Field(shape.name, static_name));
                 self.value(shape.name, &field.shape, value)?;
                 self.path.pop();
             }
@@ -151,7 +152,7 @@ impl Walk {
         for step in &self.path {
             match step {
                 Step::Index(index) => path.push_str(&format!("[{index}]")),
-                Step::Field(name) => push_dotted(&mut path, name),
+                Step::Field(_, name) => push_dotted(&mut path, name),
                 Step::Key(name) => push_dotted(&mut path, name),
             }
         }
@@ -163,7 +164,10 @@ impl Walk {
     fn wrong_type(&self, owner: &str, shape: &Shape, value: &Value) -> DecodeError {
         let mut place = format!("struct field {owner}");
         for step in &self.path {
-            if let Step::Field(name) = step {
+            if let Step::Field(owner, name) = step {
+                if let Some(embedded) = tables::embedded(owner, name) {
+                    push_dotted(&mut place, embedded);
+                }
                 push_dotted(&mut place, name);
             }
         }

@@ -71,6 +71,14 @@ pub(crate) fn check_valid(yaml: &str) {
     check_invalid(yaml, &[]);
 }
 
+/// Exactly this is said to whom creates a valid object.
+#[track_caller]
+pub(crate) fn check_warned(yaml: &str, expected: &[&str]) {
+    check_valid(yaml);
+    let object = created(yaml);
+    assert_eq!(kind_of(&object).warnings(&object, None), expected, "in {yaml}");
+}
+
 /// The object after `change` was made to the stored one and sent as an update of `part`.
 #[track_caller]
 pub(crate) fn updated(part: Part, yaml: &str, change: impl FnOnce(&mut Value)) -> (Value, Vec<String>) {

@@ -80,7 +80,14 @@ pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
     let part = part_of(&resource, &path.subresource).ok_or_else(ApiError::no_such_path)?;
     let request = request(&call, resource, &part)?;
     match part {
-        PartOf::Stored(_) => stored(api, call, request).await,
+        PartOf::Stored(_) => {
+            let deprecation = request.resource.kind.deprecation();
+            let mut answer = stored(api, call, request).await?;
+            if let Some(text) = deprecation {
+                response::warn(&mut answer, &[text.to_owned()]);
+            }
+            Ok(answer)
+        }
         PartOf::Log => api.nodes.log(&api.registry, &request, &call.query).await,
         PartOf::Stream => api.nodes.stream(&api.registry, &request, call).await,
         PartOf::Token => token(api, call, request).await,

@@ -11,7 +11,7 @@ use crate::status::ApiError;
 pub(crate) struct Accepted {
     /// The object, with `apiVersion`, `kind` and `metadata`.
     pub(crate) object: Value,
-    /// Unknown and duplicate fields, when they are only to be warned of.
+    /// Unknown and duplicate fields, when they are only to be warned of, and owners that were named twice.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -26,8 +26,9 @@ pub(crate) fn whole(kind: &dyn Kind, body: Body, validation: FieldValidation) ->
         ApiError::bad_request(format!("{stated_kind} in version {version:?} cannot be handled as a {own}: {why}"))
     };
     let unknown = strict::conform(kind, &mut object).map_err(|error| refuse(error.to_string()))?;
-    let warnings = judge(complaints, unknown, validation).map_err(refuse)?;
+    let mut warnings = judge(complaints, unknown, validation).map_err(refuse)?;
     meta::fields(&mut object);
+    warnings.extend(meta::drop_repeated_owners(&mut object, ""));
     Ok(Accepted { object, warnings })
 }
 
@@ -41,8 +42,9 @@ pub(crate) fn patched(
     let Body { value: mut object, complaints } = body;
     set_type(&mut object, &kind.names().api_version(), kind.names().kind)?;
     let unknown = strict::conform(kind, &mut object).map_err(|error| refuse(error.to_string()))?;
-    let warnings = judge(complaints, unknown, validation).map_err(refuse)?;
+    let mut warnings = judge(complaints, unknown, validation).map_err(refuse)?;
     meta::fields(&mut object);
+    warnings.extend(meta::drop_repeated_owners(&mut object, " after mutating admission happens"));
     Ok(Accepted { object, warnings })
 }
 

@@ -55,7 +55,7 @@ impl Registry {
             }
             last_name = meta::text(&object, "name").to_owned();
             self.finish_create(request, &mut object, &mut plan).await?;
-            let warnings = request.resource.kind.warnings(&object);
+            let warnings = request.resource.kind.warnings(&object, None);
             if request.options.dry_run {
                 match self.dry_create(request, &last_name, &object, warnings).await {
                     Err(error) if generated && error.is_already_exists() => continue,

@@ -48,6 +48,28 @@ pub(crate) fn texts<'o>(object: &'o Value, field: &str) -> Vec<&'o str> {
     get(object, field).as_array().map(|items| items.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
 }
 
+/// Drops owner references that are there already. Gives the warning that belongs to it, in Kubernetes' words; a
+/// patch has words of its own for `when` that was found.
+pub(crate) fn drop_repeated_owners(object: &mut Value, when: &str) -> Option<String> {
+    let owners = fields(object)?.get_mut("ownerReferences")?.as_array_mut()?;
+    let (mut kept, mut repeated): (Vec<Value>, Vec<String>) = (Vec::new(), Vec::new());
+    for owner in std::mem::take(owners) {
+        if kept.contains(&owner) {
+            repeated.push(owner["uid"].as_str().unwrap_or_default().to_owned());
+        } else {
+            kept.push(owner);
+        }
+    }
+    *owners = kept;
+    (!repeated.is_empty()).then(|| {
+        format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, \
+             and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            repeated.join(", ")
+        )
+    })
+}
+
 /// RFC 3339 with whole seconds, as Kubernetes writes times.
 pub(crate) fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()

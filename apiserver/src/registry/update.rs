@@ -77,7 +77,9 @@ impl Registry {
             let mut plan = Plan { expect: current.revision, ..Plan::default() };
             let new = self.settle(request, edited.object, &old, &mut plan).await?;
             let mut warnings = edited.warnings;
-            warnings.extend(request.resource.kind.warnings(&new));
+            if request.subresource == Subresource::None {
+                warnings.extend(request.resource.kind.warnings(&new, Some(&old)));
+            }
             match self.write_change(request, &current, &old, new, plan).await? {
                 Attempt::Done(object) => return Ok(Written { object, created: false, is_status: false, warnings }),
                 Attempt::Again(newer) => current = newer,

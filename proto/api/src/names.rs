@@ -21,6 +21,11 @@ pub fn too_long(limit: usize) -> String {
     format!("must be no more than {limit} characters")
 }
 
+/// As [`too_long`], in the words of keys and values of labels.
+fn too_many_bytes(limit: usize) -> String {
+    format!("must be no more than {limit} bytes")
+}
+
 /// The rule, examples and the regular expression, in Kubernetes' sentence.
 fn regex_complaint(rule: &str, regex: &str, examples: &[&str]) -> String {
     let mut text = format!("{rule} (e.g. ");
@@ -106,6 +111,29 @@ pub fn dns1123_subdomain(text: &str) -> Vec<String> {
     complaints
 }
 
+/// As [`dns1123_subdomain`], with underscores allowed: what a resolver looks names up in.
+#[must_use]
+pub fn dns1123_subdomain_with_underscore(text: &str) -> Vec<String> {
+    const LABEL: &str = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
+    let mut complaints = Vec::new();
+    if text.len() > SUBDOMAIN_MAX {
+        complaints.push(too_long(SUBDOMAIN_MAX));
+    }
+    let is_label = |label: &str| {
+        let label = label.strip_prefix('_').unwrap_or(label);
+        !label.starts_with('_') && !label.ends_with('_') && is_dns_label_form(&label.replace('_', "-"))
+    };
+    if !text.split('.').all(is_label) {
+        complaints.push(regex_complaint(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and \
+             must start and end with an alphanumeric character",
+            &format!("{LABEL}(\\.{LABEL})*"),
+            &["example.com"],
+        ));
+    }
+    complaints
+}
+
 /// A DNS label of RFC 1035, which starts with a letter: `my-name`.
 #[must_use]
 pub fn dns1035_label(text: &str) -> Vec<String> {
@@ -136,7 +164,7 @@ pub fn qualified_name(text: &str) -> Vec<String> {
         Some((_, rest)) if rest.contains('/') => {
             let complaint = regex_complaint(RULE, QUALIFIED_NAME, EXAMPLES);
             return vec![format!(
-                "a qualified name {complaint} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+                "a valid label key {complaint} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
             )];
         }
         Some(("", name)) => {
@@ -144,14 +172,18 @@ pub fn qualified_name(text: &str) -> Vec<String> {
             name
         }
         Some((prefix, name)) => {
-            complaints.extend(dns1123_subdomain(prefix).iter().map(|complaint| format!("prefix part {complaint}")));
+            let told = dns1123_subdomain(prefix);
+            let told = told
+                .iter()
+                .map(|complaint| complaint.replace(&too_long(SUBDOMAIN_MAX), &too_many_bytes(SUBDOMAIN_MAX)));
+            complaints.extend(told.map(|complaint| format!("prefix part {complaint}")));
             name
         }
     };
     if name.is_empty() {
         complaints.push("name part must be non-empty".to_owned());
     } else if name.len() > LABEL_MAX {
-        complaints.push(format!("name part {}", too_long(LABEL_MAX)));
+        complaints.push(format!("name part {}", too_many_bytes(LABEL_MAX)));
     }
     if !is_qualified_form(name) {
         complaints.push(format!("name part {}", regex_complaint(RULE, QUALIFIED_NAME, EXAMPLES)));
@@ -164,7 +196,7 @@ pub fn qualified_name(text: &str) -> Vec<String> {
 pub fn label_value(text: &str) -> Vec<String> {
     let mut complaints = Vec::new();
     if text.len() > LABEL_MAX {
-        complaints.push(too_long(LABEL_MAX));
+        complaints.push(too_many_bytes(LABEL_MAX));
     }
     if !text.is_empty() && !is_qualified_form(text) {
         complaints.push(regex_complaint(
@@ -253,13 +285,89 @@ pub fn http_header(text: &str) -> Vec<String> {
     )]
 }
 
-/// An IP address; `010.1.1.1` is refused.
+/// An address, also one with zeros before its numbers, `010.1.1.1`: not good, but readable.
+#[must_use]
+pub fn sloppy_ip(text: &str) -> Option<std::net::IpAddr> {
+    let number = |part: &str| {
+        let digits = part.trim_start_matches('0');
+        let digits = if digits.is_empty() && !part.is_empty() { "0" } else { digits };
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then_some(digits)?.parse::<u8>().ok()
+    };
+    text.parse().ok().or_else(|| {
+        let parts: Option<Vec<u8>> = text.split('.').map(number).collect();
+        <[u8; 4]>::try_from(parts?).ok().map(std::net::IpAddr::from)
+    })
+}
+
+fn is_mapped(address: std::net::IpAddr) -> bool {
+    matches!(address, std::net::IpAddr::V6(six) if six.to_ipv4_mapped().is_some())
+}
+
+/// An IP address, not necessarily in its canonical form.
 #[must_use]
 pub fn ip(text: &str) -> Vec<String> {
-    if text.parse::<std::net::IpAddr>().is_ok() {
-        return Vec::new();
+    let complaint = match sloppy_ip(text) {
+        None => "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        Some(_) if text.parse::<std::net::IpAddr>().is_err() => "must not have leading 0s",
+        Some(address) if is_mapped(address) => "must not be an IPv4-mapped IPv6 address",
+        Some(_) => return Vec::new(),
+    };
+    vec![complaint.to_owned()]
+}
+
+/// An IP address in its canonical form.
+#[must_use]
+pub fn canonical_ip(text: &str) -> Vec<String> {
+    match text.parse::<std::net::IpAddr>() {
+        Ok(address) if !is_mapped(address) && address.to_string() != text => {
+            vec![format!("must be in canonical form (\"{address}\")")]
+        }
+        _ => ip(text),
     }
-    vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()]
+}
+
+/// A range of IP addresses, `10.9.8.0/24`.
+#[must_use]
+pub fn cidr(text: &str) -> Vec<String> {
+    let parsed = text.split_once('/').and_then(|(start, bits)| {
+        let address = sloppy_ip(start)?;
+        let max = if address.is_ipv4() { 32 } else { 128 };
+        let plain = bits.bytes().all(|byte| byte.is_ascii_digit()).then_some(bits)?;
+        Some((start, address, max, plain.parse::<u32>().ok().filter(|bits| *bits <= max)?, plain))
+    });
+    let Some((start, address, max, bits, plain)) = parsed else {
+        return vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned()];
+    };
+    if start.parse::<std::net::IpAddr>().is_err() || (plain.len() > 1 && plain.starts_with('0')) {
+        return vec!["must not have leading 0s in IP or prefix length".to_owned()];
+    }
+    if is_mapped(address) {
+        return vec!["must not have an IPv4-mapped IPv6 address".to_owned()];
+    }
+    if !is_network(address, max - bits) {
+        return vec!["must not have bits set beyond the prefix length".to_owned()];
+    }
+    Vec::new()
+}
+
+/// Whether the last `free` bits of an address are zero.
+fn is_network(address: std::net::IpAddr, free: u32) -> bool {
+    let value = match address {
+        std::net::IpAddr::V4(four) => u128::from(u32::from(four)),
+        std::net::IpAddr::V6(six) => u128::from(six),
+    };
+    free == 0 || value & (u128::MAX >> (128 - free)) == 0
+}
+
+/// What to say of an address that is taken but not in the form it should have.
+#[must_use]
+pub fn ip_warning(text: &str) -> Option<String> {
+    let address = sloppy_ip(text)?;
+    if text.parse::<std::net::IpAddr>().is_err() || is_mapped(address) {
+        return Some(format!("non-standard IP address \"{text}\" is invalid: use \"{}\"", address.to_canonical()));
+    }
+    (address.is_ipv6() && address.to_string() != text)
+        .then(|| format!("IPv6 address \"{text}\" should be in RFC 5952 canonical format (\"{address}\")"))
 }
 
 /// A cron-like percentage, `25%`; gives the number.

@@ -173,10 +173,10 @@ mod tests {
         check_invalid(
             "{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: n, finalizers: [mine, orphan, foregroundDeletion], ownerReferences: [{apiVersion: v1, kind: Pod, name: p, uid: u, controller: true}, {apiVersion: apps/v1, kind: ReplicaSet, name: '', uid: u, controller: true}]}}",
             &[
-                "metadata.ownerReferences.name: Invalid value: \"\": name must not be empty",
-                "metadata.ownerReferences: Invalid value: [{\"apiVersion\":\"v1\",\"controller\":true,\"kind\":\"Pod\",\"name\":\"p\",\"uid\":\"u\"},{\"apiVersion\":\"apps/v1\",\"controller\":true,\"kind\":\"ReplicaSet\",\"name\":\"\",\"uid\":\"u\"}]: Only one reference can have Controller set to true. Found \"true\" in references for Pod/p and ReplicaSet/",
-                "metadata.finalizers[0]: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully qualified",
+                "metadata.ownerReferences.name: Invalid value: \"\": must not be empty",
+                "metadata.ownerReferences: Invalid value: [{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"name\":\"p\",\"uid\":\"u\",\"controller\":true},{\"apiVersion\":\"apps/v1\",\"kind\":\"ReplicaSet\",\"name\":\"\",\"uid\":\"u\",\"controller\":true}]: Only one reference can have Controller set to true. Found \"true\" in references for Pod/p and ReplicaSet/",
                 "metadata.finalizers: Invalid value: [\"mine\",\"orphan\",\"foregroundDeletion\"]: finalizer orphan and foregroundDeletion cannot be both set",
+                "metadata.finalizers[0]: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully qualified",
             ],
         );
     }

@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use super::{shape_of, workload};
 use crate::errors::Errors;
 use crate::field::{FieldError, FieldErrorKind};
-use crate::json::{at, copy_field, get, int, object_mut, set, set_default, text};
+use crate::json::{at, copy_field, get, has, int, object_mut, set, set_default, text};
 use crate::kind::{Column, Kind, Names, Part, ScalePaths};
 use crate::meta::{self, MetaRules};
 use crate::openapi::{self, Schemas};
 use crate::path::Path;
 use crate::pod;
 use crate::shape::Shape;
-use crate::{age, table};
+use crate::{age, shown, table};
 
 const NAMES: Names = Names {
     group: "apps",
@@ -83,8 +83,11 @@ impl Kind for Deployments {
         set_default(strategy, "type", "RollingUpdate");
         if text(strategy, "type") == "RollingUpdate" {
             let rolling = object_mut(strategy, "rollingUpdate");
-            set_default(rolling, "maxUnavailable", "25%");
-            set_default(rolling, "maxSurge", "25%");
+            for field in
+                ["maxUnavailable", "maxSurge"].into_iter().filter(|field| !has(rolling, field)).collect::<Vec<_>>()
+            {
+                set(rolling, field, "25%");
+            }
         }
         pod::default_template(object_mut(spec, "template"));
         object_mut(object, "status");
@@ -93,6 +96,7 @@ impl Kind for Deployments {
     fn prepare_create(&self, object: &mut Value) {
         set(object, "status", json!({}));
         meta::first_generation(object);
+        workload::drop_disabled(object);
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
@@ -129,11 +133,7 @@ impl Kind for Deployments {
         match part {
             Part::Main => {
                 spec_rules(get(object, "spec"), &mut errors);
-                errors.immutable(
-                    &path.child("selector"),
-                    at(object, &["spec", "selector"]),
-                    at(old, &["spec", "selector"]),
-                );
+                workload::same_selector(get(object, "spec"), get(old, "spec"), &path, &mut errors);
             }
             Part::Status => workload::status(
                 object,
@@ -157,8 +157,12 @@ impl Kind for Deployments {
         errors.into_vec()
     }
 
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        pod::controller_warnings(object)
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let generation = |object| at(object, &["metadata", "generation"]);
+        if old.is_some_and(|old| generation(old) == generation(object)) {
+            return Vec::new();
+        }
+        pod::controller_warnings(object, old.is_none())
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -184,8 +188,10 @@ impl Kind for Deployments {
 
 fn spec_rules(spec: &Value, errors: &mut Errors) {
     let path = Path::of("spec");
-    workload::spec(spec, &path, errors);
+    errors.not_negative(&path.child("replicas"), int(spec, "replicas"));
+    workload::template_and_selector(spec, &path, errors);
     strategy(get(spec, "strategy"), &path.child("strategy"), errors);
+    errors.not_negative(&path.child("minReadySeconds"), int(spec, "minReadySeconds"));
     errors.not_negative(&path.child("revisionHistoryLimit"), int(spec, "revisionHistoryLimit"));
     let (deadline, path) = (int(spec, "progressDeadlineSeconds"), path.child("progressDeadlineSeconds"));
     errors.not_negative(&path, deadline);
@@ -203,8 +209,10 @@ fn strategy(strategy: &Value, path: &Path<'_>, errors: &mut Errors) {
         "Recreate" => {}
         "RollingUpdate" => rolling_update(rolling, &rolling_path, errors),
         other => {
-            let shown = json!({"RollingUpdate": rolling, "Type": other});
-            errors.add(FieldErrorKind::NotSupported, path, shown, "supported values: \"Recreate\", \"RollingUpdate\"");
+            let rolling = shown::fields(rolling, &[("MaxUnavailable", "maxUnavailable"), ("MaxSurge", "maxSurge")]);
+            let shown = shown::object(&[("Type", Value::from(other).to_string()), ("RollingUpdate", rolling)]);
+            let detail = "supported values: \"Recreate\", \"RollingUpdate\"";
+            errors.add_text(FieldErrorKind::NotSupported, path, shown, detail);
         }
     }
 }
@@ -297,7 +305,7 @@ status: {}",
         check_invalid(
             &deployment(", strategy: {type: Magic}"),
             &[
-                "spec.strategy: Unsupported value: {\"RollingUpdate\":null,\"Type\":\"Magic\"}: supported values: \"Recreate\", \"RollingUpdate\"",
+                "spec.strategy: Unsupported value: {\"Type\":\"Magic\",\"RollingUpdate\":null}: supported values: \"Recreate\", \"RollingUpdate\"",
             ],
         );
         check_invalid(
@@ -308,7 +316,10 @@ status: {}",
         );
         check_invalid(
             &deployment("").replace("selector: {matchLabels: {app: web}}, ", ""),
-            &["spec.selector: Required value"],
+            &[
+                "spec.selector: Required value",
+                "spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`",
+            ],
         );
         check_invalid(
             &deployment("").replace("{containers:", "{restartPolicy: Never, containers:"),

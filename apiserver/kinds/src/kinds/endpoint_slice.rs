@@ -11,7 +11,7 @@ use super::endpoints::{first_of, ordinary_ip};
 use super::shape_of;
 use crate::errors::Errors;
 use crate::field::FieldError;
-use crate::json::{at, get, has, int, items_mut, list, object_mut, set, set_default, text};
+use crate::json::{at, get, has, int, items_mut, list, object_mut, remove, set, set_default, text};
 use crate::kind::{Column, Kind, Names, Part};
 use crate::meta::{self, MetaRules};
 use crate::openapi::{self, Schemas};
@@ -22,6 +22,7 @@ use crate::{age, table};
 const MAX_ENDPOINTS: usize = 1000;
 const MAX_PORTS: usize = 20_000;
 const MAX_ADDRESSES: usize = 100;
+const MAX_HINTS: usize = 8;
 const TYPES: &[&str] = &["FQDN", "IPv4", "IPv6"];
 
 const NAMES: Names = Names {
@@ -74,6 +75,9 @@ impl Kind for EndpointSlices {
         if !has(object, "endpoints") {
             set(object, "endpoints", json!([]));
         }
+        for endpoint in items_mut(object, "endpoints") {
+            object_mut(endpoint, "conditions");
+        }
         for port in items_mut(object, "ports") {
             set_default(port, "protocol", "TCP");
             if !has(port, "name") {
@@ -84,16 +88,19 @@ impl Kind for EndpointSlices {
 
     fn prepare_create(&self, object: &mut Value) {
         meta::first_generation(object);
+        drop_old_topology(object);
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
         META.create(object, &mut errors);
         rules(object, &mut errors);
+        endpoints(object, &mut errors);
         errors.into_vec()
     }
 
     fn prepare_update(&self, _part: Part, object: &mut Value, old: &Value) {
+        drop_old_topology(object);
         let labels = |object| at(object, &["metadata", "labels"]);
         let same = ["endpoints", "ports", "addressType"].iter().all(|field| get(object, field) == get(old, field));
         let was = at(old, &["metadata", "generation"]).as_i64().unwrap_or(1);
@@ -105,8 +112,33 @@ impl Kind for EndpointSlices {
         let mut errors = Errors::default();
         META.update(object, old, &mut errors);
         rules(object, &mut errors);
+        // What was taken once stays good.
+        if get(object, "endpoints") != get(old, "endpoints") {
+            endpoints(object, &mut errors);
+        }
         errors.immutable(&Path::of("addressType"), get(object, "addressType"), get(old, "addressType"));
         errors.into_vec()
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if text(object, "addressType") == "FQDN" {
+            if old.is_none() {
+                warnings.push("spec.addressType: FQDN endpoints are deprecated".to_owned());
+            }
+            return warnings;
+        }
+        let path = Path::of("endpoints");
+        for (index, endpoint) in list(object, "endpoints").iter().enumerate() {
+            let path = path.index(index);
+            let path = path.child("addresses");
+            for (index, address) in list(endpoint, "addresses").iter().enumerate() {
+                if let Some(warning) = names::ip_warning(address.as_str().unwrap_or_default()) {
+                    warnings.push(format!("{}: {warning}", path.index(index)));
+                }
+            }
+        }
+        warnings
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -132,16 +164,29 @@ impl Kind for EndpointSlices {
     }
 }
 
+/// A field of the beta versions, which v1 does not keep.
+fn drop_old_topology(object: &mut Value) {
+    for endpoint in items_mut(object, "endpoints") {
+        remove(endpoint, "deprecatedTopology");
+    }
+}
+
 fn rules(object: &Value, errors: &mut Errors) {
-    let kind = text(object, "addressType");
-    errors.one_of(&Path::of("addressType"), kind, TYPES);
+    errors.one_of(&Path::of("addressType"), text(object, "addressType"), TYPES);
+    ports(object, errors);
+}
+
+fn endpoints(object: &Value, errors: &mut Errors) {
     let (endpoints, path) = (list(object, "endpoints"), Path::of("endpoints"));
     if endpoints.len() > MAX_ENDPOINTS {
         return errors.too_many(&path, endpoints.len(), MAX_ENDPOINTS);
     }
     for (index, endpoint) in endpoints.iter().enumerate() {
-        endpoint_rules(endpoint, kind, &path.index(index), errors);
+        endpoint_rules(endpoint, text(object, "addressType"), &path.index(index), errors);
     }
+}
+
+fn ports(object: &Value, errors: &mut Errors) {
     let (ports, path) = (list(object, "ports"), Path::of("ports"));
     if ports.len() > MAX_PORTS {
         return errors.too_many(&path, ports.len(), MAX_PORTS);
@@ -156,11 +201,6 @@ fn rules(object: &Value, errors: &mut Errors) {
             errors.duplicate(&path.child("name"), name);
         }
         errors.one_of(&path.child("protocol"), text(port, "protocol"), &["SCTP", "TCP", "UDP"]);
-        if let Some(number) = int(port, "port") {
-            for detail in names::port_number(number) {
-                errors.invalid(&path.child("port"), number, detail);
-            }
-        }
         if let Some(protocol) = get(port, "appProtocol").as_str() {
             errors.invalid_each(&path.child("appProtocol"), protocol, names::qualified_name(protocol));
         }
@@ -175,28 +215,60 @@ fn endpoint_rules(endpoint: &Value, kind: &str, path: &Path<'_>, errors: &mut Er
         errors.too_many(&here, addresses.len(), MAX_ADDRESSES);
     }
     for (index, address) in addresses.iter().enumerate() {
-        address_rules(address.as_str().unwrap_or_default(), kind, &here.index(index), errors);
+        address_rules(address.as_str().unwrap_or_default(), kind, &here, &here.index(index), errors);
     }
     if let Some(node) = get(endpoint, "nodeName").as_str() {
         errors.invalid_each(&path.child("nodeName"), node, names::dns1123_subdomain(node));
     }
-    meta::labels(get(endpoint, "deprecatedTopology"), &path.child("deprecatedTopology"), errors);
     if let Some(hostname) = get(endpoint, "hostname").as_str() {
         errors.invalid_each(&path.child("hostname"), hostname, names::dns1123_label(hostname));
     }
+    hints(get(endpoint, "hints"), &path.child("hints"), errors);
 }
 
-fn address_rules(address: &str, kind: &str, path: &Path<'_>, errors: &mut Errors) {
+fn address_rules(address: &str, kind: &str, all: &Path<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let is_six = names::sloppy_ip(address).is_some_and(|ip| ip.is_ipv6());
     match kind {
-        "IPv4" if address.parse::<std::net::Ipv4Addr>().is_err() => {
-            errors.invalid(path, address, "must be a valid IPv4 address");
+        "IPv4" | "IPv6" => {
+            let complaints = if kind == "IPv4" { names::ip(address) } else { names::canonical_ip(address) };
+            if !complaints.is_empty() {
+                return errors.invalid_each(path, address, complaints);
+            }
+            if is_six != (kind == "IPv6") {
+                errors.invalid(all, address, format!("must be an {kind} address"));
+            }
+            ordinary_ip(address, path, errors);
         }
-        "IPv6" if address.parse::<std::net::Ipv6Addr>().is_err() => {
-            errors.invalid(path, address, "must be a valid IPv6 address");
+        "FQDN" => {
+            let name = address.strip_suffix('.').unwrap_or(address);
+            let complaints = names::dns1123_subdomain(name);
+            if address.is_empty() {
+                errors.required(path, "");
+            } else if complaints.is_empty() && name.split('.').count() < 2 {
+                errors.invalid(path, address, "should be a domain with at least two segments separated by dots");
+            } else {
+                errors.invalid_each(path, name, complaints);
+            }
         }
-        "IPv4" | "IPv6" => ordinary_ip(address, path, errors),
-        "FQDN" => errors.invalid_each(path, address, names::dns1123_subdomain(address)),
         _ => {}
+    }
+}
+
+fn hints(hints: &Value, path: &Path<'_>, errors: &mut Errors) {
+    for (field, rule) in
+        [("forZones", names::label_value as fn(&str) -> Vec<String>), ("forNodes", names::dns1123_subdomain)]
+    {
+        let (all, path, mut seen) = (list(hints, field), path.child(field), BTreeSet::new());
+        if all.len() > MAX_HINTS {
+            return errors.too_many(&path, all.len(), MAX_HINTS);
+        }
+        for (index, hint) in all.iter().enumerate() {
+            let (path, name) = (path.index(index), text(hint, "name"));
+            if !seen.insert(name) {
+                errors.duplicate(&path.child("name"), name);
+            }
+            errors.invalid_each(&path.child("name"), name, rule(name));
+        }
     }
 }
 
@@ -220,7 +292,7 @@ mod tests {
     fn addresses_are_of_the_slice_s_type() {
         check_invalid(
             &PLAIN.replace("10.0.0.1", "'fd00::1'"),
-            &["endpoints[0].addresses[0]: Invalid value: \"fd00::1\": must be a valid IPv4 address"],
+            &["endpoints[0].addresses: Invalid value: \"fd00::1\": must be an IPv4 address"],
         );
         check_invalid(
             &PLAIN.replace("[10.0.0.1]", "[]").replace("IPv4", "IPX"),

@@ -79,12 +79,32 @@ impl Kind for EndpointsKind {
     fn validate_update(&self, _part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
         META.update(object, old, &mut errors);
-        subsets(object, &mut errors);
+        // What was taken once stays good.
+        if get(object, "subsets") != get(old, "subsets") {
+            subsets(object, &mut errors);
+        }
         errors.into_vec()
     }
 
-    fn warnings(&self, _object: &Value) -> Vec<String> {
-        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()]
+    fn deprecation(&self) -> Option<&'static str> {
+        Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let path = Path::of("subsets");
+        for (index, subset) in list(object, "subsets").iter().enumerate() {
+            let path = path.index(index);
+            for kind in ["addresses", "notReadyAddresses"] {
+                let path = path.child(kind);
+                for (index, address) in list(subset, kind).iter().enumerate() {
+                    if let Some(warning) = names::ip_warning(text(address, "ip")) {
+                        warnings.push(format!("{}: {warning}", path.index(index).child("ip")));
+                    }
+                }
+            }
+        }
+        warnings
     }
 
     fn create_on_update(&self) -> bool {
@@ -153,12 +173,7 @@ fn subsets(object: &Value, errors: &mut Errors) {
 
 fn address_rules(address: &Value, path: &Path<'_>, errors: &mut Errors) {
     let ip = text(address, "ip");
-    let complaints = names::ip(ip);
-    if complaints.is_empty() {
-        ordinary_ip(ip, &path.child("ip"), errors);
-    } else {
-        errors.invalid_each(&path.child("ip"), ip, complaints);
-    }
+    errors.invalid_each(&path.child("ip"), ip, names::ip(ip));
     let hostname = text(address, "hostname");
     if !hostname.is_empty() {
         errors.invalid_each(&path.child("hostname"), hostname, names::dns1123_label(hostname));
@@ -166,12 +181,15 @@ fn address_rules(address: &Value, path: &Path<'_>, errors: &mut Errors) {
     if let Some(node) = get(address, "nodeName").as_str() {
         errors.invalid_each(&path.child("nodeName"), node, names::dns1123_subdomain(node));
     }
+    ordinary_ip(ip, &path.child("ip"), errors);
 }
 
 /// No address that means something else on each machine.
 pub(super) fn ordinary_ip(text: &str, path: &Path<'_>, errors: &mut Errors) {
     use std::net::IpAddr;
-    let Ok(ip) = text.parse::<IpAddr>() else { return };
+    let Some(ip) = names::sloppy_ip(text) else {
+        return errors.invalid(path, text, "must be a valid IP address");
+    };
     let local_multicast = match ip {
         IpAddr::V4(ip) => ip.octets()[..3] == [224, 0, 0],
         IpAddr::V6(ip) => ip.segments()[0] & 0xff0f == 0xff02,
@@ -213,6 +231,7 @@ fn port_rules(port: &Value, needs_name: bool, path: &Path<'_>, errors: &mut Erro
 
 #[cfg(test)]
 mod tests {
+    use crate::kind::Kind as _;
     use crate::testing::*;
 
     const PLAIN: &str = "{apiVersion: v1, kind: Endpoints, metadata: {name: a, namespace: n}, subsets: [{addresses: [{ip: 10.0.0.1}, {ip: 10.0.0.2}], ports: [{name: a, port: 80}, {name: b, port: 81}]}]}";
@@ -234,5 +253,13 @@ mod tests {
     fn a_row_shows_three_addresses_and_counts_the_rest() {
         assert_eq!(row(PLAIN), "a | 10.0.0.1:80,10.0.0.2:80,10.0.0.1:81 + 1 more... | <unknown>");
         assert_eq!(row("{apiVersion: v1, kind: Endpoints, metadata: {name: a}}"), "a | <none> | <unknown>");
+    }
+
+    #[test]
+    fn every_answer_about_endpoints_says_that_they_are_deprecated() {
+        assert_eq!(
+            super::EndpointsKind.deprecation(),
+            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+        );
     }
 }

@@ -87,8 +87,10 @@ impl Kind for Events {
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        META.create(object, &mut errors);
         rules(object, &mut errors);
+        if errors.count() == 0 {
+            META.create_plain(object, &mut errors);
+        }
         errors.into_vec()
     }
 
@@ -96,7 +98,7 @@ impl Kind for Events {
 
     fn validate_update(&self, _part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        META.update(object, old, &mut errors);
+        META.update_plain(object, old, &mut errors);
         rules(object, &mut errors);
         errors.into_vec()
     }
@@ -173,23 +175,33 @@ fn rules(object: &Value, errors: &mut Errors) {
     let namespace = text_at(object, &["metadata", "namespace"]);
     let about = text_at(object, &["involvedObject", "namespace"]);
     let path = Path::of("involvedObject");
+    let has_time = has(object, "eventTime");
     let agrees = match about {
-        "" => ["", "default", "kube-system"].contains(&namespace),
-        about => about == namespace,
+        "" => namespace == "default" || (has_time && namespace == "kube-system"),
+        about => has_time || about == namespace,
     };
     if !agrees {
         errors.invalid(&path.child("namespace"), about, "does not match event.namespace");
     }
-    if !has(object, "eventTime") {
-        return;
+    if has_time {
+        timed_rules(object, errors);
     }
-    for field in ["reportingComponent", "reportingInstance", "action", "reason"] {
+    errors.invalid_each(&Path::of("namespace"), namespace, names::dns1123_subdomain(namespace));
+}
+
+/// Rules for an event of the new form, the one with `eventTime`.
+fn timed_rules(object: &Value, errors: &mut Errors) {
+    let (component, path) = (text(object, "reportingComponent"), Path::of("reportingComponent"));
+    if component.is_empty() {
+        errors.required(&path, "");
+    }
+    errors.invalid_each(&path, component, names::qualified_name(component));
+    for field in ["reportingInstance", "action", "reason"] {
         let (value, path) = (text(object, field), Path::of(field));
         if value.is_empty() {
             errors.required(&path, "");
-        } else if field == "reportingComponent" {
-            errors.invalid_each(&path, value, names::qualified_name(value));
-        } else if value.len() > MAX_FIELD {
+        }
+        if value.len() > MAX_FIELD {
             errors.invalid(&path, "", format!("can have at most {MAX_FIELD} characters"));
         }
     }
@@ -214,7 +226,12 @@ mod tests {
         );
         check_invalid(
             &PLAIN.replace("count: 4", "eventTime: '2026-01-01T00:59:00Z', action: X"),
-            &["reportingComponent: Required value", "reportingInstance: Required value"],
+            &[
+                "reportingComponent: Required value",
+                "reportingComponent: Invalid value: \"\": name part must be non-empty",
+                "reportingComponent: Invalid value: \"\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
+                "reportingInstance: Required value",
+            ],
         );
     }
 

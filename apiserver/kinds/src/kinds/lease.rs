@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::shape_of;
 use crate::errors::Errors;
 use crate::field::FieldError;
-use crate::json::{get, has, int, object_mut, text, text_at};
+use crate::json::{get, int, object_mut, remove, text_at};
 use crate::kind::{Column, Kind, Names, Part};
 use crate::meta::MetaRules;
 use crate::openapi::{self, Schemas};
@@ -58,20 +58,27 @@ impl Kind for Leases {
         object_mut(object, "spec");
     }
 
-    fn prepare_create(&self, _object: &mut Value) {}
+    /// Coordinated leader election is not served: Kubernetes drops its fields as long as it is off.
+    fn prepare_create(&self, object: &mut Value) {
+        for field in ["strategy", "preferredHolder"] {
+            remove(object_mut(object, "spec"), field);
+        }
+    }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        META.create(object, &mut errors);
+        META.create_plain(object, &mut errors);
         spec_rules(get(object, "spec"), &mut errors);
         errors.into_vec()
     }
 
-    fn prepare_update(&self, _part: Part, _object: &mut Value, _old: &Value) {}
+    fn prepare_update(&self, _part: Part, object: &mut Value, _old: &Value) {
+        self.prepare_create(object);
+    }
 
     fn validate_update(&self, _part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        META.update(object, old, &mut errors);
+        META.update_plain(object, old, &mut errors);
         spec_rules(get(object, "spec"), &mut errors);
         errors.into_vec()
     }
@@ -100,14 +107,6 @@ fn spec_rules(spec: &Value, errors: &mut Errors) {
         errors.invalid(&path.child("leaseDurationSeconds"), seconds, "must be greater than 0");
     }
     errors.not_negative(&path.child("leaseTransitions"), int(spec, "leaseTransitions"));
-    if has(spec, "strategy") {
-        let strategy = text(spec, "strategy");
-        errors.invalid_each(&path.child("strategy"), strategy, names::qualified_name(strategy));
-    }
-    if !text(spec, "preferredHolder").is_empty() && text(spec, "strategy").is_empty() {
-        let detail = "may only be specified if `strategy` is defined";
-        errors.forbidden(&path.child("preferredHolder"), detail);
-    }
 }
 
 #[cfg(test)]
@@ -121,6 +120,15 @@ mod tests {
         check_created(PLAIN, &PLAIN.replace("00.5Z", "00.500000Z"));
         check_valid(PLAIN);
         assert_eq!(row(PLAIN), "a | me | <unknown>");
+    }
+
+    #[test]
+    fn fields_of_coordinated_election_are_dropped() {
+        let lease = created(&PLAIN.replace("holderIdentity: me", "strategy: Oldest, preferredHolder: x"));
+        assert_eq!(
+            lease["spec"].as_object().unwrap().keys().collect::<Vec<_>>(),
+            ["leaseDurationSeconds", "renewTime"]
+        );
     }
 
     #[test]

@@ -117,9 +117,7 @@ impl Kind for Namespaces {
 
 fn finalizer_rule(name: &str, path: &Path<'_>, errors: &mut Errors) {
     meta::finalizer_name(name, path, errors);
-    if !name.contains('/') && name != "kubernetes" {
-        errors.invalid(path, name, "name is neither a standard finalizer name nor is it fully qualified");
-    }
+    meta::standard_finalizer(name, path, errors);
 }
 
 /// Whoever is being deleted is Terminating, and nobody else.

@@ -17,7 +17,7 @@ use crate::openapi::{self, Schemas};
 use crate::path::Path;
 use crate::pod::resources;
 use crate::shape::Shape;
-use crate::{age, table};
+use crate::{age, shown, table};
 
 const NAMES: Names = Names {
     group: "",
@@ -121,7 +121,14 @@ impl Kind for Nodes {
     fn validate_update(&self, part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
         META.update(object, old, &mut errors);
-        rules(object, &mut errors);
+        match part {
+            Part::Main => rules(object, &mut errors),
+            Part::Status => {
+                amounts(object, &mut errors);
+                taints(get(object, "spec"), &Path::of("metadata").child("taints"), &mut errors);
+            }
+        }
+        addresses(object, &mut errors);
         if part == Part::Main {
             set_once(object, old, &mut errors);
         }
@@ -150,7 +157,7 @@ impl Kind for Nodes {
             address(object, "InternalIP"),
             address(object, "ExternalIP"),
             info("osImage").into(),
-            info("kernelVersion").into(),
+            kernel(object).into(),
             info("containerRuntimeVersion").into(),
         ]
     }
@@ -160,9 +167,20 @@ impl Kind for Nodes {
 fn pod_ranges(spec: &mut Value) {
     let old = text(spec, "podCIDR").to_owned();
     match list(spec, "podCIDRs").first().cloned() {
-        Some(first) => set(spec, "podCIDR", first),
-        None if !old.is_empty() => set(spec, "podCIDRs", vec![old]),
-        None => {}
+        Some(first) if old.is_empty() => set(spec, "podCIDR", first),
+        Some(first) if first == old => {}
+        _ if !old.is_empty() => set(spec, "podCIDRs", vec![old]),
+        _ => {}
+    }
+}
+
+/// The kernel's version and, where the node says it, the machine's architecture.
+fn kernel(object: &Value) -> String {
+    let info = |field| text_at(object, &["status", "nodeInfo", field]);
+    let version = Some(info("kernelVersion")).filter(|version| !version.is_empty()).unwrap_or(age::UNKNOWN);
+    match info("architecture") {
+        "" => version.to_owned(),
+        machine => format!("{version} ({machine})"),
     }
 }
 
@@ -199,17 +217,24 @@ fn address(object: &Value, kind: &str) -> Value {
     table::or_none(all.iter().find(|one| text(one, "type") == kind).map_or("", |one| text(one, "address")))
 }
 
+/// Rules that a node keeps whenever its main resource is written.
 fn rules(object: &Value, errors: &mut Errors) {
     let (spec, path) = (get(object, "spec"), Path::of("spec"));
-    taints(spec, &path.child("taints"), errors);
-    let ranges = path.child("podCIDRs");
-    for (index, range) in list(spec, "podCIDRs").iter().enumerate() {
+    // The path is Kubernetes' own.
+    taints(spec, &Path::of("metadata").child("taints"), errors);
+    amounts(object, errors);
+    let (all, ranges) = (list(spec, "podCIDRs"), path.child("podCIDRs"));
+    for (index, range) in all.iter().enumerate() {
         let range = range.as_str().unwrap_or_default();
-        if range.parse::<ipnet::IpNet>().is_err() {
-            let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-            errors.invalid(&ranges.index(index), range, detail);
-        }
+        errors.invalid_each(&ranges.index(index), range, names::cidr(range));
     }
+    let sixes = all.iter().filter_map(Value::as_str).filter(|range| range.contains(':')).count();
+    if all.len() > 2 || (all.len() == 2 && sixes != 1) {
+        errors.invalid(&ranges, all.to_vec(), "may specify no more than one CIDR for each IP family");
+    }
+}
+
+fn amounts(object: &Value, errors: &mut Errors) {
     let status = Path::of("status");
     for kind in ["capacity", "allocatable"] {
         let path = status.child(kind);
@@ -217,12 +242,17 @@ fn rules(object: &Value, errors: &mut Errors) {
             resources::quantity(name, amount, &path.child(name), errors);
         }
     }
-    let path = status.child("addresses");
-    let addresses = list(get(object, "status"), "addresses");
+}
+
+fn addresses(object: &Value, errors: &mut Errors) {
+    let path = Path::of("status");
+    let path = path.child("addresses");
     let mut seen = BTreeSet::new();
-    for (index, address) in addresses.iter().enumerate() {
-        if !seen.insert((text(address, "type"), text(address, "address"))) {
-            errors.duplicate(&path.index(index), address.clone());
+    for (index, address) in list(get(object, "status"), "addresses").iter().enumerate() {
+        let (kind, address) = (text(address, "type"), text(address, "address"));
+        if !seen.insert((kind, address)) {
+            let shown = [("Type", Value::from(kind).to_string()), ("Address", Value::from(address).to_string())];
+            errors.add_text(FieldErrorKind::Duplicate, &path.index(index), shown::object(&shown), "");
         }
     }
 }
@@ -239,8 +269,12 @@ fn taints(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
         }
         errors.one_of(&path.child("effect"), effect, EFFECTS);
         if !seen.insert((key, effect)) {
+            let quoted = |text: &str| Value::from(text).to_string();
+            let time = get(taint, "timeAdded").to_string();
+            let shown =
+                [("Key", quoted(key)), ("Value", quoted(value)), ("Effect", quoted(effect)), ("TimeAdded", time)];
             let detail = "taints must be unique by key and effect pair";
-            errors.add(FieldErrorKind::Duplicate, &path, taint.clone(), detail);
+            errors.add_text(FieldErrorKind::Duplicate, &path, shown::object(&shown), detail);
         }
     }
 }
@@ -277,8 +311,8 @@ mod tests {
         check_invalid(
             &PLAIN.replace("effect: NoSchedule}", "effect: NoSchedule}, {key: a, effect: NoSchedule}, {key: b}"),
             &[
-                "spec.taints[1]: Duplicate value: {\"effect\":\"NoSchedule\",\"key\":\"a\"}: taints must be unique by key and effect pair",
-                "spec.taints[2].effect: Required value",
+                "metadata.taints[1]: Duplicate value: {\"Key\":\"a\",\"Value\":\"\",\"Effect\":\"NoSchedule\",\"TimeAdded\":null}: taints must be unique by key and effect pair",
+                "metadata.taints[2].effect: Required value",
             ],
         );
     }
@@ -287,7 +321,7 @@ mod tests {
     fn the_pod_range_is_given_once() {
         check_update(
             PLAIN,
-            |new| new["spec"]["podCIDRs"] = json!(["10.2.0.0/24"]),
+            |new| new["spec"] = json!({"podCIDR": "10.2.0.0/24", "podCIDRs": ["10.2.0.0/24"]}),
             &["spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid"],
         );
         let (new, errors) = updated(Part::Status, PLAIN, |new| {

@@ -84,12 +84,13 @@ impl Kind for ReplicaSets {
     fn prepare_create(&self, object: &mut Value) {
         set(object, "status", json!({"replicas": 0}));
         meta::first_generation(object);
+        workload::drop_disabled(object);
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
         META.create(object, &mut errors);
-        workload::spec(get(object, "spec"), &Path::of("spec"), &mut errors);
+        spec_rules(get(object, "spec"), &Path::of("spec"), &mut errors);
         errors.into_vec()
     }
 
@@ -107,8 +108,8 @@ impl Kind for ReplicaSets {
         let (spec, was, path) = (get(object, "spec"), get(old, "spec"), Path::of("spec"));
         match part {
             Part::Main => {
-                workload::spec(spec, &path, &mut errors);
-                errors.immutable(&path.child("selector"), get(spec, "selector"), get(was, "selector"));
+                spec_rules(spec, &path, &mut errors);
+                workload::same_selector(spec, was, &path, &mut errors);
             }
             Part::Status => workload::status(
                 object,
@@ -125,8 +126,12 @@ impl Kind for ReplicaSets {
         errors.into_vec()
     }
 
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        pod::controller_warnings(object)
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let generation = |object| at(object, &["metadata", "generation"]);
+        if old.is_some_and(|old| generation(old) == generation(object)) {
+            return Vec::new();
+        }
+        pod::controller_warnings(object, old.is_none())
     }
 
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
@@ -152,6 +157,12 @@ impl Kind for ReplicaSets {
             table::selector(get(spec, "selector")),
         ]
     }
+}
+
+fn spec_rules(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    errors.not_negative(&path.child("replicas"), int(spec, "replicas"));
+    errors.not_negative(&path.child("minReadySeconds"), int(spec, "minReadySeconds"));
+    workload::template_and_selector(spec, path, errors);
 }
 
 #[cfg(test)]

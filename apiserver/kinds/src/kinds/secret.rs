@@ -104,6 +104,11 @@ impl Kind for Secrets {
         errors.into_vec()
     }
 
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let is_tls = text(object, "type") == "kubernetes.io/tls";
+        tls_warning(object).filter(|_| is_tls).into_iter().collect()
+    }
+
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         (field == "type").then(|| text(object, "type").to_owned())
     }
@@ -134,8 +139,9 @@ fn type_rules(object: &Value, data: &Path<'_>, errors: &mut Errors) {
     let kind = text(object, "type");
     let value = |key: &str| get(object, "data").get(key).and_then(Value::as_str);
     if let Some((_, keys)) = REQUIRED_KEYS.iter().find(|(own, _)| *own == kind) {
+        let empty_is_missing = kind == "kubernetes.io/ssh-auth";
         for key in *keys {
-            if value(key).is_none() {
+            if value(key).is_none_or(|value| empty_is_missing && value.is_empty()) {
                 errors.required(&data.key(key), "");
             }
         }
@@ -163,9 +169,44 @@ fn type_rules(object: &Value, data: &Path<'_>, errors: &mut Errors) {
 fn json_rule(value: Option<&str>, path: &Path<'_>, errors: &mut Errors) {
     let Some(value) = value else { return };
     let decoded = STANDARD.decode(value).unwrap_or_default();
-    if let Err(error) = serde_json::from_slice::<serde_json::Map<String, Value>>(&decoded) {
-        errors.invalid(path, "<secret contents redacted>", error.to_string());
+    if let Some(complaint) = json_complaint(&decoded) {
+        errors.invalid(path, "<secret contents redacted>", complaint);
     }
+}
+
+/// What Go's JSON decoder says of bytes that are no object.
+fn json_complaint(bytes: &[u8]) -> Option<String> {
+    let error = match serde_json::from_slice::<Value>(bytes) {
+        Ok(Value::Object(_) | Value::Null) => return None,
+        Ok(other) => {
+            let found = match other {
+                Value::Array(_) => "array",
+                Value::String(_) => "string",
+                Value::Bool(_) => "bool",
+                _ => "number",
+            };
+            return Some(format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"));
+        }
+        Err(error) => error,
+    };
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    match first {
+        _ if error.is_eof() => Some("unexpected end of JSON input".to_owned()),
+        Some(byte) if !b"{[\"-0123456789tfn".contains(byte) => {
+            Some(format!("invalid character {:?} looking for beginning of value", char::from(*byte)))
+        }
+        _ => Some(error.to_string()),
+    }
+}
+
+/// The warning about a certificate that no program could use, in Go's words.
+fn tls_warning(object: &Value) -> Option<String> {
+    let part = |key| STANDARD.decode(text(get(object, "data"), key)).unwrap_or_default();
+    let has = |bytes: &[u8], mark: &str| String::from_utf8_lossy(bytes).contains(mark);
+    if !has(&part("tls.crt"), "-----BEGIN ") {
+        return Some("tls: failed to find any PEM data in certificate input".to_owned());
+    }
+    (!has(&part("tls.key"), "-----BEGIN ")).then(|| "tls: failed to find any PEM data in key input".to_owned())
 }
 
 #[cfg(test)]

@@ -3,12 +3,12 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use reeve_api::names;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::shape_of;
 use crate::errors::Errors;
 use crate::field::FieldError;
-use crate::json::list;
+use crate::json::{at, items_mut, text};
 use crate::kind::{Column, Kind, Names, Part};
 use crate::meta::MetaRules;
 use crate::openapi::{self, Schemas};
@@ -28,14 +28,7 @@ const NAMES: Names = Names {
 
 const META: MetaRules = MetaRules { namespaced: true, name: names::dns1123_subdomain };
 
-const COLUMNS: &[Column] = &[
-    table::NAME,
-    table::column(
-        "Secrets",
-        "Secrets is a list of the secrets in the same namespace that pods running using this ServiceAccount are allowed to use. Pods are only limited to this list if this service account has a \"kubernetes.io/enforce-mountable-secrets\" annotation set to \"true\". The \"kubernetes.io/enforce-mountable-secrets\" annotation is deprecated since v1.32. Prefer separate namespaces to isolate access to mounted secrets. This field should not be used to find auto-generated service account token secrets for use outside of pods. Instead, tokens can be requested directly using the TokenRequest API, or service account token secrets can be manually created. More info: https://kubernetes.io/docs/concepts/configuration/secret",
-    ),
-    table::AGE,
-];
+const COLUMNS: &[Column] = &[table::NAME, table::AGE];
 
 /// The kind.
 pub(super) struct ServiceAccounts;
@@ -55,7 +48,12 @@ impl Kind for ServiceAccounts {
 
     fn default(&self, _object: &mut Value) {}
 
-    fn prepare_create(&self, _object: &mut Value) {}
+    /// Of a secret only the name counts.
+    fn prepare_create(&self, object: &mut Value) {
+        for secret in items_mut(object, "secrets") {
+            *secret = json!({"name": text(secret, "name")});
+        }
+    }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
@@ -63,7 +61,9 @@ impl Kind for ServiceAccounts {
         errors.into_vec()
     }
 
-    fn prepare_update(&self, _part: Part, _object: &mut Value, _old: &Value) {}
+    fn prepare_update(&self, _part: Part, object: &mut Value, _old: &Value) {
+        self.prepare_create(object);
+    }
 
     fn validate_update(&self, _part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
@@ -71,8 +71,16 @@ impl Kind for ServiceAccounts {
         errors.into_vec()
     }
 
-    fn unconditional_update(&self) -> bool {
-        false
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        const NOTE: &str = "kubernetes.io/enforce-mountable-secrets";
+        let has_note = |object| !at(object, &["metadata", "annotations", NOTE]).is_null();
+        if !has_note(object) || old.is_some_and(has_note) {
+            return Vec::new();
+        }
+        vec![format!(
+            "metadata.annotations[{NOTE}]: deprecated in v1.32+; prefer separate namespaces to isolate access to \
+             mounted secrets"
+        )]
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -80,7 +88,7 @@ impl Kind for ServiceAccounts {
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        vec![table::name(object), list(object, "secrets").len().into(), age::of(object, now).into()]
+        vec![table::name(object), age::of(object, now).into()]
     }
 }
 
@@ -93,6 +101,6 @@ mod tests {
         let account = "{apiVersion: v1, kind: ServiceAccount, metadata: {name: a, namespace: n}, automountServiceAccountToken: false}";
         check_created(account, account);
         check_valid(account);
-        assert_eq!(row(account), "a | 0 | <unknown>");
+        assert_eq!(row(account), "a | <unknown>");
     }
 }

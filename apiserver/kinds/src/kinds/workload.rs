@@ -4,10 +4,11 @@ use reeve_api::selector::LabelSelector;
 use serde_json::Value;
 
 use crate::errors::Errors;
-use crate::json::{at, get, has, int, text_at};
+use crate::json::{at, get, has, int, some_mut, text_at};
 use crate::meta;
 use crate::path::Path;
 use crate::pod;
+use crate::shown;
 
 /// Where the replicas stand.
 pub(super) const SCALE: crate::kind::ScalePaths = crate::kind::ScalePaths {
@@ -16,32 +17,49 @@ pub(super) const SCALE: crate::kind::ScalePaths = crate::kind::ScalePaths {
     selector: "spec.selector",
 };
 
-/// Rules for `spec.replicas`, `spec.minReadySeconds`, `spec.selector` and `spec.template`.
-pub(super) fn spec(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
-    errors.not_negative(&path.child("replicas"), int(spec, "replicas"));
-    errors.not_negative(&path.child("minReadySeconds"), int(spec, "minReadySeconds"));
+/// The selector stays what it was.
+pub(super) fn same_selector(spec: &Value, was: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let (now, before) = (get(spec, "selector"), get(was, "selector"));
+    if now != before {
+        errors.invalid_object(&path.child("selector"), shown::selector(now), "field is immutable");
+    }
+}
+
+/// Rules for `spec.selector` and `spec.template`.
+pub(super) fn template_and_selector(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     let (selector, selector_path) = (get(spec, "selector"), path.child("selector"));
     if selector.is_null() {
         errors.required(&selector_path, "");
     } else {
         meta::label_selector(selector, &selector_path, errors);
         if !has(selector, "matchLabels") && !has(selector, "matchExpressions") {
-            errors.invalid(&selector_path, selector.clone(), "empty selector is invalid for deployment");
+            errors.invalid_object(
+                &selector_path,
+                shown::selector(selector),
+                "empty selector is invalid for deployment",
+            );
         }
     }
     match LabelSelector::from_value(selector) {
         Ok(parsed) => template(get(spec, "template"), &parsed, &path.child("template"), errors),
-        Err(_) => errors.invalid(&selector_path, selector.clone(), "invalid label selector"),
+        Err(_) => errors.invalid_object(&selector_path, shown::selector(selector), "invalid label selector"),
+    }
+}
+
+/// Takes from the template what Kubernetes drops while its feature is off.
+pub(super) fn drop_disabled(object: &mut Value) {
+    let template = some_mut(object, "spec").and_then(|spec| some_mut(spec, "template"));
+    if let Some(spec) = template.and_then(|template| some_mut(template, "spec")) {
+        pod::drop_disabled(spec);
     }
 }
 
 fn template(template: &Value, selector: &LabelSelector, path: &Path<'_>, errors: &mut Errors) {
-    if !selector.is_everything() && !selector.is_nothing() {
+    if !selector.is_everything() {
         let labels = at(template, &["metadata", "labels"]);
-        if !selector.matches_value(labels) {
-            let labels = if labels.is_null() { Value::Object(serde_json::Map::new()) } else { labels.clone() };
+        if selector.is_nothing() || !selector.matches_value(labels) {
             let path = path.child("metadata");
-            errors.invalid(&path.child("labels"), labels, "`selector` does not match template `labels`");
+            errors.invalid(&path.child("labels"), labels.clone(), "`selector` does not match template `labels`");
         }
     }
     pod::template(template, path, errors);

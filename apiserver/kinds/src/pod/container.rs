@@ -11,9 +11,91 @@ use crate::json::{get, has, int, list, text};
 use crate::path::Path;
 
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
-/// What an ephemeral container may not have.
-const NOT_EPHEMERAL: &[&str] =
-    &["lifecycle", "livenessProbe", "ports", "readinessProbe", "resizePolicy", "startupProbe"];
+/// When an image is pulled.
+pub(super) const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
+/// What an ephemeral container may not have, in the order of the fields of Kubernetes' type.
+const NOT_EPHEMERAL: &[&str] = &[
+    "ports",
+    "resources",
+    "resizePolicy",
+    "restartPolicy",
+    "restartPolicyRules",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "lifecycle",
+];
+/// Most rules for when a container is started again, and most exit codes of one.
+const RESTART_RULES_MAX: usize = 20;
+const EXIT_CODES_MAX: usize = 255;
+/// Signals that may stop a container on Linux.
+const SIGNALS: &[&str] = &[
+    "SIGABRT",
+    "SIGALRM",
+    "SIGBUS",
+    "SIGCHLD",
+    "SIGCLD",
+    "SIGCONT",
+    "SIGFPE",
+    "SIGHUP",
+    "SIGILL",
+    "SIGINT",
+    "SIGIO",
+    "SIGIOT",
+    "SIGKILL",
+    "SIGPIPE",
+    "SIGPOLL",
+    "SIGPROF",
+    "SIGPWR",
+    "SIGQUIT",
+    "SIGRTMAX",
+    "SIGRTMAX-1",
+    "SIGRTMAX-10",
+    "SIGRTMAX-11",
+    "SIGRTMAX-12",
+    "SIGRTMAX-13",
+    "SIGRTMAX-14",
+    "SIGRTMAX-2",
+    "SIGRTMAX-3",
+    "SIGRTMAX-4",
+    "SIGRTMAX-5",
+    "SIGRTMAX-6",
+    "SIGRTMAX-7",
+    "SIGRTMAX-8",
+    "SIGRTMAX-9",
+    "SIGRTMIN",
+    "SIGRTMIN+1",
+    "SIGRTMIN+10",
+    "SIGRTMIN+11",
+    "SIGRTMIN+12",
+    "SIGRTMIN+13",
+    "SIGRTMIN+14",
+    "SIGRTMIN+15",
+    "SIGRTMIN+2",
+    "SIGRTMIN+3",
+    "SIGRTMIN+4",
+    "SIGRTMIN+5",
+    "SIGRTMIN+6",
+    "SIGRTMIN+7",
+    "SIGRTMIN+8",
+    "SIGRTMIN+9",
+    "SIGSEGV",
+    "SIGSTKFLT",
+    "SIGSTOP",
+    "SIGSYS",
+    "SIGTERM",
+    "SIGTRAP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGVTALRM",
+    "SIGWINCH",
+    "SIGXCPU",
+    "SIGXFSZ",
+];
 
 /// Rules for all three lists of containers.
 pub(super) fn all(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
@@ -34,19 +116,61 @@ fn regular(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors
         if !seen.insert(name) {
             errors.duplicate(&path.child("name"), name);
         }
-        handler::lifecycle(container, scope, &path.child("lifecycle"), errors);
+        lifecycle(container, scope, &path.child("lifecycle"), errors);
         handler::probes(container, scope, &path, errors);
-        if has(container, "restartPolicy") {
-            restart_policy(container, &path.child("restartPolicy"), errors);
-        }
+        restart_policy(container, &path, errors);
     }
     host_ports(containers, path, errors);
 }
 
 /// Since 1.35 a container may say what happens when it ends, whatever the pod says.
 fn restart_policy(container: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let policy = text(container, "restartPolicy");
-    errors.one_of(path, policy, &["Always", "Never", "OnFailure"]);
+    let rules = list(container, "restartPolicyRules");
+    match get(container, "restartPolicy").as_str() {
+        None if !rules.is_empty() => {
+            errors.required(&path.child("restartPolicy"), "must specify restartPolicy when restart rules are used");
+        }
+        Some(policy) if !["Always", "Never", "OnFailure"].contains(&policy) => {
+            errors.unsupported(&path.child("restartPolicy"), policy, &["Always", "Never", "OnFailure"]);
+        }
+        _ => {}
+    }
+    let path = path.child("restartPolicyRules");
+    if rules.len() > RESTART_RULES_MAX {
+        errors.too_many(&path, rules.len(), RESTART_RULES_MAX);
+    }
+    for (index, rule) in rules.iter().enumerate() {
+        let (path, action, actions) = (path.index(index), text(rule, "action"), &["Restart", "RestartAllContainers"]);
+        if !actions.contains(&action) {
+            errors.unsupported(&path.child("action"), action, actions);
+        }
+        let (codes, path) = (get(rule, "exitCodes"), path.child("exitCodes"));
+        if codes.is_null() {
+            errors.required(&path, "must be specified");
+            continue;
+        }
+        if !["In", "NotIn"].contains(&text(codes, "operator")) {
+            errors.unsupported(&path.child("operator"), text(codes, "operator"), &["In", "NotIn"]);
+        }
+        let count = list(codes, "values").len();
+        if count > EXIT_CODES_MAX {
+            errors.too_many(&path.child("values"), count, EXIT_CODES_MAX);
+        }
+    }
+}
+
+fn lifecycle(container: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    handler::lifecycle(container, scope, path, errors);
+    let Some(signal) = get(get(container, "lifecycle"), "stopSignal").as_str() else { return };
+    let path = path.child("stopSignal");
+    match scope.os {
+        None => errors.forbidden(&path, "may not be set for containers with empty `spec.os.name`"),
+        Some("linux") if !SIGNALS.contains(&signal) => errors.unsupported(&path, signal, SIGNALS),
+        Some("windows") if !["SIGKILL", "SIGTERM"].contains(&signal) => {
+            errors.unsupported(&path, signal, &["SIGKILL", "SIGTERM"]);
+        }
+        Some(_) => {}
+    }
 }
 
 fn init(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
@@ -54,22 +178,30 @@ fn init(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     for (index, container) in list(spec, "initContainers").iter().enumerate() {
         let (here, name) = (path.index(index), text(container, "name"));
         common(container, scope, &here, errors);
-        if has(container, "restartPolicy") {
-            restart_policy(container, &here.child("restartPolicy"), errors);
-        }
-        if !seen.insert(name) && !name.is_empty() {
+        restart_policy(container, &here, errors);
+        if seen.contains(name) {
             errors.duplicate(&here.child("name"), name);
+        } else if !name.is_empty() {
+            seen.insert(name);
         }
+        // Init containers run one after the other; Kubernetes gives all of them the first one's path here.
         host_ports(std::slice::from_ref(container), path, errors);
         if text(container, "restartPolicy") == "Always" {
-            handler::lifecycle(container, scope, &here.child("lifecycle"), errors);
+            lifecycle(container, scope, &here.child("lifecycle"), errors);
             handler::probes(container, scope, &here, errors);
-        } else {
-            for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
-                if has(container, field) {
-                    let detail = "may not be set for init containers without restartPolicy=Always";
-                    errors.forbidden(&here.child(field), detail);
-                }
+            continue;
+        }
+        for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
+            if has(container, field) {
+                let detail = "may not be set for init containers without restartPolicy=Always";
+                errors.forbidden(&here.child(field), detail);
+            }
+        }
+        let policies = here.child("resizePolicy");
+        for (index, policy) in list(container, "resizePolicy").iter().enumerate() {
+            if text(policy, "restartPolicy") == "RestartContainer" {
+                let detail = "must not be set to 'RestartContainer' for non-sidecar initContainers";
+                errors.invalid(&policies.index(index).child("restartPolicy"), "RestartContainer", detail);
             }
         }
     }
@@ -93,9 +225,9 @@ fn ephemeral(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Erro
         if !target.is_empty() && !others.contains(&target) {
             errors.not_found(&path.child("targetContainerName"), target);
         }
-        let resources = get(container, "resources").as_object().is_some_and(|map| !map.is_empty());
-        let fields = NOT_EPHEMERAL.iter().copied().filter(|field| has(container, field));
-        for field in fields.chain(Some("resources").filter(|_| resources)) {
+        let is_set =
+            |field: &&&str| get(container, field).as_object().map_or(has(container, field), |map| !map.is_empty());
+        for field in NOT_EPHEMERAL.iter().filter(is_set) {
             errors.forbidden(&path.child(field), "cannot be set for an Ephemeral Container");
         }
         let mounts = path.child("volumeMounts");
@@ -127,12 +259,9 @@ fn common(container: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Er
     env::env(container, &path.child("env"), errors);
     env::env_from(container, &path.child("envFrom"), errors);
     volume::mounts(container, &scope.volumes, path, errors);
-    errors.one_of(
-        &path.child("imagePullPolicy"),
-        text(container, "imagePullPolicy"),
-        &["Always", "IfNotPresent", "Never"],
-    );
-    resources::requirements(get(container, "resources"), scope, &path.child("resources"), errors);
+    errors.one_of(&path.child("imagePullPolicy"), text(container, "imagePullPolicy"), PULL_POLICIES);
+    let (own, own_path) = (get(container, "resources"), path.child("resources"));
+    resources::requirements(own, resources::container_name, scope, &own_path, errors);
     resize_policy(container, scope, &path.child("resizePolicy"), errors);
     security::container(container, scope, &path.child("securityContext"), errors);
 }
@@ -191,7 +320,7 @@ fn resize_policy(container: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: 
         errors.one_of(path, resource, &["cpu", "memory"]);
         errors.one_of(path, policy, &["NotRequired", "RestartContainer"]);
         if scope.restart_policy == "Never" && policy != "NotRequired" {
-            errors.invalid(path, policy, "must be 'NotRequired' when `restartPolicy` is 'Never'");
+            errors.invalid(path, policy, "must be 'NotRequired' when pod `restartPolicy` is 'Never'");
         }
     }
 }

@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 
 use super::level;
 use crate::json::{
-    copy_field, flag, get, has, int, items_mut, object_mut, set, set_default, set_default_number, some_mut, text,
+    copy_field, flag, get, has, int, items_mut, object_mut, remove, set, set_default, set_default_number, some_mut,
+    text,
 };
 
 /// The lists of containers in a pod spec.
@@ -51,6 +52,10 @@ pub(crate) fn default_spec(spec: &mut Value) {
     set_default(spec, "restartPolicy", "Always");
     set_default(spec, "securityContext", json!({}));
     set_default(spec, "terminationGracePeriodSeconds", 30);
+    // A negative time was once accepted; it has meant one second ever since.
+    if int(spec, "terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {
+        set(spec, "terminationGracePeriodSeconds", 1);
+    }
     set_default(spec, "schedulerName", "default-scheduler");
     service_account(spec);
     for volume in items_mut(spec, "volumes") {
@@ -65,6 +70,18 @@ pub(crate) fn default_spec(spec: &mut Value) {
     if let Some(resources) = some_mut(spec, "resources") {
         round_up(resources, "limits");
         round_up(resources, "requests");
+    }
+}
+
+/// Takes away what Kubernetes drops as long as the feature it belongs to is off: it would have no effect.
+pub(crate) fn drop_disabled(spec: &mut Value) {
+    remove(spec, "schedulingGroup");
+    for volume in items_mut(spec, "volumes") {
+        let Some(projected) = some_mut(volume, "projected") else { continue };
+        for source in items_mut(projected, "sources") {
+            remove(source, "clusterTrustBundle");
+            remove(source, "podCertificate");
+        }
     }
 }
 
@@ -116,8 +133,12 @@ fn default_container(container: &mut Value) {
     }
 }
 
-/// `Always` for the tag `latest`, which is also what a name without tag and digest means.
+/// `Always` for the tag `latest`, which is also what a name without tag and digest means. What is no name of an
+/// image has no tag.
 fn pull_policy(image: &str) -> &'static str {
+    if !is_reference(image) {
+        return "IfNotPresent";
+    }
     let (name, digest) = image.split_once('@').map_or((image, false), |(name, _)| (name, true));
     let last = name.rsplit('/').next().unwrap_or(name);
     let tag = last.split_once(':').map(|(_, tag)| tag);
@@ -126,6 +147,33 @@ fn pull_policy(image: &str) -> &'static str {
         None if !digest => "Always",
         _ => "IfNotPresent",
     }
+}
+
+/// Whether a text has the form `[HOST[:PORT]/]PATH[:TAG][@DIGEST]`.
+fn is_reference(image: &str) -> bool {
+    let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
+    let (folders, last) = name.rsplit_once('/').map_or(("", name), |(folders, last)| (folders, last));
+    let (last, tag) = last.split_once(':').map_or((last, None), |(last, tag)| (last, Some(tag)));
+    let is_word = |text: &str, more: &str| {
+        let fits = |letter: char| letter.is_ascii_alphanumeric() || more.contains(letter);
+        !text.is_empty() && text.chars().all(fits)
+    };
+    let is_part = |part: &str| {
+        let edge = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+        is_word(part, "._-") && part.starts_with(edge) && part.ends_with(edge) && !part.contains(char::is_uppercase)
+    };
+    let mut parts: Vec<&str> = folders.split('/').filter(|_| !folders.is_empty()).collect();
+    let is_host = |part: &str| part.contains(['.', ':']) || part == "localhost";
+    if parts.first().is_some_and(|first| is_host(first)) {
+        let host = parts.remove(0);
+        if !is_word(host, ".-:[]") {
+            return false;
+        }
+    }
+    parts.into_iter().chain([last]).all(is_part)
+        && tag.is_none_or(|tag| is_word(tag, "._-") && !tag.starts_with(['.', '-']))
+        && digest
+            .is_none_or(|digest| digest.split_once(':').is_some_and(|(_, hex)| hex.len() >= 32 && is_word(hex, "")))
 }
 
 /// Amounts of resources are kept in whole thousandths.
@@ -215,6 +263,10 @@ fn default_network_volumes(volume: &mut Value) {
         set_default(rbd, "pool", "rbd");
         set_default(rbd, "user", "admin");
         set_default(rbd, "keyring", "/etc/ceph/keyring");
+    }
+    if let Some(scale_io) = some_mut(volume, "scaleIO") {
+        set_default(scale_io, "storageMode", "ThinProvisioned");
+        set_default(scale_io, "fsType", "xfs");
     }
     if let Some(azure) = some_mut(volume, "azureDisk") {
         set_default(azure, "cachingMode", "ReadWrite");

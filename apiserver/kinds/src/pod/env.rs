@@ -4,6 +4,8 @@ use reeve_api::names;
 use reeve_api::quantity::Quantity;
 use serde_json::Value;
 
+use super::visit;
+use super::volume::no_backsteps;
 use crate::errors::Errors;
 use crate::json::{get, has, list, text};
 use crate::path::Path;
@@ -66,11 +68,12 @@ fn value_from(variable: &Value, path: &Path<'_>, errors: &mut Errors) {
             key_ref(key, &path.child(name), errors);
         }
     }
-    if source("fileKeyRef").is_some() {
-        errors.forbidden(&path.child("fileKeyRef"), "may not be set when the EnvFiles feature is not enabled");
+    if let Some(file) = source("fileKeyRef") {
+        file_ref(file, &path.child("fileKeyRef"), errors);
     }
     if sources == 0 {
-        let detail = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`";
+        let detail =
+            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`";
         errors.invalid(path, "", detail);
     } else if !text(variable, "value").is_empty() {
         errors.invalid(path, "", "may not be specified when `value` is not empty");
@@ -89,6 +92,51 @@ fn key_ref(source: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
+/// A variable from a file that an init container has written.
+fn file_ref(source: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let (key, volume, file) = (text(source, "key"), text(source, "volumeName"), text(source, "path"));
+    if key.is_empty() {
+        errors.required(&path.child("key"), "");
+    } else {
+        errors.invalid_each(&path.child("key"), key, names::env_name(key));
+    }
+    if volume.is_empty() {
+        errors.required(&path.child("volumeName"), "");
+    } else {
+        errors.invalid_each(&path.child("volumeName"), volume, names::dns1123_label(volume));
+    }
+    if file.is_empty() {
+        errors.required(&path.child("path"), "");
+    } else {
+        no_backsteps(file, &path.child("path"), errors);
+    }
+}
+
+/// Files of variables lie in volumes of kind `emptyDir`.
+pub(super) fn file_ref_volumes(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let volumes = list(spec, "volumes");
+    visit(spec, path, &mut |container, path| {
+        let path = path.child("env");
+        for (index, variable) in list(container, "env").iter().enumerate() {
+            let source = get(get(variable, "valueFrom"), "fileKeyRef");
+            if source.is_null() {
+                continue;
+            }
+            let (path, name) = (path.index(index), text(source, "volumeName"));
+            let path = path.child("valueFrom");
+            let path = path.child("fileKeyRef");
+            let path = path.child("volumeName");
+            match volumes.iter().rfind(|volume| text(volume, "name") == name) {
+                None => errors.not_found(&path, name),
+                Some(volume) if !has(volume, "emptyDir") => {
+                    errors.invalid(&path, name, "referenced volume must be of type emptyDir");
+                }
+                Some(_) => {}
+            }
+        }
+    });
+}
+
 /// A reference to a field of the pod; `fields` are those allowed besides single labels and annotations.
 pub(super) fn field_ref(source: &Value, fields: &[&str], path: &Path<'_>, errors: &mut Errors) {
     for field in ["apiVersion", "fieldPath"] {
@@ -96,18 +144,22 @@ pub(super) fn field_ref(source: &Value, fields: &[&str], path: &Path<'_>, errors
             return errors.required(&path.child(field), "");
         }
     }
-    let field = text(source, "fieldPath");
-    if let Some((start, key)) = field.strip_suffix("']").and_then(|field| field.split_once("['")) {
+    let (field, version) = (text(source, "fieldPath"), text(source, "apiVersion"));
+    let mut refuse = |why: String| {
+        errors.invalid(&path.child("fieldPath"), field, format!("error converting fieldPath: {why}"));
+    };
+    if version != "v1" {
+        refuse(format!("unsupported pod version: {version}"));
+    } else if let Some((start, key)) = field.strip_suffix("']").and_then(|field| field.split_once("['")) {
         match start {
             "metadata.annotations" => {
                 errors.invalid_each(path, &key.to_lowercase(), names::qualified_name(&key.to_lowercase()));
             }
             "metadata.labels" => errors.invalid_each(path, key, names::qualified_name(key)),
-            _ => errors.invalid(path, start, "does not support subscript"),
+            _ => refuse(format!("field label does not support subscript: {field}")),
         }
     } else if !is_pod_field(field) {
-        let detail = format!("error converting fieldPath: field label not supported: {field}");
-        errors.invalid(&path.child("fieldPath"), field, detail);
+        refuse(format!("field label not supported: {field}"));
     } else if !fields.contains(&field) {
         errors.unsupported(&path.child("fieldPath"), field, fields);
     }
@@ -143,6 +195,9 @@ pub(super) fn resource_ref(source: &Value, in_volume: bool, path: &Path<'_>, err
         name @ ("memory" | "ephemeral-storage") if !MEMORY_DIVISORS.contains(&text.as_str()) => {
             let name = if name == "memory" { "memory" } else { "local ephemeral storage" };
             format!("only divisor's values {} are supported with the {name} resource", MEMORY_DIVISORS.join(", "))
+        }
+        name if name.starts_with("hugepages-") && !MEMORY_DIVISORS.contains(&text.as_str()) => {
+            format!("only divisor's values {} are supported with the hugepages resource", MEMORY_DIVISORS.join(", "))
         }
         _ => return,
     };

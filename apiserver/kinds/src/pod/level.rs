@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use reeve_api::quantity::Quantity;
 use serde_json::Value;
 
-use super::resources;
+use super::{Scope, resources};
 use crate::errors::Errors;
 use crate::json::{entries, get, has, list, object_mut, set_default, text};
 use crate::path::Path;
@@ -68,61 +68,53 @@ pub(super) fn default(spec: &mut Value) {
 }
 
 /// Rules for `spec.resources`.
-pub(super) fn rules(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn rules(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     let own = get(spec, "resources");
     if own.is_null() {
         return;
     }
     let here = path.child("resources");
+    if scope.os == Some("windows") {
+        return errors.forbidden(&here, "may not be set for a windows pod");
+    }
     if has(own, "claims") {
         errors.forbidden(&here.child("claims"), "claims may not be set for Resources at pod-level");
     }
-    for side in ["limits", "requests"] {
-        let path = here.child(side);
-        for (name, amount) in entries(own, side) {
-            let path = path.key(name);
-            if !is_supported(name) {
-                errors.unsupported(&path, name, &["cpu", "hugepages-", "memory"]);
-            }
-            resources::quantity(name, amount, &path, errors);
-        }
-    }
+    resources::requirements(own, resource_name, scope, &here, errors);
     let requests_path = here.child("requests");
-    let together = requested(spec);
-    for (name, amount) in entries(own, "requests") {
-        let Ok(request) = Quantity::from_value(amount) else { continue };
-        if let Ok(limit) = Quantity::from_value(get(get(own, "limits"), name))
-            && has(get(own, "limits"), name)
-            && request > limit
+    for (name, sum) in requested(spec) {
+        let request = get(get(own, "requests"), name);
+        if let (false, Ok(request)) = (request.is_null(), Quantity::from_value(request))
+            && sum > request
         {
-            let detail = format!("must be less than or equal to {name} limit of {limit}");
-            errors.invalid(&requests_path.key(name), request.to_string(), detail);
-        }
-        if let Some(sum) = together.get(name).filter(|sum| **sum > request) {
             let detail = format!("must be greater than or equal to aggregate container requests of {sum}");
             errors.invalid(&requests_path.key(name), request.to_string(), detail);
         }
     }
-    container_limits(spec, own, path, errors);
+    container_limits(spec, own, &here, errors);
 }
 
-/// No container may have more than the whole pod.
+fn resource_name(name: &str, path: &Path<'_>, errors: &mut Errors) {
+    if resources::any_name(name, path, errors) && !is_supported(name) {
+        errors.unsupported(path, name, &["cpu", "hugepages-", "memory"]);
+    }
+}
+
+/// No container may have more than the whole pod. The path is Kubernetes' own.
 fn container_limits(spec: &Value, own: &Value, path: &Path<'_>, errors: &mut Errors) {
-    for kind in ["containers", "initContainers"] {
-        let path = path.child(kind);
-        for (index, container) in list(spec, kind).iter().enumerate() {
-            let path = path.index(index);
-            let path = path.child("resources");
-            let path = path.child("limits");
-            for (name, amount) in entries(get(container, "resources"), "limits") {
-                let whole = get(get(own, "limits"), name);
-                let (Ok(limit), Ok(whole)) = (Quantity::from_value(amount), Quantity::from_value(whole)) else {
-                    continue;
-                };
-                if has(get(own, "limits"), name) && limit > whole {
-                    let detail = format!("must be less than or equal to pod limits of {whole}");
-                    errors.invalid(&path.key(name), limit.to_string(), detail);
-                }
+    let path = path.child("containers");
+    for (index, container) in list(spec, "containers").iter().enumerate() {
+        let path = path.index(index);
+        for (name, amount) in entries(get(container, "resources"), "limits") {
+            let whole = get(get(own, "limits"), name);
+            let (Ok(limit), Ok(whole), false) =
+                (Quantity::from_value(amount), Quantity::from_value(whole), whole.is_null())
+            else {
+                continue;
+            };
+            if limit > whole {
+                let detail = format!("must be less than or equal to pod limits of {whole}");
+                errors.invalid(&path.key(name).child("limits"), limit.to_string(), detail);
             }
         }
     }

@@ -9,34 +9,69 @@ use serde_json::Value;
 use super::Scope;
 use crate::errors::Errors;
 use crate::field::FieldErrorKind;
-use crate::json::{entries, get, list, text};
+use crate::json::{entries, get, text};
 use crate::path::Path;
 
 const HUGE_PAGES: &str = "hugepages-";
 
-/// Rules for `resources` of a container.
-pub(super) fn requirements(resources: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+/// A rule for the name of a resource.
+pub(super) type NameRule = fn(&str, &Path<'_>, &mut Errors);
+
+/// Names of resources that stand without a domain.
+const STANDARD: &[&str] = &[
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "storage",
+    "requests.storage",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+
+/// Resources that are counted.
+const COUNTED: &[&str] = &[
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+
+/// Rules for `resources` of a container or, with another rule for names, of a pod.
+pub(super) fn requirements(
+    resources: &Value,
+    name_rule: NameRule,
+    scope: &Scope<'_>,
+    path: &Path<'_>,
+    errors: &mut Errors,
+) {
     let (limits, requests) = (path.child("limits"), path.child("requests"));
-    for (name, amount) in entries(resources, "limits") {
-        one(name, amount, &limits.key(name), errors);
-    }
+    list(get(resources, "limits"), name_rule, &limits, errors);
     for (name, amount) in entries(resources, "requests") {
-        one(name, amount, &requests.key(name), errors);
-        let Ok(request) = Quantity::from_value(amount) else { continue };
-        let limit = get(get(resources, "limits"), name);
-        if limit.is_null() {
-            if !overcommit_allowed(name) {
-                errors.required(&limits, "Limit must be set for non overcommitable resources");
-            }
-            continue;
+        let here = requests.key(name);
+        name_rule(name, &here, errors);
+        quantity(name, amount, &here, errors);
+        if let Ok(request) = Quantity::from_value(amount) {
+            against_limit(name, request, get(get(resources, "limits"), name), path, errors);
         }
-        let Ok(limit) = Quantity::from_value(limit) else { continue };
-        if request != limit && !overcommit_allowed(name) {
-            errors.invalid(&requests, request.to_string(), format!("must be equal to {name} limit of {limit}"));
-        } else if request > limit {
-            let detail = format!("must be less than or equal to {name} limit of {limit}");
-            errors.invalid(&requests, request.to_string(), detail);
-        }
+        huge_pages(name, amount, &here, errors);
     }
     let any = |wanted: fn(&str) -> bool| {
         entries(resources, "limits").chain(entries(resources, "requests")).any(|(name, _)| wanted(name))
@@ -47,12 +82,37 @@ pub(super) fn requirements(resources: &Value, scope: &Scope<'_>, path: &Path<'_>
     claims(resources, scope, &path.child("claims"), errors);
 }
 
-/// One amount of a container: its name and its value.
-fn one(name: &str, amount: &Value, path: &Path<'_>, errors: &mut Errors) {
-    container_resource_name(name, path, errors);
-    quantity(name, amount, path, errors);
+/// Rules for a list of amounts without anything to compare it with: limits, overhead.
+pub(super) fn list(amounts: &Value, name_rule: NameRule, path: &Path<'_>, errors: &mut Errors) {
+    for (name, amount) in amounts.as_object().into_iter().flatten() {
+        let path = path.key(name);
+        name_rule(name, &path, errors);
+        quantity(name, amount, &path, errors);
+        huge_pages(name, amount, &path, errors);
+    }
+}
+
+fn against_limit(name: &str, request: Quantity, limit: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let requests = path.child("requests");
+    if limit.is_null() {
+        if !overcommit_allowed(name) {
+            errors.required(&path.child("limits"), "Limit must be set for non overcommitable resources");
+        }
+        return;
+    }
+    let Ok(limit) = Quantity::from_value(limit) else { return };
+    if request != limit && !overcommit_allowed(name) {
+        errors.invalid(&requests, request.to_string(), format!("must be equal to {name} limit of {limit}"));
+    } else if request > limit {
+        let detail = format!("must be less than or equal to {name} limit of {limit}");
+        errors.invalid(&requests, request.to_string(), detail);
+    }
+}
+
+fn huge_pages(name: &str, amount: &Value, path: &Path<'_>, errors: &mut Errors) {
     if let (Some(size), Ok(amount)) = (name.strip_prefix(HUGE_PAGES), Quantity::from_value(amount)) {
-        let size = size.parse::<Quantity>().map(|size| size.value()).unwrap_or_default();
+        let size = size.parse::<Quantity>().ok().filter(|size| !size.is_negative() && size.is_whole());
+        let size = size.map(|size| size.value()).unwrap_or_default();
         if size == 0 || amount.value() % size != 0 {
             errors.invalid(path, amount.to_string(), format!("{amount} is not positive integer multiple of {name}"));
         }
@@ -60,18 +120,32 @@ fn one(name: &str, amount: &Value, path: &Path<'_>, errors: &mut Errors) {
 }
 
 fn claims(resources: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
-    let mut seen = BTreeSet::new();
-    for (index, claim) in list(resources, "claims").iter().enumerate() {
-        let (name, path) = (text(claim, "name"), path.index(index));
+    let mut seen: BTreeSet<String> = BTreeSet::new();
+    for (index, claim) in crate::json::list(resources, "claims").iter().enumerate() {
+        let (name, request, path) = (text(claim, "name"), text(claim, "request"), path.index(index));
         if name.is_empty() {
             errors.required(&path, "");
             continue;
         }
-        if !seen.insert(name) {
+        if seen.contains(name) {
             errors.duplicate(&path, name);
+        } else if request.is_empty() {
+            for _ in seen.iter().filter(|key| key.split_once('/').is_some_and(|(claim, _)| claim == name)) {
+                errors.duplicate(&path, name);
+            }
+            seen.insert(name.to_owned());
+        } else {
+            errors.invalid_each(&path.child("request"), request, names::dns1123_label(request));
+            let key = format!("{name}/{request}");
+            if !seen.insert(key.clone()) {
+                errors.duplicate(&path, key);
+            }
         }
         if !scope.claims.contains(name) {
-            errors.not_found(&path, name);
+            let known: Vec<_> = scope.claims.iter().copied().collect();
+            let known = if known.is_empty() { " which is empty".to_owned() } else { format!(": {}", known.join(", ")) };
+            let detail = format!("must be one of the names in pod.spec.resourceClaims{known}");
+            errors.add(FieldErrorKind::NotFound, &path, name.into(), detail);
         }
     }
 }
@@ -85,14 +159,25 @@ pub(crate) fn quantity(name: &str, amount: &Value, path: &Path<'_>, errors: &mut
     if amount.is_negative() {
         errors.invalid(path, amount.to_string(), "must be greater than or equal to 0");
     }
-    if is_extended(name) && !amount.is_whole() {
+    if (is_extended(name) || COUNTED.contains(&name)) && !amount.is_whole() {
         errors.invalid(path, amount.to_string(), "must be an integer");
     }
 }
 
-/// The name of a resource that a container may ask for.
-fn container_resource_name(name: &str, path: &Path<'_>, errors: &mut Errors) {
+/// The name of any resource. Gives whether it has no fault.
+pub(super) fn any_name(name: &str, path: &Path<'_>, errors: &mut Errors) -> bool {
+    let before = errors.count();
     errors.invalid_each(path, name, names::qualified_name(name));
+    let is_huge = name.starts_with(HUGE_PAGES) || name.starts_with("requests.hugepages-");
+    if errors.count() == before && !name.contains('/') && !STANDARD.contains(&name) && !is_huge {
+        errors.invalid(path, name, "must be a standard resource type or fully qualified");
+    }
+    errors.count() == before
+}
+
+/// The name of a resource that a container may ask for.
+pub(super) fn container_name(name: &str, path: &Path<'_>, errors: &mut Errors) {
+    any_name(name, path, errors);
     if !name.contains('/') {
         if !["cpu", "memory", "ephemeral-storage"].contains(&name) && !name.starts_with(HUGE_PAGES) {
             errors.invalid(path, name, "must be a standard resource for containers");

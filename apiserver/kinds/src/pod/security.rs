@@ -6,11 +6,15 @@ use serde_json::Value;
 
 use super::Scope;
 use super::volume::local_path;
+use super::windows;
 use crate::errors::Errors;
-use crate::json::{flag, get, has, int, list, text};
+use crate::json::{flag, get, int, list, text};
 use crate::path::Path;
+use crate::shown;
 
 const ID: &str = "must be between 0 and 2147483647, inclusive";
+/// Longest path of a profile: `PATH_MAX` without its end.
+const PROFILE_PATH_MAX: usize = 4095;
 const PROFILE_TYPES: &[&str] = &["Localhost", "RuntimeDefault", "Unconfined"];
 
 /// Rules for `securityContext` of a pod.
@@ -27,8 +31,12 @@ pub(super) fn pod(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
     sysctls(spec, &path.child("sysctls"), errors);
     choice(context, "fsGroupChangePolicy", &["Always", "OnRootMismatch"], path, errors);
-    profiles(context, path, errors);
+    seccomp(context, path, errors);
+    windows::options(context, path, errors);
+    app_armor(context, path, errors);
     choice(context, "supplementalGroupsPolicy", &["Merge", "Strict"], path, errors);
+    // Mounting with a label is off in Kubernetes v1.36 unless asked for.
+    choice(context, "seLinuxChangePolicy", &["Recursive"], path, errors);
 }
 
 fn choice(context: &Value, field: &str, allowed: &[&str], path: &Path<'_>, errors: &mut Errors) {
@@ -83,35 +91,52 @@ fn is_sysctl(name: &str) -> bool {
     name.len() <= 253 && name.split(['.', '/']).all(segment)
 }
 
-/// The seccomp and AppArmor profiles of a context.
-fn profiles(context: &Value, path: &Path<'_>, errors: &mut Errors) {
-    for (field, short) in [("seccompProfile", "seccomp"), ("appArmorProfile", "AppArmor")] {
-        if has(context, field) {
-            profile(get(context, field), field, short, &path.child(field), errors);
-        }
+fn seccomp(context: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let profile = get(context, "seccompProfile");
+    if profile.is_null() {
+        return;
     }
-}
-
-fn profile(profile: &Value, field: &str, short: &str, path: &Path<'_>, errors: &mut Errors) {
+    let path = path.child("seccompProfile");
     let (kind, file_path) = (text(profile, "type"), path.child("localhostProfile"));
     match kind {
-        "" => errors.required(&path.child("type"), format!("type is required when {field} is set")),
+        "" => errors.required(&path.child("type"), "type is required when seccompProfile is set"),
         _ if !PROFILE_TYPES.contains(&kind) => errors.unsupported(&path.child("type"), kind, PROFILE_TYPES),
         _ => {}
     }
     match (kind, get(profile, "localhostProfile").as_str()) {
-        ("Localhost", None | Some("")) => {
-            errors.required(&file_path, format!("must be set when {short} type is Localhost"));
+        ("Localhost", None) => errors.required(&file_path, "must be set when seccomp type is Localhost"),
+        ("Localhost", Some(file)) => local_path(file, &file_path, errors),
+        (_, Some(file)) => {
+            let shown = [("Type", Value::from(kind).to_string()), ("LocalhostProfile", Value::from(file).to_string())];
+            errors.invalid_object(&file_path, shown::object(&shown), "can only be set when seccomp type is Localhost");
         }
-        ("Localhost", Some(file)) if short == "seccomp" => local_path(file, &file_path, errors),
-        ("Localhost", Some(file)) if file.trim() != file => {
-            errors.invalid(&file_path, file, "must not be padded with whitespace");
+        (_, None) => {}
+    }
+}
+
+fn app_armor(context: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let profile = get(context, "appArmorProfile");
+    if profile.is_null() {
+        return;
+    }
+    let path = path.child("appArmorProfile");
+    let (file, file_path) = (get(profile, "localhostProfile").as_str(), path.child("localhostProfile"));
+    match (text(profile, "type"), file) {
+        ("Localhost", None | Some("")) => errors.required(&file_path, "must be set when AppArmor type is Localhost"),
+        ("Localhost", Some(file)) => {
+            if file.trim() != file {
+                errors.invalid(&file_path, file, "must not be padded with whitespace");
+            }
+            if file.len() > PROFILE_PATH_MAX {
+                errors.too_long(&file_path, PROFILE_PATH_MAX);
+            }
         }
-        ("Localhost", Some(_)) | (_, None) => {}
-        (_, Some(_)) if short == "seccomp" => {
-            errors.invalid(&file_path, profile.clone(), "can only be set when seccomp type is Localhost");
+        ("RuntimeDefault" | "Unconfined", Some(file)) => {
+            errors.invalid(&file_path, file, "can only be set when AppArmor type is Localhost");
         }
-        (_, Some(file)) => errors.invalid(&file_path, file, "can only be set when AppArmor type is Localhost"),
+        ("RuntimeDefault" | "Unconfined", None) => {}
+        ("", _) => errors.required(&path.child("type"), "type is required when appArmorProfile is set"),
+        (other, _) => errors.unsupported(&path.child("type"), other, PROFILE_TYPES),
     }
 }
 
@@ -122,20 +147,60 @@ pub(super) fn container(container: &Value, scope: &Scope<'_>, path: &Path<'_>, e
         return;
     }
     ids(context, &["runAsUser", "runAsGroup"], path, errors);
-    choice(context, "procMount", &["Default", "Unmasked"], path, errors);
+    // Empty is a value here, and a wrong one.
+    if let Some(mount) = get(context, "procMount").as_str().filter(|mount| !["Default", "Unmasked"].contains(mount)) {
+        errors.unsupported(&path.child("procMount"), mount, &["Default", "Unmasked"]);
+    }
     if scope.host_users && text(context, "procMount") == "Unmasked" {
         let detail = "`hostUsers` must be false to use `Unmasked`";
         errors.invalid(&path.child("procMount"), "Unmasked", detail);
     }
+    seccomp(context, path, errors);
     if get(context, "allowPrivilegeEscalation") == &Value::Bool(false) {
         if flag(context, "privileged") {
             let detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
-            errors.invalid(path, context.clone(), detail);
+            errors.invalid_object(path, internal(context), detail);
         }
-        if list(get(context, "capabilities"), "add").iter().any(|one| one == "CAP_SYS_ADMIN") {
+        for _ in list(get(context, "capabilities"), "add").iter().filter(|one| *one == "CAP_SYS_ADMIN") {
             let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
-            errors.invalid(path, context.clone(), detail);
+            errors.invalid_object(path, internal(context), detail);
         }
     }
-    profiles(context, path, errors);
+    windows::options(context, path, errors);
+    app_armor(context, path, errors);
+}
+
+/// A security context as Kubernetes shows it in complaints: all fields of its internal type, in that type's order.
+fn internal(context: &Value) -> String {
+    let field = |name| get(context, name).to_string();
+    let nested = |own, inner: &[(&str, &str)]| shown::fields(get(context, own), inner);
+    let profile = [("Type", "type"), ("LocalhostProfile", "localhostProfile")];
+    shown::object(&[
+        ("Capabilities", nested("capabilities", &[("Add", "add"), ("Drop", "drop")])),
+        ("Privileged", field("privileged")),
+        (
+            "SELinuxOptions",
+            nested("seLinuxOptions", &[("User", "user"), ("Role", "role"), ("Type", "type"), ("Level", "level")]),
+        ),
+        (
+            "WindowsOptions",
+            nested(
+                "windowsOptions",
+                &[
+                    ("GMSACredentialSpecName", "gmsaCredentialSpecName"),
+                    ("GMSACredentialSpec", "gmsaCredentialSpec"),
+                    ("RunAsUserName", "runAsUserName"),
+                    ("HostProcess", "hostProcess"),
+                ],
+            ),
+        ),
+        ("RunAsUser", field("runAsUser")),
+        ("RunAsGroup", field("runAsGroup")),
+        ("RunAsNonRoot", field("runAsNonRoot")),
+        ("ReadOnlyRootFilesystem", field("readOnlyRootFilesystem")),
+        ("AllowPrivilegeEscalation", field("allowPrivilegeEscalation")),
+        ("ProcMount", field("procMount")),
+        ("SeccompProfile", nested("seccompProfile", &profile)),
+        ("AppArmorProfile", nested("appArmorProfile", &profile)),
+    ])
 }

@@ -5,41 +5,45 @@ use std::collections::BTreeSet;
 use reeve_api::names;
 use serde_json::Value;
 
-use super::{Scope, affinity, container, level, resources, security, volume};
+use super::{Scope, affinity, annotations, container, env, level, os, resources, security, volume};
 use crate::errors::Errors;
-use crate::json::{entries, flag, get, has, int, list, text};
+use crate::json::{flag, get, has, int, list, text};
 use crate::meta;
 use crate::path::Path;
+use crate::shown;
 
 const DNS_POLICIES: &[&str] = &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
 
 /// Rules for a pod template: `spec.template` of a controller.
 pub(crate) fn template(template: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let meta = get(template, "metadata");
+    let (meta, pod) = (get(template, "metadata"), get(template, "spec"));
     meta::labels(get(meta, "labels"), &path.child("labels"), errors);
     meta::annotations(meta, &path.child("annotations"), errors);
-    spec(get(template, "spec"), false, &path.child("spec"), errors);
-    if !list(get(template, "spec"), "ephemeralContainers").is_empty() {
-        let path = path.child("spec");
-        errors.forbidden(&path.child("ephemeralContainers"), "ephemeral containers not allowed in pod template");
+    annotations::rules(meta, pod, &path.child("annotations"), errors);
+    let spec_path = path.child("spec");
+    spec(pod, None, &spec_path, errors);
+    annotations::match_fields(meta, pod, &spec_path, errors);
+    if !list(pod, "ephemeralContainers").is_empty() {
+        errors.forbidden(&spec_path.child("ephemeralContainers"), "ephemeral containers not allowed in pod template");
     }
 }
 
-/// Rules for a pod spec; `is_pod` when it is a pod's own.
-pub(crate) fn spec(spec: &Value, is_pod: bool, path: &Path<'_>, errors: &mut Errors) {
+/// Rules for a pod spec; `pod` is the pod's name when it is a pod's own.
+pub(crate) fn spec(spec: &Value, pod: Option<&str>, path: &Path<'_>, errors: &mut Errors) {
     if !has(spec, "terminationGracePeriodSeconds") {
         errors.required(&path.child("terminationGracePeriodSeconds"), "");
     }
     let scope = Scope {
-        is_pod,
-        volumes: volume::volumes(spec, &path.child("volumes"), errors),
+        is_pod: pod.is_some(),
+        volumes: volume::volumes(spec, pod, &path.child("volumes"), errors),
         grace: int(spec, "terminationGracePeriodSeconds").unwrap_or_default(),
         restart_policy: text(spec, "restartPolicy"),
         claims: resource_claims(spec, &path.child("resourceClaims"), errors),
         host_users: get(spec, "hostUsers") != &Value::Bool(false),
+        os: get(get(spec, "os"), "name").as_str().or(has(spec, "os").then_some("")),
     };
     container::all(spec, &scope, path, errors);
-    level::rules(spec, path, errors);
+    level::rules(spec, &scope, path, errors);
     host_network_ports(spec, &scope, &path.child("containers"), errors);
     errors.one_of(&path.child("restartPolicy"), scope.restart_policy, &["Always", "OnFailure", "Never"]);
     errors.one_of(&path.child("dnsPolicy"), text(spec, "dnsPolicy"), DNS_POLICIES);
@@ -49,16 +53,12 @@ pub(crate) fn spec(spec: &Value, is_pod: bool, path: &Path<'_>, errors: &mut Err
     dns_config(spec, &path.child("dnsConfig"), errors);
     gates(spec, path, errors);
     affinity::topology_spread(spec, &path.child("topologySpreadConstraints"), errors);
-    if !scope.host_users {
-        for field in ["hostNetwork", "hostPID", "hostIPC"].into_iter().filter(|field| flag(spec, field)) {
-            errors.forbidden(&path.child(field), "when `hostUsers` is false");
-        }
-    }
+    os::host_process(spec, path, errors);
+    os::host_users(spec, path, errors);
+    os::hostname(spec, path, errors);
     references(spec, path, errors);
-    affinity::tolerations(spec, &path.child("tolerations"), errors);
-    host_aliases(spec, &path.child("hostAliases"), errors);
-    overhead(spec, &path.child("overhead"), errors);
-    operating_system(spec, &path.child("os"), errors);
+    os::operating_system(spec, path, errors);
+    env::file_ref_volumes(spec, path, errors);
 }
 
 fn resource_claims<'v>(spec: &'v Value, path: &Path<'_>, errors: &mut Errors) -> BTreeSet<&'v str> {
@@ -73,21 +73,36 @@ fn resource_claims<'v>(spec: &'v Value, path: &Path<'_>, errors: &mut Errors) ->
             errors.invalid_each(&path.child("name"), name, names::dns1123_label(name));
         }
         match (has(claim, "resourceClaimName"), has(claim, "resourceClaimTemplateName")) {
-            (true, true) => errors.invalid(
+            (true, true) => errors.invalid_object(
                 &path,
-                claim.clone(),
+                shown_claim(claim),
                 "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
             ),
-            (false, false) => errors.invalid(
+            (false, false) => errors.invalid_object(
                 &path,
-                claim.clone(),
+                shown_claim(claim),
                 "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
             ),
             _ => {}
         }
-        found.insert(name);
+        for field in ["resourceClaimName", "resourceClaimTemplateName"] {
+            if let Some(name) = get(claim, field).as_str() {
+                errors.invalid_each(&path.child(field), name, names::dns1123_subdomain(name));
+            }
+        }
+        if !name.is_empty() {
+            found.insert(name);
+        }
     }
     found
+}
+
+fn shown_claim(claim: &Value) -> String {
+    shown::object(&[
+        ("Name", Value::from(text(claim, "name")).to_string()),
+        ("ResourceClaimName", get(claim, "resourceClaimName").to_string()),
+        ("ResourceClaimTemplateName", get(claim, "resourceClaimTemplateName").to_string()),
+    ])
 }
 
 fn host_network_ports(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
@@ -99,7 +114,7 @@ fn host_network_ports(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: 
         let path = path.child("ports");
         for (index, port) in list(container, "ports").iter().enumerate() {
             let host = int(port, "hostPort").unwrap_or_default();
-            if (scope.is_pod || host != 0) && Some(host) != int(port, "containerPort") {
+            if (scope.is_pod || host != 0) && host != int(port, "containerPort").unwrap_or_default() {
                 let detail = "must match `containerPort` when `hostNetwork` is true";
                 errors.invalid(&path.index(index).child("hostPort"), host, detail);
             }
@@ -138,11 +153,11 @@ fn dns_config(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
     for (index, search) in searches.iter().enumerate() {
         let search = search.as_str().unwrap_or_default();
-        let plain = search.strip_suffix('.').unwrap_or(search);
-        if plain.is_empty() && search == "." {
-            continue;
+        if search != "." {
+            let plain = search.strip_suffix('.').unwrap_or(search);
+            let complaints = names::dns1123_subdomain_with_underscore(plain);
+            errors.invalid_each(&searches_path.index(index), plain, complaints);
         }
-        errors.invalid_each(&searches_path.index(index), plain, names::dns1123_subdomain(&plain.replace('_', "-")));
     }
     let options = path.child("options");
     for (index, option) in list(config, "options").iter().enumerate() {
@@ -168,32 +183,36 @@ fn gates(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-/// Names of other objects and of the pod itself.
+/// Names of other objects and of the pod itself, and what stands between them in Kubernetes' order.
 fn references(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
-    for (field, rule) in [
-        ("serviceAccountName", names::dns1123_subdomain as fn(&str) -> Vec<String>),
-        ("nodeName", names::dns1123_subdomain),
-        ("hostname", names::dns1123_label),
-        ("subdomain", names::dns1123_label),
-        ("priorityClassName", names::dns1123_subdomain),
-    ] {
+    let name = |field: &str, rule: fn(&str) -> Vec<String>, errors: &mut Errors| {
         let name = text(spec, field);
         if !name.is_empty() {
             errors.invalid_each(&path.child(field), name, rule(name));
         }
-    }
+    };
+    name("serviceAccountName", names::dns1123_subdomain, errors);
+    name("nodeName", names::dns1123_subdomain, errors);
     if let Some(seconds) =
         int(spec, "activeDeadlineSeconds").filter(|seconds| !(1..=i64::from(i32::MAX)).contains(seconds))
     {
         let detail = "must be between 1 and 2147483647, inclusive";
         errors.invalid(&path.child("activeDeadlineSeconds"), seconds, detail);
     }
+    name("hostname", names::dns1123_label, errors);
+    name("subdomain", names::dns1123_label, errors);
+    affinity::tolerations(spec, &path.child("tolerations"), errors);
+    host_aliases(spec, &path.child("hostAliases"), errors);
+    name("priorityClassName", names::dns1123_subdomain, errors);
     if let Some(class) = get(spec, "runtimeClassName").as_str() {
         errors.invalid_each(&path.child("runtimeClassName"), class, names::dns1123_subdomain(class));
     }
     if let Some(policy) = get(spec, "preemptionPolicy").as_str() {
         errors.one_of(&path.child("preemptionPolicy"), policy, &["PreemptLowerPriority", "Never"]);
     }
+    // Kubernetes looks at it as at a container's limits.
+    let overhead = path.child("overhead");
+    resources::list(get(spec, "overhead"), resources::container_name, &overhead.child("limits"), errors);
 }
 
 fn host_aliases(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
@@ -206,19 +225,6 @@ fn host_aliases(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
             errors.invalid_each(&hostnames.index(index), name, names::dns1123_subdomain(name));
         }
     }
-}
-
-fn overhead(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
-    for (name, amount) in entries(spec, "overhead") {
-        resources::quantity(name, amount, &path.key(name), errors);
-    }
-}
-
-fn operating_system(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
-    if !has(spec, "os") {
-        return;
-    }
-    errors.one_of(&path.child("name"), text(get(spec, "os"), "name"), &["linux", "windows"]);
 }
 
 /// Rules that hold for pods and not for templates.

@@ -6,7 +6,7 @@ use reeve_api::names;
 use reeve_api::quantity::Quantity;
 use serde_json::Value;
 
-use super::env;
+use super::{container::PULL_POLICIES, env, network_volume, projection};
 use crate::errors::Errors;
 use crate::json::{flag, get, has, int, list, text};
 use crate::path::Path;
@@ -18,13 +18,54 @@ const FILE_FIELDS: &[&str] =
 const HOST_PATH_TYPES: &[&str] =
     &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 
+/// The sources in the order in which Kubernetes looks at them: the second and all that follow are refused.
+const SOURCES: &[&str] = &[
+    "emptyDir",
+    "hostPath",
+    "gitRepo",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "secret",
+    "nfs",
+    "iscsi",
+    "glusterfs",
+    "flocker",
+    "persistentVolumeClaim",
+    "rbd",
+    "cinder",
+    "cephfs",
+    "quobyte",
+    "downwardAPI",
+    "fc",
+    "flexVolume",
+    "configMap",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "storageos",
+    "projected",
+    "scaleIO",
+    "csi",
+    "ephemeral",
+    "image",
+];
+
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 
-/// Rules for `volumes`; gives the volumes by name.
-pub(super) fn volumes<'v>(spec: &'v Value, path: &Path<'_>, errors: &mut Errors) -> BTreeMap<&'v str, &'v Value> {
+/// Rules for `volumes`; gives the sound ones by name. `pod` is the pod's name, empty in a template.
+pub(super) fn volumes<'v>(
+    spec: &'v Value,
+    pod: Option<&str>,
+    path: &Path<'_>,
+    errors: &mut Errors,
+) -> BTreeMap<&'v str, &'v Value> {
     let mut found = BTreeMap::new();
-    for (index, volume) in list(spec, "volumes").iter().enumerate() {
-        let (path, name) = (path.index(index), text(volume, "name"));
+    let all = list(spec, "volumes");
+    for (index, volume) in all.iter().enumerate() {
+        let (path, name, before) = (path.index(index), text(volume, "name"), errors.count());
+        sources(volume, pod, &path, errors);
         if name.is_empty() {
             errors.required(&path.child("name"), "");
         } else {
@@ -33,29 +74,48 @@ pub(super) fn volumes<'v>(spec: &'v Value, path: &Path<'_>, errors: &mut Errors)
         if found.contains_key(name) {
             errors.duplicate(&path.child("name"), name);
         }
-        sources(volume, &path, errors);
-        found.insert(name, volume);
+        if errors.count() == before {
+            found.insert(name, volume);
+        }
+        let claim = text(get(volume, "persistentVolumeClaim"), "claimName");
+        let is_made_here = |other: &&Value| {
+            has(other, "ephemeral") && pod.is_some_and(|pod| format!("{pod}-{}", text(other, "name")) == claim)
+        };
+        if has(volume, "persistentVolumeClaim") && all.iter().any(|other| is_made_here(&other)) {
+            let path = path.child("persistentVolumeClaim");
+            let detail = "must not reference a PVC that gets created for an ephemeral volume";
+            errors.invalid(&path.child("claimName"), claim, detail);
+        }
     }
     found
 }
 
-fn sources(volume: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let mut count = 0;
-    for (kind, one) in volume.as_object().into_iter().flatten().filter(|(kind, _)| *kind != "name") {
-        count += 1;
-        let path = path.child(kind);
-        if count > 1 {
-            errors.forbidden(&path, "may not specify more than 1 volume type");
-            continue;
+fn sources(volume: &Value, pod: Option<&str>, path: &Path<'_>, errors: &mut Errors) {
+    let mut found = SOURCES.iter().filter(|kind| has(volume, kind));
+    let Some(first) = found.next() else {
+        return errors.required(path, "must specify a volume type");
+    };
+    // Kubernetes' own name for this one in its complaints.
+    let shown = if *first == "gcePersistentDisk" { "persistentDisk" } else { first };
+    source(first, get(volume, first), pod.is_some(), &path.child(shown), errors);
+    let (name, pod) = (text(volume, "name"), pod.unwrap_or_default());
+    if *first == "ephemeral" && !name.is_empty() && !pod.is_empty() {
+        let claim = format!("{pod}-{name}");
+        for complaint in names::dns1123_subdomain(&claim) {
+            errors.invalid(&path.child("name"), name, format!("PVC name \"{claim}\": {complaint}"));
         }
-        source(kind, one, &path, errors);
     }
-    if count == 0 {
-        errors.required(path, "must specify a volume type");
+    for kind in found {
+        let shown = match *kind {
+            "cephfs" => "cephFS",
+            "downwardAPI" => "downwarAPI",
+            kind => kind,
+        };
+        errors.forbidden(&path.child(shown), "may not specify more than 1 volume type");
     }
 }
 
-fn source(kind: &str, source: &Value, path: &Path<'_>, errors: &mut Errors) {
+fn source(kind: &str, source: &Value, is_pod: bool, path: &Path<'_>, errors: &mut Errors) {
     match kind {
         "emptyDir" => {
             let limit = Quantity::from_value(get(source, "sizeLimit")).unwrap_or_default();
@@ -70,25 +130,18 @@ fn source(kind: &str, source: &Value, path: &Path<'_>, errors: &mut Errors) {
             mode(source, "defaultMode", path, errors);
             downward_files(source, path, errors);
         }
-        "projected" => projected(source, path, errors),
-        "persistentVolumeClaim" => required(source, &["claimName"], path, errors),
-        "csi" => required(source, &["driver"], path, errors),
-        "image" => required(source, &["reference"], path, errors),
-        "nfs" => {
-            required(source, &["server", "path"], path, errors);
-            let file = text(source, "path");
-            if !file.is_empty() && !file.starts_with('/') {
-                errors.invalid(&path.child("path"), file, "must be an absolute path");
+        "projected" => projection::rules(source, path, errors),
+        "image" => {
+            if is_pod {
+                required(source, &["reference"], path, errors);
             }
+            errors.one_of(&path.child("pullPolicy"), text(source, "pullPolicy"), PULL_POLICIES);
         }
-        "ephemeral" if !has(source, "volumeClaimTemplate") => {
-            errors.required(&path.child("volumeClaimTemplate"), "");
-        }
-        _ => {}
+        _ => network_volume::rules(kind, source, path, errors),
     }
 }
 
-fn required(source: &Value, fields: &[&str], path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn required(source: &Value, fields: &[&str], path: &Path<'_>, errors: &mut Errors) {
     for field in fields.iter().filter(|field| text(source, field).is_empty()) {
         errors.required(&path.child(field), "");
     }
@@ -106,7 +159,7 @@ fn host_path(source: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-fn no_backsteps(file: &str, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn no_backsteps(file: &str, path: &Path<'_>, errors: &mut Errors) {
     if file.split('/').any(|part| part == "..") {
         errors.invalid(path, file, "must not contain '..'");
     }
@@ -121,14 +174,14 @@ pub(super) fn local_path(file: &str, path: &Path<'_>, errors: &mut Errors) {
 }
 
 /// A path inside a volume whose hidden `..` names are the agent's own.
-fn local_unreserved_path(file: &str, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn local_unreserved_path(file: &str, path: &Path<'_>, errors: &mut Errors) {
     local_path(file, path, errors);
     if file.starts_with("..") && !file.starts_with("../") {
         errors.invalid(path, file, "must not start with '..'");
     }
 }
 
-fn mode(source: &Value, field: &str, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn mode(source: &Value, field: &str, path: &Path<'_>, errors: &mut Errors) {
     if let Some(bits) = int(source, field).filter(|bits| !(0..=0o777).contains(bits)) {
         errors.invalid(&path.child(field), bits, MODE);
     }
@@ -141,7 +194,7 @@ fn keyed_files(source: &Value, name: &str, path: &Path<'_>, errors: &mut Errors)
     items(source, path, errors);
 }
 
-fn items(source: &Value, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn items(source: &Value, path: &Path<'_>, errors: &mut Errors) {
     let path = path.child("items");
     for (index, item) in list(source, "items").iter().enumerate() {
         let path = path.index(index);
@@ -151,7 +204,7 @@ fn items(source: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-fn downward_files(source: &Value, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn downward_files(source: &Value, path: &Path<'_>, errors: &mut Errors) {
     for file in list(source, "items") {
         required(file, &["path"], path, errors);
         local_unreserved_path(text(file, "path"), &path.child("path"), errors);
@@ -172,57 +225,11 @@ fn downward_files(source: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-fn projected(source: &Value, path: &Path<'_>, errors: &mut Errors) {
-    mode(source, "defaultMode", path, errors);
-    let (path, mut taken) = (path.child("sources"), BTreeSet::new());
-    for (index, one) in list(source, "sources").iter().enumerate() {
-        let (path, mut count) = (path.index(index), 0);
-        for (kind, part) in one.as_object().into_iter().flatten() {
-            let path = path.child(kind);
-            count += 1;
-            if count > 1 {
-                errors.forbidden(&path, "may not specify more than 1 volume type per source");
-            }
-            projection(kind, part, &path, errors);
-            let files = list(part, "items").iter().map(|item| text(item, "path"));
-            for file in files.chain(Some(text(part, "path"))).filter(|file| !file.is_empty()) {
-                if !taken.insert(file) {
-                    errors.invalid(&path, file, "conflicting duplicate paths");
-                }
-            }
-        }
-        if count == 0 {
-            errors.required(&path, "must specify a volume type");
-        }
-    }
-}
-
-fn projection(kind: &str, part: &Value, path: &Path<'_>, errors: &mut Errors) {
-    match kind {
-        "secret" | "configMap" => {
-            required(part, &["name"], path, errors);
-            items(part, path, errors);
-        }
-        "downwardAPI" => downward_files(part, path, errors),
-        "serviceAccountToken" => {
-            let (seconds, expiry) =
-                (int(part, "expirationSeconds").unwrap_or_default(), path.child("expirationSeconds"));
-            if seconds < 600 {
-                errors.invalid(&expiry, seconds, "may not specify a duration less than 10 minutes");
-            } else if seconds > 1 << 32 {
-                errors.invalid(&expiry, seconds, "may not specify a duration larger than 2^32 seconds");
-            }
-            required(part, &["path"], path, errors);
-            local_unreserved_path(text(part, "path"), &path.child("path"), errors);
-        }
-        _ => {}
-    }
-}
-
 /// Rules for `volumeMounts` and `volumeDevices` of a container.
 pub(super) fn mounts(container: &Value, volumes: &BTreeMap<&str, &Value>, path: &Path<'_>, errors: &mut Errors) {
     let mut taken = BTreeSet::new();
     let here = path.child("volumeMounts");
+    let devices = list(container, "volumeDevices");
     for (index, mount) in list(container, "volumeMounts").iter().enumerate() {
         let (path, name, point) = (here.index(index), text(mount, "name"), text(mount, "mountPath"));
         if name.is_empty() {
@@ -237,9 +244,15 @@ pub(super) fn mounts(container: &Value, volumes: &BTreeMap<&str, &Value>, path: 
         if !taken.insert(point) {
             errors.invalid(&path.child("mountPath"), point, "must be unique");
         }
+        if devices.iter().any(|device| text(device, "name") == name) {
+            errors.invalid(&path.child("name"), name, "must not already exist in volumeDevices");
+        }
+        if devices.iter().any(|device| text(device, "devicePath") == point) {
+            errors.invalid(&path.child("mountPath"), point, "must not already exist as a path in volumeDevices");
+        }
         mount_options(mount, container, &path, &here, errors);
     }
-    devices(container, volumes, &path.child("volumeDevices"), errors);
+    block_devices(container, volumes, &path.child("volumeDevices"), errors);
 }
 
 fn mount_options(mount: &Value, container: &Value, path: &Path<'_>, list_path: &Path<'_>, errors: &mut Errors) {
@@ -255,7 +268,8 @@ fn mount_options(mount: &Value, container: &Value, path: &Path<'_>, list_path: &
         local_path(expression, &list_path.child("subPathExpr"), errors);
     }
     let propagation_path = list_path.child("mountPropagation");
-    match get(mount, "mountPropagation").as_str() {
+    let propagation = get(mount, "mountPropagation").as_str();
+    match propagation {
         None | Some("None" | "HostToContainer") => {}
         Some("Bidirectional") => {
             if !flag(get(container, "securityContext"), "privileged") {
@@ -274,22 +288,47 @@ fn mount_options(mount: &Value, container: &Value, path: &Path<'_>, list_path: &
             if !flag(mount, "readOnly") {
                 errors.forbidden(&recursive_path, "may only be specified when readOnly is true");
             }
+            if propagation.is_some_and(|propagation| propagation != "None") {
+                let detail = "may only be specified when mountPropagation is None or not specified";
+                errors.forbidden(&recursive_path, detail);
+            }
         }
         Some(other) => errors.unsupported(&recursive_path, other, &["Disabled", "Enabled", "IfPossible"]),
     }
 }
 
-fn devices(container: &Value, volumes: &BTreeMap<&str, &Value>, path: &Path<'_>, errors: &mut Errors) {
+fn block_devices(container: &Value, volumes: &BTreeMap<&str, &Value>, path: &Path<'_>, errors: &mut Errors) {
+    let (mut seen_names, mut seen_paths) = (BTreeSet::new(), BTreeSet::new());
+    let mounts = list(container, "volumeMounts");
     for (index, device) in list(container, "volumeDevices").iter().enumerate() {
-        let (path, name) = (path.index(index), text(device, "name"));
-        required(device, &["name", "devicePath"], &path, errors);
+        let (path, name, file) = (path.index(index), text(device, "name"), text(device, "devicePath"));
+        required(device, &["name"], &path, errors);
+        let (name_path, file_path) = (path.child("name"), path.child("devicePath"));
+        if !name.is_empty() && !seen_names.insert(name) {
+            errors.invalid(&name_path, name, "must be unique");
+        }
         match volumes.get(name) {
-            None => errors.not_found(&path.child("name"), name),
+            None => errors.not_found(&name_path, name),
             Some(volume) if !has(volume, "persistentVolumeClaim") && !has(volume, "ephemeral") => {
                 let detail = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
-                errors.invalid(&path.child("name"), name, detail);
+                errors.invalid(&name_path, name, detail);
             }
             Some(_) => {}
+        }
+        required(device, &["devicePath"], &path, errors);
+        if seen_paths.contains(file) {
+            errors.invalid(&file_path, file, "must be unique");
+        }
+        if file.split('/').any(|part| part == "..") {
+            errors.invalid(&file_path, file, "can not contain backsteps ('..')");
+        } else {
+            seen_paths.insert(file);
+        }
+        if mounts.iter().any(|mount| text(mount, "name") == name) {
+            errors.invalid(&name_path, name, "must not already exist in volumeMounts");
+        }
+        if mounts.iter().any(|mount| text(mount, "mountPath") == file) {
+            errors.invalid(&file_path, file, "must not already exist as a path in volumeMounts");
         }
     }
 }

@@ -153,7 +153,10 @@ const POINTER_TEXTS: &[&str] = &[
     "seLinuxChangePolicy",
     "stopSignal",
     "storageClassName",
+    "resourceClaimName",
+    "resourceClaimTemplateName",
     "supplementalGroupsPolicy",
+    "trafficDistribution",
     "volumeAttributesClassName",
     "volumeMode",
 ];
@@ -170,6 +173,28 @@ const POINTER_TEXTS_OF: &[(&str, &[&str])] = &[
     ("LeaseSpec", &["strategy"]),
     ("PodDNSConfigOption", &["value"]),
 ];
+
+/// Go types whose fields stand in another type as if they were its own, with the fields that do not belong to them or,
+/// when `only`, that alone do. Their names show in the decoder's complaints.
+const EMBEDDED: &[(&str, &str, bool, &[&str])] = &[
+    ("Volume", "VolumeSource", false, &["name"]),
+    ("Probe", "ProbeHandler", true, &["exec", "httpGet", "tcpSocket", "grpc"]),
+    ("ConfigMapVolumeSource", LOCAL, true, &["name"]),
+    ("ConfigMapProjection", LOCAL, true, &["name"]),
+    ("SecretProjection", LOCAL, true, &["name"]),
+    ("ConfigMapKeySelector", LOCAL, true, &["name"]),
+    ("SecretKeySelector", LOCAL, true, &["name"]),
+    ("ConfigMapEnvSource", LOCAL, true, &["name"]),
+    ("SecretEnvSource", LOCAL, true, &["name"]),
+    ("EphemeralContainer", "EphemeralContainerCommon", false, &["targetContainerName"]),
+];
+const LOCAL: &str = "LocalObjectReference";
+
+/// The Go type that the field really belongs to, when it is embedded.
+pub(crate) fn embedded(owner: &str, field: &str) -> Option<&'static str> {
+    let (_, name, only, fields) = EMBEDDED.iter().find(|(own, ..)| *own == owner)?;
+    (fields.contains(&field) == *only).then_some(*name)
+}
 
 fn listed(table: &[(&str, &[&str])], owner: &str, field: &str) -> bool {
     table.iter().any(|(own, fields)| *own == owner && fields.contains(&field))

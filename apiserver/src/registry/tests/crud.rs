@@ -140,6 +140,20 @@ async fn unknown_and_duplicate_fields_are_refused_warned_of_or_dropped() {
 }
 
 #[tokio::test]
+async fn an_owner_named_twice_is_kept_once_with_a_warning() {
+    let world = World::new().await;
+    let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u1"});
+    let body = json!({"metadata": {"name": "a", "ownerReferences": [owner, owner]}});
+    let written = world.registry.create(&world.request("configmaps"), Body::from(body)).await.unwrap();
+    assert_eq!(
+        written.warnings,
+        [".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may \
+          reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: u1"]
+    );
+    assert_eq!(written.object.value()["metadata"]["ownerReferences"], json!([owner]));
+}
+
+#[tokio::test]
 async fn an_update_of_an_old_version_is_a_conflict_and_one_without_a_version_is_not() {
     let world = World::new().await;
     let first = world.config_map("a", json!({"x": "1"})).await;

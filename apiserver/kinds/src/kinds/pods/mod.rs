@@ -30,6 +30,7 @@ const NAMES: Names = Names {
     namespaced: true,
 };
 
+/// The rules for a pod's metadata.
 const META: MetaRules = MetaRules { namespaced: true, name: names::dns1123_subdomain };
 
 /// The kind.
@@ -68,22 +69,26 @@ impl Kind for Pods {
         let gated = !list(get(object, "spec"), "schedulingGates").is_empty();
         let mut status = json!({"phase": "Pending", "qosClass": pod::qos_class(get(object, "spec"))});
         if gated {
-            let condition = json!({
+            // The moment the server took the pod.
+            let now = text_at(object, &["metadata", "creationTimestamp"]).to_owned();
+            let mut condition = json!({
                 "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
                 "message": "Scheduling is blocked due to non-empty scheduling gates",
             });
+            if !now.is_empty() {
+                set(&mut condition, "lastTransitionTime", now);
+            }
             set(&mut status, "conditions", vec![condition]);
         }
         set(object, "status", status);
         meta::first_generation(object);
+        pod::prepare_create(object);
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        META.create(object, &mut errors);
+        rules::whole(object, &mut errors);
         let (spec, path) = (get(object, "spec"), Path::of("spec"));
-        pod::spec(spec, true, &path, &mut errors);
-        pod::pod_only(spec, &path, &mut errors);
         if !list(spec, "ephemeralContainers").is_empty() {
             errors.forbidden(&path.child("ephemeralContainers"), "cannot be set on create");
         }
@@ -91,6 +96,7 @@ impl Kind for Pods {
             let detail = "cannot be set until all schedulingGates have been cleared";
             errors.forbidden(&path.child("nodeName"), detail);
         }
+        pod::annotations_match_fields(get(object, "metadata"), spec, &path, &mut errors);
         errors.into_vec()
     }
 
@@ -118,9 +124,13 @@ impl Kind for Pods {
         errors.into_vec()
     }
 
-    fn warnings(&self, object: &Value) -> Vec<String> {
+    /// Pods are rarely changed by people.
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        if old.is_some() {
+            return Vec::new();
+        }
         let name = pod::name_warning(object, "the Pod's hostname");
-        name.into_iter().chain(pod::spec_warnings(get(object, "spec"), &Path::of("spec"))).collect()
+        name.into_iter().chain(pod::warnings(get(object, "metadata"), get(object, "spec"), &Path::ROOT)).collect()
     }
 
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
@@ -181,4 +191,8 @@ fn copy_nested(new: &mut Value, old: &Value, parent: &str, field: &str) {
 }
 
 #[cfg(test)]
+mod rule_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod warning_tests;

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use reeve_api::names;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::copy_nested;
+use super::{META, copy_nested};
 use crate::errors::Errors;
 use crate::json::{copy_field, get, has, int, items_mut, list, set, text};
 use crate::path::Path;
@@ -16,14 +16,41 @@ const CHANGEABLE: &str = "pod updates may not change fields other than \
     `spec.tolerations` (only additions to existing tolerations),\
     `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
+/// Rules for metadata and spec that hold for new and for changed pods.
+pub(super) fn whole(object: &Value, errors: &mut Errors) {
+    let (meta, spec, path) = (get(object, "metadata"), get(object, "spec"), Path::of("spec"));
+    META.create(object, errors);
+    pod::annotation_rules(meta, spec, &Path::of("metadata").child("annotations"), errors);
+    pod::spec(spec, Some(text(meta, "name")), &path, errors);
+    pod::pod_only(spec, &path, errors);
+}
+
+/// Rules for a change of annotations.
+fn annotation_update(object: &Value, old: &Value, errors: &mut Errors) {
+    let (meta, path) = (get(object, "metadata"), Path::of("metadata"));
+    let path = path.child("annotations");
+    pod::annotation_changes(meta, get(old, "metadata"), &path, errors);
+    pod::annotation_rules(meta, get(object, "spec"), &path, errors);
+}
+
 /// Rules for a change of `spec`.
 pub(super) fn spec_update(object: &Value, old: &Value, errors: &mut Errors) {
     let (spec, was, path) = (get(object, "spec"), get(old, "spec"), Path::of("spec"));
-    pod::spec(spec, true, &path, errors);
-    pod::pod_only(spec, &path, errors);
+    whole(object, errors);
+    annotation_update(object, old, errors);
     for kind in ["containers", "initContainers"] {
+        let path = path.child(kind);
         if list(spec, kind).len() != list(was, kind).len() {
-            return errors.forbidden(&path.child(kind), "pod updates may not add or remove containers");
+            return errors.forbidden(&path, "pod updates may not add or remove containers");
+        }
+        for (index, container) in list(spec, kind).iter().enumerate() {
+            let (path, image) = (path.index(index), text(container, "image"));
+            if image.is_empty() {
+                errors.required(&path.child("image"), "");
+            }
+            if image.trim() != image {
+                errors.invalid(&path.child("image"), image, "must not have leading or trailing whitespace");
+            }
         }
     }
     if !deadline(spec, was, &path.child("activeDeadlineSeconds"), errors) {
@@ -33,10 +60,6 @@ pub(super) fn spec_update(object: &Value, old: &Value, errors: &mut Errors) {
     removed_gates(spec, was, &path.child("schedulingGates"), errors);
     if spec == was {
         return;
-    }
-    if pod::qos_class(spec) != pod::qos_class(was) {
-        let class = get(get(object, "status"), "qosClass").clone();
-        errors.invalid(&Path::of("metadata"), class, "Pod QoS is immutable");
     }
     let masked = mask_changeable(spec, was, &path, errors);
     if masked != *was {
@@ -106,7 +129,14 @@ fn mask_changeable(spec: &Value, was: &Value, path: &Path<'_>, errors: &mut Erro
     if !list(was, "schedulingGates").is_empty() {
         pod::node_selector_additions(spec, was, &path.child("nodeSelector"), errors);
         copy_field(&mut masked, was, "nodeSelector");
+        let affinity_path = path.child("affinity");
+        let node_affinity = |spec| get(get(spec, "affinity"), "nodeAffinity");
+        let node_path = affinity_path.child("nodeAffinity");
+        pod::node_affinity_additions(node_affinity(spec), node_affinity(was), &node_path, errors);
         if has(was, "affinity") {
+            if !has(&masked, "affinity") {
+                set(&mut masked, "affinity", json!({}));
+            }
             copy_nested(&mut masked, was, "affinity", "nodeAffinity");
         } else if get(&masked, "affinity").as_object().is_some_and(|map| map.keys().all(|key| key == "nodeAffinity")) {
             copy_field(&mut masked, was, "affinity");
@@ -128,16 +158,17 @@ fn difference(new: &Value, old: &Value) -> String {
 /// Rules for a change of `status`.
 pub(super) fn status_update(object: &Value, old: &Value, errors: &mut Errors) {
     let (status, was, path) = (get(object, "status"), get(old, "status"), Path::of("status"));
-    let conditions = Path::of("metadata");
-    let conditions = conditions.child("conditions");
-    for (index, condition) in list(status, "conditions").iter().enumerate() {
-        let (path, kind) = (conditions.index(index), text(condition, "type"));
-        errors.invalid_each(&path.child("Type"), kind, names::qualified_name(kind));
-    }
-    let nominated = text(status, "nominatedNodeName");
+    annotation_update(object, old, errors);
+    conditions(status, &path.child("conditions"), errors);
+    let (nominated, nominated_path) = (text(status, "nominatedNodeName"), path.child("nominatedNodeName"));
     if !nominated.is_empty() && nominated != text(was, "nominatedNodeName") {
-        errors.invalid_each(&path.child("nominatedNodeName"), nominated, names::dns1123_subdomain(nominated));
+        errors.invalid_each(&nominated_path, nominated, names::dns1123_subdomain(nominated));
+        if !text(get(old, "spec"), "nodeName").is_empty() {
+            errors.forbidden(&nominated_path, "may not be set on pods that are already bound to a node");
+        }
     }
+    observed_generation(status, &path, errors);
+    errors.immutable(&path.child("qosClass"), get(status, "qosClass"), get(was, "qosClass"));
     let policy = text(get(old, "spec"), "restartPolicy");
     for (kind, policy) in
         [("containerStatuses", policy), ("initContainerStatuses", policy), ("ephemeralContainerStatuses", "Never")]
@@ -146,6 +177,22 @@ pub(super) fn status_update(object: &Value, old: &Value, errors: &mut Errors) {
     }
     addresses(status, "podIPs", &path.child("podIPs"), errors);
     addresses(status, "hostIPs", &path.child("hostIPs"), errors);
+}
+
+fn conditions(status: &Value, path: &Path<'_>, errors: &mut Errors) {
+    for (index, condition) in list(status, "conditions").iter().enumerate() {
+        let (path, kind) = (path.index(index), text(condition, "type"));
+        observed_generation(condition, &path, errors);
+        if !["PodScheduled", "Ready", "Initialized"].contains(&kind) {
+            errors.invalid_each(&path.child("Type"), kind, names::qualified_name(kind));
+        }
+    }
+}
+
+fn observed_generation(holder: &Value, path: &Path<'_>, errors: &mut Errors) {
+    if let Some(generation) = int(holder, "observedGeneration").filter(|generation| *generation < 0) {
+        errors.invalid(&path.child("observedGeneration"), generation, "must be a non-negative integer");
+    }
 }
 
 /// A container that has ended for good does not come back.
@@ -180,23 +227,15 @@ fn restarts_itself(container: &Value) -> bool {
 
 fn addresses(status: &Value, field: &str, path: &Path<'_>, errors: &mut Errors) {
     let ips: Vec<_> = list(status, field).iter().map(|entry| text(entry, "ip")).collect();
-    for (index, ip) in ips.iter().enumerate() {
-        errors.invalid_each(&path.index(index), ip, names::ip(ip));
-    }
     if field == "hostIPs" && ips.first().is_some_and(|first| *first != text(status, "hostIP")) {
         errors.invalid(&path.index(0).child("ip"), ips[0], "must be equal to `hostIP`");
     }
+    for (index, ip) in ips.iter().enumerate() {
+        errors.invalid_each(&path.index(index), ip, names::ip(ip));
+    }
     let sixes = ips.iter().filter(|ip| ip.contains(':')).count();
     if ips.len() > 2 || sixes > 1 || ips.len() - sixes > 1 {
-        let detail = "may specify no more than one IP for each IP family";
-        errors.invalid(path, get(status, field).clone(), detail);
-    }
-    let mut seen = BTreeSet::new();
-    for (index, ip) in ips.iter().enumerate() {
-        if !seen.insert(ip) {
-            let mut entry = Value::Null;
-            set(&mut entry, "ip", *ip);
-            errors.duplicate(&path.index(index), entry);
-        }
+        let shown: Vec<_> = ips.iter().map(|ip| json!({"IP": ip})).collect();
+        errors.invalid(path, shown, "may specify no more than one IP for each IP family");
     }
 }

@@ -150,9 +150,11 @@ fn resources_are_checked() {
             "resources: {limits: {cpu: '1', disk: 1, example.com/gpu: 500m}, requests: {cpu: '2', memory: '-1'}}",
         ),
         &[
+            "spec.containers[0].resources.limits[disk]: Invalid value: \"disk\": must be a standard resource type or fully qualified",
             "spec.containers[0].resources.limits[disk]: Invalid value: \"disk\": must be a standard resource for containers",
             "spec.containers[0].resources.limits[example.com/gpu]: Invalid value: \"500m\": must be an integer",
             "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
+            "spec.containers[0].resources.requests[disk]: Invalid value: \"disk\": must be a standard resource type or fully qualified",
             "spec.containers[0].resources.requests[disk]: Invalid value: \"disk\": must be a standard resource for containers",
             "spec.containers[0].resources.requests[example.com/gpu]: Invalid value: \"500m\": must be an integer",
             "spec.containers[0].resources.requests[memory]: Invalid value: \"-1\": must be greater than or equal to 0",
@@ -171,7 +173,7 @@ fn the_environment_is_checked() {
             "spec.containers[0].env[1].name: Invalid value: \"A=B\": a valid environment variable name must consist only of printable ASCII characters other than '='",
             "spec.containers[0].env[2].valueFrom: Invalid value: \"\": may not be specified when `value` is not empty",
             "spec.containers[0].env[3].valueFrom.fieldRef.fieldPath: Unsupported value: \"status.phase\": supported values: \"metadata.name\", \"metadata.namespace\", \"metadata.uid\", \"spec.nodeName\", \"spec.serviceAccountName\", \"status.hostIP\", \"status.hostIPs\", \"status.podIP\", \"status.podIPs\"",
-            "spec.containers[0].env[4].valueFrom: Invalid value: \"\": must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`",
+            "spec.containers[0].env[4].valueFrom: Invalid value: \"\": must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
             "spec.containers[0].env[5].valueFrom.configMapKeyRef.key: Invalid value: \"a b\": a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')",
         ],
     );
@@ -188,11 +190,11 @@ fn volumes_and_mounts_are_checked() {
         ),
         &[
             "spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type",
-            "spec.volumes[1].name: Duplicate value: \"a\"",
             "spec.volumes[1].secret.secretName: Required value",
             "spec.volumes[2].hostPath.path: Invalid value: \"/x/../y\": must not contain '..'",
             "spec.volumes[2].hostPath.type: Unsupported value: \"Dir\": supported values: \"\", \"BlockDevice\", \"CharDevice\", \"Directory\", \"DirectoryOrCreate\", \"File\", \"FileOrCreate\", \"Socket\"",
             "spec.volumes[3].configMap.items[0].path: Invalid value: \"/abs\": must be a relative path",
+            "spec.containers[0].volumeMounts[0].name: Not found: \"a\"",
             "spec.containers[0].volumeMounts[1].name: Not found: \"missing\"",
             "spec.containers[0].volumeMounts[1].mountPath: Invalid value: \"/a\": must be unique",
         ],
@@ -310,7 +312,7 @@ fn what_is_probably_not_meant_is_warned_of() {
     let pod: Value =
         created(&container("env: [{name: A, value: '1'}, {name: A, value: '2'}], resources: {limits: {memory: 100m}}"));
     assert_eq!(
-        super::Pods.warnings(&pod),
+        super::Pods.warnings(&pod, None),
         [
             "spec.containers[0].resources.limits[memory]: fractional byte value \"100m\" is invalid, must be an integer",
             "spec.containers[0].resources.requests[memory]: fractional byte value \"100m\" is invalid, must be an integer",
@@ -358,7 +360,7 @@ fn a_pod_that_is_being_deleted_is_terminating() {
 fn a_name_that_is_no_label_is_warned_of() {
     let dotted = created(&PLAIN.replace("name: a,", "name: a.b,"));
     assert_eq!(
-        super::Pods.warnings(&dotted),
+        super::Pods.warnings(&dotted, None),
         [
             "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [must not contain dots]"
         ]
@@ -378,10 +380,11 @@ fn resources_of_the_whole_pod_bound_those_of_its_containers() {
     check_invalid(
         &whole("{limits: {cpu: 900m}, requests: {cpu: '2', example.com/gpu: 1}}"),
         &[
+            "spec.resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 900m",
             "spec.resources.requests[example.com/gpu]: Unsupported value: \"example.com/gpu\": supported values: \"cpu\", \"hugepages-\", \"memory\"",
-            "spec.resources.requests[cpu]: Invalid value: \"2\": must be less than or equal to cpu limit of 900m",
+            "spec.resources.limits: Required value: Limit must be set for non overcommitable resources",
             "spec.resources.requests[cpu]: Invalid value: \"2\": must be greater than or equal to aggregate container requests of 2100m",
-            "spec.containers[0].resources.limits[cpu]: Invalid value: \"1\": must be less than or equal to pod limits of 900m",
+            "spec.resources.containers[0][cpu].limits: Invalid value: \"1\": must be less than or equal to pod limits of 900m",
         ],
     );
 }
@@ -411,11 +414,10 @@ fn security_contexts_are_checked() {
             "{hostNetwork: true, securityContext: {sysctls: [{name: net.ipv4.ip_forward, value: '1'}, {name: A, value: '1'}], seccompProfile: {type: Localhost, localhostProfile: ''}}, containers: [{name: c, image: web, securityContext: {privileged: true, allowPrivilegeEscalation: false, seccompProfile: {type: Magic}}}]}",
         ),
         &[
-            "spec.containers[0].securityContext: Invalid value: {\"allowPrivilegeEscalation\":false,\"privileged\":true,\"seccompProfile\":{\"type\":\"Magic\"}}: cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
             "spec.containers[0].securityContext.seccompProfile.type: Unsupported value: \"Magic\": supported values: \"Localhost\", \"RuntimeDefault\", \"Unconfined\"",
+            "spec.containers[0].securityContext: Invalid value: {\"Capabilities\":null,\"Privileged\":true,\"SELinuxOptions\":null,\"WindowsOptions\":null,\"RunAsUser\":null,\"RunAsGroup\":null,\"RunAsNonRoot\":null,\"ReadOnlyRootFilesystem\":null,\"AllowPrivilegeEscalation\":false,\"ProcMount\":null,\"SeccompProfile\":{\"Type\":\"Magic\",\"LocalhostProfile\":null},\"AppArmorProfile\":null}: cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
             "spec.securityContext.sysctls[0].name: Invalid value: \"net.ipv4.ip_forward\": may not be specified when 'hostNetwork' is true",
             "spec.securityContext.sysctls[1].name: Invalid value: \"A\": must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$",
-            "spec.securityContext.seccompProfile.localhostProfile: Required value: must be set when seccomp type is Localhost",
         ],
     );
 }

@@ -6,6 +6,7 @@
 mod rules;
 mod table;
 mod update;
+mod warnings;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
@@ -75,7 +76,7 @@ impl Kind for Services {
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
         META.create(object, &mut errors);
-        rules::service(object, &mut errors);
+        rules::service(object, &Value::Null, &mut errors);
         errors.into_vec()
     }
 
@@ -95,34 +96,15 @@ impl Kind for Services {
         match part {
             Part::Main => {
                 update::rules(get(object, "spec"), get(old, "spec"), &mut errors);
-                rules::service(object, &mut errors);
+                rules::service(object, get(old, "spec"), &mut errors);
             }
-            Part::Status => rules::load_balancer_status(object, &mut errors),
+            Part::Status => rules::load_balancer_status(object, old, &mut errors),
         }
         errors.into_vec()
     }
 
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        let spec = get(object, "spec");
-        let mut warnings = Vec::new();
-        if text(spec, "type") == "ExternalName" && !list(spec, "externalIPs").is_empty() {
-            warnings.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
-        }
-        if text(spec, "type") != "ExternalName" && !text(spec, "externalName").is_empty() {
-            warnings.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
-        }
-        if text(spec, "clusterIP") == "None" {
-            if !text(spec, "loadBalancerIP").is_empty() {
-                warnings.push("spec.loadBalancerIP is ignored for headless services".to_owned());
-            }
-            if !list(spec, "externalIPs").is_empty() {
-                warnings.push("spec.externalIPs is ignored for headless services".to_owned());
-            }
-            if text(spec, "sessionAffinity") != "None" {
-                warnings.push("spec.SessionAffinity is ignored for headless services".to_owned());
-            }
-        }
-        warnings
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        warnings::of(object)
     }
 
     fn create_on_update(&self) -> bool {

@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 
 use reeve_api::names;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::errors::Errors;
-use crate::json::{get, has, int, list, text};
+use crate::field::FieldErrorKind;
+use crate::json::{at, get, has, int, list, text};
 use crate::kinds::endpoints::ordinary_ip;
 use crate::meta;
 use crate::path::Path;
 use crate::pod::port_number_or_name;
+use crate::shown;
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 const POLICIES: &[&str] = &["Cluster", "Local"];
@@ -37,10 +39,12 @@ pub(super) fn is_headless(spec: &Value) -> bool {
     list(spec, "clusterIPs").len() == 1 && list(spec, "clusterIPs")[0] == "None"
 }
 
-/// All rules for `spec`.
-pub(super) fn service(object: &Value, errors: &mut Errors) {
+/// All rules for `spec` and for the annotations that belong to it; `old` is the spec before a change, null for a new
+/// Service. Addresses that were taken once stay good.
+pub(super) fn service(object: &Value, old: &Value, errors: &mut Errors) {
     let (spec, path) = (get(object, "spec"), Path::of("spec"));
     let (kind, ports) = (text(spec, "type"), list(spec, "ports"));
+    topology_annotations(object, errors);
     if ports.is_empty() && !is_headless(spec) && kind != "ExternalName" {
         errors.required(&path.child("ports"), "");
     }
@@ -52,17 +56,35 @@ pub(super) fn service(object: &Value, errors: &mut Errors) {
     }
     meta::labels(get(spec, "selector"), &path.child("selector"), errors);
     affinity(spec, &path, errors);
-    cluster_ips(spec, &path, errors);
+    cluster_ips(spec, list(old, "clusterIPs"), &path, errors);
     let external = path.child("externalIPs");
     for (index, ip) in list(spec, "externalIPs").iter().enumerate() {
-        let (ip, path) = (ip.as_str().unwrap_or_default(), external.index(index));
-        errors.invalid_each(&path, ip, names::ip(ip));
-        ordinary_ip(ip, &path, errors);
+        let (path, known) = (external.index(index), list(old, "externalIPs").contains(ip));
+        let ip = ip.as_str().unwrap_or_default();
+        let complaints = if known { Vec::new() } else { names::ip(ip) };
+        if complaints.is_empty() {
+            ordinary_ip(ip, &path, errors);
+        }
+        errors.invalid_each(&path, ip, complaints);
     }
     errors.one_of(&path.child("type"), kind, TYPES);
     duplicate_ports(spec, kind, &ports_path, errors);
+    source_ranges(object, list(old, "loadBalancerSourceRanges"), kind, errors);
     load_balancer(spec, kind, &path, errors);
     traffic(spec, kind, &path, errors);
+}
+
+fn topology_annotations(object: &Value, errors: &mut Errors) {
+    const MODE: &str = "service.kubernetes.io/topology-mode";
+    const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+    let notes = at(object, &["metadata", "annotations"]);
+    if let (Some(mode), Some(hints)) = (get(notes, MODE).as_str(), get(notes, HINTS).as_str())
+        && mode != hints
+    {
+        let path = Path::of("metadata");
+        let path = path.child("annotations");
+        errors.invalid(&path.key(MODE), mode, format!("must match annotations[{HINTS}] when both are specified"));
+    }
 }
 
 fn by_type(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
@@ -141,7 +163,7 @@ fn affinity(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
 }
 
 /// `clusterIP`, `clusterIPs`, `ipFamilies` and `ipFamilyPolicy` agree.
-fn cluster_ips(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+fn cluster_ips(spec: &Value, known: &[Value], path: &Path<'_>, errors: &mut Errors) {
     if text(spec, "type") == "ExternalName" {
         return;
     }
@@ -157,27 +179,29 @@ fn cluster_ips(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
         _ => {}
     }
     families(spec, path, errors);
-    let bad_before = errors.count();
+    let mut is_bad = false;
     for (index, ip) in ips.iter().enumerate() {
+        let was_taken = known.contains(ip);
         let ip = ip.as_str().unwrap_or_default();
         if index == 0 && ip == "None" {
             if ips.len() > 1 {
                 errors.invalid(&ips_path, ips.to_vec(), "'None' must be the first and only value");
+                is_bad = true;
             }
             continue;
         }
-        errors.invalid_each(&ips_path.index(index), ip, names::ip(ip));
+        let complaints = if was_taken { Vec::new() } else { names::ip(ip) };
+        is_bad |= !complaints.is_empty();
+        errors.invalid_each(&ips_path.index(index), ip, complaints);
     }
     if ips.len() > 2 {
         errors.invalid(&ips_path, ips.to_vec(), "may only hold up to 2 values");
     }
-    if errors.count() > bad_before {
+    if is_bad {
         return;
     }
     let is_six = |ip: &Value| ip.as_str().is_some_and(|ip| ip.contains(':'));
-    if let [one, two] = ips
-        && is_six(one) == is_six(two)
-    {
+    if ips.len() > 1 && ips.iter().any(is_six) == ips.iter().all(is_six) {
         errors.invalid(&ips_path, ips.to_vec(), "may specify no more than one IP for each IP family");
     }
     if is_headless(spec) {
@@ -232,34 +256,64 @@ fn duplicate_ports(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Error
     for (index, port) in ports.iter().enumerate() {
         let (protocol, number) = (text(port, "protocol"), int(port, "port"));
         if !seen.insert((protocol, number)) {
-            let shown = json!({
-                "AppProtocol": null, "Name": "", "NodePort": 0, "Port": number, "Protocol": protocol, "TargetPort": 0,
-            });
-            errors.duplicate(&path.index(index), shown);
+            let shown = shown::object(&[
+                ("Name", "\"\"".to_owned()),
+                ("Protocol", Value::from(protocol).to_string()),
+                ("AppProtocol", "null".to_owned()),
+                ("Port", number.unwrap_or_default().to_string()),
+                ("TargetPort", "0".to_owned()),
+                ("NodePort", "0".to_owned()),
+            ]);
+            errors.add_text(FieldErrorKind::Duplicate, &path.index(index), shown, "");
+        }
+    }
+}
+
+const BALANCERS_ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
+
+/// Where clients of a load balancer may come from: a field or, without it, an annotation.
+fn source_ranges(object: &Value, known: &[Value], kind: &str, errors: &mut Errors) {
+    const NOTE: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+    let (spec, meta) = (Path::of("spec"), Path::of("metadata"));
+    let ranges = list(get(object, "spec"), "loadBalancerSourceRanges");
+    let path = spec.child("LoadBalancerSourceRanges");
+    if !ranges.is_empty() {
+        if kind != "LoadBalancer" {
+            errors.forbidden(&path, BALANCERS_ONLY);
+        }
+        let known: Vec<_> = known.iter().filter_map(Value::as_str).map(str::trim).collect();
+        for (index, range) in ranges.iter().enumerate() {
+            let range = range.as_str().unwrap_or_default().trim();
+            if !known.contains(&range) {
+                errors.invalid_each(&path.index(index), range, names::cidr(range));
+            }
+        }
+    } else if let Some(note) = at(object, &["metadata", "annotations", NOTE]).as_str() {
+        let path = meta.child("annotations");
+        let path = path.key(NOTE);
+        if kind != "LoadBalancer" {
+            errors.forbidden(&path, BALANCERS_ONLY);
+        }
+        for range in note.split(',').map(str::trim).filter(|_| !note.trim().is_empty()) {
+            errors.invalid_each(&path, range, names::cidr(range));
         }
     }
 }
 
 fn load_balancer(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
-    const ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
-    let (ranges, ranges_path) = (list(spec, "loadBalancerSourceRanges"), path.child("LoadBalancerSourceRanges"));
-    if !ranges.is_empty() && kind != "LoadBalancer" {
-        errors.forbidden(&ranges_path, ONLY);
-    }
-    for (index, range) in ranges.iter().enumerate() {
-        let range = range.as_str().unwrap_or_default().trim();
-        if range.parse::<ipnet::IpNet>().is_err() {
-            let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-            errors.invalid(&ranges_path.index(index), range, detail);
+    let class_path = path.child("loadBalancerClass");
+    let nodes = "allocateLoadBalancerNodePorts";
+    if kind == "LoadBalancer" {
+        if !has(spec, nodes) {
+            errors.required(&Path::of(nodes), "");
         }
-    }
-    if kind != "LoadBalancer" {
-        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"].into_iter().filter(|field| has(spec, field))
-        {
-            errors.forbidden(&path.child(field), ONLY);
+        if let Some(class) = get(spec, "loadBalancerClass").as_str() {
+            errors.invalid_each(&class_path, class, names::qualified_name(class));
         }
-    } else if let Some(class) = get(spec, "loadBalancerClass").as_str() {
-        errors.invalid_each(&path.child("loadBalancerClass"), class, names::qualified_name(class));
+        return;
+    }
+    for field in [nodes, "loadBalancerClass"].into_iter().filter(|field| has(spec, field)) {
+        errors.forbidden(&path.child(field), BALANCERS_ONLY);
     }
 }
 
@@ -274,6 +328,10 @@ fn traffic(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
     if !needs_health_check(spec) && health != 0 {
         let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
         errors.invalid(&path.child("healthCheckNodePort"), health, detail);
+    } else if health != 0 {
+        for detail in names::port_number(health) {
+            errors.invalid(&path.child("healthCheckNodePort"), health, detail);
+        }
     }
     let internal_path = path.child("internalTrafficPolicy");
     match get(spec, "internalTrafficPolicy").as_str() {
@@ -282,7 +340,7 @@ fn traffic(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
         _ => {}
     }
     if let Some(preference) = get(spec, "trafficDistribution").as_str() {
-        let supported = &["PreferClose", "PreferSameNode", "PreferSameZone"];
+        let supported = &["PreferClose", "PreferSameZone", "PreferSameNode"];
         if !supported.contains(&preference) {
             errors.unsupported(&path.child("trafficDistribution"), preference, supported);
         }
@@ -290,26 +348,32 @@ fn traffic(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
 }
 
 /// Rules for `status.loadBalancer`.
-pub(super) fn load_balancer_status(object: &Value, errors: &mut Errors) {
+pub(super) fn load_balancer_status(object: &Value, old: &Value, errors: &mut Errors) {
     let status = Path::of("status");
     let path = status.child("loadBalancer");
     let path = path.child("ingress");
-    let ingress = list(get(get(object, "status"), "loadBalancer"), "ingress");
-    if !ingress.is_empty() && text(get(object, "spec"), "type") != "LoadBalancer" {
+    let ingress = |object| list(at(object, &["status", "loadBalancer"]), "ingress");
+    if !ingress(object).is_empty() && text(get(object, "spec"), "type") != "LoadBalancer" {
         return errors.forbidden(&path, "may only be used when `spec.type` is 'LoadBalancer'");
     }
-    for (index, entry) in ingress.iter().enumerate() {
-        let path = path.index(index);
-        for (field, value) in entries_of(entry) {
-            match field {
-                "ip" => errors.invalid_each(&path.child("ip"), value, names::ip(value)),
-                "hostname" => errors.invalid_each(&path.child("hostname"), value, names::dns1123_subdomain(value)),
-                _ => {}
+    for (index, entry) in ingress(object).iter().enumerate() {
+        let (path, ip, mode) = (path.index(index), text(entry, "ip"), get(entry, "ipMode").as_str());
+        if !ip.is_empty() && !ingress(old).iter().any(|one| text(one, "ip") == ip) {
+            errors.invalid_each(&path.child("ip"), ip, names::ip(ip));
+        }
+        let mode_path = path.child("ipMode");
+        match mode {
+            None if !ip.is_empty() => errors.required(&mode_path, "must be specified when `ip` is set"),
+            Some(_) if ip.is_empty() => errors.forbidden(&mode_path, "may not be specified when `ip` is not set"),
+            Some(mode) if !["Proxy", "VIP"].contains(&mode) => errors.unsupported(&mode_path, mode, &["Proxy", "VIP"]),
+            _ => {}
+        }
+        let (hostname, path) = (text(entry, "hostname"), path.child("hostname"));
+        if !hostname.is_empty() {
+            errors.invalid_each(&path, hostname, names::dns1123_subdomain(hostname));
+            if hostname.parse::<std::net::IpAddr>().is_ok() {
+                errors.invalid(&path, hostname, "must be a DNS name, not an IP address");
             }
         }
     }
-}
-
-fn entries_of(entry: &Value) -> impl Iterator<Item = (&str, &str)> {
-    entry.as_object().into_iter().flatten().filter_map(|(field, value)| Some((field.as_str(), value.as_str()?)))
 }

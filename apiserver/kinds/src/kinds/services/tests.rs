@@ -53,7 +53,7 @@ fn names_and_ports_are_checked() {
             "spec.ports[1].targetPort: Invalid value: \"UPPER\": must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)",
             "spec.ports[1].targetPort: Invalid value: \"UPPER\": must contain at least one letter (a-z)",
             "spec.ports[1].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'",
-            "spec.ports[1]: Duplicate value: {\"AppProtocol\":null,\"Name\":\"\",\"NodePort\":0,\"Port\":80,\"Protocol\":\"TCP\",\"TargetPort\":0}",
+            "spec.ports[1]: Duplicate value: {\"Name\":\"\",\"Protocol\":\"TCP\",\"AppProtocol\":null,\"Port\":80,\"TargetPort\":0,\"NodePort\":0}",
         ],
     );
 }
@@ -120,5 +120,53 @@ fn rows_show_what_kubectl_shows() {
     assert_eq!(
         row("{type: ExternalName, externalName: x.org}"),
         "web | ExternalName | <none> | x.org | <none> | <unknown> | <none>"
+    );
+}
+
+#[test]
+fn addresses_of_a_service_are_checked() {
+    check_invalid(
+        "{apiVersion: v1, kind: Service, metadata: {name: a, namespace: n}, spec: {externalIPs: [127.0.0.1, x], loadBalancerSourceRanges: [a], ports: [{port: 80}]}}",
+        &[
+            "spec.externalIPs[0]: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)",
+            "spec.externalIPs[1]: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            "spec.LoadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'",
+            "spec.LoadBalancerSourceRanges[0]: Invalid value: \"a\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+        ],
+    );
+}
+
+#[test]
+fn a_service_of_no_pods_has_a_name_elsewhere() {
+    check_invalid(
+        "{apiVersion: v1, kind: Service, metadata: {name: a, namespace: n}, spec: {type: ExternalName, externalName: 'A_b', ports: [{port: 80}]}}",
+        &[
+            "spec.externalName: Invalid value: \"A_b\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+        ],
+    );
+    check_invalid(
+        "{apiVersion: v1, kind: Service, metadata: {name: a, namespace: n}, spec: {type: ExternalName}}",
+        &["spec.externalName: Required value"],
+    );
+}
+
+#[test]
+fn the_policies_of_a_service_are_checked() {
+    check_invalid(
+        "{apiVersion: v1, kind: Service, metadata: {name: a, namespace: n}, spec: {ports: [{port: 80}], sessionAffinity: Cookie, externalTrafficPolicy: Local, internalTrafficPolicy: Far, healthCheckNodePort: 5, publishNotReadyAddresses: true}}",
+        &[
+            "spec.sessionAffinity: Unsupported value: \"Cookie\": supported values: \"ClientIP\", \"None\"",
+            "spec.externalTrafficPolicy: Invalid value: \"Local\": may only be set for externally-accessible services",
+            "spec.healthCheckNodePort: Invalid value: 5: may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'",
+            "spec.internalTrafficPolicy: Unsupported value: \"Far\": supported values: \"Cluster\", \"Local\"",
+        ],
+    );
+    check_invalid(
+        "{apiVersion: v1, kind: Service, metadata: {name: a, namespace: n}, spec: {ports: [{port: 80}], sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 0}}, trafficDistribution: Near, type: NodePort, loadBalancerClass: a}}",
+        &[
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds: Invalid value: 0: must be greater than 0 and less than 86400",
+            "spec.loadBalancerClass: Forbidden: may only be used when `type` is 'LoadBalancer'",
+            "spec.trafficDistribution: Unsupported value: \"Near\": supported values: \"PreferClose\", \"PreferSameZone\", \"PreferSameNode\"",
+        ],
     );
 }

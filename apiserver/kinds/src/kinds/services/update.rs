@@ -119,6 +119,10 @@ pub(super) fn rules(spec: &Value, old: &Value, errors: &mut Errors) {
     if wants_cluster_ip(spec) && wants_cluster_ip(old) && !(is_headless(spec) && is_headless(old)) {
         cluster_ips(spec, old, &path, errors);
     }
+    let both_headless_or_not = is_headless(spec) == is_headless(old) && !is_headless(spec);
+    if wants_cluster_ip(spec) && wants_cluster_ip(old) && both_headless_or_not {
+        families(spec, old, &path, errors);
+    }
     if needs_health_check(spec)
         && needs_health_check(old)
         && get(spec, "healthCheckNodePort") != get(old, "healthCheckNodePort")
@@ -145,6 +149,31 @@ fn cluster_ips(spec: &Value, old: &Value, path: &Path<'_>, errors: &mut Errors) 
     }
     if before.len() > now.len() && now.len() == 1 && text(spec, "ipFamilyPolicy") != "SingleStack" {
         let detail = "must be set to 'SingleStack' when releasing the secondary clusterIP";
+        errors.invalid(&path.child("ipFamilyPolicy"), get(spec, "ipFamilyPolicy").clone(), detail);
+    }
+}
+
+/// The first family stays; a second one may come, and go when the policy says so.
+fn families(spec: &Value, old: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let (now, before, here) = (list(spec, "ipFamilies"), list(old, "ipFamilies"), path.child("ipFamilies"));
+    let first = here.index(0);
+    if now.len() == before.len() {
+        for _ in now.iter().zip(before).filter(|(now, before)| now != before) {
+            errors.invalid(&first, now.to_vec(), "may not change once set");
+        }
+        return;
+    }
+    let is_released = before.len() > now.len();
+    if is_released && list(spec, "clusterIPs").is_empty() {
+        errors.invalid(&first, now.to_vec(), "primary ipFamily can not be unset");
+    }
+    if let (Some(one), Some(other)) = (now.first(), before.first())
+        && one != other
+    {
+        errors.invalid(&first, list(spec, "clusterIPs").to_vec(), "may not change once set");
+    }
+    if is_released && now.len() == 1 && text(spec, "ipFamilyPolicy") != "SingleStack" {
+        let detail = "must be set to 'SingleStack' when releasing the secondary ipFamily";
         errors.invalid(&path.child("ipFamilyPolicy"), get(spec, "ipFamilyPolicy").clone(), detail);
     }
 }
