@@ -1,7 +1,7 @@
 //! Pod specs and pod templates: their defaults and rules, for Pod, ReplicaSet, Deployment and whatever follows.
 //!
-//! Source: `pkg/apis/core/v1/defaults.go` and `pkg/apis/core/validation` of Kubernetes v1.36. What is not here: the Pod kind itself
-//! (`kinds::pods`).
+//! Source: `pkg/apis/core/v1/defaults.go` and `pkg/apis/core/validation` of Kubernetes v1.36. What is not
+//! here: the Pod kind itself (`kinds::pods`).
 
 mod affinity;
 mod annotations;
