@@ -16,7 +16,7 @@ use crate::services::rules::Rules;
 pub struct Table(Rules);
 
 impl Table {
-    /// Makes it, empty.
+    /// Nothing is in the kernel yet.
     ///
     /// # Errors
     /// When the kernel refuses.

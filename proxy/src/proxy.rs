@@ -181,11 +181,12 @@ impl Proxy {
         let mut rules = Rules::new(self.config.table(), surroundings)?;
         let mut ports = Ports { node: LoopbackPorts::new(), health: HealthPorts::new(), refused: Refused::new() };
         let recorder = EventRecorder::start(&self.component, "reeve-proxy", Some(&self.config.node));
+        // A kernel that refuses at once will not do better later.
+        self.sync(&mut rules, &mut ports, &recorder)?;
         info!(table = self.config.table(), "proxying Services");
         loop {
-            let dirty = self.dirty.take();
-            let done = self.sync(&mut rules, &mut ports, dirty, &recorder);
-            let pause = if !done {
+            let pause = if let Err(err) = self.sync(&mut rules, &mut ports, &recorder) {
+                error!(%err, "cannot bring the Services' rules up to date");
                 RETRY_PAUSE
             } else if !ports.refused.is_empty() {
                 HELD_PORT_PAUSE
@@ -213,29 +214,26 @@ impl Proxy {
         Ok(())
     }
 
-    /// Brings ports and rules of some Services up to date; `false` when the kernel refused and all must be tried again.
-    fn sync(&self, rules: &mut Rules, ports: &mut Ports, dirty: BTreeSet<ObjectKey>, recorder: &EventRecorder) -> bool {
+    /// Brings ports and rules of the Services that have changed up to date. After an error, called again, it tries all
+    /// that has failed.
+    fn sync(&self, rules: &mut Rules, ports: &mut Ports, recorder: &EventRecorder) -> Result<(), NftError> {
+        let dirty = self.dirty.take();
         let mut plans: BTreeMap<_, _> = dirty.into_iter().map(|key| (key.clone(), self.plan(&key, ports))).collect();
         // The ports first: what comes in on a port that others hold is theirs.
         for key in self.hold_ports(ports, rules, &plans, recorder) {
             let planned = self.plan(&key, ports);
             plans.insert(key, planned);
         }
-        let outcome = rules.sync(plans.into_iter().collect());
-        match &outcome {
-            Err(err) => error!(%err, "cannot bring the Services' rules up to date"),
-            Ok(bytes) => debug!(bytes, "the Services' rules are up to date"),
-        }
-        if outcome.is_ok() {
-            forget_flows(rules);
-            self.drain.in_use.send_if_modified(|in_use| {
-                let now = rules.lasting();
-                let changed = *in_use != now;
-                *in_use = now;
-                changed
-            });
-        }
-        outcome.is_ok()
+        let bytes = rules.sync(plans.into_iter().collect())?;
+        debug!(bytes, "the Services' rules are up to date");
+        forget_flows(rules);
+        self.drain.in_use.send_if_modified(|in_use| {
+            let now = rules.lasting();
+            let changed = *in_use != now;
+            *in_use = now;
+            changed
+        });
+        Ok(())
     }
 
     fn plan(&self, key: &ObjectKey, ports: &Ports) -> Option<Entries> {

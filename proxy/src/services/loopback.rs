@@ -244,6 +244,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_udp_port_answers_local_clients_and_is_held_against_others() {
+        let service = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bound");
+        let free = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("bound");
+        let port = free.local_addr().expect("an address").port();
+        let target = (Ipv4Addr::LOCALHOST, service.local_addr().expect("an address").port());
+        let wanted = BTreeSet::from([NodePort { protocol: Protocol::Udp, port, service: target }]);
+        let mut ports = LoopbackPorts::new();
+        let conflicts = ports.sync(&wanted);
+        assert!(conflicts[0].holder.contains(&format!("process {}", std::process::id())), "{conflicts:?}");
+        drop(free);
+        tokio::time::timeout(Duration::from_secs(5), async {
+            while !ports.sync(&wanted).is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("the port can be had once it is free");
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bound");
+        client.connect((Ipv4Addr::LOCALHOST, port)).await.expect("connected");
+        client.send(b"hello").await.expect("sent");
+        let mut buffer = [0; 16];
+        let (length, from) = service.recv_from(&mut buffer).await.expect("passed on");
+        service.send_to(&buffer[..length], from).await.expect("answered");
+        let length = client.recv(&mut buffer).await.expect("heard");
+        assert_eq!(&buffer[..length], b"hello");
+        assert!(std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).is_err(), "held");
+    }
+
+    #[tokio::test]
     async fn a_local_client_reaches_the_service_and_a_freed_port_is_free() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let service = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bound");

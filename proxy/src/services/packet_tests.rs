@@ -181,7 +181,8 @@ impl Node {
         runtime.block_on(link.ensure()).expect("the device, again");
         let cluster = "10.200.0.0/16".parse().expect("a range");
         let surroundings = Surroundings { cluster, service: service_cidr, pod_links: "veth".to_owned() };
-        let rules = Rules::new("reeve-test".to_owned(), surroundings).expect("the table");
+        let mut rules = Rules::new("reeve-test".to_owned(), surroundings).expect("a socket");
+        rules.sync(Vec::new()).expect("the table");
         Self { pods, rules }
     }
 
@@ -305,6 +306,18 @@ fn a_table_that_somebody_emptied_is_made_anew_with_everything_in_it() {
         Rules::remove("reeve-test").expect("removed");
         node.lead_to(&[node.pods[1].ip]);
         assert!(ask(SERVICE, 80).expect("an answer").starts_with("10.200.0.3"));
+    });
+}
+
+#[test]
+fn a_new_process_takes_the_table_over_without_a_gap() {
+    on_a_node(|mut node| {
+        node.lead_to(&[node.pods[0].ip]);
+        let surroundings = node.rules.surroundings().clone();
+        node.rules = Rules::new("reeve-test".to_owned(), surroundings).expect("a socket");
+        assert!(ask(SERVICE, 80).expect("the old table").starts_with("10.200.0.2 "));
+        node.lead_to(&[node.pods[1].ip]);
+        assert!(ask(SERVICE, 80).expect("the new one").starts_with("10.200.0.3 "));
     });
 }
 

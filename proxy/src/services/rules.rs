@@ -27,16 +27,16 @@ pub(crate) struct Rules {
     hairpin: HashMap<Ipv4Addr, usize>,
     lasting: HashMap<Ipv4Addr, usize>,
     redirected: Datagrams,
-    /// The kernel refused to make the table anew: what is in it is not what should be.
+    /// What is in the table is not known, or not what should be: it is to be made anew, whole.
     broken: bool,
 }
 
 impl Rules {
-    /// Makes the table anew, empty. One transaction: an older table of that name works until this one does.
+    /// Changes nothing yet: a table that an earlier process left goes on working. The first [`Rules::sync`] puts a new
+    /// one in its place, whole, so that no connection meets a table that is only half there.
     pub(crate) fn new(table: String, surroundings: Surroundings) -> Result<Self, NftError> {
-        let socket = NftSocket::open()?;
-        let mut rules = Self {
-            socket,
+        Ok(Self {
+            socket: NftSocket::open()?,
             table,
             surroundings,
             services: BTreeMap::new(),
@@ -45,10 +45,8 @@ impl Rules {
             hairpin: HashMap::new(),
             lasting: HashMap::new(),
             redirected: BTreeMap::new(),
-            broken: false,
-        };
-        rules.rebuild()?;
-        Ok(rules)
+            broken: true,
+        })
     }
 
     /// Takes over what some Services need now; `None` means the Service is gone. One transaction, whose size follows
@@ -105,6 +103,11 @@ impl Rules {
     #[cfg(test)]
     pub(super) fn socket(&self) -> &NftSocket {
         &self.socket
+    }
+
+    #[cfg(test)]
+    pub(super) fn surroundings(&self) -> &Surroundings {
+        &self.surroundings
     }
 
     /// Removes the table.
