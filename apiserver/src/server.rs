@@ -13,8 +13,9 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use reeve_api::clock::SharedClock;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
@@ -27,7 +28,7 @@ use crate::auth::token::TokenKey;
 use crate::auth::{self, Authenticator, FixedRules, TokenKeyError};
 use crate::gate::{Gate, Place, Room};
 use crate::http::{Api, Body, BoxError, Discovery, Health, InProcess, OpenApi, Peer, in_flight};
-use crate::pki::Pki;
+use crate::pki::{Current, Pki, PkiError, UnusableCertificate};
 use crate::proxy_node::{Kubelet, KubeletError, Nodes};
 use crate::registry::{Registry, RegistryConfig, RegistryParts, UserInfo};
 use crate::status::ApiError;
@@ -52,6 +53,8 @@ const OWN_RESETS_MAX: usize = 100;
 /// How often a silent HTTP/2 client is asked whether it is still there, and how long it may take to answer.
 const PING_EVERY: Duration = Duration::from_secs(60);
 const PING_WAIT_MAX: Duration = Duration::from_secs(20);
+/// How often the server looks whether its certificates have to be renewed.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(12 * 3600);
 /// Wait after the system could not accept a connection (no descriptors left): accepting at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -82,15 +85,32 @@ pub enum StartError {
     /// The client certificate for kubelets is unusable.
     #[error(transparent)]
     Kubelet(#[from] KubeletError),
-    /// A serving certificate or key cannot be read.
-    #[error("the serving certificate cannot be read")]
+    /// A certificate or key cannot be read.
+    #[error("the cluster CA cannot be read")]
     Pem(#[from] rustls::pki_types::pem::Error),
+    /// A certificate that is to be shown is unusable.
+    #[error(transparent)]
+    Certificate(#[from] UnusableCertificate),
     /// TLS does not take the certificates.
     #[error("TLS refuses the serving certificate")]
     Tls(#[from] rustls::Error),
     /// TLS does not take the cluster CA.
     #[error("TLS refuses the cluster CA")]
     Verifier(#[from] VerifierBuilderError),
+}
+
+/// Why certificates could not be renewed. Those in use stay; tried again later.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewError {
+    /// The folder.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// What was made.
+    #[error(transparent)]
+    Certificate(#[from] UnusableCertificate),
+    /// The process ends.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 /// A running API server. Dropping it ends all connections at once; [`ApiServer::shutdown`] is the polite way.
@@ -104,11 +124,22 @@ struct Serving {
     acceptor: TlsAcceptor,
     connections: Arc<Semaphore>,
     gate: Arc<Gate>,
+    certificates: Certificates,
     tasks: TaskTracker,
     /// Told to finish: no new connections, watches end, open requests are answered.
     shutdown: CancellationToken,
     /// Told to stop: connections are dropped.
     force: CancellationToken,
+}
+
+/// What the server shows, renewed while it runs.
+struct Certificates {
+    pki: Pki,
+    clock: SharedClock,
+    /// To clients.
+    serving: Arc<Current>,
+    /// To kubelets.
+    kubelet_client: Arc<Current>,
 }
 
 impl Drop for ApiServer {
@@ -122,8 +153,11 @@ impl ApiServer {
     /// Starts the registry on the store and gets everything ready. Nothing listens yet: see [`ApiServer::serve`].
     pub async fn start(config: ApiServerConfig, parts: RegistryParts) -> Result<Self, StartError> {
         let shutdown = CancellationToken::new();
+        let certificates = Certificates::new(config.pki.clone(), Arc::clone(&parts.clock))?;
+        let kubelet = Kubelet::new(&config.pki, Arc::clone(&certificates.kubelet_client))?;
         let serving = Serving {
-            acceptor: TlsAcceptor::from(Arc::new(tls(&config.pki)?)),
+            acceptor: TlsAcceptor::from(Arc::new(tls(&config.pki, Arc::clone(&certificates.serving))?)),
+            certificates,
             connections: Arc::new(Semaphore::new(config.connections_max)),
             gate: Gate::new(Room::of(config.connections_max)),
             tasks: TaskTracker::new(),
@@ -131,7 +165,6 @@ impl ApiServer {
             force: CancellationToken::new(),
         };
         let token_key = Arc::new(TokenKey::new(config.pki.signing_key_pem(), &config.issuer)?);
-        let kubelet = Kubelet::new(&config.pki)?;
         let registry = Registry::start(config.registry.clone(), parts.clone()).await.map_err(StartError::Registry)?;
         let discovery = Discovery::new(registry.resources(), config.registry.advertise.to_string());
         let openapi = Arc::new(OpenApi::new(discovery.versions_with_kinds(), parts.kinds));
@@ -151,7 +184,16 @@ impl ApiServer {
             shutdown,
             in_flight: in_flight(),
         };
-        Ok(Self { api: Arc::new(api), serving: Arc::new(serving) })
+        let serving = Arc::new(serving);
+        let (own, shutdown) = (Arc::clone(&serving), serving.shutdown.clone());
+        serving.tasks.spawn(async move { shutdown.run_until_cancelled(own.certificates.keep()).await });
+        Ok(Self { api: Arc::new(api), serving })
+    }
+
+    /// Re-issues the server's certificates if they are about to expire; the next handshakes show the new ones. Done by
+    /// the server itself twice a day.
+    pub async fn renew_certificates(&self) -> Result<(), RenewError> {
+        self.serving.certificates.renew().await
     }
 
     /// The registry, for checks that need no user.
@@ -198,19 +240,43 @@ impl ApiServer {
     }
 }
 
-fn tls(pki: &Pki) -> Result<ServerConfig, StartError> {
+impl Certificates {
+    fn new(pki: Pki, clock: SharedClock) -> Result<Self, UnusableCertificate> {
+        let (serving, kubelet_client) = (Current::new(pki.serving())?, Current::new(pki.kubelet_client())?);
+        Ok(Self { pki, clock, serving, kubelet_client })
+    }
+
+    /// Looks from time to time; the clock may jump, so no single sleep is relied on.
+    async fn keep(&self) {
+        loop {
+            tokio::time::sleep(RENEWAL_INTERVAL).await;
+            if let Err(error) = self.renew().await {
+                tracing::error!(%error, "the certificates cannot be renewed; trying again later");
+            }
+        }
+    }
+
+    async fn renew(&self) -> Result<(), RenewError> {
+        let (pki, now) = (self.pki.clone(), self.clock.now());
+        let renewed = tokio::task::spawn_blocking(move || pki.renewed(now)).await;
+        let renewed = renewed.map_err(|_| RenewError::Interrupted)??;
+        self.serving.replace(renewed.serving())?;
+        self.kubelet_client.replace(renewed.kubelet_client())?;
+        Ok(())
+    }
+}
+
+fn tls(pki: &Pki, shown: Arc<Current>) -> Result<ServerConfig, StartError> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes())?)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .allow_unauthenticated()
         .build()?;
-    let chain = vec![CertificateDer::from_pem_slice(pki.serving().cert_pem.as_bytes())?];
-    let key = PrivateKeyDer::from_pem_slice(pki.serving().key_pem.as_bytes())?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(shown);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

@@ -257,3 +257,26 @@ async fn strangers_cannot_hold_the_connections_of_others() {
     assert_eq!(&answer, b"HTTP/1.1 200");
     drop(strangers);
 }
+
+#[tokio::test]
+async fn a_certificate_is_renewed_while_the_server_runs_and_open_connections_go_on() {
+    let life = Duration::from_secs(300 * 24 * 3600);
+    let began = reeve_api::clock::RealClock::shared().now() - life;
+    let clock = std::sync::Arc::new(reeve_api::clock::ManualClock::at(began));
+    let cluster = Cluster::start_on(reeve_kinds::builtin(), clock.clone()).await;
+    let shown = |stream: &tokio_rustls::client::TlsStream<tokio::net::TcpStream>| {
+        stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned().unwrap()
+    };
+    let mut open = connect(&cluster, None, b"http/1.1").await.unwrap();
+    cluster.server.renew_certificates().await.unwrap();
+    let unchanged = connect(&cluster, None, b"http/1.1").await.unwrap();
+    assert_eq!(shown(&open), shown(&unchanged), "nothing is renewed before it is time");
+    clock.advance(life);
+    cluster.server.renew_certificates().await.unwrap();
+    let renewed = connect(&cluster, None, b"http/1.1").await.unwrap();
+    assert_ne!(shown(&open), shown(&renewed));
+    open.write_all(get("/version", "").as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    open.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+}

@@ -19,7 +19,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const AUTHORITY_LIFE: Duration = DAY.saturating_mul(3650);
 /// As kubeadm's certificates.
 const LEAF_LIFE: Duration = DAY.saturating_mul(365);
-/// A certificate with less than this left is re-issued at start: a third of its life.
+/// A certificate with less than this left is re-issued, at start and while it is used: a third of its life.
 const LEAF_RENEW_BEFORE: Duration = DAY.saturating_mul(120);
 /// Clocks of other machines may be behind ours.
 const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);

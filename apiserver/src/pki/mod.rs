@@ -7,6 +7,7 @@
 //!
 //! Source of the names and usages: Kubernetes, "PKI certificates and requirements".
 
+mod current;
 mod file;
 mod leaf;
 
@@ -18,6 +19,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rcgen::{CertificateParams, Issuer, KeyPair};
 
+pub(crate) use current::Current;
+pub use current::UnusableCertificate;
 pub use leaf::Usage;
 use leaf::{Authority, LeafPlan};
 
@@ -101,7 +104,7 @@ pub struct Pki(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    dir: PathBuf,
+    config: PkiConfig,
     cluster_ca: Authority,
     kubelet_client_ca: Authority,
     serving: CertKey,
@@ -112,7 +115,7 @@ struct Inner {
 
 impl Pki {
     /// Opens the folder; makes what is missing and re-issues what is expired, about to expire, or not valid for
-    /// an address it must be valid for. Blocks on the disk: called once, at start.
+    /// an address it must be valid for. Blocks on the disk.
     pub fn open(config: &PkiConfig, now: Timestamp) -> Result<Self, PkiError> {
         file::make_dir(&config.dir)?;
         let cluster_ca = open_authority(&config.dir, "ca", "reeve-ca", now)?;
@@ -124,9 +127,8 @@ impl Pki {
         let client = LeafPlan::client("kube-apiserver-kubelet-client", &[], now);
         let kubelet_client = leaf("apiserver-kubelet-client", &kubelet_client_ca, &client)?;
         let signing_key_pem = open_signing_key(&config.dir.join("sa.key"))?;
-        let dir = config.dir.clone();
         Ok(Self(Arc::new(Inner {
-            dir,
+            config: config.clone(),
             cluster_ca,
             kubelet_client_ca,
             serving,
@@ -134,6 +136,12 @@ impl Pki {
             kubelet_client,
             signing_key_pem,
         })))
+    }
+
+    /// The folder as it should be at `now`: what is about to expire is re-issued, everything else is as it was.
+    /// Blocks on the disk.
+    pub fn renewed(&self, now: Timestamp) -> Result<Self, PkiError> {
+        Self::open(&self.0.config, now)
     }
 
     /// Certificate of the cluster CA, PEM: `certificate-authority-data` of kubeconfigs, `ca.crt` in pods.
@@ -178,7 +186,7 @@ impl Pki {
         let mut sans: Vec<String> = vec![node.to_owned()];
         sans.extend(addresses.iter().map(IpAddr::to_string));
         let plan = LeafPlan::server(&format!("system:node:{node}"), &["system:nodes"], sans, now);
-        open_leaf(&self.0.dir, &format!("kubelet-{node}"), &self.0.cluster_ca, &plan)
+        open_leaf(&self.0.config.dir, &format!("kubelet-{node}"), &self.0.cluster_ca, &plan)
     }
 }
 

@@ -10,13 +10,13 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::pki::Pki;
+use crate::pki::{Current, Pki};
 use crate::status::ApiError;
 
 /// How long a node may take to accept a connection and shake hands.
@@ -92,18 +92,15 @@ pub(crate) struct Kubelet {
 }
 
 impl Kubelet {
-    /// Trusts the cluster CA and shows the API server's kubelet certificate.
-    pub(crate) fn new(pki: &Pki) -> Result<Self, KubeletError> {
+    /// Trusts the cluster CA and shows the API server's kubelet certificate, `own`.
+    pub(crate) fn new(pki: &Pki, own: Arc<Current>) -> Result<Self, KubeletError> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes())?)?;
-        let own = pki.kubelet_client();
-        let chain = vec![CertificateDer::from_pem_slice(own.cert_pem.as_bytes())?];
-        let key = PrivateKeyDer::from_pem_slice(own.key_pem.as_bytes())?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)?;
+            .with_client_cert_resolver(own);
         Ok(Self { connector: TlsConnector::from(Arc::new(config)) })
     }
 

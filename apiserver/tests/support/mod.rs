@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use reeve_api::clock::RealClock;
+use reeve_api::clock::{RealClock, SharedClock};
 use reeve_api::rng::SeededRng;
 use reeve_apiserver::pki::{CertKey, Pki, PkiConfig};
 use reeve_apiserver::registry::{RegistryConfig, RegistryParts};
@@ -28,6 +28,10 @@ impl Cluster {
     }
 
     pub async fn start_with(kinds: &'static [&'static dyn reeve_kinds::Kind]) -> Self {
+        Self::start_on(kinds, RealClock::shared()).await
+    }
+
+    pub async fn start_on(kinds: &'static [&'static dyn reeve_kinds::Kind], clock: SharedClock) -> Self {
         let home = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -38,7 +42,6 @@ impl Cluster {
             service_address: "10.96.0.1".parse().unwrap(),
             cluster_domain: "cluster.local".to_owned(),
         };
-        let clock = RealClock::shared();
         let pki = Pki::open(&pki_config, clock.now()).unwrap();
         let registry = RegistryConfig {
             service_cidr: "10.96.0.0/16".parse().unwrap(),
