@@ -1,8 +1,10 @@
 //! A machine of a test's own, as far as the network goes: a network namespace with one link and a default route, and a
 //! neighbour behind it. A cluster without `--netns` in it takes it for the host's.
 
+use std::io::Write as _;
 use std::net::Ipv4Addr;
-use std::process::Command;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::command::{Run, run};
@@ -12,10 +14,17 @@ pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 /// The neighbour's, which is the machine's gateway too.
 pub const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
+/// Takes the network namespaces away should the test itself be killed: after the guards of its clusters, which need
+/// them, had a minute.
+const GUARD: &str = "read -r done && exit; n=0; \
+    while ls -d /run/reeve/e2e-$0-* >/dev/null 2>&1 && [ $n -lt 60 ]; do n=$((n + 1)); sleep 1; done; \
+    ip netns del $1; ip netns del $2";
+
 /// The machine and its neighbour; both go when it is dropped.
 #[derive(Debug)]
 pub struct Machine {
     name: String,
+    guard: Child,
 }
 
 impl Machine {
@@ -25,9 +34,15 @@ impl Machine {
     /// When the kernel refuses.
     #[must_use]
     #[track_caller]
+    #[allow(clippy::expect_used, reason = "the failure of the calling test")]
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let machine = Self { name: format!("rvm-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst)) };
+        let process = std::process::id();
+        let name = format!("rvm-{process}-{}", COUNT.fetch_add(1, Ordering::SeqCst));
+        let mut guard = Command::new("sh");
+        guard.args(["-c", GUARD, &process.to_string(), &name, &format!("{name}-out")]).process_group(0);
+        guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let machine = Self { name, guard: guard.spawn().expect("sh starts") };
         let (own, other) = (&machine.name, machine.neighbour());
         let steps = [
             format!("ip netns add {own}"),
@@ -123,5 +138,7 @@ impl Drop for Machine {
         for name in [self.neighbour(), self.name.clone()] {
             let _ = run(Command::new("ip").args(["netns", "del", &name]), "");
         }
+        let _ = self.guard.stdin.take().map(|mut stdin| stdin.write_all(b"done\n"));
+        let _ = self.guard.wait();
     }
 }
