@@ -14,7 +14,7 @@ use crate::kubectl::error::CliError;
 use crate::kubectl::label::Part;
 use crate::kubectl::{
     api_resources, apply, cluster_info, config, cordon, create, delete, describe, edit, events, exec, explain, expose,
-    get, label, logs, patch, run as run_pod, version, wait, workload,
+    get, label, logs, patch, replace, run as run_pod, version, wait, workload,
 };
 
 /// A Kubernetes-compatible cluster in one binary.
@@ -44,6 +44,8 @@ enum Verb {
     Create(create::CreateArgs),
     /// Show objects
     Get(get::GetArgs),
+    /// Put whole objects in the place of those that are there
+    Replace(replace::ReplaceArgs),
     /// Remove objects
     Delete(delete::DeleteArgs),
     /// Show everything worth knowing about objects
@@ -145,6 +147,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Verb::Apply(args) => apply::run(args, &connect(&global).await?).await,
         Verb::Create(args) => create::run(args, &connect(&global).await?).await,
         Verb::Get(args) => get::run(args, &connect(&global).await?).await,
+        Verb::Replace(args) => replace::run(args, &connect(&global).await?).await,
         Verb::Delete(args) => delete::run(args, &connect(&global).await?).await,
         Verb::Describe(args) => describe::run(args, &connect(&global).await?).await,
         Verb::Logs(args) => logs::run(args, &connect(&global).await?).await,

@@ -477,6 +477,16 @@ async fn writing_says_the_same_and_leaves_the_same() {
 }
 
 const WRITES: &[&str] = &[
+    "replace -f a.yaml",
+    "create cm a",
+    "replace -f a.yaml --dry-run=server",
+    "replace -f a.yaml -o name --save-config",
+    "replace -f a2.yaml",
+    "replace",
+    "get cm a -o yaml",
+    "delete cm a --ignore-not-found",
+    "delete cm b --ignore-not-found",
+    "run over --image=i:1 --overrides={\"spec\":{\"hostNetwork\":true}} --dry-run=client -o yaml",
     "apply -f a.yaml --dry-run=client",
     "apply -f a.yaml --dry-run=server",
     "apply -f a.yaml",

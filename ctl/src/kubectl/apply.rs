@@ -133,6 +133,11 @@ pub(crate) fn set_namespace(object: &mut Value, namespace: &str) {
     }
 }
 
+/// Whether `apply` has recorded something in the object.
+pub(crate) fn has_annotation(object: &Value) -> bool {
+    object.pointer("/metadata/annotations").is_some_and(|annotations| annotations.get(LAST_APPLIED).is_some())
+}
+
 /// The object with itself in the annotation, as it is sent; and the annotation's text.
 pub(crate) fn with_annotation(object: &Value) -> Value {
     let mut bare = object.clone();

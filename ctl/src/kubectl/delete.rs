@@ -116,6 +116,20 @@ async fn targets(args: &DeleteArgs, api: &Api, mapper: &Mapper) -> Result<Vec<Ta
     Ok(found)
 }
 
+/// Deletes an object, if it is there, and returns when it is gone. Says nothing.
+pub(crate) async fn and_wait(api: &Api, target: &Target) -> Result<(), CliError> {
+    let url = target.resource.object(&target.namespace, &target.name);
+    let options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"});
+    match api.send(Method::DELETE, &url, Content::Json, &options).await {
+        Ok(answer) => {
+            let uid = answer.pointer("/metadata/uid").or_else(|| answer.pointer("/details/uid"));
+            gone(api, target, uid.and_then(Value::as_str).unwrap_or_default()).await
+        }
+        Err(err) if err.is_not_found() => Ok(()),
+        Err(err) => Err(err),
+    }
+}
+
 /// Deletes one object and says so; returns its UID.
 async fn one(args: &DeleteArgs, api: &Api, target: &Target, options: &Value) -> Result<Option<String>, CliError> {
     let url = target.resource.object(&target.namespace, &target.name);

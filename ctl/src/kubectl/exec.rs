@@ -124,7 +124,8 @@ impl Terminal {
         let before = tcgetattr(std::io::stdin()).ok()?;
         let mut raw = before.clone();
         raw.make_raw();
-        tcsetattr(std::io::stdin(), OptionalActions::Flush, &raw).ok()?;
+        // What is typed ahead is for the command.
+        tcsetattr(std::io::stdin(), OptionalActions::Now, &raw).ok()?;
         Some(Self(before))
     }
 
@@ -136,7 +137,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, &self.0);
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
     }
 }
 

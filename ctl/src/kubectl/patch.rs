@@ -101,7 +101,7 @@ async fn one(args: &PatchArgs, api: &Api, target: &Target, patch: &Value) -> Res
     };
     let before = api.get(&url).await?;
     let after = if args.dry_run.dry_run == DryRun::Client {
-        patched(args, target, &before, patch)?
+        applied(&args.r#type, &target.resource.api_version(), &target.resource.kind, &before, patch)?
     } else {
         let url = url.with_some(args.dry_run.query()).with("fieldManager", args.field_manager.clone());
         api.send(Method::PATCH, &url, content(args), patch).await?
@@ -110,17 +110,16 @@ async fn one(args: &PatchArgs, api: &Api, target: &Target, patch: &Value) -> Res
     Ok((after, changed))
 }
 
-/// What the patch makes of the object, without the server.
-fn patched(args: &PatchArgs, target: &Target, before: &Value, patch: &Value) -> Result<Value, CliError> {
+/// What a patch of that type makes of the object, without the server.
+pub(crate) fn applied(how: &str, version: &str, kind: &str, before: &Value, patch: &Value) -> Result<Value, CliError> {
     let mut after = before.clone();
-    let resource = &target.resource;
-    match (content(args), apply::schema_of(&resource.api_version(), &resource.kind)) {
-        (Content::JsonPatch, _) => {
+    match (how, apply::schema_of(version, kind)) {
+        ("json", _) => {
             let steps: json_patch::Patch = serde_json::from_value(patch.clone())
                 .map_err(|err| CliError::plain(format!("the patch is no JSON patch: {err}")))?;
             json_patch::patch(&mut after, &steps).map_err(|err| CliError::plain(err.to_string()))?;
         }
-        (Content::StrategicPatch, Some(schema)) => {
+        ("strategic", Some(schema)) => {
             reeve_api::patch::strategic_merge(&mut after, patch, schema)
                 .map_err(|err| CliError::plain(err.to_string()))?;
         }

@@ -8,6 +8,7 @@ use super::args::program;
 use super::create::{CommonArgs, Create, Made, exactly_one, required};
 use super::error::CliError;
 use super::expose::pairs;
+use super::manifest;
 
 /// `run`
 #[derive(Debug, Clone, Args)]
@@ -47,6 +48,12 @@ pub(crate) struct RunArgs {
     /// Arguments, or with --command the command
     #[arg(last = true)]
     pub arguments: Vec<String>,
+    /// Fields in JSON or YAML that go over those made from the flags
+    #[arg(long, default_value = "")]
+    pub overrides: String,
+    /// How the overrides are meant: merge, strategic or json
+    #[arg(long, default_value = "merge", value_parser = ["merge", "strategic", "json"])]
+    pub override_type: String,
     #[command(flatten)]
     pub common: CommonArgs,
 }
@@ -86,7 +93,13 @@ pub(crate) async fn run(mut args: RunArgs, api: &Api) -> Result<(), CliError> {
         });
         create.generated(Made::new("v1", "Service", "services", service), "").await?;
     }
-    create.generated(Made::new("v1", "Pod", "pods", pod), "").await
+    let mut made = Made::new("v1", "Pod", "pods", pod);
+    if !args.overrides.is_empty() {
+        let patch = manifest::value(args.overrides.as_bytes())
+            .map_err(|reason| CliError::plain(format!("Invalid JSON Patch: {reason}")))?;
+        made.object = super::patch::applied(&args.override_type, "v1", "Pod", &made.object, &patch)?;
+    }
+    create.generated(made, "").await
 }
 
 fn usage(what: &str) -> CliError {
