@@ -30,7 +30,7 @@ pub mod registry;
 pub mod server;
 pub mod status;
 
-pub use server::{ApiServer, ApiServerConfig, RenewError, StartError};
+pub use server::{ApiServer, ApiServerConfig, RENEWAL_INTERVAL, RenewError, StartError};
 
 /// What every part of Reeve says its version is: the Kubernetes release that is followed, ours behind the plus sign.
 pub const VERSION: &str = concat!("v1.36.2+reeve.", env!("CARGO_PKG_VERSION"));

@@ -28,7 +28,7 @@ use crate::auth::token::TokenKey;
 use crate::auth::{self, Authenticator, FixedRules, TokenKeyError};
 use crate::gate::{Gate, Place, Room};
 use crate::http::{Api, Body, BoxError, Discovery, Health, InProcess, OpenApi, Peer, in_flight};
-use crate::pki::{Current, Pki, PkiError, UnusableCertificate};
+use crate::pki::{LiveCertificate, Pki, PkiError, UnusableCertificate};
 use crate::proxy_node::{Kubelet, KubeletError, Nodes};
 use crate::registry::{Registry, RegistryConfig, RegistryParts, UserInfo};
 use crate::status::ApiError;
@@ -53,8 +53,8 @@ const OWN_RESETS_MAX: usize = 100;
 /// How often a silent HTTP/2 client is asked whether it is still there, and how long it may take to answer.
 const PING_EVERY: Duration = Duration::from_secs(60);
 const PING_WAIT_MAX: Duration = Duration::from_secs(20);
-/// How often the server looks whether its certificates have to be renewed.
-const RENEWAL_INTERVAL: Duration = Duration::from_secs(12 * 3600);
+/// How often it is looked whether certificates have to be renewed.
+pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(12 * 3600);
 /// Wait after the system could not accept a connection (no descriptors left): accepting at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -137,9 +137,9 @@ struct Certificates {
     pki: Pki,
     clock: SharedClock,
     /// To clients.
-    serving: Arc<Current>,
+    serving: Arc<LiveCertificate>,
     /// To kubelets.
-    kubelet_client: Arc<Current>,
+    kubelet_client: Arc<LiveCertificate>,
 }
 
 impl Drop for ApiServer {
@@ -242,7 +242,8 @@ impl ApiServer {
 
 impl Certificates {
     fn new(pki: Pki, clock: SharedClock) -> Result<Self, UnusableCertificate> {
-        let (serving, kubelet_client) = (Current::new(pki.serving())?, Current::new(pki.kubelet_client())?);
+        let (serving, kubelet_client) =
+            (LiveCertificate::new(pki.serving())?, LiveCertificate::new(pki.kubelet_client())?);
         Ok(Self { pki, clock, serving, kubelet_client })
     }
 
@@ -266,7 +267,7 @@ impl Certificates {
     }
 }
 
-fn tls(pki: &Pki, shown: Arc<Current>) -> Result<ServerConfig, StartError> {
+fn tls(pki: &Pki, shown: Arc<LiveCertificate>) -> Result<ServerConfig, StartError> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes())?)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());

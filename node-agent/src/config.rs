@@ -2,8 +2,10 @@
 
 use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::Ipv4Net;
+use rustls::server::ResolvesServerCert;
 
 /// Everything a [`crate::NodeAgent`] is built from, besides its seams.
 #[derive(Debug)]
@@ -61,10 +63,8 @@ pub struct Reserved {
 pub struct ServerConfig {
     /// Already bound; its port is reported in `node.status.daemonEndpoints`.
     pub listener: TcpListener,
-    /// Certificate chain, PEM.
-    pub cert_pem: String,
-    /// Its private key, PEM.
-    pub key_pem: String,
+    /// What is shown to clients; may change while the server runs.
+    pub certificate: Arc<dyn ResolvesServerCert>,
     /// Authority that signs the API server's client certificate, PEM.
     pub client_ca_pem: String,
     /// Common name a client's certificate must carry: `kube-apiserver-kubelet-client`.

@@ -7,9 +7,9 @@
 //!
 //! Source of the names and usages: Kubernetes, "PKI certificates and requirements".
 
-mod current;
 mod file;
 mod leaf;
+mod live;
 
 use std::io;
 use std::net::IpAddr;
@@ -19,10 +19,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rcgen::{CertificateParams, Issuer, KeyPair};
 
-pub(crate) use current::Current;
-pub use current::UnusableCertificate;
 pub use leaf::Usage;
 use leaf::{Authority, LeafPlan};
+pub use live::{LiveCertificate, UnusableCertificate};
 
 /// Why the folder could not be read or completed. Not retryable without a change to the folder or the disk.
 #[derive(Debug, thiserror::Error)]

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::pki::{Current, Pki};
+use crate::pki::{LiveCertificate, Pki};
 use crate::status::ApiError;
 
 /// How long a node may take to accept a connection and shake hands.
@@ -93,7 +93,7 @@ pub(crate) struct Kubelet {
 
 impl Kubelet {
     /// Trusts the cluster CA and shows the API server's kubelet certificate, `own`.
-    pub(crate) fn new(pki: &Pki, own: Arc<Current>) -> Result<Self, KubeletError> {
+    pub(crate) fn new(pki: &Pki, own: Arc<LiveCertificate>) -> Result<Self, KubeletError> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes())?)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());

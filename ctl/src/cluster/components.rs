@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use reeve_api::clock::SharedClock;
 use reeve_api::rng::SharedRng;
-use reeve_apiserver::pki::{Pki, PkiConfig};
+use reeve_apiserver::pki::{CertKey, LiveCertificate, Pki, PkiConfig, PkiError};
 use reeve_apiserver::registry::{RegistryConfig, RegistryParts, UserInfo};
-use reeve_apiserver::{ApiServer, ApiServerConfig};
+use reeve_apiserver::{ApiServer, ApiServerConfig, RENEWAL_INTERVAL};
 use reeve_client::{Component, restarting};
 use reeve_controller_manager::{ControllerManager, ControllerManagerConfig};
 use reeve_engine::builtin::BuiltinEngine;
@@ -203,7 +203,13 @@ fn start_components(
         proxy.run().await.map_err(|err| ClusterError::component("proxy", err))?;
         component.outcome().map_err(|err| ClusterError::component("proxy", err))
     });
-    let agent = NodeAgent::new(agent_config(own, pki)?, seams);
+    let (config, renewal) = agent_config(own, pki)?;
+    let ending = shutdown.clone();
+    tasks.spawn(async move {
+        ending.run_until_cancelled(renewal).await;
+        Ok(())
+    });
+    let agent = NodeAgent::new(config, seams);
     let agent = agent.map_err(|err| ClusterError::component("node agent", err))?;
     tasks.spawn(async move { agent.run().await.map_err(|err| ClusterError::component("node agent", err)) });
     Ok(())
@@ -232,12 +238,19 @@ fn proxy_config(own: &Surroundings) -> ProxyConfig {
     }
 }
 
-fn agent_config(own: &Surroundings, pki: &Pki) -> Result<AgentConfig, ClusterError> {
+/// The agent's configuration, and what keeps its certificate valid while it runs.
+fn agent_config(
+    own: &Surroundings,
+    pki: &Pki,
+) -> Result<(AgentConfig, impl Future<Output = ()> + Send + 'static), ClusterError> {
     let addresses: [IpAddr; 2] = [own.node_ip.into(), Ipv4Addr::LOCALHOST.into()];
-    let serving = pki.node_serving(&own.node_name, &addresses, own.clock.now());
-    let serving = serving.map_err(|err| ClusterError::component("certificates", err))?;
+    let (pki_of_node, node, clock) = (pki.clone(), own.node_name.clone(), own.clock.clone());
+    let issue = move || pki_of_node.node_serving(&node, &addresses, clock.now());
+    let serving = issue().map_err(|err| ClusterError::component("certificates", err))?;
+    let certificate = LiveCertificate::new(&serving).map_err(|err| ClusterError::component("certificates", err))?;
+    let renewal = keep_valid(Arc::clone(&certificate), issue);
     let listener = own.kubelet_listener.try_clone().map_err(|err| ClusterError::io("share a listener", err))?;
-    Ok(AgentConfig {
+    let config = AgentConfig {
         node: NodeConfig {
             cluster_name: own.config.name.clone(),
             node_name: own.node_name.clone(),
@@ -255,10 +268,28 @@ fn agent_config(own: &Surroundings, pki: &Pki) -> Result<AgentConfig, ClusterErr
         },
         server: ServerConfig {
             listener,
-            cert_pem: serving.cert_pem,
-            key_pem: serving.key_pem,
+            certificate,
             client_ca_pem: pki.kubelet_client_ca_pem().to_owned(),
             client_name: KUBELET_CLIENT.to_owned(),
         },
-    })
+    };
+    Ok((config, renewal))
+}
+
+/// Looks from time to time whether a certificate has to be re-issued; the next handshakes show the new one.
+async fn keep_valid(
+    shown: Arc<LiveCertificate>,
+    issue: impl Fn() -> Result<CertKey, PkiError> + Clone + Send + Sync + 'static,
+) {
+    loop {
+        tokio::time::sleep(RENEWAL_INTERVAL).await;
+        let outcome = match tokio::task::spawn_blocking(issue.clone()).await {
+            Ok(Ok(pair)) => shown.replace(&pair).map_err(|err| err.to_string()),
+            Ok(Err(err)) => Err(err.to_string()),
+            Err(err) => Err(err.to_string()),
+        };
+        if let Err(error) = outcome {
+            tracing::error!(error, "the node's certificate cannot be renewed; trying again later");
+        }
+    }
 }

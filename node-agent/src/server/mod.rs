@@ -16,9 +16,9 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig as TlsConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -73,7 +73,7 @@ impl KubeletServer {
         config.listener.set_nonblocking(true).map_err(ServerError::Listener)?;
         let listener = TcpListener::from_std(config.listener).map_err(ServerError::Listener)?;
         let port = listener.local_addr().map_err(ServerError::Listener)?.port();
-        let tls = tls(&config.cert_pem, &config.key_pem, &config.client_ca_pem)?;
+        let tls = tls(config.certificate, &config.client_ca_pem)?;
         Ok(Self { listener, tls: TlsAcceptor::from(Arc::new(tls)), client_name: config.client_name, port })
     }
 
@@ -108,26 +108,21 @@ impl KubeletServer {
     }
 }
 
-fn tls(cert_pem: &str, key_pem: &str, ca_pem: &str) -> Result<TlsConfig, ServerError> {
+fn tls(shown: Arc<dyn ResolvesServerCert>, ca_pem: &str) -> Result<TlsConfig, ServerError> {
     let bad = |what: &'static str| move |reason: String| ServerError::Pem { what, reason };
-    let certs = |pem: &str, what: &'static str| -> Result<Vec<CertificateDer<'static>>, ServerError> {
-        let certs = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
-        certs.map_err(|error| bad(what)(format!("{error:?}")))
-    };
+    let authorities = CertificateDer::pem_slice_iter(ca_pem.as_bytes()).collect::<Result<Vec<_>, _>>();
     let mut roots = RootCertStore::empty();
-    for ca in certs(ca_pem, "client CA")? {
+    for ca in authorities.map_err(|error| bad("client CA")(format!("{error:?}")))? {
         roots.add(ca).map_err(|error| bad("client CA")(error.to_string()))?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
     let verifier = verifier.map_err(|error| bad("client CA")(error.to_string()))?;
-    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| bad("key")(format!("{error:?}")))?;
-    let config = TlsConfig::builder_with_provider(provider)
+    let mut config = TlsConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| bad("TLS versions")(error.to_string()))?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(certs(cert_pem, "certificate")?, key);
-    let mut config = config.map_err(|error| bad("certificate")(error.to_string()))?;
+        .with_cert_resolver(shown);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }

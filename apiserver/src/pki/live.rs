@@ -23,18 +23,18 @@ pub enum UnusableCertificate {
     Tls(#[from] rustls::Error),
 }
 
-/// What is shown now.
+/// The certificate that is shown now, for servers and clients of rustls.
 #[derive(Debug)]
-pub(crate) struct Current(ArcSwap<CertifiedKey>);
+pub struct LiveCertificate(ArcSwap<CertifiedKey>);
 
-impl Current {
+impl LiveCertificate {
     /// Shows this pair.
-    pub(crate) fn new(pair: &CertKey) -> Result<Arc<Self>, UnusableCertificate> {
+    pub fn new(pair: &CertKey) -> Result<Arc<Self>, UnusableCertificate> {
         Ok(Arc::new(Self(ArcSwap::from_pointee(certified(pair)?))))
     }
 
     /// Shows this pair from now on.
-    pub(crate) fn replace(&self, pair: &CertKey) -> Result<(), UnusableCertificate> {
+    pub fn replace(&self, pair: &CertKey) -> Result<(), UnusableCertificate> {
         self.0.store(Arc::new(certified(pair)?));
         Ok(())
     }
@@ -46,13 +46,13 @@ fn certified(pair: &CertKey) -> Result<CertifiedKey, UnusableCertificate> {
     Ok(CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider())?)
 }
 
-impl ResolvesServerCert for Current {
+impl ResolvesServerCert for LiveCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.load_full())
     }
 }
 
-impl ResolvesClientCert for Current {
+impl ResolvesClientCert for LiveCertificate {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         Some(self.0.load_full())
     }
