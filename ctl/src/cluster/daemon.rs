@@ -166,6 +166,7 @@ async fn run_components(own: Surroundings, ready: &mut dyn FnMut()) -> Result<En
     ready();
     let outcome = tokio::select! {
         err = running.failed() => Err(err),
+        never = memory::give_back() => match never {},
         end = asked_to_end(&mut term, &mut interrupt) => Ok(end),
     };
     running.stop().await;
