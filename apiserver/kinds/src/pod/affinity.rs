@@ -149,7 +149,8 @@ fn label_keys(term: &Value, path: &Path<'_>, errors: &mut Errors) {
     let selector = get(term, "labelSelector");
     let mut selected: BTreeSet<_> = entries(selector, "matchLabels").map(|(key, _)| key).collect();
     for key in list(selector, "matchExpressions").iter().map(|expression| text(expression, "key")) {
-        if let Some(index) = keys("matchLabelKeys").enumerate().filter(|(_, own)| *own == key).map(|(at, _)| at).last()
+        if let Some(index) =
+            keys("matchLabelKeys").enumerate().filter(|(_, own)| *own == key).map(|(at, _)| at).next_back()
             && selected.contains(key)
         {
             errors.invalid(&path.index(index), key, "exists in both matchLabelKeys and labelSelector");

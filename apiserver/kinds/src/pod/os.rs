@@ -77,7 +77,7 @@ fn windows(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     let (context, context_path) = (get(spec, "securityContext"), path.child("securityContext"));
     for (field, in_context, false_is_unset) in NOT_ON_WINDOWS {
         let (holder, path) = if *in_context { (context, &context_path) } else { (spec, path) };
-        if has(holder, field) && !(*false_is_unset && !flag(holder, field)) {
+        if has(holder, field) && (flag(holder, field) || !*false_is_unset) {
             errors.forbidden(&path.child(field), WINDOWS);
         }
     }
