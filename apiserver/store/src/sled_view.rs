@@ -77,33 +77,38 @@ struct SledView {
 }
 
 impl SledView {
-    /// The value behind what lies in sled under `key`.
-    fn value(&self, key: &[u8], stored: &[u8]) -> Result<Option<Vec<u8>>, ViewError> {
+    /// The value in the chunks of the record under `key`; `None` when the record has gone or changed meanwhile: its
+    /// chunks go with it, and a reader does not stop a batch.
+    fn chunked(&self, key: &[u8], stored: &[u8]) -> Result<Option<Vec<u8>>, ViewError> {
         let malformed = || ViewError::malformed("cannot read", key);
-        let Some((CHUNKED, n)) = stored.split_first().map(|(kind, rest)| (*kind, rest)) else { return Ok(None) };
+        let n = stored.strip_prefix(&[CHUNKED]).ok_or_else(malformed)?;
         let n = u32::from_be_bytes(n.try_into().map_err(|_| malformed())?);
         let mut value = Vec::new();
         for chunk in 0..n {
-            let found = self.db.get(chunk_key(key, chunk)).map_err(from_sled("cannot be read"))?;
-            value.extend_from_slice(&found.ok_or_else(malformed)?);
+            match self.stored(&chunk_key(key, chunk))? {
+                Some(found) => value.extend_from_slice(&found),
+                None if self.stored(key)?.is_some_and(|now| now == stored) => return Err(malformed()),
+                None => return Ok(None),
+            }
         }
         Ok(Some(value))
     }
 
-    /// Shows one record; what the visitor wants next.
+    fn stored(&self, key: &[u8]) -> Result<Option<sled::IVec>, ViewError> {
+        self.db.get(key).map_err(from_sled("cannot be read"))
+    }
+
+    /// Shows one record, unless it has gone; what the visitor wants next.
     fn show(&self, key: &[u8], stored: &[u8], visitor: &mut Visitor<'_>) -> Result<Visit, ViewError> {
         if let Some((&WHOLE, value)) = stored.split_first() {
             return Ok(visitor(key, value));
         }
-        match self.value(key, stored)? {
-            Some(value) => Ok(visitor(key, &value)),
-            None => Err(ViewError::malformed("cannot visit", key)),
-        }
+        Ok(self.chunked(key, stored)?.map_or(Visit::Next, |value| visitor(key, &value)))
     }
 
     /// Adds the removal of the chunks of a record that is about to be replaced or removed.
     fn remove_chunks(&self, key: &[u8], batch: &mut sled::Batch) -> Result<(), ViewError> {
-        let Some(stored) = self.db.get(key).map_err(from_sled("cannot be read"))? else { return Ok(()) };
+        let Some(stored) = self.stored(key)? else { return Ok(()) };
         if let Some((&CHUNKED, n)) = stored.split_first() {
             let n = n.try_into().map(u32::from_be_bytes).map_err(|_| ViewError::malformed("cannot remove", key))?;
             (0..n).for_each(|chunk| batch.remove(chunk_key(key, chunk)));
@@ -114,11 +119,15 @@ impl SledView {
 
 impl View for SledView {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ViewError> {
-        let Some(stored) = self.db.get(key).map_err(from_sled("cannot be read"))? else { return Ok(None) };
-        if let Some((&WHOLE, value)) = stored.split_first() {
-            return Ok(Some(Bytes::copy_from_slice(value)));
+        while let Some(stored) = self.stored(key)? {
+            if let Some((&WHOLE, value)) = stored.split_first() {
+                return Ok(Some(Bytes::copy_from_slice(value)));
+            }
+            if let Some(value) = self.chunked(key, &stored)? {
+                return Ok(Some(value.into()));
+            }
         }
-        Ok(self.value(key, &stored)?.map(Bytes::from))
+        Ok(None)
     }
 
     fn visit(&self, from: &[u8], to: &[u8], visitor: &mut Visitor<'_>) -> Result<(), ViewError> {

@@ -195,6 +195,26 @@ mod tests {
     }
 
     #[test]
+    fn a_large_record_that_goes_while_it_is_visited_is_no_damage() {
+        on_all(|name, views| {
+            let view = views.open().unwrap();
+            let large = "x".repeat(100_000);
+            view.apply(batch(&[("a", Some("1")), ("k", Some(&large)), ("z", Some("2"))])).unwrap();
+            let mut seen = Vec::new();
+            let mut visitor = |key: &[u8], _: &[u8]| {
+                if key == b"a" {
+                    view.apply(batch(&[("k", None)])).unwrap();
+                }
+                seen.push(key.to_vec());
+                Visit::Next
+            };
+            view.visit(b"a", b"zz", &mut visitor).unwrap();
+            assert!(seen.starts_with(&[b"a".to_vec()]) && seen.ends_with(&[b"z".to_vec()]), "{name}: {seen:?}");
+            assert_eq!(view.get(b"k").unwrap(), None, "{name}");
+        });
+    }
+
+    #[test]
     fn a_large_record_comes_back_and_leaves_nothing_when_it_goes() {
         on_all(|name, views| {
             let view = views.open().unwrap();
