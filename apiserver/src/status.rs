@@ -110,6 +110,18 @@ impl ApiError {
         Self::about(409, "Conflict", message, names, name)
     }
 
+    /// As [`ApiError::conflict`], said of the kind: `Operation cannot be fulfilled on ConfigMap "x": …`.
+    #[must_use]
+    pub fn conflict_of_kind(names: &Names, name: &str, why: &str) -> Self {
+        let mut error = Self::conflict(names, name, why);
+        let kind = qualified_in(names.kind, names.group);
+        error.message = format!("Operation cannot be fulfilled on {kind} \"{name}\": {why}");
+        if let Some(details) = &mut error.details {
+            details.kind = names.kind.to_owned();
+        }
+        error
+    }
+
     /// The object is not as it was when the client read it.
     #[must_use]
     pub fn modified(names: &Names, name: &str) -> Self {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use reeve_kinds::field::{FieldError, FieldErrorKind};
 use serde_json::Value;
 
-use crate::registry::{FieldValidation, Options, Propagation, VersionMatch};
+use crate::registry::{FieldValidation, Options, VersionMatch};
 use crate::status::ApiError;
 
 /// Longest query string that is read.
@@ -29,6 +29,11 @@ impl Query {
     /// The first value of that name.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All parameters, in order.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// Every value of that name.
@@ -53,7 +58,8 @@ impl Query {
 /// Reads the options of a verb (`get`, `list`, `create`, …).
 pub(crate) fn options(query: &Query, verb: &str) -> Result<Options, ApiError> {
     let text = |name: &str| query.get(name).unwrap_or_default().to_owned();
-    let writes = !matches!(verb, "get" | "list" | "watch");
+    let deletes = matches!(verb, "delete" | "deletecollection");
+    let writes = !deletes && !matches!(verb, "get" | "list" | "watch");
     let mut options = Options {
         field_manager: text("fieldManager"),
         label_selector: text("labelSelector"),
@@ -67,15 +73,14 @@ pub(crate) fn options(query: &Query, verb: &str) -> Result<Options, ApiError> {
             .integer("timeoutSeconds")?
             .and_then(|seconds| u64::try_from(seconds).ok())
             .map(Duration::from_secs),
-        grace_period_seconds: query.integer("gracePeriodSeconds")?,
         ..Options::default()
     };
     if writes {
         let kind = options_kind(verb);
         options.dry_run = dry_run(query, kind)?;
         options.field_validation = field_validation(query, kind)?;
-        options.propagation = propagation(query)?;
-    } else if verb != "get" {
+    } else if !matches!(verb, "get" | "delete") {
+        // What else a deletion says stands in its body, or is read from here when there is none.
         options.version_match = version_match(query, &options, verb == "watch")?;
     }
     Ok(options)
@@ -86,8 +91,7 @@ fn options_kind(verb: &str) -> &'static str {
         "create" => "CreateOptions",
         "update" => "UpdateOptions",
         "patch" => "PatchOptions",
-        "watch" | "list" => "ListOptions",
-        _ => "DeleteOptions",
+        _ => "ListOptions",
     }
 }
 
@@ -116,14 +120,6 @@ fn field_validation(query: &Query, kind: &str) -> Result<FieldValidation, ApiErr
             Err(invalid(kind, FieldErrorKind::NotSupported, "fieldValidation", other, supported))
         }
     }
-}
-
-fn propagation(query: &Query) -> Result<Option<Propagation>, ApiError> {
-    if let Some(policy) = query.get("propagationPolicy").filter(|policy| !policy.is_empty()) {
-        return Propagation::parse(policy).map(Some);
-    }
-    let orphan = query.get("orphanDependents").map(|_| query.flag("orphanDependents"));
-    Ok(orphan.map(|orphan| if orphan { Propagation::Orphan } else { Propagation::Background }))
 }
 
 fn version_match(query: &Query, options: &Options, is_watch: bool) -> Result<Option<VersionMatch>, ApiError> {
@@ -195,8 +191,6 @@ mod tests {
         );
         let found = parse("dryRun=All&fieldValidation=Strict&fieldManager=kubectl", "create").unwrap();
         assert!(found.dry_run && found.field_validation == FieldValidation::Strict && found.field_manager == "kubectl");
-        let found = parse("gracePeriodSeconds=0&orphanDependents=true", "delete").unwrap();
-        assert_eq!((found.grace_period_seconds, found.propagation), (Some(0), Some(Propagation::Orphan)));
         let watch = "watch=1&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan";
         let found = parse(watch, "watch").unwrap();
         assert_eq!((found.allow_watch_bookmarks, found.send_initial_events), (true, Some(true)));

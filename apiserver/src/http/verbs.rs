@@ -17,7 +17,7 @@ use super::route::ResourcePath;
 use super::token_request::TokenRequests;
 use super::{Api, body};
 use crate::decode;
-use crate::registry::{Request, Resource, Subresource, UserInfo, Watch, Written};
+use crate::registry::{Registry, Request, Resource, Subresource, UserInfo, Watch, Written};
 use crate::status::ApiError;
 
 /// So many events are written together when they are ready together.
@@ -146,12 +146,20 @@ async fn stored(api: &Api, call: Call, mut request: Request) -> Result<Answer, A
 async fn delete(api: &Api, encoder: &Encoder<'_>, request: &Request) -> Result<Answer, ApiError> {
     let names = request.resource.names();
     if !request.name.is_empty() {
-        return Ok(written(encoder, request, &api.registry.delete(request).await?));
+        let gone = api.registry.delete(request).await?;
+        let mut answer = written(encoder, request, &gone);
+        // Only those who ask in the old way are told by the code that it takes time.
+        if request.options.orphan_dependents == Some(false) && Registry::is_still_there(request, &gone) {
+            *answer.status_mut() = StatusCode::ACCEPTED;
+        }
+        return Ok(answer);
     }
     if !crate::auth::verbs(names).contains(&"deletecollection") {
         return Err(ApiError::method_not_supported(names, "deletecollection"));
     }
-    Ok(encoder.list(api.registry.delete_collection(request).await?).await)
+    let mut answer = encoder.list(api.registry.delete_collection(request).await?).await;
+    response::warn(&mut answer, &Registry::deletion_warnings(request));
+    Ok(answer)
 }
 
 /// The kind that a body must be.
@@ -170,10 +178,10 @@ async fn read_object(request: &Request, call: Call) -> Result<crate::registry::B
 async fn read_delete_options(request: &mut Request, call: Call) -> Result<(), ApiError> {
     let bytes = body::read(call.body).await?;
     if bytes.is_empty() {
-        return Ok(());
+        return request.options.set_delete_query(call.query.pairs());
     }
     let options = body::object(&call.parts.headers, &bytes, "DeleteOptions")?;
-    request.options.merge_delete_body(&options.value)
+    request.options.set_delete_body(&options.value)
 }
 
 /// A scale has no table and no metadata of its own: it is always shown whole.

@@ -14,7 +14,7 @@
 //! | defaults, the kind's own rules | [`reeve_kinds::Kind`], called from `create.rs` and `update.rs` |
 //! | what the cluster adds and forbids | `crate::admission` |
 //! | cluster IPs and node ports | `services.rs` |
-//! | mark or remove | `delete.rs` |
+//! | mark or remove | `deletion.rs` (decision), `delete.rs`, `delete_options.rs` |
 //! | one transaction: the object, what must still hold, what is claimed | `commit.rs` |
 //! | the text that is stored, and with its revision the text that is sent | `encode.rs` |
 //!
@@ -28,6 +28,8 @@ mod bootstrap;
 mod commit;
 mod create;
 mod delete;
+mod delete_options;
+mod deletion;
 pub(crate) mod encode;
 mod housekeeping;
 pub(crate) mod meta;

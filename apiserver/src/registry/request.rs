@@ -9,7 +9,6 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::resource::Resource;
-use crate::status::ApiError;
 
 /// Who asks. As in `authentication.k8s.io/v1` `UserInfo`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -110,7 +109,7 @@ pub struct Preconditions {
 }
 
 /// The options of all verbs, as parsed from the query string; for deletions also from a `DeleteOptions` body
-/// (see [`Options::merge_delete_body`]). A verb ignores what does not concern it.
+/// (see [`Options::set_delete_body`]). A verb ignores what does not concern it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Options {
     /// `dryRun=All`
@@ -139,55 +138,23 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// `gracePeriodSeconds`
     pub grace_period_seconds: Option<i64>,
-    /// `propagationPolicy`, or what the old `orphanDependents` means.
+    /// `propagationPolicy` of a deletion.
     pub propagation: Option<Propagation>,
+    /// `orphanDependents` of a deletion, which says nearly the same in old words; never both.
+    pub orphan_dependents: Option<bool>,
     /// `preconditions` of a deletion.
     pub preconditions: Preconditions,
 }
 
-impl Options {
-    /// Takes over what a `DeleteOptions` body says; it wins over the query string.
-    pub fn merge_delete_body(&mut self, body: &Value) -> Result<(), ApiError> {
-        let bad = |what: &str| ApiError::bad_request(format!("DeleteOptions: {what}"));
-        if let Some(seconds) = present(body, "gracePeriodSeconds") {
-            self.grace_period_seconds =
-                Some(seconds.as_i64().ok_or_else(|| bad("gracePeriodSeconds must be an integer"))?);
-        }
-        if let Some(orphan) = present(body, "orphanDependents") {
-            let orphan = orphan.as_bool().ok_or_else(|| bad("orphanDependents must be a boolean"))?;
-            self.propagation = Some(if orphan { Propagation::Orphan } else { Propagation::Background });
-        }
-        if let Some(policy) = present(body, "propagationPolicy") {
-            self.propagation = Some(Propagation::parse(policy.as_str().unwrap_or_default())?);
-        }
-        if let Some(all) = present(body, "dryRun").and_then(Value::as_array) {
-            if all.iter().any(|one| one != "All") {
-                return Err(bad("dryRun: Unsupported value: supported values: \"All\""));
-            }
-            self.dry_run |= !all.is_empty();
-        }
-        if let Some(conditions) = present(body, "preconditions") {
-            let text = |field: &str| present(conditions, field).and_then(Value::as_str).map(str::to_owned);
-            self.preconditions = Preconditions { uid: text("uid"), resource_version: text("resourceVersion") };
-        }
-        Ok(())
-    }
-}
-
-fn present<'v>(body: &'v Value, field: &str) -> Option<&'v Value> {
-    body.get(field).filter(|value| !value.is_null())
-}
-
 impl Propagation {
     /// `Orphan`, `Background` or `Foreground`.
-    pub fn parse(text: &str) -> Result<Self, ApiError> {
+    #[must_use]
+    pub fn of(text: &str) -> Option<Self> {
         match text {
-            "Orphan" => Ok(Self::Orphan),
-            "Background" => Ok(Self::Background),
-            "Foreground" => Ok(Self::Foreground),
-            _ => Err(ApiError::bad_request(format!(
-                "invalid DeleteOptions: propagationPolicy: Unsupported value: \"{text}\": supported values: \"Background\", \"Foreground\", \"Orphan\""
-            ))),
+            "Orphan" => Some(Self::Orphan),
+            "Background" => Some(Self::Background),
+            "Foreground" => Some(Self::Foreground),
+            _ => None,
         }
     }
 }

@@ -126,7 +126,7 @@ impl Registry {
         new: Value,
         mut plan: Plan,
     ) -> Result<Attempt, ApiError> {
-        let gone = super::delete::is_complete(&request.resource, &new);
+        let gone = super::deletion::is_complete(&request.resource, &new);
         if new == *old && !gone {
             return Ok(Attempt::Done(current.clone()));
         }
@@ -142,6 +142,8 @@ impl Registry {
             plan.value = Some(text.clone());
         }
         match plan.commit(&*self.kv).await? {
+            // What is gone with this change is shown in the version that it was changed in.
+            Outcome::Done(_) if gone => Ok(Attempt::Done(encode::sent(&text, current.revision))),
             Outcome::Done(revision) => Ok(Attempt::Done(encode::sent(&text, revision))),
             Outcome::Changed(None) => Err(ApiError::not_found(request.resource.names(), &request.name)),
             Outcome::Changed(Some(kv)) => Ok(Attempt::Again(encode::sent(&kv.value, kv.mod_revision))),

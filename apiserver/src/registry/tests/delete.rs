@@ -63,10 +63,11 @@ async fn a_deletion_hits_only_the_object_and_version_it_names() {
     assert_eq!(
         error.message,
         format!(
-            "Operation cannot be fulfilled on configmaps \"a\": Precondition failed: UID in precondition: other, UID in object \
-             meta: {uid}"
+            "Operation cannot be fulfilled on ConfigMap \"a\": the UID in the precondition (other) does not match the UID \
+             in record ({uid}). The object might have been deleted and then recreated"
         )
     );
+    assert_eq!(error.details.unwrap().kind, "ConfigMap");
     let version = |text: &str| {
         let text = text.to_owned();
         move |options: &mut Options| options.preconditions.resource_version = Some(text)
@@ -124,6 +125,62 @@ async fn deleting_a_collection_deletes_what_the_selector_matches_and_says_what_i
     assert_eq!(deleted.items.len(), 2);
     let left = world.registry.list(&world.request("configmaps")).await.unwrap();
     assert_eq!(left.items.iter().map(|one| meta::text(&one.value(), "name").to_owned()).collect::<Vec<_>>(), ["b"]);
+}
+
+#[tokio::test]
+async fn a_deletion_collection_answers_what_was_there_and_ends_with_the_first_complaint() {
+    let world = World::new().await;
+    let held = json!({"metadata": {"name": "a", "finalizers": ["example.com/hold"]}});
+    world.create("configmaps", held).await;
+    world.config_map("b", json!({})).await;
+    let deleted = world.registry.delete_collection(&world.request("configmaps")).await.unwrap();
+    assert!(deleted.items.iter().all(|one| meta::get(&one.value(), "deletionTimestamp").is_null()));
+    assert_eq!(meta::text(&world.get("configmaps/a").await.unwrap(), "deletionTimestamp"), START);
+    world.config_map("b", json!({})).await;
+    let other = |options: &mut Options| options.preconditions.uid = Some("other".into());
+    let error = world.registry.delete_collection(&world.with("configmaps", other)).await.unwrap_err();
+    assert!(error.is_conflict(), "{error}");
+    let first = world.with("configmaps", |options| options.limit = 1);
+    assert_eq!(world.registry.delete_collection(&first).await.unwrap().items.len(), 1);
+    assert!(world.get("configmaps/b").await.is_ok(), "only the first page was asked for");
+}
+
+#[tokio::test]
+async fn what_becomes_of_the_dependents_may_be_said_in_old_words() {
+    let world = World::new().await;
+    let deleted = |path: &'static str, orphan: bool| {
+        let request = world.with(path, |options| options.orphan_dependents = Some(orphan));
+        let world = &world;
+        async move {
+            let written = world.registry.delete(&request).await.unwrap();
+            (Registry::is_still_there(&request, &written), written.object.value()["metadata"]["finalizers"].clone())
+        }
+    };
+    world.config_map("a", json!({})).await;
+    assert_eq!(deleted("configmaps/a", true).await, (true, json!(["orphan"])));
+    assert_eq!(deleted("configmaps/a", false).await, (false, Value::Null));
+    world.create("namespaces", json!({"metadata": {"name": "a"}})).await;
+    assert_eq!(deleted("namespaces/a", false).await, (true, json!(["foregroundDeletion"])));
+}
+
+#[tokio::test]
+async fn an_event_never_waits_for_dependents_whatever_is_asked() {
+    let world = World::new().await;
+    let event = json!({"metadata": {"name": "a"}, "reason": "Started", "type": "Normal",
+        "involvedObject": {"kind": "Pod", "name": "a", "namespace": "default"}});
+    world.create("events", event).await;
+    world.delete_with("events/a", |options| options.propagation = Some(Propagation::Foreground)).await.unwrap();
+    assert!(world.get("events/a").await.unwrap_err().is_not_found());
+}
+
+#[tokio::test]
+async fn an_object_whose_last_finalizer_goes_is_answered_in_the_version_before() {
+    let world = World::new().await;
+    let held = json!({"metadata": {"name": "a", "finalizers": ["example.com/hold"]}});
+    world.create("configmaps", held).await;
+    let marked = world.delete("configmaps/a").await.unwrap();
+    let last = world.merge("configmaps/a", json!({"metadata": {"finalizers": null}})).await.unwrap();
+    assert_eq!(last["metadata"]["resourceVersion"], marked["metadata"]["resourceVersion"]);
 }
 
 #[tokio::test]
