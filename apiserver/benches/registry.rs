@@ -93,7 +93,7 @@ fn report_pod(criterion: &mut Criterion) {
         });
     });
     request.name = "p1".to_owned();
-    request.subresource = Subresource::Status;
+    request.subresource = Subresource::Part(reeve_kinds::Part::Status);
     criterion.bench_function("patch a pod's status", |bench| {
         bench.iter(|| {
             serial += 1;

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -209,10 +210,10 @@ async fn a_token_bound_to_a_pod_dies_with_it_and_a_node_gets_only_those_of_its_o
 }
 
 /// ConfigMaps whose defaults panic: what a bug in a kind would do.
-struct Broken(&'static dyn Kind);
+struct Broken(Arc<dyn Kind>);
 
 impl Kind for Broken {
-    fn names(&self) -> &'static Names {
+    fn names(&self) -> &Names {
         self.0.names()
     }
     fn shape(&self) -> &'static Shape {
@@ -233,7 +234,7 @@ impl Kind for Broken {
     fn validate_update(&self, part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
         self.0.validate_update(part, object, old)
     }
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         self.0.columns()
     }
     fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
@@ -243,10 +244,10 @@ impl Kind for Broken {
 
 #[tokio::test]
 async fn a_panic_is_an_error_of_one_request_and_the_server_goes_on() {
-    let kinds = reeve_kinds::builtin().iter().map(|&kind| -> &'static dyn Kind {
-        if kind.names().plural == "configmaps" { Box::leak(Box::new(Broken(kind))) } else { kind }
+    let kinds = reeve_kinds::builtin().into_iter().map(|kind| -> Arc<dyn Kind> {
+        if kind.names().plural == "configmaps" { Arc::new(Broken(kind)) } else { kind }
     });
-    let cluster = Cluster::start_with(Vec::leak(kinds.collect())).await;
+    let cluster = Cluster::start_with(kinds.collect()).await;
     let maps: Api<ConfigMap> = Api::namespaced(cluster.server.client(admin()), "default");
     let error = maps.create(&PostParams::default(), &config_map("a")).await.unwrap_err();
     let kube::Error::Api(status) = error else { panic!("{error}") };

@@ -8,14 +8,19 @@
 //! create: [`Kind::default`] → [`Kind::prepare_create`] → admission → [`Kind::validate_create`];
 //! update and patch: [`Kind::default`] → [`Kind::prepare_update`] → admission → [`Kind::validate_update`].
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
+use reeve_api::patch::PatchSchema;
 use serde_json::Value;
 
 use crate::field::FieldError;
 use crate::openapi::Schemas;
 use crate::shape::Shape;
+use crate::strict::{self, DecodeError};
 
-/// How a kind is called in URLs, in discovery and on the command line.
+/// How a kind is called in URLs, in discovery and on the command line. The names of custom resources are interned
+/// ([`crate::intern`]): they live as long as the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     /// API group; empty for the core group.
@@ -51,6 +56,26 @@ pub enum Part {
     Main,
     /// `…/status`: status, and of the metadata only what Kubernetes lets through.
     Status,
+    /// `certificatesigningrequests/NAME/approval`: the conditions that approve or deny.
+    Approval,
+    /// `pods/NAME/ephemeralcontainers`: `spec.ephemeralContainers`.
+    EphemeralContainers,
+    /// `pods/NAME/resize`: the resources of the containers.
+    Resize,
+}
+
+impl Part {
+    /// How the part is called in URLs; empty for the main resource.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Main => "",
+            Self::Status => "status",
+            Self::Approval => "approval",
+            Self::EphemeralContainers => "ephemeralcontainers",
+            Self::Resize => "resize",
+        }
+    }
 }
 
 /// Where a kind keeps what its scale subresource shows. Paths are dotted, `spec.replicas`.
@@ -65,16 +90,16 @@ pub struct ScalePaths {
 }
 
 /// A column of the kind's table, as in `metav1.TableColumnDefinition`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     /// Heading, `Name`.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// OpenAPI type of the cells: `string`, `integer`, `date`, …
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// OpenAPI format; `name` marks the column with the object's name.
-    pub format: &'static str,
+    pub format: Cow<'static, str>,
     /// What the column shows.
-    pub description: &'static str,
+    pub description: Cow<'static, str>,
     /// 0 is always shown; 1 only by `-o wide`.
     pub priority: i32,
 }
@@ -82,19 +107,33 @@ pub struct Column {
 /// One kind of object. Every method is pure and safe to call from any task.
 pub trait Kind: Send + Sync + 'static {
     /// How the kind is called.
-    fn names(&self) -> &'static Names;
+    fn names(&self) -> &Names;
 
-    /// The kind's fields and their types: for strict decoding, field selectors and OpenAPI.
+    /// The kind's fields and their types: for strict decoding, merging and OpenAPI. [`Shape::Any`] for kinds whose
+    /// fields are not known at build time (custom resources), which then answer [`Kind::conform`] themselves.
     fn shape(&self) -> &'static Shape;
+
+    /// Brings an object into the form of the kind. Gives the paths of unknown fields, which have been removed.
+    ///
+    /// # Errors
+    /// When a value has the wrong type.
+    fn conform(&self, object: &mut Value) -> Result<Vec<String>, DecodeError> {
+        strict::conform_to(self.shape(), object)
+    }
+
+    /// How strategic merge patch merges lists; `None`: the kind does not take it (custom resources).
+    fn patch_schema(&self) -> Option<&dyn PatchSchema> {
+        self.shape().inner_struct().map(|shape| shape as &dyn PatchSchema)
+    }
 
     /// The kind's OpenAPI schemas. Large and made anew at each call; a kind without them is left out of OpenAPI.
     fn schemas(&self) -> Schemas {
         Schemas::default()
     }
 
-    /// Whether there is a `…/status` subresource.
-    fn has_status(&self) -> bool {
-        false
+    /// The parts that have a path of their own besides [`Part::Main`]. No other part is ever asked about.
+    fn parts(&self) -> &[Part] {
+        &[]
     }
 
     /// Where the replicas are, for kinds with a `…/scale` subresource.
@@ -157,7 +196,7 @@ pub trait Kind: Send + Sync + 'static {
     }
 
     /// The columns of the kind's table.
-    fn columns(&self) -> &'static [Column];
+    fn columns(&self) -> &[Column];
 
     /// One row of the table: a cell per column, in order. Dates are shown as ages as of `now`.
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value>;

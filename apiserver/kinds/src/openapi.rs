@@ -11,6 +11,8 @@ mod operations;
 mod paths;
 mod schemas;
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use crate::kind::Kind;
@@ -31,7 +33,7 @@ pub struct Schemas {
 
 /// The groups and versions of some kinds, each once, in their order.
 #[must_use]
-pub fn group_versions(kinds: &[&'static dyn Kind]) -> Vec<(&'static str, &'static str)> {
+pub fn group_versions(kinds: &[Arc<dyn Kind>]) -> Vec<(&'static str, &'static str)> {
     let mut found = Vec::new();
     for names in kinds.iter().map(|kind| kind.names()) {
         if !found.contains(&(names.group, names.version)) {
@@ -43,7 +45,7 @@ pub fn group_versions(kinds: &[&'static dyn Kind]) -> Vec<(&'static str, &'stati
 
 /// The document of one group and version (the group is empty for core); `None` when none of `kinds` is in it.
 #[must_use]
-pub fn document(kinds: &[&'static dyn Kind], group: &str, version: &str) -> Option<Value> {
+pub fn document(kinds: &[Arc<dyn Kind>], group: &str, version: &str) -> Option<Value> {
     let (mut all, mut paths) = (schemas::shared(), Map::new());
     let wanted = kinds.iter().filter(|kind| kind.names().group == group && kind.names().version == version);
     for kind in wanted {
@@ -53,7 +55,7 @@ pub fn document(kinds: &[&'static dyn Kind], group: &str, version: &str) -> Opti
         }
         all.extend(more);
         schemas::add_kind(&mut all, kind.names(), &own);
-        paths.extend(paths::of(*kind, &own));
+        paths.extend(paths::of(&**kind, &own));
     }
     if paths.is_empty() {
         return None;

@@ -9,7 +9,6 @@ use jiff::Timestamp;
 use reeve_api::quantity::{Quantity, QuantityError};
 use serde_json::{Map, Value};
 
-use crate::kind::Kind;
 use crate::shape::{Shape, StructShape, tables};
 
 /// Most unknown fields that are reported; the rest go silently.
@@ -45,15 +44,7 @@ pub enum DecodeError {
     },
 }
 
-/// Brings `object` into the form of `kind`. Gives the paths of unknown fields, which have been removed.
-///
-/// # Errors
-/// When a value has the wrong type.
-pub fn conform(kind: &dyn Kind, object: &mut Value) -> Result<Vec<String>, DecodeError> {
-    conform_to(kind.shape(), object)
-}
-
-/// As [`conform`], for any shape: bodies of subresources.
+/// Brings `object` into the form of `shape`. Gives the paths of unknown fields, which have been removed.
 ///
 /// # Errors
 /// When a value has the wrong type.

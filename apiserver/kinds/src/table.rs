@@ -1,5 +1,7 @@
 //! What the tables of several kinds share: common columns and small renderings.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use crate::json::{entries, list, text, text_at};
@@ -10,25 +12,44 @@ const NAME_TEXT: &str = "Name must be unique within a namespace. Is required whe
 const AGE_TEXT: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
 
 /// The column with the object's name.
-pub(crate) const NAME: Column =
-    Column { name: "Name", kind: "string", format: "name", description: NAME_TEXT, priority: 0 };
+pub(crate) const NAME: Column = any("Name", "string", "name", NAME_TEXT, 0);
+
+/// The column with the object's name where only `-o wide` shows it.
+pub(crate) const WIDE_NAME: Column = any("Name", "string", "name", NAME_TEXT, 1);
 
 /// The column with the object's age.
-pub(crate) const AGE: Column = Column { name: "Age", kind: "string", format: "", description: AGE_TEXT, priority: 0 };
+pub(crate) const AGE: Column = column("Age", AGE_TEXT);
+
+/// A column of any type (`string`, `integer`, `boolean`, `date`) and format.
+pub(crate) const fn any(
+    name: &'static str,
+    kind: &'static str,
+    format: &'static str,
+    description: &'static str,
+    priority: i32,
+) -> Column {
+    Column {
+        name: Cow::Borrowed(name),
+        kind: Cow::Borrowed(kind),
+        format: Cow::Borrowed(format),
+        description: Cow::Borrowed(description),
+        priority,
+    }
+}
 
 /// A column of texts that is always shown.
 pub(crate) const fn column(name: &'static str, description: &'static str) -> Column {
-    Column { name, kind: "string", format: "", description, priority: 0 }
+    any(name, "string", "", description, 0)
 }
 
 /// A column of whole numbers that is always shown.
 pub(crate) const fn number(name: &'static str, description: &'static str) -> Column {
-    Column { name, kind: "integer", format: "", description, priority: 0 }
+    any(name, "integer", "", description, 0)
 }
 
 /// A column of texts that only `-o wide` shows.
 pub(crate) const fn wide(name: &'static str, description: &'static str) -> Column {
-    Column { name, kind: "string", format: "", description, priority: 1 }
+    any(name, "string", "", description, 1)
 }
 
 /// The object's name, as a cell.

@@ -1,20 +1,22 @@
 //! Helpers of the kinds' tests: one for defaults, one for rules, one for rows. Objects are written as YAML.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::field::FieldError;
 use crate::kind::{Kind, Part};
-use crate::strict;
 
 /// The time at which tables are drawn.
 const NOW: &str = "2026-01-01T01:00:00Z";
 
 #[track_caller]
-fn kind_of(object: &Value) -> &'static dyn Kind {
+fn kind_of(object: &Value) -> Arc<dyn Kind> {
     let (version, kind) = (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
-    let found = crate::builtin().iter().find(|one| one.names().kind == kind && one.names().api_version() == version);
-    *found.unwrap_or_else(|| panic!("no kind {kind} in {version}"))
+    let found =
+        crate::builtin().into_iter().find(|one| one.names().kind == kind && one.names().api_version() == version);
+    found.unwrap_or_else(|| panic!("no kind {kind} in {version}"))
 }
 
 #[track_caller]
@@ -27,7 +29,7 @@ fn read(yaml: &str) -> Value {
 pub(crate) fn created(yaml: &str) -> Value {
     let mut object = read(yaml);
     let kind = kind_of(&object);
-    let unknown = strict::conform(kind, &mut object).unwrap();
+    let unknown = kind.conform(&mut object).unwrap();
     assert!(unknown.is_empty(), "unknown fields {unknown:?}");
     kind.default(&mut object);
     kind.prepare_create(&mut object);
@@ -35,7 +37,7 @@ pub(crate) fn created(yaml: &str) -> Value {
     kind.default(&mut again);
     assert_eq!(again, object, "defaults are not idempotent");
     let mut conformed = object.clone();
-    strict::conform(kind, &mut conformed).unwrap();
+    kind.conform(&mut conformed).unwrap();
     assert_eq!(conformed, object, "defaults left the form of the kind");
     object
 }
@@ -86,7 +88,7 @@ pub(crate) fn updated(part: Part, yaml: &str, change: impl FnOnce(&mut Value)) -
     let kind = kind_of(&old);
     let mut new = old.clone();
     change(&mut new);
-    strict::conform(kind, &mut new).unwrap();
+    kind.conform(&mut new).unwrap();
     kind.default(&mut new);
     kind.prepare_update(part, &mut new, &old);
     let errors = lines(&kind.validate_update(part, &new, &old));

@@ -4,6 +4,7 @@
 //! What a node may see and which verbs it has is the authorizer's part; this looks at the objects. Source: Kubernetes,
 //! "Admission controllers", section "NodeRestriction". Static pods are not served, so a node creates no pods at all.
 
+use reeve_kinds::Part;
 use serde_json::Value;
 
 use super::forbidden;
@@ -76,7 +77,7 @@ pub(super) fn admit_update(request: &Request, object: &Value, old: &Value) -> Re
     } else if resource.is("coordination.k8s.io", "leases") {
         own_lease(request, object, node, &request.name)
     } else if resource.is("", "pods") {
-        if request.subresource != Subresource::Status {
+        if request.subresource != Subresource::Part(Part::Status) {
             return refuse(
                 request,
                 object,

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use reeve_api::selector::{FieldSelector, LabelSelector};
 use reeve_kinds::Kind;
@@ -54,7 +55,7 @@ impl<'o> Lazy<'o> {
 
 /// The wish of one list or watch. All parts must hold.
 pub(crate) struct Filter {
-    kind: &'static dyn Kind,
+    kind: Arc<dyn Kind>,
     /// What the keys begin with, behind the resource's prefix: `NAMESPACE/` or nothing.
     scope: String,
     labels: LabelSelector,
@@ -74,7 +75,7 @@ impl Filter {
         } else {
             String::new()
         };
-        Ok(Self { kind: request.resource.kind, scope, labels, fields })
+        Ok(Self { kind: Arc::clone(&request.resource.kind), scope, labels, fields })
     }
 
     /// What the wanted keys begin with, behind the resource's prefix.

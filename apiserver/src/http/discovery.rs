@@ -270,7 +270,7 @@ fn entries(resource: &Resource) -> Vec<Entry> {
 
 fn stored_part(names: &Names, part_of: Subresource) -> Entry {
     let verbs: &[&str] = match part_of {
-        Subresource::None | Subresource::Status | Subresource::Scale => &["get", "patch", "update"],
+        Subresource::None | Subresource::Part(_) | Subresource::Scale => &["get", "patch", "update"],
         Subresource::Binding => &["create"],
         Subresource::Finalize => &["update"],
     };

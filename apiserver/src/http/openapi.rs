@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -58,7 +58,7 @@ struct Packed {
 /// All documents, by the path below `/openapi/v3/`.
 pub(crate) struct OpenApi {
     documents: BTreeMap<String, Entry>,
-    kinds: &'static [&'static dyn Kind],
+    kinds: Vec<Arc<dyn Kind>>,
 }
 
 struct Entry {
@@ -69,10 +69,7 @@ struct Entry {
 
 impl OpenApi {
     /// For these group versions of these kinds.
-    pub(crate) fn new(
-        versions: impl Iterator<Item = (&'static str, &'static str)>,
-        kinds: &'static [&'static dyn Kind],
-    ) -> Self {
+    pub(crate) fn new(versions: impl Iterator<Item = (&'static str, &'static str)>, kinds: Vec<Arc<dyn Kind>>) -> Self {
         let path = |(group, version): (&'static str, &'static str)| {
             let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
             (path, Entry { group, version, packed: OnceLock::new() })
@@ -128,7 +125,7 @@ impl OpenApi {
         if let Some(packed) = entry.packed.get() {
             return Ok(packed);
         }
-        let document = reeve_kinds::openapi::document(self.kinds, entry.group, entry.version)
+        let document = reeve_kinds::openapi::document(&self.kinds, entry.group, entry.version)
             .ok_or_else(ApiError::no_such_path)?;
         let text = document.to_string();
         let hash: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02X}")).collect();

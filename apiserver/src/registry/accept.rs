@@ -1,6 +1,6 @@
 //! From a decoded body to an object of the kind: its type, its fields, and what to do about those it should not have.
 
-use reeve_kinds::{Kind, strict};
+use reeve_kinds::Kind;
 use serde_json::Value;
 
 use super::meta;
@@ -25,7 +25,7 @@ pub(crate) fn whole(kind: &dyn Kind, body: Body, validation: FieldValidation) ->
         let own = names.kind;
         ApiError::bad_request(format!("{stated_kind} in version {version:?} cannot be handled as a {own}: {why}"))
     };
-    let unknown = strict::conform(kind, &mut object).map_err(|error| refuse(error.to_string()))?;
+    let unknown = kind.conform(&mut object).map_err(|error| refuse(error.to_string()))?;
     let mut warnings = judge(complaints, unknown, validation).map_err(refuse)?;
     meta::fields(&mut object);
     warnings.extend(meta::drop_repeated_owners(&mut object, ""));
@@ -41,7 +41,7 @@ pub(crate) fn patched(
 ) -> Result<Accepted, ApiError> {
     let Body { value: mut object, complaints } = body;
     set_type(&mut object, &kind.names().api_version(), kind.names().kind)?;
-    let unknown = strict::conform(kind, &mut object).map_err(|error| refuse(error.to_string()))?;
+    let unknown = kind.conform(&mut object).map_err(|error| refuse(error.to_string()))?;
     let mut warnings = judge(complaints, unknown, validation).map_err(refuse)?;
     meta::fields(&mut object);
     warnings.extend(meta::drop_repeated_owners(&mut object, " after mutating admission happens"));

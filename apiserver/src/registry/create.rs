@@ -21,7 +21,7 @@ const PREFIX_LEN_MAX: usize = 58;
 
 impl Registry {
     pub(super) async fn create_object(&self, request: &Request, body: Body) -> Result<Written, ApiError> {
-        let kind = request.resource.kind;
+        let kind = &*request.resource.kind;
         let accepted = accept::whole(kind, body, request.options.field_validation)?;
         let mut object = accepted.object;
         meta::check_namespace(&mut object, request)?;

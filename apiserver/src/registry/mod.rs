@@ -85,7 +85,7 @@ pub struct RegistryParts {
     /// The store.
     pub kv: SharedKv,
     /// The kinds that are served, in the order of discovery; usually `reeve_kinds::builtin()`.
-    pub kinds: &'static [&'static dyn Kind],
+    pub kinds: Vec<Arc<dyn Kind>>,
     /// Time, for timestamps in objects.
     pub clock: SharedClock,
     /// Randomness, for uids and generated names.
@@ -114,7 +114,7 @@ impl Registry {
     pub async fn start(config: RegistryConfig, parts: RegistryParts) -> Result<Arc<Self>, ApiError> {
         let RegistryParts { kv, kinds, clock, rng } = parts;
         let resources: Vec<_> =
-            kinds.iter().enumerate().map(|(index, kind)| Arc::new(Resource::new(*kind, index))).collect();
+            kinds.into_iter().enumerate().map(|(index, kind)| Arc::new(Resource::new(kind, index))).collect();
         let cache = Arc::new(Cache::new(Arc::clone(&kv), &resources));
         let feed = Feed::load(&cache).await.map_err(|error| ApiError::store(&error))?;
         feed.spawn(&cache);
@@ -183,7 +183,7 @@ impl Registry {
     pub async fn patch(&self, request: &Request, patch: Patch) -> Result<Written, ApiError> {
         check_part(request)?;
         match request.subresource {
-            Subresource::None | Subresource::Status => self.patch_object(request, &patch).await,
+            Subresource::None | Subresource::Part(_) => self.patch_object(request, &patch).await,
             Subresource::Scale => self.patch_scale(request, &patch).await,
             _ => Err(ApiError::method_not_supported(request.resource.names(), "patch")),
         }

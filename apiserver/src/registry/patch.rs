@@ -142,11 +142,11 @@ impl Registry {
             // Whether the object exists or not: it would be created.
             return Err(not_taken());
         }
-        let kind = request.resource.kind;
-        let shape = kind.shape().inner_struct();
+        let kind = &*request.resource.kind;
+        let schema = kind.patch_schema();
         self.change(request, |current| {
             let mut object = current.clone();
-            patch.apply(&mut object, shape.map(|shape| shape as &dyn PatchSchema))?;
+            patch.apply(&mut object, schema)?;
             let body = Body { value: object, complaints: patch.complaints().to_vec() };
             let mut accepted = accept::patched(kind, body, request.options.field_validation, |why| patch.refusal(why))?;
             meta::check_namespace(&mut accepted.object, request)?;

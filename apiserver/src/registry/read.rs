@@ -30,7 +30,7 @@ enum At {
 impl Registry {
     pub(super) async fn get_object(&self, request: &Request) -> Result<Object, ApiError> {
         match request.subresource {
-            Subresource::None | Subresource::Status => {}
+            Subresource::None | Subresource::Part(_) => {}
             Subresource::Scale => return scale::read(request, &self.current(request).await?),
             Subresource::Binding | Subresource::Finalize => {
                 return Err(ApiError::method_not_supported(request.resource.names(), "get"));

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reeve_kinds::Part;
 use serde_json::Value;
 
 use super::resource::Resource;
@@ -43,8 +44,8 @@ pub enum Subresource {
     /// The object itself.
     #[default]
     None,
-    /// `…/status`
-    Status,
+    /// A part of the object with a path of its own: `…/status`, `…/approval`.
+    Part(Part),
     /// `…/scale`: read and written as `autoscaling/v1` `Scale`.
     Scale,
     /// `pods/NAME/binding`: create only.
@@ -59,7 +60,7 @@ impl Subresource {
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "",
-            Self::Status => "status",
+            Self::Part(part) => part.name(),
             Self::Scale => "scale",
             Self::Binding => "binding",
             Self::Finalize => "finalize",

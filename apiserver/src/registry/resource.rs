@@ -1,5 +1,7 @@
 //! One served resource: a kind with its names and its place in the store.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use reeve_kinds::{Kind, Names};
 
@@ -8,7 +10,7 @@ use super::request::Subresource;
 /// A kind that is served. Cheap to share, lives as long as the server.
 pub struct Resource {
     /// What is special about the kind.
-    pub kind: &'static dyn Kind,
+    pub kind: Arc<dyn Kind>,
     /// Its place among the resources of the [`super::Registry`].
     pub(crate) index: usize,
     prefix: Bytes,
@@ -21,15 +23,16 @@ impl std::fmt::Debug for Resource {
 }
 
 impl Resource {
-    pub(crate) fn new(kind: &'static dyn Kind, index: usize) -> Self {
+    pub(crate) fn new(kind: Arc<dyn Kind>, index: usize) -> Self {
         let names = kind.names();
         let group = if names.group.is_empty() { "core" } else { names.group };
-        Self { kind, index, prefix: format!("/registry/{group}/{}/", names.plural).into() }
+        let prefix = format!("/registry/{group}/{}/", names.plural).into();
+        Self { kind, index, prefix }
     }
 
     /// How the kind is called.
     #[must_use]
-    pub fn names(&self) -> &'static Names {
+    pub fn names(&self) -> &Names {
         self.kind.names()
     }
 
@@ -49,15 +52,16 @@ impl Resource {
     /// The subresources there are besides those that the HTTP side serves itself (log, exec, attach, token).
     #[must_use]
     pub fn subresources(&self) -> Vec<Subresource> {
-        let all = [Subresource::Status, Subresource::Scale, Subresource::Binding, Subresource::Finalize];
-        all.into_iter().filter(|one| self.has(*one)).collect()
+        let parts = self.kind.parts().iter().map(|part| Subresource::Part(*part));
+        let others = [Subresource::Scale, Subresource::Binding, Subresource::Finalize];
+        parts.chain(others.into_iter().filter(|one| self.has(*one))).collect()
     }
 
     /// Whether there is that part (the object itself always is).
     pub(crate) fn has(&self, subresource: Subresource) -> bool {
         match subresource {
             Subresource::None => true,
-            Subresource::Status => self.kind.has_status(),
+            Subresource::Part(part) => self.kind.parts().contains(&part),
             Subresource::Scale => self.kind.scale().is_some(),
             Subresource::Binding => self.is("", "pods"),
             Subresource::Finalize => self.is("", "namespaces"),

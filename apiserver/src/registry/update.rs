@@ -27,7 +27,7 @@ pub(super) struct Edited {
 
 impl Registry {
     pub(super) async fn update_object(&self, request: &Request, body: Body) -> Result<Written, ApiError> {
-        let kind = request.resource.kind;
+        let kind = &*request.resource.kind;
         let mut accepted = accept::whole(kind, body, request.options.field_validation)?;
         meta::check_namespace(&mut accepted.object, request)?;
         if meta::text(&accepted.object, "name").is_empty() {
@@ -101,7 +101,7 @@ impl Registry {
         if request.subresource == Subresource::Finalize {
             return Ok(finalize(&object, old));
         }
-        let part = if request.subresource == Subresource::Status { Part::Status } else { Part::Main };
+        let part = if let Subresource::Part(part) = request.subresource { part } else { Part::Main };
         resource.kind.default(&mut object);
         resource.kind.prepare_update(part, &mut object, old);
         admission::admit_update(self, request, &object, old)?;

@@ -27,11 +27,11 @@ impl Cluster {
         Self::start_with(reeve_kinds::builtin()).await
     }
 
-    pub async fn start_with(kinds: &'static [&'static dyn reeve_kinds::Kind]) -> Self {
+    pub async fn start_with(kinds: Vec<std::sync::Arc<dyn reeve_kinds::Kind>>) -> Self {
         Self::start_on(kinds, RealClock::shared()).await
     }
 
-    pub async fn start_on(kinds: &'static [&'static dyn reeve_kinds::Kind], clock: SharedClock) -> Self {
+    pub async fn start_on(kinds: Vec<std::sync::Arc<dyn reeve_kinds::Kind>>, clock: SharedClock) -> Self {
         let home = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -160,7 +160,7 @@ pub(crate) fn with_annotation(object: &Value) -> Value {
 
 /// The merge keys of a built-in kind; `None` for kinds this program does not know.
 pub(crate) fn schema_of(api_version: &str, kind: &str) -> Option<&'static dyn PatchSchema> {
-    let own = reeve_kinds::builtin().iter().find(|own| {
+    let own = reeve_kinds::builtin().into_iter().find(|own| {
         let names = own.names();
         names.kind == kind && names.api_version() == api_version
     })?;

@@ -1,47 +1,41 @@
-//! The built-in kinds, in the order of discovery.
+//! The built-in kinds, one folder for each API group.
 
-mod config_map;
-mod deployment;
-mod endpoint_slice;
-mod endpoints;
-mod event;
-mod lease;
-mod namespace;
-mod node;
-mod pods;
-mod replica_set;
-mod secret;
-mod service_account;
-mod services;
-mod workload;
+mod apps;
+mod coordination;
+mod core;
+mod discovery;
+
+use std::sync::Arc;
 
 use crate::kind::Kind;
 
-/// Every built-in kind, in the order of discovery: core group first, then the groups by name, resources by name.
+/// Every built-in kind, in the order of discovery: core group first, then the groups as kube-apiserver installs
+/// them, in each the resources by name.
 #[must_use]
-pub fn builtin() -> &'static [&'static dyn Kind] {
-    &[
-        &config_map::ConfigMaps,
-        &endpoints::EndpointsKind,
-        &event::Events,
-        &namespace::Namespaces,
-        &node::Nodes,
-        &pods::Pods,
-        &secret::Secrets,
-        &service_account::ServiceAccounts,
-        &services::Services,
-        &deployment::Deployments,
-        &replica_set::ReplicaSets,
-        &lease::Leases,
-        &endpoint_slice::EndpointSlices,
-    ]
+pub fn builtin() -> Vec<Arc<dyn Kind>> {
+    [core::kinds(), apps::kinds(), coordination::kinds(), discovery::kinds()].into_iter().flatten().collect()
 }
 
-/// The shape of a kind's objects, made once.
-macro_rules! shape_of {
-    ($type:ty) => {{
-        static SHAPE: std::sync::OnceLock<&'static crate::shape::Shape> = std::sync::OnceLock::new();
-        SHAPE.get_or_init(crate::shape::of::<$type>)
-    }};
+/// The methods of [`Kind`] that only pass on what stands beside them: `wiring!(TYPE, NAMES, COLUMNS);` with the
+/// type of `k8s-openapi`, the kind's [`Names`](crate::Names) and its columns.
+macro_rules! wiring {
+    ($type:ty, $names:expr, $columns:expr) => {
+        fn names(&self) -> &crate::kind::Names {
+            &$names
+        }
+
+        fn shape(&self) -> &'static crate::shape::Shape {
+            static SHAPE: std::sync::OnceLock<&'static crate::shape::Shape> = std::sync::OnceLock::new();
+            SHAPE.get_or_init(crate::shape::of::<$type>)
+        }
+
+        fn schemas(&self) -> crate::openapi::Schemas {
+            crate::openapi::of::<$type>()
+        }
+
+        fn columns(&self) -> &[crate::kind::Column] {
+            $columns
+        }
+    };
 }
-pub(crate) use shape_of;
+use wiring;

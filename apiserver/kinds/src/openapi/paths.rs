@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::operations::{Action, Subject, operation};
-use crate::kind::Kind;
+use crate::kind::{Kind, Part};
 
 const SCALE: (&str, &str) = ("Scale", "io.k8s.api.autoscaling.v1.Scale");
 const BINDING: (&str, &str) = ("Binding", "io.k8s.api.core.v1.Binding");
@@ -15,7 +15,7 @@ pub(super) fn of(kind: &dyn Kind, own: &str) -> Map<String, Value> {
     let names = kind.names();
     paths.collection();
     paths.object();
-    if kind.has_status() {
+    if kind.parts().contains(&Part::Status) {
         paths.subresource("status", &[Action::Get, Action::Patch, Action::Put], None);
     }
     if kind.scale().is_some() {

@@ -8,16 +8,16 @@ use super::*;
 use crate::builtin;
 
 fn apps() -> Value {
-    document(builtin(), "apps", "v1").unwrap()
+    document(&builtin(), "apps", "v1").unwrap()
 }
 
 #[test]
 fn there_is_one_document_per_group_and_version() {
     assert_eq!(
-        group_versions(builtin()),
+        group_versions(&builtin()),
         [("", "v1"), ("apps", "v1"), ("coordination.k8s.io", "v1"), ("discovery.k8s.io", "v1")]
     );
-    assert!(document(builtin(), "apps", "v1beta1").is_none());
+    assert!(document(&builtin(), "apps", "v1beta1").is_none());
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn operations_say_what_they_do_and_to_which_kind() {
 }
 
 fn document_of_core() -> Value {
-    document(builtin(), "", "v1").unwrap()
+    document(&builtin(), "", "v1").unwrap()
 }
 
 #[test]
@@ -78,8 +78,8 @@ fn schemas_carry_descriptions_lists_and_merge_keys() {
 
 #[test]
 fn every_reference_points_to_a_schema_of_the_document() {
-    for (group, version) in group_versions(builtin()) {
-        let document = document(builtin(), group, version).unwrap();
+    for (group, version) in group_versions(&builtin()) {
+        let document = document(&builtin(), group, version).unwrap();
         let mut references = BTreeSet::new();
         collect(&document, &mut references);
         for name in references {
@@ -106,7 +106,7 @@ fn collect(value: &Value, references: &mut BTreeSet<String>) {
 #[test]
 fn every_enumeration_belongs_to_a_text_that_is_served() {
     let documents: Vec<_> =
-        group_versions(builtin()).iter().filter_map(|(group, version)| document(builtin(), group, version)).collect();
+        group_versions(&builtin()).iter().filter_map(|(group, version)| document(&builtin(), group, version)).collect();
     for (owner, field) in enums::fields() {
         let ending = format!(".{owner}");
         let found = documents.iter().any(|document| {

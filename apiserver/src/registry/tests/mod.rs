@@ -20,6 +20,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use reeve_api::clock::ManualClock;
 use reeve_api::rng::SeededRng;
+use reeve_kinds::Part;
 use reeve_store::{MemoryKv, SharedKv};
 use serde_json::{Value, json};
 
@@ -76,8 +77,13 @@ impl World {
             [_, namespace, name] => (namespace, name),
             _ => panic!("{path}"),
         };
-        let all =
-            [Subresource::None, Subresource::Status, Subresource::Scale, Subresource::Binding, Subresource::Finalize];
+        let all = [
+            Subresource::None,
+            Subresource::Part(Part::Status),
+            Subresource::Scale,
+            Subresource::Binding,
+            Subresource::Finalize,
+        ];
         Request {
             user: self.user.clone(),
             resource: Arc::clone(resource),

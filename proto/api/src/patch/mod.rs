@@ -46,7 +46,7 @@ impl FieldStrategy<'_> {
 }
 
 /// Answers for one object how strategic merge patch treats its fields. Implemented by the kinds' shapes.
-pub trait PatchSchema {
+pub trait PatchSchema: Sync {
     /// What must be known of `field`; `None` when the object has no such field.
     fn field(&self, field: &str) -> Option<FieldStrategy<'_>>;
 }

@@ -5,15 +5,13 @@ use k8s_openapi::api::core::v1::Event;
 use reeve_api::names;
 use serde_json::Value;
 
-use super::shape_of;
 use crate::errors::Errors;
 use crate::field::FieldError;
 use crate::json::{get, has, int, set, text, text_at};
 use crate::kind::{Column, Kind, Names, Part};
+use crate::kinds::wiring;
 use crate::meta::{self, MetaRules};
-use crate::openapi::{self, Schemas};
 use crate::path::Path;
-use crate::shape::Shape;
 use crate::{age, table};
 
 const NAMES: Names = Names {
@@ -53,24 +51,14 @@ const COLUMNS: &[Column] = &[
         "The time at which the event was first recorded. (Time of server receipt is in TypeMeta.)",
     ),
     table::wide("Count", "The number of times this event has occurred."),
-    Column { priority: 1, ..table::NAME },
+    table::WIDE_NAME,
 ];
 
 /// The kind.
 pub(super) struct Events;
 
 impl Kind for Events {
-    fn names(&self) -> &'static Names {
-        &NAMES
-    }
-
-    fn shape(&self) -> &'static Shape {
-        shape_of!(Event)
-    }
-
-    fn schemas(&self) -> Schemas {
-        openapi::of::<Event>()
-    }
+    wiring!(Event, NAMES, COLUMNS);
 
     /// The two fields are always there.
     fn default(&self, object: &mut Value) {
@@ -127,10 +115,6 @@ impl Kind for Events {
             _ => return None,
         };
         Some(value.to_owned())
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {

@@ -7,15 +7,13 @@ use reeve_api::names;
 use serde_json::Value;
 
 use super::config_map::{MAX_DATA, bytes_in, immutable};
-use super::shape_of;
 use crate::errors::Errors;
 use crate::field::FieldError;
 use crate::json::{at, entries, get, object_mut, remove, set, set_default, text};
 use crate::kind::{Column, Kind, Names, Part};
+use crate::kinds::wiring;
 use crate::meta::MetaRules;
-use crate::openapi::{self, Schemas};
 use crate::path::Path;
-use crate::shape::Shape;
 use crate::{age, table};
 
 const NAMES: Names = Names {
@@ -56,17 +54,7 @@ const REQUIRED_KEYS: &[(&str, &[&str])] = &[
 pub(super) struct Secrets;
 
 impl Kind for Secrets {
-    fn names(&self) -> &'static Names {
-        &NAMES
-    }
-
-    fn shape(&self) -> &'static Shape {
-        shape_of!(Secret)
-    }
-
-    fn schemas(&self) -> Schemas {
-        openapi::of::<Secret>()
-    }
+    wiring!(Secret, NAMES, COLUMNS);
 
     /// `stringData` is a way to write `data`, never stored.
     fn default(&self, object: &mut Value) {
@@ -111,10 +99,6 @@ impl Kind for Secrets {
 
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         (field == "type").then(|| text(object, "type").to_owned())
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {

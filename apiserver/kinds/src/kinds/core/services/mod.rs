@@ -13,14 +13,12 @@ use k8s_openapi::api::core::v1::Service;
 use reeve_api::names;
 use serde_json::{Value, json};
 
-use super::shape_of;
 use crate::errors::Errors;
 use crate::field::FieldError;
 use crate::json::{copy_field, get, has, int, items_mut, list, object_mut, remove, set, set_default, text};
-use crate::kind::{Column, Kind, Names, Part};
+use crate::kind::{Kind, Names, Part};
+use crate::kinds::wiring;
 use crate::meta::MetaRules;
-use crate::openapi::{self, Schemas};
-use crate::shape::Shape;
 
 const NAMES: Names = Names {
     group: "",
@@ -43,20 +41,10 @@ const AFFINITY_SECONDS: i64 = 10800;
 pub(super) struct Services;
 
 impl Kind for Services {
-    fn names(&self) -> &'static Names {
-        &NAMES
-    }
+    wiring!(Service, NAMES, table::COLUMNS);
 
-    fn shape(&self) -> &'static Shape {
-        shape_of!(Service)
-    }
-
-    fn schemas(&self) -> Schemas {
-        openapi::of::<Service>()
-    }
-
-    fn has_status(&self) -> bool {
-        true
+    fn parts(&self) -> &'static [Part] {
+        &[Part::Status]
     }
 
     fn default(&self, object: &mut Value) {
@@ -86,7 +74,7 @@ impl Kind for Services {
                 copy_field(object, old, "status");
                 update::prepare(object_mut(object, "spec"), get(old, "spec"));
             }
-            Part::Status => copy_field(object, old, "spec"),
+            _ => copy_field(object, old, "spec"),
         }
     }
 
@@ -98,7 +86,7 @@ impl Kind for Services {
                 update::rules(get(object, "spec"), get(old, "spec"), &mut errors);
                 rules::service(object, get(old, "spec"), &mut errors);
             }
-            Part::Status => rules::load_balancer_status(object, old, &mut errors),
+            _ => rules::load_balancer_status(object, old, &mut errors),
         }
         errors.into_vec()
     }
@@ -117,10 +105,6 @@ impl Kind for Services {
             "spec.type" => Some(text(get(object, "spec"), "type").to_owned()),
             _ => None,
         }
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        table::COLUMNS
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {

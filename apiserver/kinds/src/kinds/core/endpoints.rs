@@ -5,15 +5,13 @@ use k8s_openapi::api::core::v1::Endpoints;
 use reeve_api::names;
 use serde_json::Value;
 
-use super::shape_of;
 use crate::errors::Errors;
 use crate::field::FieldError;
 use crate::json::{get, has, int, items_mut, list, set_default, text};
 use crate::kind::{Column, Kind, Names, Part};
+use crate::kinds::wiring;
 use crate::meta::MetaRules;
-use crate::openapi::{self, Schemas};
 use crate::path::Path;
-use crate::shape::Shape;
 use crate::{age, table};
 
 /// How many addresses a table shows.
@@ -45,17 +43,7 @@ const COLUMNS: &[Column] = &[
 pub(super) struct EndpointsKind;
 
 impl Kind for EndpointsKind {
-    fn names(&self) -> &'static Names {
-        &NAMES
-    }
-
-    fn shape(&self) -> &'static Shape {
-        shape_of!(Endpoints)
-    }
-
-    fn schemas(&self) -> Schemas {
-        openapi::of::<Endpoints>()
-    }
+    wiring!(Endpoints, NAMES, COLUMNS);
 
     fn default(&self, object: &mut Value) {
         for subset in items_mut(object, "subsets") {
@@ -111,10 +99,6 @@ impl Kind for EndpointsKind {
         true
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
-    }
-
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         vec![table::name(object), addresses(object).into(), age::of(object, now).into()]
     }
@@ -143,7 +127,7 @@ fn addresses(object: &Value) -> String {
 }
 
 /// The first few, and how many more there are; `none` for an empty list.
-pub(super) fn first_of(all: &[String], none: &str) -> String {
+pub(crate) fn first_of(all: &[String], none: &str) -> String {
     match all.len() {
         0 => none.to_owned(),
         count if count > SHOWN => format!("{} + {} more...", all[..SHOWN].join(","), count - SHOWN),
@@ -185,7 +169,7 @@ fn address_rules(address: &Value, path: &Path<'_>, errors: &mut Errors) {
 }
 
 /// No address that means something else on each machine.
-pub(super) fn ordinary_ip(text: &str, path: &Path<'_>, errors: &mut Errors) {
+pub(crate) fn ordinary_ip(text: &str, path: &Path<'_>, errors: &mut Errors) {
     use std::net::IpAddr;
     let Some(ip) = names::sloppy_ip(text) else {
         return errors.invalid(path, text, "must be a valid IP address");

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::errors::Errors;
 use crate::field::FieldErrorKind;
 use crate::json::{at, get, has, int, list, text};
-use crate::kinds::endpoints::ordinary_ip;
+use crate::kinds::core::endpoints::ordinary_ip;
 use crate::meta;
 use crate::path::Path;
 use crate::pod::port_number_or_name;

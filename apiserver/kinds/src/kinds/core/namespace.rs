@@ -5,15 +5,13 @@ use k8s_openapi::api::core::v1::Namespace;
 use reeve_api::names;
 use serde_json::{Value, json};
 
-use super::shape_of;
 use crate::errors::Errors;
 use crate::field::FieldError;
 use crate::json::{copy_field, get, has, list, object_mut, set, set_default, text, text_at};
 use crate::kind::{Column, Kind, Names, Part};
+use crate::kinds::wiring;
 use crate::meta::{self, MetaRules};
-use crate::openapi::{self, Schemas};
 use crate::path::Path;
-use crate::shape::Shape;
 use crate::{age, table};
 
 /// Label that holds the namespace's own name.
@@ -38,20 +36,10 @@ const COLUMNS: &[Column] = &[table::NAME, table::column("Status", "The status of
 pub(super) struct Namespaces;
 
 impl Kind for Namespaces {
-    fn names(&self) -> &'static Names {
-        &NAMES
-    }
+    wiring!(Namespace, NAMES, COLUMNS);
 
-    fn shape(&self) -> &'static Shape {
-        shape_of!(Namespace)
-    }
-
-    fn schemas(&self) -> Schemas {
-        openapi::of::<Namespace>()
-    }
-
-    fn has_status(&self) -> bool {
-        true
+    fn parts(&self) -> &'static [Part] {
+        &[Part::Status]
     }
 
     fn default(&self, object: &mut Value) {
@@ -88,7 +76,7 @@ impl Kind for Namespaces {
     fn prepare_update(&self, part: Part, object: &mut Value, old: &Value) {
         match part {
             Part::Main => copy_field(object, old, "status"),
-            Part::Status => {}
+            _ => {}
         }
         copy_field(object, old, "spec");
     }
@@ -104,10 +92,6 @@ impl Kind for Namespaces {
 
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         (field == "status.phase").then(|| text_at(object, &["status", "phase"]).to_owned())
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {

@@ -5,14 +5,12 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use reeve_api::names;
 use serde_json::{Value, json};
 
-use super::shape_of;
 use crate::errors::Errors;
 use crate::field::FieldError;
 use crate::json::{at, items_mut, text};
 use crate::kind::{Column, Kind, Names, Part};
+use crate::kinds::wiring;
 use crate::meta::MetaRules;
-use crate::openapi::{self, Schemas};
-use crate::shape::Shape;
 use crate::{age, table};
 
 const NAMES: Names = Names {
@@ -34,17 +32,7 @@ const COLUMNS: &[Column] = &[table::NAME, table::AGE];
 pub(super) struct ServiceAccounts;
 
 impl Kind for ServiceAccounts {
-    fn names(&self) -> &'static Names {
-        &NAMES
-    }
-
-    fn shape(&self) -> &'static Shape {
-        shape_of!(ServiceAccount)
-    }
-
-    fn schemas(&self) -> Schemas {
-        openapi::of::<ServiceAccount>()
-    }
+    wiring!(ServiceAccount, NAMES, COLUMNS);
 
     fn default(&self, _object: &mut Value) {}
 
@@ -81,10 +69,6 @@ impl Kind for ServiceAccounts {
             "metadata.annotations[{NOTE}]: deprecated in v1.32+; prefer separate namespaces to isolate access to \
              mounted secrets"
         )]
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {

@@ -5,16 +5,15 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use reeve_api::names;
 use serde_json::{Value, json};
 
-use super::{shape_of, workload};
+use super::workload;
 use crate::errors::Errors;
 use crate::field::FieldError;
 use crate::json::{at, copy_field, get, int, object_mut, set, set_default};
 use crate::kind::{Column, Kind, Names, Part, ScalePaths};
+use crate::kinds::wiring;
 use crate::meta::{self, MetaRules};
-use crate::openapi::{self, Schemas};
 use crate::path::Path;
 use crate::pod;
-use crate::shape::Shape;
 use crate::{age, table};
 
 const NAMES: Names = Names {
@@ -54,20 +53,10 @@ const COLUMNS: &[Column] = &[
 pub(super) struct ReplicaSets;
 
 impl Kind for ReplicaSets {
-    fn names(&self) -> &'static Names {
-        &NAMES
-    }
+    wiring!(ReplicaSet, NAMES, COLUMNS);
 
-    fn shape(&self) -> &'static Shape {
-        shape_of!(ReplicaSet)
-    }
-
-    fn schemas(&self) -> Schemas {
-        openapi::of::<ReplicaSet>()
-    }
-
-    fn has_status(&self) -> bool {
-        true
+    fn parts(&self) -> &'static [Part] {
+        &[Part::Status]
     }
 
     fn scale(&self) -> Option<ScalePaths> {
@@ -97,7 +86,7 @@ impl Kind for ReplicaSets {
     fn prepare_update(&self, part: Part, object: &mut Value, old: &Value) {
         match part {
             Part::Main => copy_field(object, old, "status"),
-            Part::Status => copy_field(object, old, "spec"),
+            _ => copy_field(object, old, "spec"),
         }
         meta::next_generation(object, old);
     }
@@ -111,7 +100,7 @@ impl Kind for ReplicaSets {
                 spec_rules(spec, &path, &mut errors);
                 workload::same_selector(spec, was, &path, &mut errors);
             }
-            Part::Status => workload::status(
+            _ => workload::status(
                 object,
                 &["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"],
                 &[
@@ -137,10 +126,6 @@ impl Kind for ReplicaSets {
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         let replicas = int(get(object, "status"), "replicas").unwrap_or_default();
         (field == "status.replicas").then(|| replicas.to_string())
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {

@@ -7,16 +7,14 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use reeve_api::names;
 use serde_json::{Value, json};
 
-use super::endpoints::{first_of, ordinary_ip};
-use super::shape_of;
 use crate::errors::Errors;
 use crate::field::FieldError;
 use crate::json::{at, get, has, int, items_mut, list, object_mut, remove, set, set_default, text};
 use crate::kind::{Column, Kind, Names, Part};
+use crate::kinds::core::endpoints::{first_of, ordinary_ip};
+use crate::kinds::wiring;
 use crate::meta::{self, MetaRules};
-use crate::openapi::{self, Schemas};
 use crate::path::Path;
-use crate::shape::Shape;
 use crate::{age, table};
 
 const MAX_ENDPOINTS: usize = 1000;
@@ -59,17 +57,7 @@ const COLUMNS: &[Column] = &[
 pub(super) struct EndpointSlices;
 
 impl Kind for EndpointSlices {
-    fn names(&self) -> &'static Names {
-        &NAMES
-    }
-
-    fn shape(&self) -> &'static Shape {
-        shape_of!(EndpointSlice)
-    }
-
-    fn schemas(&self) -> Schemas {
-        openapi::of::<EndpointSlice>()
-    }
+    wiring!(EndpointSlice, NAMES, COLUMNS);
 
     fn default(&self, object: &mut Value) {
         if !has(object, "endpoints") {
@@ -139,10 +127,6 @@ impl Kind for EndpointSlices {
             }
         }
         warnings
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {

@@ -7,16 +7,14 @@ use k8s_openapi::api::core::v1::Node;
 use reeve_api::names;
 use serde_json::Value;
 
-use super::shape_of;
 use crate::errors::Errors;
 use crate::field::{FieldError, FieldErrorKind};
 use crate::json::{copy_field, entries, flag, get, has, list, object_mut, set, set_default, text, text_at};
 use crate::kind::{Column, Kind, Names, Part};
+use crate::kinds::wiring;
 use crate::meta::{self, MetaRules};
-use crate::openapi::{self, Schemas};
 use crate::path::Path;
 use crate::pod::resources;
-use crate::shape::Shape;
 use crate::{age, shown, table};
 
 const NAMES: Names = Names {
@@ -71,20 +69,10 @@ const COLUMNS: &[Column] = &[
 pub(super) struct Nodes;
 
 impl Kind for Nodes {
-    fn names(&self) -> &'static Names {
-        &NAMES
-    }
+    wiring!(Node, NAMES, COLUMNS);
 
-    fn shape(&self) -> &'static Shape {
-        shape_of!(Node)
-    }
-
-    fn schemas(&self) -> Schemas {
-        openapi::of::<Node>()
-    }
-
-    fn has_status(&self) -> bool {
-        true
+    fn parts(&self) -> &'static [Part] {
+        &[Part::Status]
     }
 
     fn default(&self, object: &mut Value) {
@@ -114,7 +102,7 @@ impl Kind for Nodes {
     fn prepare_update(&self, part: Part, object: &mut Value, old: &Value) {
         match part {
             Part::Main => copy_field(object, old, "status"),
-            Part::Status => copy_field(object, old, "spec"),
+            _ => copy_field(object, old, "spec"),
         }
     }
 
@@ -123,7 +111,7 @@ impl Kind for Nodes {
         META.update(object, old, &mut errors);
         match part {
             Part::Main => rules(object, &mut errors),
-            Part::Status => {
+            _ => {
                 amounts(object, &mut errors);
                 taints(get(object, "spec"), &Path::of("metadata").child("taints"), &mut errors);
             }
@@ -137,10 +125,6 @@ impl Kind for Nodes {
 
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         (field == "spec.unschedulable").then(|| flag(get(object, "spec"), "unschedulable").to_string())
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {

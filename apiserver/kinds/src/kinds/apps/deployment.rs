@@ -5,16 +5,15 @@ use k8s_openapi::api::apps::v1::Deployment;
 use reeve_api::names;
 use serde_json::{Value, json};
 
-use super::{shape_of, workload};
+use super::workload;
 use crate::errors::Errors;
 use crate::field::{FieldError, FieldErrorKind};
 use crate::json::{at, copy_field, get, has, int, object_mut, set, set_default, text};
 use crate::kind::{Column, Kind, Names, Part, ScalePaths};
+use crate::kinds::wiring;
 use crate::meta::{self, MetaRules};
-use crate::openapi::{self, Schemas};
 use crate::path::Path;
 use crate::pod;
-use crate::shape::Shape;
 use crate::{age, shown, table};
 
 const NAMES: Names = Names {
@@ -54,20 +53,10 @@ const COLUMNS: &[Column] = &[
 pub(super) struct Deployments;
 
 impl Kind for Deployments {
-    fn names(&self) -> &'static Names {
-        &NAMES
-    }
+    wiring!(Deployment, NAMES, COLUMNS);
 
-    fn shape(&self) -> &'static Shape {
-        shape_of!(Deployment)
-    }
-
-    fn schemas(&self) -> Schemas {
-        openapi::of::<Deployment>()
-    }
-
-    fn has_status(&self) -> bool {
-        true
+    fn parts(&self) -> &'static [Part] {
+        &[Part::Status]
     }
 
     fn scale(&self) -> Option<ScalePaths> {
@@ -118,7 +107,7 @@ impl Kind for Deployments {
                     set(object_mut(object, "metadata"), "generation", generation);
                 }
             }
-            Part::Status => {
+            _ => {
                 copy_field(object, old, "spec");
                 copy_field(object_mut(object, "metadata"), get(old, "metadata"), "labels");
                 meta::next_generation(object, old);
@@ -135,7 +124,7 @@ impl Kind for Deployments {
                 spec_rules(get(object, "spec"), &mut errors);
                 workload::same_selector(get(object, "spec"), get(old, "spec"), &path, &mut errors);
             }
-            Part::Status => workload::status(
+            _ => workload::status(
                 object,
                 &[
                     "observedGeneration",
@@ -163,10 +152,6 @@ impl Kind for Deployments {
             return Vec::new();
         }
         pod::controller_warnings(object, old.is_none())
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {

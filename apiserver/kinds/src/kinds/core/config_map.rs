@@ -5,15 +5,13 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use reeve_api::names;
 use serde_json::Value;
 
-use super::shape_of;
 use crate::errors::Errors;
 use crate::field::FieldError;
 use crate::json::{entries, flag, get};
 use crate::kind::{Column, Kind, Names, Part};
+use crate::kinds::wiring;
 use crate::meta::MetaRules;
-use crate::openapi::{self, Schemas};
 use crate::path::Path;
-use crate::shape::Shape;
 use crate::{age, table};
 
 /// Most bytes the values of a ConfigMap or Secret may have together.
@@ -45,17 +43,7 @@ const COLUMNS: &[Column] = &[
 pub(super) struct ConfigMaps;
 
 impl Kind for ConfigMaps {
-    fn names(&self) -> &'static Names {
-        &NAMES
-    }
-
-    fn shape(&self) -> &'static Shape {
-        shape_of!(ConfigMap)
-    }
-
-    fn schemas(&self) -> Schemas {
-        openapi::of::<ConfigMap>()
-    }
+    wiring!(ConfigMap, NAMES, COLUMNS);
 
     fn default(&self, _object: &mut Value) {}
 
@@ -76,10 +64,6 @@ impl Kind for ConfigMaps {
         immutable(object, old, &["data", "binaryData"], &mut errors);
         data(object, &mut errors);
         errors.into_vec()
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {

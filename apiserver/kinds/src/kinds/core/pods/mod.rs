@@ -8,16 +8,14 @@ use k8s_openapi::api::core::v1::Pod;
 use reeve_api::names;
 use serde_json::{Value, json};
 
-use super::shape_of;
 use crate::errors::Errors;
 use crate::field::FieldError;
 use crate::json::{copy_field, flag, get, has, int, items_mut, list, object_mut, set, some_mut, text, text_at};
-use crate::kind::{Column, Kind, Names, Part};
+use crate::kind::{Kind, Names, Part};
+use crate::kinds::wiring;
 use crate::meta::{self, MetaRules};
-use crate::openapi::{self, Schemas};
 use crate::path::Path;
 use crate::pod;
-use crate::shape::Shape;
 
 const NAMES: Names = Names {
     group: "",
@@ -37,20 +35,10 @@ const META: MetaRules = MetaRules { namespaced: true, name: names::dns1123_subdo
 pub(super) struct Pods;
 
 impl Kind for Pods {
-    fn names(&self) -> &'static Names {
-        &NAMES
-    }
+    wiring!(Pod, NAMES, table::COLUMNS);
 
-    fn shape(&self) -> &'static Shape {
-        shape_of!(Pod)
-    }
-
-    fn schemas(&self) -> Schemas {
-        openapi::of::<Pod>()
-    }
-
-    fn has_status(&self) -> bool {
-        true
+    fn parts(&self) -> &'static [Part] {
+        &[Part::Status]
     }
 
     fn default(&self, object: &mut Value) {
@@ -103,7 +91,7 @@ impl Kind for Pods {
     fn prepare_update(&self, part: Part, object: &mut Value, old: &Value) {
         match part {
             Part::Main => copy_field(object, old, "status"),
-            Part::Status => {
+            _ => {
                 pod::keep_for_status(object, old);
                 // The class is decided once.
                 if let Some(class) = get(get(old, "status"), "qosClass").as_str() {
@@ -119,7 +107,7 @@ impl Kind for Pods {
         META.update(object, old, &mut errors);
         match part {
             Part::Main => rules::spec_update(object, old, &mut errors),
-            Part::Status => rules::status_update(object, old, &mut errors),
+            _ => rules::status_update(object, old, &mut errors),
         }
         errors.into_vec()
     }
@@ -161,10 +149,6 @@ impl Kind for Pods {
         }
         let seconds = requested.or_else(|| int(spec, "terminationGracePeriodSeconds")).unwrap_or_default();
         Some(if seconds < 0 { 1 } else { seconds })
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        table::COLUMNS
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {

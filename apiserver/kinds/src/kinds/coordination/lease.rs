@@ -5,15 +5,13 @@ use k8s_openapi::api::coordination::v1::Lease;
 use reeve_api::names;
 use serde_json::Value;
 
-use super::shape_of;
 use crate::errors::Errors;
 use crate::field::FieldError;
 use crate::json::{get, int, object_mut, remove, text_at};
 use crate::kind::{Column, Kind, Names, Part};
+use crate::kinds::wiring;
 use crate::meta::MetaRules;
-use crate::openapi::{self, Schemas};
 use crate::path::Path;
-use crate::shape::Shape;
 use crate::{age, table};
 
 const NAMES: Names = Names {
@@ -42,17 +40,7 @@ const COLUMNS: &[Column] = &[
 pub(super) struct Leases;
 
 impl Kind for Leases {
-    fn names(&self) -> &'static Names {
-        &NAMES
-    }
-
-    fn shape(&self) -> &'static Shape {
-        shape_of!(Lease)
-    }
-
-    fn schemas(&self) -> Schemas {
-        openapi::of::<Lease>()
-    }
+    wiring!(Lease, NAMES, COLUMNS);
 
     fn default(&self, object: &mut Value) {
         object_mut(object, "spec");
@@ -89,10 +77,6 @@ impl Kind for Leases {
 
     fn unconditional_update(&self) -> bool {
         false
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
