@@ -10,7 +10,7 @@ use super::deletion::{self, Decision};
 use super::request::Request;
 use super::resource::Resource;
 use super::{Registry, encode, meta};
-use crate::admission;
+use crate::admission::{self, Attributes};
 use crate::status::{self, ApiError};
 
 /// How often a deletion is tried on newer and newer states.
@@ -58,7 +58,7 @@ impl Registry {
             if uid.is_some_and(|uid| uid != meta::text(&current.value(), "uid")) {
                 return Err(ApiError::not_found(names, &request.name));
             }
-            match self.try_delete(&mut request, &current).await? {
+            match self.try_delete(&mut request, &current, uid.is_some()).await? {
                 Attempt::Done(written) => return Ok(written),
                 Attempt::Again(newer) => {
                     current = newer.ok_or_else(|| ApiError::not_found(names, &request.name))?;
@@ -68,7 +68,12 @@ impl Registry {
         Err(ApiError::modified(names, &request.name))
     }
 
-    async fn try_delete(&self, request: &mut Request, current: &Object) -> Result<Attempt, ApiError> {
+    async fn try_delete(
+        &self,
+        request: &mut Request,
+        current: &Object,
+        of_collection: bool,
+    ) -> Result<Attempt, ApiError> {
         let object = encode::bare(current);
         deletion::check_preconditions(request, &object, &current.revision.to_string())?;
         let decision = deletion::plan(&request.resource, &object, &request.options, self.clock.now());
@@ -76,7 +81,9 @@ impl Registry {
             return Ok(Attempt::Done(shown(current.clone())));
         }
         // Again for each newer state: it may be another object of that name, on another node.
-        admission::admit_delete(self, request, &object)?;
+        let old = current.value();
+        let mut attributes = Attributes { of_collection, ..Attributes::delete(request, &old) };
+        admission::admit(self, &mut attributes).await?;
         let (marked, removes) = match decision {
             Decision::Wait => return Ok(Attempt::Done(shown(current.clone()))),
             Decision::Remove => return self.remove(request, current, &object).await,
