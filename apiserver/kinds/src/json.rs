@@ -100,6 +100,13 @@ pub(crate) fn set_default(value: &mut Value, field: &str, default: impl Into<Val
     map.insert(field.to_owned(), default.into());
 }
 
+/// Sets a field that is not there; one that is empty stays.
+pub(crate) fn set_absent(value: &mut Value, field: &str, default: impl Into<Value>) {
+    if !has(value, field) {
+        set(value, field, default);
+    }
+}
+
 /// Sets a number that is not there or zero.
 pub(crate) fn set_default_number(value: &mut Value, field: &str, default: i64) {
     if int(value, field).unwrap_or_default() == 0 {

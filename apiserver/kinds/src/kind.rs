@@ -188,6 +188,12 @@ pub trait Kind: Send + Sync + 'static {
         None
     }
 
+    /// Why the object of this name may not be deleted, in Kubernetes' words.
+    fn undeletable(&self, name: &str) -> Option<&'static str> {
+        let _ = name;
+        None
+    }
+
     /// Seconds a deletion waits for the object's own agent; `None` deletes at once. `requested` is the
     /// request's `gracePeriodSeconds`. Only pods answer.
     fn deletion_grace(&self, object: &Value, requested: Option<i64>) -> Option<i64> {

@@ -59,4 +59,4 @@ mod testing;
 
 pub use intern::{intern, intern_all};
 pub use kind::{Column, Kind, Names, Part, ScalePaths};
-pub use kinds::builtin;
+pub use kinds::{bootstrap, builtin};

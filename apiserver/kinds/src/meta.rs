@@ -264,6 +264,27 @@ fn label_requirement(requirement: &Value, path: &Path<'_>, errors: &mut Errors) 
     }
 }
 
+/// What an update of the status may not change in `metadata`, for kinds that Kubernetes treats so
+/// (`ResetObjectMetaForStatus`).
+pub(crate) fn reset_for_status(object: &mut Value, old: &Value) {
+    let (meta, was) = (crate::json::object_mut(object, "metadata"), get(old, "metadata"));
+    for field in ["deletionTimestamp", "generation", "labels", "annotations", "finalizers", "ownerReferences"] {
+        crate::json::copy_field(meta, was, field);
+    }
+}
+
+/// Takes all of `metadata` but who manages what from the former state, for kinds that Kubernetes treats so when their
+/// status is updated.
+pub(crate) fn keep_for_status(object: &mut Value, old: &Value) {
+    let managed = crate::json::remove(crate::json::object_mut(object, "metadata"), "managedFields");
+    crate::json::copy_field(object, old, "metadata");
+    let meta = crate::json::object_mut(object, "metadata");
+    crate::json::remove(meta, "managedFields");
+    if let Some(managed) = managed {
+        crate::json::set(meta, "managedFields", managed);
+    }
+}
+
 /// Sets the generation of a new object of a kind that counts them.
 pub(crate) fn first_generation(object: &mut Value) {
     crate::json::set(crate::json::object_mut(object, "metadata"), "generation", json!(1));

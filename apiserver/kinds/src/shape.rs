@@ -5,6 +5,7 @@
 //! are generated only when OpenAPI is asked for (`openapi`).
 
 mod build;
+mod fill;
 pub(crate) mod tables;
 
 use reeve_api::patch::{FieldStrategy, ListStrategy, PatchSchema};

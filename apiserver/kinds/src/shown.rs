@@ -21,6 +21,44 @@ pub(crate) fn fields(value: &Value, shown: &[(&str, &str)]) -> String {
     object(&fields)
 }
 
+/// How one of Kubernetes' internal types is shown: its fields under their Go names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Go {
+    /// As it is; null when it is not there.
+    Plain,
+    /// A text, empty when it is not there.
+    Text,
+    /// A number, zero when it is not there.
+    Number,
+    /// A truth value, false when it is not there.
+    Flag,
+    /// An object that is always there: Go name, JSON name and form of each field.
+    Struct(&'static [(&'static str, &'static str, Go)]),
+    /// An object, or null.
+    Pointer(&'static [(&'static str, &'static str, Go)]),
+    /// A list of objects, or null.
+    List(&'static [(&'static str, &'static str, Go)]),
+}
+
+/// A value as Go shows it in JSON.
+pub(crate) fn go(value: &Value, form: &Go) -> String {
+    let all = |value: &Value, fields: &[(&str, &str, Go)]| {
+        let fields: Vec<_> = fields.iter().map(|(name, own, form)| (*name, go(get(value, own), form))).collect();
+        object(&fields)
+    };
+    match form {
+        Go::Struct(fields) => all(value, fields),
+        Go::Text if value.is_null() => "\"\"".to_owned(),
+        Go::Number if value.is_null() => "0".to_owned(),
+        Go::Flag if value.is_null() => "false".to_owned(),
+        Go::Pointer(fields) if !value.is_null() => all(value, fields),
+        Go::List(fields) if !value.is_null() => {
+            array(value.as_array().into_iter().flatten().map(|item| all(item, fields)))
+        }
+        _ => value.to_string(),
+    }
+}
+
 fn array(items: impl Iterator<Item = String>) -> String {
     format!("[{}]", items.collect::<Vec<_>>().join(","))
 }

@@ -101,7 +101,8 @@ impl Walk {
                 self.value(shape.name, &field.shape, value)?;
                 self.path.pop();
             }
-            if value.is_null() || (field.omit_empty && is_empty(value)) {
+            let is_null = value.is_null() && !tables::writes_null(shape.name, static_name);
+            if is_null || (field.omit_empty && is_empty(value)) {
                 gone.push(name.clone());
             }
         }

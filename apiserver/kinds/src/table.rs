@@ -20,6 +20,9 @@ pub(crate) const WIDE_NAME: Column = any("Name", "string", "name", NAME_TEXT, 1)
 /// The column with the object's age.
 pub(crate) const AGE: Column = column("Age", AGE_TEXT);
 
+/// The column with the time the object was made, in tables of kinds that Kubernetes does not print specially.
+pub(crate) const CREATED_AT: Column = any("Created At", "date", "", AGE_TEXT, 0);
+
 /// A column of any type (`string`, `integer`, `boolean`, `date`) and format.
 pub(crate) const fn any(
     name: &'static str,
@@ -55,6 +58,20 @@ pub(crate) const fn wide(name: &'static str, description: &'static str) -> Colum
 /// The object's name, as a cell.
 pub(crate) fn name(object: &Value) -> Value {
     text_at(object, &["metadata", "name"]).into()
+}
+
+/// The object's name, marked when it is the default of its kind.
+pub(crate) fn name_with_default(object: &Value, is_default: bool) -> Value {
+    let name = text_at(object, &["metadata", "name"]);
+    if is_default { format!("{name} (default)").into() } else { name.into() }
+}
+
+/// When the object was made, as a cell.
+pub(crate) fn created_at(object: &Value) -> Value {
+    match text_at(object, &["metadata", "creationTimestamp"]) {
+        "" => "0001-01-01T00:00:00Z".into(),
+        time => time.into(),
+    }
 }
 
 /// The text, or `<none>`.

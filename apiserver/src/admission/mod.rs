@@ -1,18 +1,7 @@
-//! Admission: what the cluster adds to objects and what it does not let through.
+//! Admission: what the cluster adds to new objects and what it does not let through.
 //!
-//! One file per plugin, named as in Kubernetes; this one fixes the order, which is Kubernetes' (`AllOrderedPlugins`).
-//! Two phases:
-//!
-//! 1. [`mutate`]: after defaults, before the kind prepares and validates the object. Plugins may change it; most also
-//!    refuse here. Once per request for a creation, once per state of the object for a change or deletion.
-//! 2. [`validate`]: on the valid, final object (for a creation it has its name). Nothing is changed any more.
-//!
-//! Both get typed [`Attributes`], whatever is done: creations, changes, deletions, connections, subresources, custom
-//! resources. A plugin that does not concern itself with a request costs a comparison.
-//!
-//! Facts that a decision rests on and that must hold until the object is written are [`Guards`]: see [`guards`].
+//! One file per rule, named as in Kubernetes; this one fixes the order. Runs after defaults, before validation.
 
-mod attributes;
 mod default_toleration_seconds;
 mod namespace_lifecycle;
 mod node_restriction;
@@ -23,56 +12,52 @@ use bytes::Bytes;
 use reeve_store::Revision;
 use serde_json::Value;
 
-pub(crate) use attributes::{Attributes, Operation};
-
-use crate::registry::{Registry, meta};
+use crate::registry::{Registry, Request, meta};
 use crate::status::ApiError;
 
 /// Facts that a decision rests on: keys whose revisions must not change before the write.
 pub(crate) type Guards = Vec<(Bytes, Revision)>;
 
-/// The mutating phase: `attributes.object` is what comes out of it.
-pub(crate) async fn mutate(registry: &Registry, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {
-    namespace_lifecycle::admit(registry, attributes).await?;
-    let is_new_pod = attributes.operation == Operation::Create && attributes.is("", "pods");
-    if is_new_pod {
-        service_account::admit(registry, attributes).await?;
+/// Before an object is created.
+pub(crate) async fn admit_create(
+    registry: &Registry,
+    request: &Request,
+    object: &mut Value,
+) -> Result<Guards, ApiError> {
+    let guards = namespace_lifecycle::admit_create(registry, request, object).await?;
+    node_restriction::admit_create(request, object)?;
+    if request.resource.is("", "pods") {
+        service_account::admit(registry, request, object).await?;
+        default_toleration_seconds::admit(object);
+        priority::admit(object).map_err(|why| forbidden(request, object, &why))?;
     }
-    node_restriction::admit(registry, attributes)?;
-    if is_new_pod {
-        priority::admit(&mut attributes.object).map_err(|why| forbidden(attributes, &why))?;
-        default_toleration_seconds::admit(&mut attributes.object);
-    }
-    Ok(())
+    Ok(guards)
 }
 
-/// The validating phase.
-pub(crate) async fn validate(_registry: &Registry, _attributes: &Attributes<'_>) -> Result<(), ApiError> {
-    Ok(())
+/// Before an object is changed.
+pub(crate) fn admit_update(
+    _registry: &Registry,
+    request: &Request,
+    object: &Value,
+    old: &Value,
+) -> Result<(), ApiError> {
+    node_restriction::admit_update(request, object, old)
 }
 
-/// What a creation rests on: taken after [`mutate`], and again after the write was overtaken by a change of these
-/// facts; then it also finds out whether the creation is still let through.
-pub(crate) async fn guards(registry: &Registry, attributes: &Attributes<'_>) -> Result<Guards, ApiError> {
-    namespace_lifecycle::guards(registry, attributes).await
+/// Before an object is deleted.
+pub(crate) fn admit_delete(_registry: &Registry, request: &Request, object: &Value) -> Result<(), ApiError> {
+    namespace_lifecycle::admit_delete(request)?;
+    node_restriction::admit_delete(request, object)
 }
 
-/// Both phases for a request that changes no object on its way: a deletion or a connection.
-pub(crate) async fn admit(registry: &Registry, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {
-    mutate(registry, attributes).await?;
-    validate(registry, attributes).await
-}
-
-/// Both phases for a body that is not stored (a binding, a token request): gives the body that came out.
-pub(crate) async fn admit_body(registry: &Registry, mut attributes: Attributes<'_>) -> Result<Value, ApiError> {
-    admit(registry, &mut attributes).await?;
-    Ok(attributes.object)
+/// Before a token for a service account is made; `spec` is the token request's as it was sent.
+pub(crate) fn admit_token(registry: &Registry, request: &Request, spec: &Value) -> Result<(), ApiError> {
+    node_restriction::admit_token(registry, request, spec)
 }
 
 /// A refusal in Kubernetes' form; a generated name is not there yet, so its beginning stands for it.
-fn forbidden(attributes: &Attributes<'_>, why: &str) -> ApiError {
-    let object = &attributes.object;
-    let name = [meta::text(object, "name"), meta::text(object, "generateName"), &attributes.request.name];
+fn forbidden(request: &Request, object: &Value, why: &str) -> ApiError {
+    let name = [meta::text(object, "name"), meta::text(object, "generateName"), &request.name];
     let name = name.into_iter().find(|name| !name.is_empty()).unwrap_or_default();
-    ApiError::forbidden(attributes.request.resource.names(), name, why)
+    ApiError::forbidden(request.resource.names(), name, why)
 }

@@ -17,7 +17,7 @@ use super::route::ResourcePath;
 use super::token_request::TokenRequests;
 use super::{Api, body};
 use crate::decode;
-use crate::registry::{Registry, Request, Resource, Subresource, UserInfo, Warnings, Watch, Written};
+use crate::registry::{Registry, Request, Resource, Subresource, UserInfo, Watch, Written};
 use crate::status::ApiError;
 
 /// So many events are written together when they are ready together.
@@ -79,26 +79,19 @@ pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
     }
     let part = part_of(&resource, &path.subresource).ok_or_else(ApiError::no_such_path)?;
     let request = request(&call, resource, &part)?;
-    let warnings = request.warnings.clone();
-    let answered = match part {
+    match part {
         PartOf::Stored(_) => {
-            if let Some(text) = request.resource.kind.deprecation() {
-                warnings.add(text);
+            let deprecation = request.resource.kind.deprecation();
+            let mut answer = stored(api, call, request).await?;
+            if let Some(text) = deprecation {
+                response::warn(&mut answer, &[text.to_owned()]);
             }
-            stored(api, call, request).await
+            Ok(answer)
         }
         PartOf::Log => api.nodes.log(&api.registry, &request, &call.query).await,
         PartOf::Stream => api.nodes.stream(&api.registry, &request, call).await,
         PartOf::Token => token(api, call, request).await,
-    };
-    let warnings = warnings.take();
-    if warnings.is_empty() {
-        return answered;
     }
-    // A refusal carries them too.
-    let mut answer = answered.unwrap_or_else(|error| response::error(&error));
-    response::warn(&mut answer, &warnings);
-    Ok(answer)
 }
 
 fn request(call: &Call, resource: Arc<Resource>, part: &PartOf) -> Result<Request, ApiError> {
@@ -114,7 +107,6 @@ fn request(call: &Call, resource: Arc<Resource>, part: &PartOf) -> Result<Reques
         options: query::options(&call.query, call.verb)?,
         resource,
         subresource,
-        warnings: Warnings::default(),
     })
 }
 

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use super::answer::{Object, Written};
 use super::request::{Body, Request, Subresource};
 use super::{Registry, accept, encode, meta};
-use crate::admission::{self, Attributes};
 use crate::status::{self, ApiError};
 
 /// How often a binding is tried on newer and newer states of the pod.
@@ -18,8 +17,6 @@ impl Registry {
         accept::set_type(&mut binding, "v1", "Binding")?;
         meta::check_namespace(&mut binding, request)?;
         meta::check_name(&mut binding, request)?;
-        let attributes = Attributes::create(request, binding).of_kind("binding", ("", "v1", "Binding"));
-        let binding = admission::admit_body(self, attributes).await?;
         let node = target(&binding, &request.name)?;
         check_annotations(&binding)?;
         let pod = Request { subresource: Subresource::None, ..request.clone() };

@@ -7,7 +7,7 @@ use reeve_store::Revision;
 use serde_json::{Value, json};
 use tracing::warn;
 
-use super::request::{Body, Options, Request, Subresource, UserInfo, Warnings};
+use super::request::{Body, Options, Request, Subresource, UserInfo};
 use super::resource::Resource;
 use super::{Registry, RegistryConfig, encode, meta};
 use crate::status::ApiError;
@@ -88,7 +88,6 @@ fn request(resource: &Arc<Resource>, namespace: &str, name: &str) -> Request {
         name: name.to_owned(),
         subresource: Subresource::None,
         options: Options::default(),
-        warnings: Warnings::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use super::answer::Written;
 use super::commit::{Outcome, Plan};
 use super::request::{Body, Request};
 use super::{Registry, accept, encode, meta};
-use crate::admission::{self, Attributes};
+use crate::admission;
 use crate::status::ApiError;
 
 /// How often a generated name is drawn, and how often a decision is made again that others have overtaken.
@@ -31,36 +31,30 @@ impl Registry {
         if !request.name.is_empty() {
             meta::check_name(&mut object, request)?;
         }
-        meta::wipe(&mut object);
-        kind.default(&mut object);
-        let mut attributes = Attributes::create(request, object);
-        admission::mutate(self, &mut attributes).await?;
-        let mut object = std::mem::take(&mut attributes.object);
-        meta::check_namespace(&mut object, request)?;
         meta::begin(&mut object, self.rng.uuid(), self.clock.now());
+        kind.default(&mut object);
         kind.prepare_create(&mut object);
-        let mut written = self.create_prepared(attributes, &object).await?;
+        let mut written = self.create_prepared(request, &object).await?;
         written.warnings.splice(0..0, accepted.warnings);
         Ok(written)
     }
 
     /// Decides and writes, again while others overtake the decision.
-    async fn create_prepared(&self, mut attributes: Attributes<'_>, prepared: &Value) -> Result<Written, ApiError> {
-        let request = attributes.request;
+    async fn create_prepared(&self, request: &Request, prepared: &Value) -> Result<Written, ApiError> {
         let names = request.resource.names();
         let generated = meta::text(prepared, "name").is_empty() && !meta::text(prepared, "generateName").is_empty();
         let mut last_name = String::new();
         for _ in 0..ATTEMPTS_MAX {
-            attributes.object = prepared.clone();
-            let mut plan = Plan { guards: admission::guards(self, &attributes).await?, ..Plan::default() };
-            let mut object = std::mem::take(&mut attributes.object);
+            let mut object = prepared.clone();
+            let mut plan =
+                Plan { guards: admission::admit_create(self, request, &mut object).await?, ..Plan::default() };
             if generated {
                 meta::set(&mut object, "name", self.generate_name(meta::text(prepared, "generateName")));
                 // Some defaults hold the name.
                 request.resource.kind.default(&mut object);
             }
             last_name = meta::text(&object, "name").to_owned();
-            self.finish_create(&mut attributes, &mut object, &mut plan).await?;
+            self.finish_create(request, &mut object, &mut plan).await?;
             let warnings = request.resource.kind.warnings(&object, None);
             if request.options.dry_run {
                 match self.dry_create(request, &last_name, &object, warnings).await {
@@ -91,14 +85,9 @@ impl Registry {
         ))
     }
 
-    /// The kind's own rules, the claims on what there is only once, then the validating phase of admission.
-    async fn finish_create(
-        &self,
-        attributes: &mut Attributes<'_>,
-        object: &mut Value,
-        plan: &mut Plan,
-    ) -> Result<(), ApiError> {
-        let resource = &attributes.request.resource;
+    /// Validates, then claims what the object needs.
+    async fn finish_create(&self, request: &Request, object: &mut Value, plan: &mut Plan) -> Result<(), ApiError> {
+        let resource = &request.resource;
         let errors = resource.kind.validate_create(object);
         if !errors.is_empty() {
             return Err(ApiError::invalid(resource.names(), meta::text(object, "name"), &errors));
@@ -107,9 +96,6 @@ impl Registry {
             self.cache.fresh().await?;
             self.services.allocate(&self.cache, object, None, plan, &*self.rng)?;
         }
-        attributes.object = std::mem::take(object);
-        admission::validate(self, attributes).await?;
-        *object = std::mem::take(&mut attributes.object);
         Ok(())
     }
 

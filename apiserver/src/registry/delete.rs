@@ -10,7 +10,7 @@ use super::deletion::{self, Decision};
 use super::request::Request;
 use super::resource::Resource;
 use super::{Registry, encode, meta};
-use crate::admission::{self, Attributes};
+use crate::admission;
 use crate::status::{self, ApiError};
 
 /// How often a deletion is tried on newer and newer states.
@@ -28,6 +28,9 @@ enum Attempt {
 
 impl Registry {
     pub(super) async fn delete_object(&self, request: &Request) -> Result<Written, ApiError> {
+        if let Some(why) = request.resource.kind.undeletable(&request.name) {
+            return Err(ApiError::forbidden(request.resource.names(), &request.name, why));
+        }
         let mut written = self.delete_one(request, None).await?;
         written.warnings = deletion::warnings(request);
         Ok(written)
@@ -58,7 +61,7 @@ impl Registry {
             if uid.is_some_and(|uid| uid != meta::text(&current.value(), "uid")) {
                 return Err(ApiError::not_found(names, &request.name));
             }
-            match self.try_delete(&mut request, &current, uid.is_some()).await? {
+            match self.try_delete(&mut request, &current).await? {
                 Attempt::Done(written) => return Ok(written),
                 Attempt::Again(newer) => {
                     current = newer.ok_or_else(|| ApiError::not_found(names, &request.name))?;
@@ -68,12 +71,7 @@ impl Registry {
         Err(ApiError::modified(names, &request.name))
     }
 
-    async fn try_delete(
-        &self,
-        request: &mut Request,
-        current: &Object,
-        of_collection: bool,
-    ) -> Result<Attempt, ApiError> {
+    async fn try_delete(&self, request: &mut Request, current: &Object) -> Result<Attempt, ApiError> {
         let object = encode::bare(current);
         deletion::check_preconditions(request, &object, &current.revision.to_string())?;
         let decision = deletion::plan(&request.resource, &object, &request.options, self.clock.now());
@@ -81,9 +79,7 @@ impl Registry {
             return Ok(Attempt::Done(shown(current.clone())));
         }
         // Again for each newer state: it may be another object of that name, on another node.
-        let old = current.value();
-        let mut attributes = Attributes { of_collection, ..Attributes::delete(request, &old) };
-        admission::admit(self, &mut attributes).await?;
+        admission::admit_delete(self, request, &object)?;
         let (marked, removes) = match decision {
             Decision::Wait => return Ok(Attempt::Done(shown(current.clone()))),
             Decision::Remove => return self.remove(request, current, &object).await,

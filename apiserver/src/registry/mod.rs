@@ -59,7 +59,6 @@ use reeve_store::SharedKv;
 pub use answer::{EventType, List, Object, Watch, WatchEvent, Written};
 pub use request::{
     Body, FieldValidation, Options, Patch, Preconditions, Propagation, Request, Subresource, UserInfo, VersionMatch,
-    Warnings,
 };
 pub use resource::Resource;
 

@@ -151,7 +151,7 @@ impl Registry {
             let mut accepted = accept::patched(kind, body, request.options.field_validation, |why| patch.refusal(why))?;
             meta::check_namespace(&mut accepted.object, request)?;
             meta::check_name(&mut accepted.object, request)?;
-            Ok(Edited { object: accepted.object, warnings: accepted.warnings, unconditional: true, shown: None })
+            Ok(Edited { object: accepted.object, warnings: accepted.warnings, unconditional: true })
         })
         .await
     }

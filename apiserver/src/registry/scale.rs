@@ -9,13 +9,12 @@ use serde_json::{Value, json};
 
 use super::answer::{Object, Written};
 use super::request::{Body, Patch, Request, Subresource};
-use super::update::{Edited, Shown};
+use super::update::Edited;
 use super::{Registry, accept, meta};
 use crate::status::ApiError;
 
 const API_VERSION: &str = "autoscaling/v1";
 const KIND: &str = "Scale";
-const SCALE: (&str, &str, &str) = ("autoscaling", "v1", KIND);
 
 fn paths(request: &Request) -> Result<ScalePaths, ApiError> {
     request.resource.kind.scale().ok_or_else(ApiError::no_such_path)
@@ -63,16 +62,6 @@ fn of(object: &Value, paths: ScalePaths) -> Value {
     json!({ "kind": KIND, "apiVersion": API_VERSION, "metadata": metadata, "spec": spec, "status": status })
 }
 
-/// Brings what a scale asks for into its object.
-fn bring(scale: &Value, object: &mut Value, paths: ScalePaths, name: &str) -> Result<(), ApiError> {
-    let replicas = wanted(scale, name)?;
-    put(object, paths.spec_replicas, replicas.into());
-    for field in ["resourceVersion", "uid"] {
-        meta::set(object, field, meta::get(scale, field).clone());
-    }
-    Ok(())
-}
-
 /// The replicas a scale asks for.
 fn wanted(scale: &Value, name: &str) -> Result<i64, ApiError> {
     let replicas = &scale["spec"]["replicas"];
@@ -116,13 +105,14 @@ impl Registry {
         let paths = paths(request)?;
         let main = Request { subresource: Subresource::None, ..request.clone() };
         let change = |current: &Value| {
-            let old = of(current, paths);
-            let new = edit(&old)?;
-            let name = request.name.clone();
-            let put = move |scale: &Value, object: &mut Value| bring(scale, object, paths, &name);
-            let shown = Shown { kind: SCALE, old, new, put: Box::new(put) };
-            let object = current.clone();
-            Ok(Edited { object, warnings: Vec::new(), unconditional: true, shown: Some(shown) })
+            let scale = edit(&of(current, paths))?;
+            let replicas = wanted(&scale, &request.name)?;
+            let mut object = current.clone();
+            put(&mut object, paths.spec_replicas, replicas.into());
+            for field in ["resourceVersion", "uid"] {
+                meta::set(&mut object, field, meta::get(&scale, field).clone());
+            }
+            Ok(Edited { object, warnings: Vec::new(), unconditional: true })
         };
         let mut written = self.change(&main, change).await?;
         written.object = read(request, &written.object)?;

@@ -9,7 +9,7 @@ use super::answer::{Object, Written};
 use super::commit::{Outcome, Plan};
 use super::request::{Body, Request, Subresource};
 use super::{Registry, accept, encode, meta};
-use crate::admission::{self, Attributes};
+use crate::admission;
 use crate::status::ApiError;
 
 /// How often a change is tried on newer and newer states before the client is told of the conflict.
@@ -23,20 +23,6 @@ pub(super) struct Edited {
     pub(super) warnings: Vec<String>,
     /// Whether a missing resourceVersion is fine although the kind demands one.
     pub(super) unconditional: bool,
-    /// What admission is shown in place of the object, for a subresource with a body of its own.
-    pub(super) shown: Option<Shown>,
-}
-
-/// A subresource's own body, as admission sees it.
-pub(super) struct Shown {
-    /// Its group, version and kind.
-    pub(super) kind: (&'static str, &'static str, &'static str),
-    /// As it is.
-    pub(super) old: Value,
-    /// As it is to be.
-    pub(super) new: Value,
-    /// Brings what admission made of it into the object.
-    pub(super) put: Box<dyn Fn(&Value, &mut Value) -> Result<(), ApiError> + Send + Sync>,
 }
 
 impl Registry {
@@ -60,7 +46,7 @@ impl Registry {
         }
         let edit = |_: &Value| {
             let (object, warnings) = (accepted.object.clone(), accepted.warnings.clone());
-            Ok(Edited { object, warnings, unconditional: kind.unconditional_update(), shown: None })
+            Ok(Edited { object, warnings, unconditional: kind.unconditional_update() })
         };
         self.change(request, edit).await
     }
@@ -84,14 +70,12 @@ impl Registry {
         let mut current = self.current(request).await?;
         for _ in 0..ATTEMPTS_MAX {
             let mut old = current.value();
-            let mut edited = edit(&old)?;
-            self.admit_change(request, &mut edited, &old).await?;
+            let edited = edit(&old)?;
             meta::check_uid(&edited.object, &old, names)?;
             meta::check_version(&edited.object, &old, names, edited.unconditional)?;
             meta::set(&mut old, "resourceVersion", Value::Null);
             let mut plan = Plan { expect: current.revision, ..Plan::default() };
-            let mut new = self.settle(request, std::mem::take(&mut edited.object), &old, &mut plan)?;
-            self.validate_change(request, &edited, (&mut new, &mut old), current.revision).await?;
+            let new = self.settle(request, edited.object, &old, &mut plan).await?;
             let mut warnings = edited.warnings;
             if request.subresource == Subresource::None {
                 warnings.extend(request.resource.kind.warnings(&new, Some(&old)));
@@ -104,56 +88,23 @@ impl Registry {
         Err(ApiError::modified(names, &request.name))
     }
 
-    /// Defaults, then the mutating phase of admission: on the object, or on the body that its subresource has.
-    async fn admit_change(&self, request: &Request, edited: &mut Edited, old: &Value) -> Result<(), ApiError> {
-        if let Some(shown) = &mut edited.shown {
-            let mut attributes = Attributes::update(request, std::mem::take(&mut shown.new), &shown.old);
-            attributes = attributes.of_kind(Subresource::Scale.name(), shown.kind);
-            admission::mutate(self, &mut attributes).await?;
-            shown.new = std::mem::take(&mut attributes.object);
-            return (shown.put)(&shown.new, &mut edited.object);
-        }
-        request.resource.kind.default(&mut edited.object);
-        let mut attributes = Attributes::update(request, std::mem::take(&mut edited.object), old);
-        admission::mutate(self, &mut attributes).await?;
-        edited.object = std::mem::take(&mut attributes.object);
-        meta::check_namespace(&mut edited.object, request)?;
-        meta::check_name(&mut edited.object, request)
-    }
-
-    /// The validating phase of admission, which sees both states with the resourceVersion there is.
-    async fn validate_change(
+    /// Defaults, rules and admission: from the wanted state to the one that is stored.
+    async fn settle(
         &self,
         request: &Request,
-        edited: &Edited,
-        (new, old): (&mut Value, &mut Value),
-        revision: Revision,
-    ) -> Result<(), ApiError> {
-        if let Some(shown) = &edited.shown {
-            let attributes = Attributes::update(request, shown.new.clone(), &shown.old);
-            return admission::validate(self, &attributes.of_kind(Subresource::Scale.name(), shown.kind)).await;
-        }
-        for object in [&mut *new, &mut *old] {
-            meta::set(object, "resourceVersion", revision.to_string());
-        }
-        let attributes = Attributes::update(request, std::mem::take(new), old);
-        admission::validate(self, &attributes).await?;
-        *new = attributes.object;
-        for object in [new, old] {
-            meta::set(object, "resourceVersion", Value::Null);
-        }
-        Ok(())
-    }
-
-    /// The kind's part and its rules: from the wanted state to the one that is stored.
-    fn settle(&self, request: &Request, mut object: Value, old: &Value, plan: &mut Plan) -> Result<Value, ApiError> {
+        mut object: Value,
+        old: &Value,
+        plan: &mut Plan,
+    ) -> Result<Value, ApiError> {
         let resource = &request.resource;
         let mut errors: Vec<FieldError> = meta::carry_over(&mut object, old);
         if request.subresource == Subresource::Finalize {
             return Ok(finalize(&object, old));
         }
         let part = if let Subresource::Part(part) = request.subresource { part } else { Part::Main };
+        resource.kind.default(&mut object);
         resource.kind.prepare_update(part, &mut object, old);
+        admission::admit_update(self, request, &object, old)?;
         errors.extend(resource.kind.validate_update(part, &object, old));
         if !errors.iter().any(|error| error.field == "metadata.finalizers") {
             errors.extend(meta::new_finalizers(&object, old));

@@ -111,6 +111,24 @@ pub fn dns1123_subdomain(text: &str) -> Vec<String> {
     complaints
 }
 
+/// A DNS subdomain whose first label is `*`: `*.example.com`.
+#[must_use]
+pub fn wildcard_subdomain(text: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if text.len() > SUBDOMAIN_MAX {
+        complaints.push(too_long(SUBDOMAIN_MAX));
+    }
+    if !text.strip_prefix("*.").is_some_and(is_subdomain_form) {
+        complaints.push(regex_complaint(
+            "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist \
+             of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character",
+            &format!("\\*\\.{DNS1123_SUBDOMAIN}"),
+            &["*.example.com"],
+        ));
+    }
+    complaints
+}
+
 /// As [`dns1123_subdomain`], with underscores allowed: what a resolver looks names up in.
 #[must_use]
 pub fn dns1123_subdomain_with_underscore(text: &str) -> Vec<String> {
@@ -329,34 +347,81 @@ pub fn canonical_ip(text: &str) -> Vec<String> {
 /// A range of IP addresses, `10.9.8.0/24`.
 #[must_use]
 pub fn cidr(text: &str) -> Vec<String> {
-    let parsed = text.split_once('/').and_then(|(start, bits)| {
-        let address = sloppy_ip(start)?;
-        let max = if address.is_ipv4() { 32 } else { 128 };
-        let plain = bits.bytes().all(|byte| byte.is_ascii_digit()).then_some(bits)?;
-        Some((start, address, max, plain.parse::<u32>().ok().filter(|bits| *bits <= max)?, plain))
-    });
-    let Some((start, address, max, bits, plain)) = parsed else {
+    let Some((address, bits)) = parse_cidr(text) else {
         return vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned()];
     };
+    let (start, plain) = text.split_once('/').unwrap_or_default();
     if start.parse::<std::net::IpAddr>().is_err() || (plain.len() > 1 && plain.starts_with('0')) {
         return vec!["must not have leading 0s in IP or prefix length".to_owned()];
     }
     if is_mapped(address) {
         return vec!["must not have an IPv4-mapped IPv6 address".to_owned()];
     }
-    if !is_network(address, max - bits) {
+    if !is_network(address, width(address) - bits) {
         return vec!["must not have bits set beyond the prefix length".to_owned()];
     }
     Vec::new()
 }
 
-/// Whether the last `free` bits of an address are zero.
-fn is_network(address: std::net::IpAddr, free: u32) -> bool {
-    let value = match address {
+/// A range of IP addresses in its canonical form.
+#[must_use]
+pub fn canonical_cidr(text: &str) -> Vec<String> {
+    let complaints = cidr(text);
+    match cidr_in_canonical_form(text) {
+        Some(canonical) if complaints.is_empty() && canonical != text => {
+            vec![format!("must be in canonical form (\"{canonical}\")")]
+        }
+        _ => complaints,
+    }
+}
+
+/// What to say of a range that is taken but not in the form it should have.
+#[must_use]
+pub fn cidr_warning(text: &str) -> Option<String> {
+    let canonical = cidr_in_canonical_form(text).filter(|canonical| canonical != text && canonical.contains(':'))?;
+    Some(format!("IPv6 CIDR value \"{text}\" should be in RFC 5952 canonical format (\"{canonical}\")"))
+}
+
+fn cidr_in_canonical_form(text: &str) -> Option<String> {
+    parse_cidr(text).map(|(address, bits)| format!("{address}/{bits}"))
+}
+
+/// The address and the length of the prefix of a range, also one with zeros before its numbers.
+#[must_use]
+pub fn parse_cidr(text: &str) -> Option<(std::net::IpAddr, u32)> {
+    let (start, bits) = text.split_once('/')?;
+    let address = sloppy_ip(start)?;
+    let plain = bits.bytes().all(|byte| byte.is_ascii_digit()).then_some(bits)?;
+    Some((address, plain.parse().ok().filter(|bits| *bits <= width(address))?))
+}
+
+/// Whether `inner` is a part of `outer`, and smaller. Both are ranges as [`parse_cidr`] gives them.
+#[must_use]
+pub fn is_strict_subset(inner: (std::net::IpAddr, u32), outer: (std::net::IpAddr, u32)) -> bool {
+    let ((inner, bits), (outer, shorter)) = (inner, outer);
+    if inner.is_ipv4() != outer.is_ipv4() || shorter >= bits {
+        return false;
+    }
+    let free = width(outer) - shorter;
+    let start = |address| if free >= 128 { 0 } else { number(address) >> free };
+    start(inner) == start(outer)
+}
+
+/// How many bits an address has.
+fn width(address: std::net::IpAddr) -> u32 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+fn number(address: std::net::IpAddr) -> u128 {
+    match address {
         std::net::IpAddr::V4(four) => u128::from(u32::from(four)),
         std::net::IpAddr::V6(six) => u128::from(six),
-    };
-    free == 0 || value & (u128::MAX >> (128 - free)) == 0
+    }
+}
+
+/// Whether the last `free` bits of an address are zero.
+fn is_network(address: std::net::IpAddr, free: u32) -> bool {
+    free == 0 || number(address) & (u128::MAX >> (128 - free)) == 0
 }
 
 /// What to say of an address that is taken but not in the form it should have.
@@ -383,6 +448,19 @@ pub fn percent(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranges_know_their_form_and_their_parts() {
+        assert_eq!(canonical_cidr("2001:DB8::/64"), ["must be in canonical form (\"2001:db8::/64\")"]);
+        assert!(canonical_cidr("10.0.0.0/8").is_empty());
+        assert_eq!(canonical_cidr("10.0.0.1/8"), ["must not have bits set beyond the prefix length"]);
+        assert!(cidr_warning("10.0.0.0/8").is_none() && cidr_warning("2001:DB8::/64").is_some());
+        let subset = |inner, outer| is_strict_subset(parse_cidr(inner).unwrap(), parse_cidr(outer).unwrap());
+        assert!(subset("10.1.0.0/16", "10.0.0.0/8") && subset("2001:db8::/65", "2001:db8::/64"));
+        assert!(!subset("10.0.0.0/8", "10.0.0.0/8") && !subset("11.0.0.0/16", "10.0.0.0/8"));
+        assert!(subset("::/1", "::/0") && !subset("::/64", "0.0.0.0/0"));
+        assert!(wildcard_subdomain("*.a.b").is_empty() && !wildcard_subdomain("*a.b").is_empty());
+    }
 
     #[test]
     fn good_names_have_no_complaints() {

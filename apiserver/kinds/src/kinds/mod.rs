@@ -4,16 +4,42 @@ mod apps;
 mod coordination;
 mod core;
 mod discovery;
+mod flowcontrol;
+mod networking;
+mod node;
+mod rbac;
+mod scheduling;
+mod storage;
 
 use std::sync::Arc;
 
 use crate::kind::Kind;
 
+/// Objects that every cluster has from its start, for the server to create.
+pub mod bootstrap {
+    pub use super::flowcontrol::bootstrap::*;
+    pub use super::scheduling::priority_class::system_classes;
+}
+
 /// Every built-in kind, in the order of discovery: core group first, then the groups as kube-apiserver installs
 /// them, in each the resources by name.
 #[must_use]
 pub fn builtin() -> Vec<Arc<dyn Kind>> {
-    [core::kinds(), apps::kinds(), coordination::kinds(), discovery::kinds()].into_iter().flatten().collect()
+    [
+        core::kinds(),
+        apps::kinds(),
+        coordination::kinds(),
+        discovery::kinds(),
+        flowcontrol::kinds(),
+        networking::kinds(),
+        node::kinds(),
+        rbac::kinds(),
+        scheduling::kinds(),
+        storage::kinds(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The methods of [`Kind`] that only pass on what stands beside them: `wiring!(TYPE, NAMES, COLUMNS);` with the

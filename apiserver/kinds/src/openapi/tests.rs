@@ -13,10 +13,9 @@ fn apps() -> Value {
 
 #[test]
 fn there_is_one_document_per_group_and_version() {
-    assert_eq!(
-        group_versions(&builtin()),
-        [("", "v1"), ("apps", "v1"), ("coordination.k8s.io", "v1"), ("discovery.k8s.io", "v1")]
-    );
+    let all = group_versions(&builtin());
+    assert_eq!(all[..2], [("", "v1"), ("apps", "v1")]);
+    assert_eq!(all.len(), all.iter().collect::<BTreeSet<_>>().len(), "each once");
     assert!(document(&builtin(), "apps", "v1beta1").is_none());
 }
 

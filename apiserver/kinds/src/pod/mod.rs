@@ -36,8 +36,9 @@ pub(crate) use annotations::{
 pub(crate) use defaults::{default_pod, default_template, drop_disabled, keep_for_status};
 pub(crate) use handler::port as port_number_or_name;
 pub(crate) use qos::qos_class;
+pub(crate) use resources::overhead;
 pub(crate) use spec::{pod_only, spec, template};
-pub(crate) use warnings::{controller_warnings, name_warning, warnings};
+pub(crate) use warnings::{controller_warnings, deprecated_node_label, name_warning, warnings};
 
 /// What the rules inside a pod spec must know of the rest of it.
 struct Scope<'v> {

@@ -73,13 +73,24 @@ pub(super) fn requirements(
         }
         huge_pages(name, amount, &here, errors);
     }
+    huge_pages_stand_alone(&[get(resources, "limits"), get(resources, "requests")], path, errors);
+    claims(resources, scope, &path.child("claims"), errors);
+}
+
+/// Rules for what a pod needs besides its containers: limits without requests.
+pub(crate) fn overhead(amounts: &Value, path: &Path<'_>, errors: &mut Errors) {
+    list(amounts, container_name, &path.child("limits"), errors);
+    huge_pages_stand_alone(&[amounts], path, errors);
+}
+
+/// Huge pages need CPU or memory beside them.
+fn huge_pages_stand_alone(all: &[&Value], path: &Path<'_>, errors: &mut Errors) {
     let any = |wanted: fn(&str) -> bool| {
-        entries(resources, "limits").chain(entries(resources, "requests")).any(|(name, _)| wanted(name))
+        all.iter().filter_map(|amounts| amounts.as_object()).flatten().any(|(name, _)| wanted(name))
     };
     if any(|name| name.starts_with(HUGE_PAGES)) && !any(|name| name == "cpu" || name == "memory") {
         errors.forbidden(path, "HugePages require cpu or memory");
     }
-    claims(resources, scope, &path.child("claims"), errors);
 }
 
 /// Rules for a list of amounts without anything to compare it with: limits, overhead.

@@ -211,8 +211,7 @@ fn references(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
         errors.one_of(&path.child("preemptionPolicy"), policy, &["PreemptLowerPriority", "Never"]);
     }
     // Kubernetes looks at it as at a container's limits.
-    let overhead = path.child("overhead");
-    resources::list(get(spec, "overhead"), resources::container_name, &overhead.child("limits"), errors);
+    resources::overhead(get(spec, "overhead"), &path.child("overhead"), errors);
 }
 
 fn host_aliases(spec: &Value, path: &Path<'_>, errors: &mut Errors) {

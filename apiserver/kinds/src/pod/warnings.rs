@@ -119,14 +119,15 @@ fn unused_seccomp(path: &Path<'_>) -> String {
     format!("{path}: non-functional in v1.27+; use the \"seccompProfile\" field instead")
 }
 
-fn advice(label: &str) -> Option<&'static str> {
+/// Why a label of nodes should not be used any more.
+pub(crate) fn deprecated_node_label(label: &str) -> Option<&'static str> {
     OLD_NODE_LABELS.iter().find(|(own, _)| *own == label).map(|(_, advice)| *advice)
 }
 
 fn node_labels(spec: &Value, path: &Path<'_>, warnings: &mut Vec<String>) {
     let selector = path.child("nodeSelector");
     for (label, _) in entries(spec, "nodeSelector") {
-        if let Some(advice) = advice(label) {
+        if let Some(advice) = deprecated_node_label(label) {
             warnings.push(format!("{}: {advice}", selector.key(label)));
         }
     }
@@ -146,7 +147,7 @@ fn node_labels(spec: &Value, path: &Path<'_>, warnings: &mut Vec<String>) {
     let constraints = path.child("topologySpreadConstraints");
     for (index, constraint) in list(spec, "topologySpreadConstraints").iter().enumerate() {
         let (path, key) = (constraints.index(index), text(constraint, "topologyKey"));
-        if let Some(advice) = advice(key) {
+        if let Some(advice) = deprecated_node_label(key) {
             warnings.push(format!("{}: {key} is {advice}", path.child("topologyKey")));
         }
         if !has(constraint, "labelSelector") {
@@ -159,7 +160,7 @@ fn node_term(term: &Value, with_values: bool, path: &Path<'_>, warnings: &mut Ve
     let path = path.child("matchExpressions");
     for (index, expression) in list(term, "matchExpressions").iter().enumerate() {
         let (path, key) = (path.index(index), text(expression, "key"));
-        if let Some(advice) = advice(key) {
+        if let Some(advice) = deprecated_node_label(key) {
             warnings.push(format!("{}: {key} is {advice}", path.child("key")));
         }
         let path = path.child("values");

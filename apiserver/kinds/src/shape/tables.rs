@@ -30,6 +30,8 @@ const fn keyed(key: &'static [&'static str]) -> ListRule {
 
 /// Lists that are not simply replaced as a whole.
 const LISTS: &[(&str, &str, ListRule)] = &[
+    ("CSIDriverSpec", "volumeLifecycleModes", SET),
+    ("CSINodeSpec", "drivers", keyed(&["name"])),
     ("Container", "env", keyed(&["name"])),
     ("Container", "ports", keyed(&["containerPort", "protocol"])),
     ("Container", "volumeDevices", keyed(&["devicePath"])),
@@ -41,10 +43,13 @@ const LISTS: &[(&str, &str, ListRule)] = &[
     ("EphemeralContainer", "ports", keyed(&["containerPort", "protocol"])),
     ("EphemeralContainer", "volumeDevices", keyed(&["devicePath"])),
     ("EphemeralContainer", "volumeMounts", keyed(&["mountPath"])),
+    ("FlowSchemaStatus", "conditions", keyed(&["type"])),
     ("NamespaceStatus", "conditions", keyed(&["type"])),
     ("NodeSpec", "podCIDRs", MERGED_SET),
     ("NodeStatus", "addresses", keyed(&["type"])),
     ("NodeStatus", "conditions", keyed(&["type"])),
+    ("NonResourcePolicyRule", "nonResourceURLs", SET),
+    ("NonResourcePolicyRule", "verbs", SET),
     ("ObjectMeta", "finalizers", MERGED_SET),
     ("ObjectMeta", "ownerReferences", keyed(&["uid"])),
     ("PodSpec", "containers", keyed(&["name"])),
@@ -60,9 +65,15 @@ const LISTS: &[(&str, &str, ListRule)] = &[
     ("PodStatus", "hostIPs", ListRule { merge_key: Some("ip"), ..ATOMIC }),
     ("PodStatus", "podIPs", keyed(&["ip"])),
     ("PodStatus", "resourceClaimStatuses", keyed(&["name"])),
+    ("PriorityLevelConfigurationStatus", "conditions", keyed(&["type"])),
     ("ReplicaSetStatus", "conditions", keyed(&["type"])),
+    ("ResourcePolicyRule", "apiGroups", SET),
+    ("ResourcePolicyRule", "namespaces", SET),
+    ("ResourcePolicyRule", "resources", SET),
+    ("ResourcePolicyRule", "verbs", SET),
     ("ResourceRequirements", "claims", ListRule { merge_key: None, ..keyed(&["name"]) }),
     ("ServiceAccount", "secrets", keyed(&["name"])),
+    ("ServiceCIDRStatus", "conditions", keyed(&["type"])),
     ("ServiceSpec", "ports", keyed(&["port", "protocol"])),
     ("ServiceStatus", "conditions", keyed(&["type"])),
 ];
@@ -114,12 +125,15 @@ const PLAIN_SCALARS: &[(&str, &[&str])] = &[
     ("PodSpec", &["hostIPC", "hostNetwork", "hostPID"]),
     ("PodStatus", &["observedGeneration"]),
     ("PortworxVolumeSource", &["readOnly"]),
+    ("PriorityClass", &["globalDefault"]),
     ("Probe", &["failureThreshold", "initialDelaySeconds", "periodSeconds", "successThreshold", "timeoutSeconds"]),
     ("QuobyteVolumeSource", &["readOnly"]),
     ("RBDVolumeSource", &["readOnly"]),
     ("ReplicaSetSpec", &["minReadySeconds"]),
     ("ReplicaSetStatus", &["availableReplicas", "fullyLabeledReplicas", "observedGeneration", "readyReplicas"]),
+    ("ResourcePolicyRule", &["clusterScope"]),
     ("ScaleIOVolumeSource", &["readOnly", "sslEnabled"]),
+    ("ServiceBackendPort", &["number"]),
     ("ServicePort", &["nodePort"]),
     ("ServiceSpec", &["healthCheckNodePort", "publishNotReadyAddresses"]),
     ("StorageOSVolumeSource", &["readOnly"]),
@@ -166,13 +180,56 @@ const POINTER_TEXTS_OF: &[(&str, &[&str])] = &[
     ("Container", &["restartPolicy"]),
     ("Endpoint", &["hostname", "nodeName", "zone"]),
     ("EndpointAddress", &["nodeName"]),
+    ("CSIDriverSpec", &["fsGroupPolicy"]),
     ("EndpointPort", &["name"]),
     ("Event", &["reportingComponent", "reportingInstance"]),
     ("GRPCAction", &["service"]),
     ("HostPathVolumeSource", &["type"]),
+    ("HTTPIngressPath", &["pathType"]),
+    ("IngressClassParametersReference", &["namespace", "scope"]),
+    ("IngressPortStatus", &["error"]),
+    ("IngressSpec", &["ingressClassName"]),
     ("LeaseSpec", &["strategy"]),
+    ("NetworkPolicyPort", &["protocol"]),
     ("PodDNSConfigOption", &["value"]),
+    ("StorageClass", &["reclaimPolicy", "volumeBindingMode"]),
+    ("VolumeAttachmentSource", &["persistentVolumeName"]),
 ];
+
+/// Objects that are no pointers in Go: always written, also where the schema does not require them.
+const PLAIN_STRUCTS: &[(&str, &[&str])] = &[
+    ("FlowSchema", &["spec", "status"]),
+    ("IPAddress", &["spec"]),
+    ("Ingress", &["spec", "status"]),
+    ("IngressClass", &["spec"]),
+    ("IngressServiceBackend", &["port"]),
+    ("IngressStatus", &["loadBalancer"]),
+    ("LimitedPriorityLevelConfiguration", &["limitResponse"]),
+    ("NetworkPolicy", &["spec"]),
+    ("NetworkPolicySpec", &["podSelector"]),
+    ("PriorityLevelConfiguration", &["spec", "status"]),
+    ("ServiceCIDR", &["spec", "status"]),
+    ("VolumeAttachment", &["status"]),
+];
+
+/// Lists and times that Go writes as null when they are not set.
+const WRITTEN_NULL: &[(&str, &[&str])] = &[
+    ("CSINodeDriver", &["topologyKeys"]),
+    ("CSINodeSpec", &["drivers"]),
+    ("ClusterRole", &["rules"]),
+    ("FlowSchemaCondition", &["lastTransitionTime"]),
+    ("HTTPIngressRuleValue", &["paths"]),
+    ("NonResourcePolicyRule", &["nonResourceURLs", "verbs"]),
+    ("PolicyRule", &["verbs"]),
+    ("PolicyRulesWithSubjects", &["subjects"]),
+    ("PriorityLevelConfigurationCondition", &["lastTransitionTime"]),
+    ("ResourcePolicyRule", &["apiGroups", "namespaces", "resources", "verbs"]),
+    ("Role", &["rules"]),
+    ("VolumeError", &["time"]),
+];
+
+/// Required values that are pointers in Go: they are not there unless somebody says so.
+const REQUIRED_POINTERS: &[(&str, &[&str])] = &[("HTTPIngressPath", &["pathType"]), ("IPAddressSpec", &["parentRef"])];
 
 /// Go types whose fields stand in another type as if they were its own, with the fields that do not belong to them or,
 /// when `only`, that alone do. Their names show in the decoder's complaints.
@@ -215,16 +272,33 @@ pub(crate) fn omits_empty(owner: &str, field: &str, shape: &Shape) -> bool {
     match shape {
         Shape::String => !POINTER_TEXTS.contains(&field) && !listed(POINTER_TEXTS_OF, owner, field),
         Shape::Integer(_) | Shape::Boolean | Shape::Number => listed(PLAIN_SCALARS, owner, field),
-        Shape::List(_) | Shape::Map(_) | Shape::Bytes => true,
+        Shape::List(_) => !writes_null(owner, field),
+        Shape::Map(_) | Shape::Bytes => true,
         _ => false,
     }
+}
+
+/// Whether the field is written as null when there is nothing in it.
+pub(crate) fn writes_null(owner: &str, field: &str) -> bool {
+    listed(WRITTEN_NULL, owner, field)
+}
+
+/// Whether the object in a field that the schema does not require is written all the same.
+pub(crate) fn is_plain_struct(owner: &str, field: &str) -> bool {
+    listed(PLAIN_STRUCTS, owner, field)
+}
+
+/// Whether a required field may be absent.
+pub(crate) fn is_required_pointer(owner: &str, field: &str) -> bool {
+    listed(REQUIRED_POINTERS, owner, field)
 }
 
 /// Every type and field the tables name.
 #[cfg(test)]
 pub(super) fn every_field() -> impl Iterator<Item = (&'static str, &'static str)> {
     let lists = LISTS.iter().map(|(owner, field, _)| (*owner, *field));
-    let texts = POINTER_TEXTS_OF.iter().chain(PLAIN_SCALARS);
+    let texts = POINTER_TEXTS_OF.iter().chain(PLAIN_SCALARS).chain(PLAIN_STRUCTS).chain(WRITTEN_NULL);
+    let texts = texts.chain(REQUIRED_POINTERS);
     let others = texts.flat_map(|(owner, fields)| fields.iter().map(|field| (*owner, *field)));
     lists.chain(RETAIN_KEYS.iter().copied()).chain(others)
 }
