@@ -15,6 +15,7 @@ use reeve_api::patch::PatchSchema;
 use serde_json::Value;
 
 use crate::field::FieldError;
+use crate::managed::MergeSchema;
 use crate::openapi::Schemas;
 use crate::shape::Shape;
 use crate::strict::{self, DecodeError};
@@ -124,6 +125,11 @@ pub trait Kind: Send + Sync + 'static {
     /// How strategic merge patch merges lists; `None`: the kind does not take it (custom resources).
     fn patch_schema(&self) -> Option<&dyn PatchSchema> {
         self.shape().inner_struct().map(|shape| shape as &dyn PatchSchema)
+    }
+
+    /// How server-side apply merges objects and who manages what of them; custom resources answer by their own schema.
+    fn merge_schema(&self) -> &dyn MergeSchema {
+        self.shape()
     }
 
     /// The kind's OpenAPI schemas. Large and made anew at each call; a kind without them is left out of OpenAPI.

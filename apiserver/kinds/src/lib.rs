@@ -12,6 +12,7 @@
 //! | [`field`] | one broken rule, in Kubernetes' words |
 //! | [`shape`] | fields, types, merge keys of a kind |
 //! | [`strict`] | brings a JSON object into its kind's form: types, unknown fields, canonical values |
+//! | [`managed`] | who manages which field: server-side apply and `metadata.managedFields` |
 //! | [`openapi`] | OpenAPI v3 documents |
 //! | `meta` | rules for `metadata` |
 //! | `pod` | defaults and rules of pod specs and templates, for every kind that has one |
@@ -32,7 +33,7 @@
 //!    are checked by `pod`, metadata by `meta`.
 //! 5. `row` as kube-apiserver prints it; `selectable_field`, `warnings`, `create_on_update` … where the kind's strategy
 //!    says so.
-//! 6. Lines in `shape/tables.rs` for lists with merge keys and for plain numbers and truth values that are left
+//! 6. Lines in `shape/tables.rs` for plain numbers and truth values that are left
 //!    out when zero. A test refuses lines that name no field.
 //! 7. One line in the group's `mod.rs`. Discovery, OpenAPI, watch, patch, tables and field selectors follow by
 //!    themselves.
@@ -46,6 +47,7 @@ mod intern;
 mod json;
 pub mod kind;
 mod kinds;
+pub mod managed;
 mod meta;
 pub mod openapi;
 mod path;

@@ -6,8 +6,10 @@
 
 mod build;
 mod fill;
+pub(crate) mod merge;
 pub(crate) mod tables;
 
+use crate::managed::MergeKey;
 use reeve_api::patch::{FieldStrategy, ListStrategy, PatchSchema};
 
 pub use build::of;
@@ -53,6 +55,8 @@ pub struct ListShape {
     pub list_type: &'static str,
     /// `x-kubernetes-list-map-keys`.
     pub map_keys: &'static [&'static str],
+    /// The same keys, with what each is in an item that does not have it.
+    pub merge_keys: Vec<MergeKey>,
     /// `x-kubernetes-patch-merge-key`, used by strategic merge patch; `None` replaces the list as a whole,
     /// or merges as a set when [`ListShape::patch_set`] is set.
     pub patch_merge_key: Option<&'static str>,
@@ -65,8 +69,12 @@ pub struct ListShape {
 pub struct StructShape {
     /// The Go type's name, `DeploymentSpec`: it stands in error texts.
     pub name: &'static str,
+    /// Whether server-side apply replaces it as a whole (`x-kubernetes-map-type: atomic`).
+    pub atomic: bool,
     /// The fields, sorted by name.
     pub fields: Vec<(&'static str, FieldShape)>,
+    /// The fields that the object in Go always has, set or not (no pointer, or no `omitempty`), sorted.
+    pub held: Vec<&'static str>,
 }
 
 /// One field of an object.
@@ -81,6 +89,8 @@ pub struct FieldShape {
     /// Whether the API server leaves the field out when it is empty, zero or false (a Go field that is no
     /// pointer and says `omitempty`).
     pub omit_empty: bool,
+    /// Whether server-side apply replaces the map or object in it as a whole, where its type does not decide that.
+    pub atomic: Option<bool>,
 }
 
 impl StructShape {
@@ -180,6 +190,18 @@ mod tests {
         let unknown: Vec<_> = tables::every_field()
             .filter(|(owner, field)| {
                 !build::all().iter().any(|shape| shape.name == *owner && StructShape::field(shape, field).is_some())
+            })
+            .collect();
+        assert!(unknown.is_empty(), "no such fields: {unknown:?}");
+    }
+
+    #[test]
+    fn every_rule_for_merging_names_a_field_of_its_type_where_the_type_is_served() {
+        let all = build::all();
+        let unknown: Vec<_> = merge::every_field()
+            .filter(|(owner, field)| {
+                let mut known = all.iter().filter(|shape| shape.name == *owner).peekable();
+                known.peek().is_some() && !known.any(|shape| StructShape::field(shape, field).is_some())
             })
             .collect();
         assert!(unknown.is_empty(), "no such fields: {unknown:?}");

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Schemas, enums};
 use crate::kind::Names;
-use crate::shape::{generator, reference, short_name, tables};
+use crate::shape::{generator, merge, reference, short_name};
 
 /// Name of the schema of a patch's body.
 pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
@@ -146,7 +146,7 @@ fn finish_property(owner: &str, field: &str, property: &mut Value) {
     if let Some(items) = property.get_mut("items") {
         wrap_reference(items);
         list_rules(owner, field, property);
-    } else if tables::retains_keys(owner, field) {
+    } else if merge::retains_keys(owner, field) {
         property["x-kubernetes-patch-strategy"] = json!("retainKeys");
     }
     if let Some(values) = enums::values(owner, field) {
@@ -162,7 +162,7 @@ fn finish_property(owner: &str, field: &str, property: &mut Value) {
 }
 
 fn list_rules(owner: &str, field: &str, property: &mut Value) {
-    let rule = tables::list(owner, field);
+    let rule = merge::list(owner, field);
     property["x-kubernetes-list-type"] = json!(rule.list_type);
     if !rule.map_keys.is_empty() {
         property["x-kubernetes-list-map-keys"] = json!(rule.map_keys);
@@ -171,7 +171,7 @@ fn list_rules(owner: &str, field: &str, property: &mut Value) {
         property["x-kubernetes-patch-merge-key"] = json!(key);
     }
     if rule.merge_key.is_some() || rule.merge_set {
-        let strategy = if tables::retains_keys(owner, field) { "merge,retainKeys" } else { "merge" };
+        let strategy = if merge::retains_keys(owner, field) { "merge,retainKeys" } else { "merge" };
         property["x-kubernetes-patch-strategy"] = json!(strategy);
     }
 }

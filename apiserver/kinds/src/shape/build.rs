@@ -7,7 +7,9 @@ use schemars::JsonSchema;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value};
 
-use super::{FieldShape, ListShape, Shape, StructShape, tables};
+use crate::managed::MergeKey;
+
+use super::{FieldShape, ListShape, Shape, StructShape, merge, tables};
 
 /// Shapes live as long as the process: there is one per Kubernetes type and they are shared.
 #[derive(Default)]
@@ -93,11 +95,15 @@ impl Builder<'_> {
 
     fn list(&mut self, owner: &str, field: &str, schema: &Value) -> Shape {
         let items = schema.get("items").map_or(Shape::Any, |items| self.shape(owner, field, items));
-        let rule = tables::list(owner, field);
+        let rule = merge::list(owner, field);
+        let item = items.inner_struct();
+        let default = |key: &str| item.and_then(|item| merge::key_default(item.name, key, &item.field(key)?.shape));
+        let key = |key: &&'static str| MergeKey { name: (*key).into(), default: default(key) };
         Shape::List(Box::leak(Box::new(ListShape {
-            items,
             list_type: rule.list_type,
             map_keys: rule.map_keys,
+            merge_keys: rule.map_keys.iter().map(key).collect(),
+            items,
             patch_merge_key: rule.merge_key,
             patch_set: rule.merge_set,
         })))
@@ -125,11 +131,14 @@ impl Builder<'_> {
             let shape = self.shape(owner, name, property);
             let required = required.is_some_and(|required| required.iter().any(|field| field == name));
             let omit_empty = !required && tables::omits_empty(owner, name, &shape);
-            let retain_keys = tables::retains_keys(owner, name);
-            fields.push((self.text(name), FieldShape { shape, required, retain_keys, omit_empty }));
+            let retain_keys = merge::retains_keys(owner, name);
+            let atomic = merge::map_field(owner, name);
+            fields.push((self.text(name), FieldShape { shape, required, retain_keys, omit_empty, atomic }));
         }
         fields.sort_by_key(|(name, _)| *name);
-        let leaked: &'static StructShape = Box::leak(Box::new(StructShape { name: owner, fields }));
+        let atomic = merge::is_atomic_type(definition);
+        let held = fields.iter().map(|(name, _)| *name).filter(|name| merge::is_held(owner, name)).collect();
+        let leaked: &'static StructShape = Box::leak(Box::new(StructShape { name: owner, atomic, fields, held }));
         self.shared.structs.insert(definition.to_owned(), leaked);
         Shape::Struct(leaked)
     }

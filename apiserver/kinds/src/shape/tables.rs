@@ -1,90 +1,9 @@
-//! What the published schemas do not say: how lists merge, and which fields are left out when empty.
+//! What the published schemas do not say: which fields are left out when empty (how lists merge: `merge.rs`).
 //!
-//! Source: the struct tags of `k8s.io/api` (`patchMergeKey`, `patchStrategy`, `listType`, `listMapKey`, and
-//! whether a field is a pointer), as Kubernetes' OpenAPI documents and API reference show them. A new kind adds
-//! its lines here; a test refuses lines that name no field.
+//! Source: the struct tags of `k8s.io/api` (whether a field is a pointer), as Kubernetes' API reference shows them.
+//! A new kind adds its lines here; a test refuses lines that name no field.
 
 use super::Shape;
-
-/// How a list behaves.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ListRule {
-    /// `atomic`, `set` or `map`.
-    pub(crate) list_type: &'static str,
-    /// Keys of a `map` list.
-    pub(crate) map_keys: &'static [&'static str],
-    /// Key by which strategic merge patch merges the items.
-    pub(crate) merge_key: Option<&'static str>,
-    /// Whether strategic merge patch merges plain values.
-    pub(crate) merge_set: bool,
-}
-
-const ATOMIC: ListRule = ListRule { list_type: "atomic", map_keys: &[], merge_key: None, merge_set: false };
-const SET: ListRule = ListRule { list_type: "set", map_keys: &[], merge_key: None, merge_set: false };
-const MERGED_SET: ListRule = ListRule { merge_set: true, ..SET };
-
-/// A list whose items are told apart by one key, in server-side apply and in strategic merge patch.
-const fn keyed(key: &'static [&'static str]) -> ListRule {
-    ListRule { list_type: "map", map_keys: key, merge_key: Some(key[0]), merge_set: false }
-}
-
-/// Lists that are not simply replaced as a whole.
-const LISTS: &[(&str, &str, ListRule)] = &[
-    ("CSIDriverSpec", "volumeLifecycleModes", SET),
-    ("CSINodeSpec", "drivers", keyed(&["name"])),
-    ("Container", "env", keyed(&["name"])),
-    ("Container", "ports", keyed(&["containerPort", "protocol"])),
-    ("Container", "volumeDevices", keyed(&["devicePath"])),
-    ("Container", "volumeMounts", keyed(&["mountPath"])),
-    ("ContainerStatus", "volumeMounts", keyed(&["mountPath"])),
-    ("DeploymentStatus", "conditions", keyed(&["type"])),
-    ("Endpoint", "addresses", SET),
-    ("EphemeralContainer", "env", keyed(&["name"])),
-    ("EphemeralContainer", "ports", keyed(&["containerPort", "protocol"])),
-    ("EphemeralContainer", "volumeDevices", keyed(&["devicePath"])),
-    ("EphemeralContainer", "volumeMounts", keyed(&["mountPath"])),
-    ("FlowSchemaStatus", "conditions", keyed(&["type"])),
-    ("NamespaceStatus", "conditions", keyed(&["type"])),
-    ("NodeSpec", "podCIDRs", MERGED_SET),
-    ("NodeStatus", "addresses", keyed(&["type"])),
-    ("NodeStatus", "conditions", keyed(&["type"])),
-    ("NonResourcePolicyRule", "nonResourceURLs", SET),
-    ("NonResourcePolicyRule", "verbs", SET),
-    ("ObjectMeta", "finalizers", MERGED_SET),
-    ("ObjectMeta", "ownerReferences", keyed(&["uid"])),
-    ("PodSpec", "containers", keyed(&["name"])),
-    ("PodSpec", "ephemeralContainers", keyed(&["name"])),
-    ("PodSpec", "hostAliases", keyed(&["ip"])),
-    ("PodSpec", "imagePullSecrets", keyed(&["name"])),
-    ("PodSpec", "initContainers", keyed(&["name"])),
-    ("PodSpec", "resourceClaims", keyed(&["name"])),
-    ("PodSpec", "schedulingGates", keyed(&["name"])),
-    ("PodSpec", "topologySpreadConstraints", keyed(&["topologyKey", "whenUnsatisfiable"])),
-    ("PodSpec", "volumes", keyed(&["name"])),
-    ("PodStatus", "conditions", keyed(&["type"])),
-    ("PodStatus", "hostIPs", ListRule { merge_key: Some("ip"), ..ATOMIC }),
-    ("PodStatus", "podIPs", keyed(&["ip"])),
-    ("PodStatus", "resourceClaimStatuses", keyed(&["name"])),
-    ("PriorityLevelConfigurationStatus", "conditions", keyed(&["type"])),
-    ("ReplicaSetStatus", "conditions", keyed(&["type"])),
-    ("ResourcePolicyRule", "apiGroups", SET),
-    ("ResourcePolicyRule", "namespaces", SET),
-    ("ResourcePolicyRule", "resources", SET),
-    ("ResourcePolicyRule", "verbs", SET),
-    ("ResourceRequirements", "claims", ListRule { merge_key: None, ..keyed(&["name"]) }),
-    ("ServiceAccount", "secrets", keyed(&["name"])),
-    ("ServiceCIDRStatus", "conditions", keyed(&["type"])),
-    ("ServiceSpec", "ports", keyed(&["port", "protocol"])),
-    ("ServiceStatus", "conditions", keyed(&["type"])),
-];
-
-/// Fields where strategic merge patch keeps only the keys in `$retainKeys`.
-const RETAIN_KEYS: &[(&str, &str)] = &[
-    ("DeploymentSpec", "strategy"),
-    ("PodSpec", "resourceClaims"),
-    ("PodSpec", "volumes"),
-    ("PodStatus", "resourceClaimStatuses"),
-];
 
 /// Numbers and truth values that are no pointers in Go: zero and false are left out.
 const PLAIN_SCALARS: &[(&str, &[&str])] = &[
@@ -257,16 +176,6 @@ fn listed(table: &[(&str, &[&str])], owner: &str, field: &str) -> bool {
     table.iter().any(|(own, fields)| *own == owner && fields.contains(&field))
 }
 
-/// How the list in a field behaves; atomic unless the table says otherwise.
-pub(crate) fn list(owner: &str, field: &str) -> ListRule {
-    LISTS.iter().find(|(own, name, _)| *own == owner && *name == field).map_or(ATOMIC, |(_, _, rule)| *rule)
-}
-
-/// Whether `$retainKeys` is used for the field.
-pub(crate) fn retains_keys(owner: &str, field: &str) -> bool {
-    RETAIN_KEYS.contains(&(owner, field))
-}
-
 /// Whether the API server leaves the field out when it is empty. Asked only for fields that are not required.
 pub(crate) fn omits_empty(owner: &str, field: &str, shape: &Shape) -> bool {
     match shape {
@@ -296,9 +205,7 @@ pub(crate) fn is_required_pointer(owner: &str, field: &str) -> bool {
 /// Every type and field the tables name.
 #[cfg(test)]
 pub(super) fn every_field() -> impl Iterator<Item = (&'static str, &'static str)> {
-    let lists = LISTS.iter().map(|(owner, field, _)| (*owner, *field));
     let texts = POINTER_TEXTS_OF.iter().chain(PLAIN_SCALARS).chain(PLAIN_STRUCTS).chain(WRITTEN_NULL);
     let texts = texts.chain(REQUIRED_POINTERS);
-    let others = texts.flat_map(|(owner, fields)| fields.iter().map(|field| (*owner, *field)));
-    lists.chain(RETAIN_KEYS.iter().copied()).chain(others)
+    texts.flat_map(|(owner, fields)| fields.iter().map(|field| (*owner, *field)))
 }
