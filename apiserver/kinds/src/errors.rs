@@ -23,6 +23,13 @@ impl Errors {
         self.0.len()
     }
 
+    /// A complaint that is complete.
+    pub(crate) fn push(&mut self, error: FieldError) {
+        if self.0.len() < MAX_ERRORS {
+            self.0.push(error);
+        }
+    }
+
     /// A complaint of any kind.
     pub(crate) fn add(&mut self, kind: FieldErrorKind, path: &Path<'_>, value: Value, detail: impl Into<String>) {
         if self.0.len() < MAX_ERRORS {

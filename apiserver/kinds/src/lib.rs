@@ -15,6 +15,7 @@
 //! | [`managed`] | who manages which field: server-side apply and `metadata.managedFields` |
 //! | [`openapi`] | OpenAPI v3 documents |
 //! | `meta` | rules for `metadata` |
+//! | `custom` | custom resources: schemas and what follows from them |
 //! | `pod` | defaults and rules of pod specs and templates, for every kind that has one |
 //! | `kinds` | the kinds themselves |
 //!
@@ -41,6 +42,7 @@
 //!    an object in, its table row out (`testing` has one helper for each).
 
 mod age;
+mod custom;
 mod errors;
 pub mod field;
 mod intern;
@@ -59,6 +61,7 @@ mod table;
 #[cfg(test)]
 mod testing;
 
+pub use custom::CustomKind;
 pub use intern::{intern, intern_all};
 pub use kind::{Column, Kind, Names, Part, ScalePaths};
-pub use kinds::{bootstrap, builtin};
+pub use kinds::{Approval, approval_of, bootstrap, builtin, is_protected_group};

@@ -29,6 +29,8 @@ pub struct Schemas {
     pub own: String,
     /// All of them.
     pub all: Map<String, Value>,
+    /// Whether they are as they are to be published, that of lists included.
+    pub complete: bool,
 }
 
 /// The groups and versions of some kinds, each once, in their order.
@@ -46,21 +48,26 @@ pub fn group_versions(kinds: &[Arc<dyn Kind>]) -> Vec<(&'static str, &'static st
 /// The document of one group and version (the group is empty for core); `None` when none of `kinds` is in it.
 #[must_use]
 pub fn document(kinds: &[Arc<dyn Kind>], group: &str, version: &str) -> Option<Value> {
-    let (mut all, mut paths) = (schemas::shared(), Map::new());
+    let (mut all, mut complete, mut paths) = (schemas::shared(), Map::new(), Map::new());
     let wanted = kinds.iter().filter(|kind| kind.names().group == group && kind.names().version == version);
     for kind in wanted {
-        let Schemas { own, all: more } = kind.schemas();
+        let Schemas { own, all: more, complete: is_complete } = kind.schemas();
         if own.is_empty() {
             continue;
         }
-        all.extend(more);
-        schemas::add_kind(&mut all, kind.names(), &own);
+        if is_complete {
+            complete.extend(more);
+        } else {
+            all.extend(more);
+            schemas::add_kind(&mut all, kind.names(), &own);
+        }
         paths.extend(paths::of(&**kind, &own));
     }
     if paths.is_empty() {
         return None;
     }
     schemas::finish(&mut all);
+    all.extend(complete);
     Some(json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": VERSION},

@@ -21,6 +21,11 @@ impl<'p> Path<'p> {
     /// The object itself.
     pub(crate) const ROOT: Path<'static> = Path { parent: None, step: Step::Root };
 
+    /// Whether it is the object itself.
+    pub(crate) const fn is_root(&self) -> bool {
+        matches!(self.step, Step::Root)
+    }
+
     /// A path of one field.
     pub(crate) const fn of(field: &'p str) -> Self {
         Self { parent: None, step: Step::Field(field) }

@@ -42,6 +42,9 @@ pub enum DecodeError {
         /// Offset of the first character that does not fit.
         at: usize,
     },
+    /// What a kind with a form of its own says.
+    #[error("{0}")]
+    Other(String),
 }
 
 /// Brings `object` into the form of `shape`. Gives the paths of unknown fields, which have been removed.

@@ -1,5 +1,6 @@
 //! The built-in kinds, one folder for each API group.
 
+mod apiextensions;
 mod apps;
 mod coordination;
 mod core;
@@ -12,6 +13,8 @@ mod scheduling;
 mod storage;
 
 use std::sync::Arc;
+
+pub use apiextensions::{Approval, approval_of, is_protected_group};
 
 use crate::kind::Kind;
 
@@ -36,6 +39,7 @@ pub fn builtin() -> Vec<Arc<dyn Kind>> {
         rbac::kinds(),
         scheduling::kinds(),
         storage::kinds(),
+        apiextensions::kinds(),
     ]
     .into_iter()
     .flatten()

@@ -37,7 +37,7 @@ const ATOMIC_MAPS: &[(&str, &str)] = &[("PodSpec", "nodeSelector"), ("ServiceSpe
 pub(crate) fn of<T: JsonSchema>() -> Schemas {
     let mut generator = generator();
     generator.subschema_for::<T>();
-    Schemas { own: T::schema_name().into_owned(), all: generator.take_definitions(false) }
+    Schemas { own: T::schema_name().into_owned(), all: generator.take_definitions(false), complete: false }
 }
 
 /// What the operations of every kind refer to.

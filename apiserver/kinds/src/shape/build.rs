@@ -115,6 +115,8 @@ impl Builder<'_> {
             "IntOrString" => return Shape::IntOrString,
             "Time" => return Shape::Time,
             "MicroTime" => return Shape::MicroTime,
+            // Nests without end; the kind that has it brings it into form itself.
+            "JSONSchemaProps" => return Shape::Any,
             _ => {}
         }
         if let Some(known) = self.shared.structs.get(definition) {
