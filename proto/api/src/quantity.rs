@@ -126,6 +126,19 @@ impl Quantity {
         Self { nanos: divide_up(self.nanos, MILLI).saturating_mul(MILLI), ..self }
     }
 
+    /// The amount as a floating-point number, as near as that comes.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "near is what is asked for")]
+    pub fn approximate(&self) -> f64 {
+        self.nanos as f64 / UNIT as f64
+    }
+
+    /// The amount, when it is a whole number of units that fits.
+    #[must_use]
+    pub fn whole_units(&self) -> Option<i64> {
+        i64::try_from(self.nanos / UNIT).ok().filter(|_| self.is_whole())
+    }
+
     /// Whether the amount is a whole number of units.
     #[must_use]
     pub fn is_whole(&self) -> bool {
