@@ -183,6 +183,7 @@ impl ApiServer {
             rng: parts.rng,
             shutdown,
             in_flight: in_flight(),
+            protobuf: Arc::default(),
         };
         let serving = Arc::new(serving);
         let (own, shutdown) = (Arc::clone(&serving), serving.shutdown.clone());

@@ -210,6 +210,12 @@ impl ApiError {
         Self::new(415, "UnsupportedMediaType", message)
     }
 
+    /// The client takes none of the forms there are.
+    #[must_use]
+    pub fn not_acceptable(supported: &str) -> Self {
+        Self::new(406, "NotAcceptable", format!("only the following media types are accepted: {supported}"))
+    }
+
     /// The body is larger than `limit` bytes.
     #[must_use]
     pub fn too_large(limit: usize) -> Self {

@@ -165,14 +165,14 @@ impl Discovery {
 
 fn wants_aggregated(headers: &HeaderMap) -> bool {
     let is_aggregated = |range: &negotiate::MediaRange<'_>| {
-        range.media_type == "application/json"
-            && range.kind == "APIGroupDiscoveryList"
-            && range.group == "apidiscovery.k8s.io"
-            && range.version == "v2"
+        range.takes("application/json")
+            && range.parameter("as") == "APIGroupDiscoveryList"
+            && range.parameter("g") == "apidiscovery.k8s.io"
+            && range.parameter("v") == "v2"
     };
     // What stands before it wins; Go clients name it first.
     let ranges = negotiate::accepted(headers);
-    let plain = ranges.iter().position(|range| range.kind.is_empty() && range.media_type == "application/json");
+    let plain = ranges.iter().position(|range| range.parameter("as").is_empty() && range.takes("application/json"));
     let aggregated = ranges.iter().position(is_aggregated);
     aggregated.is_some_and(|at| plain.is_none_or(|plain| at < plain))
 }

@@ -1,24 +1,27 @@
 //! Objects, lists and watch events in the form the client wants.
 //!
-//! The registry hands out JSON bytes; the common case copies them. Only other forms (tables, metadata, YAML,
-//! indented text) parse them again.
+//! The registry hands out JSON bytes; the common case copies them, and protobuf is written from them in one pass.
+//! Only tables and YAML parse them again.
 
 use bytes::Bytes;
 use http::StatusCode;
 use jiff::Timestamp;
-use reeve_kinds::Names;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::negotiate::{Encoding, Format, Include, View};
+use super::protobuf::{self, EncodeError};
 use super::response::{self, Answer, BoxError, full};
-use super::yaml;
+use super::{pretty, yaml};
 use crate::registry::{List, Object, Resource, WatchEvent};
 use crate::status::ApiError;
 
-/// Lists smaller than this are not worth compressing; Kubernetes' number.
+/// Answers smaller than this are not worth compressing; Kubernetes' number.
 const GZIP_BYTES_MIN: usize = 128 * 1024;
+
+/// The kind of an object of which only the metadata is shown.
+const PARTIAL: &str = "PartialObjectMetadata";
 
 /// What the forms of an answer depend on.
 pub(crate) struct Encoder<'r> {
@@ -35,73 +38,106 @@ struct MetadataOnly<'j> {
     metadata: &'j RawValue,
 }
 
+impl From<EncodeError> for ApiError {
+    fn from(error: EncodeError) -> Self {
+        Self::internal(error)
+    }
+}
+
 impl Encoder<'_> {
     /// One object.
-    pub(crate) fn object(&self, code: StatusCode, object: &Object) -> Answer {
-        if self.format.view == View::Whole && self.format.encoding == Encoding::Json {
-            return response::answer(code, response::JSON, full(line(&object.json)));
-        }
-        let value = match self.format.view {
-            View::Whole => object.value(),
-            View::Partial => partial(object),
-            View::Table(include) => self.table(
-                std::slice::from_ref(object),
-                &json!({"resourceVersion": object.revision.to_string()}),
-                include,
-                true,
-            ),
+    pub(crate) async fn object(&self, code: StatusCode, object: &Object) -> Result<Answer, ApiError> {
+        let body = match self.format.view {
+            View::Whole => text(trimmed(&object.json), self.format.encoding)?,
+            View::Partial => self.partial(object)?,
+            View::PartialList => return Err(self.not_a_list()),
+            View::Table(include) => {
+                let metadata = json!({"resourceVersion": object.revision.to_string()});
+                value_text(&self.table(std::slice::from_ref(object), &metadata, include, true), self.format.encoding)?
+            }
         };
-        self.value(code, &value)
+        self.finish(code, body).await
     }
 
     /// A value that is no object of the resource: a `Status`, a `Scale`.
-    pub(crate) fn value(&self, code: StatusCode, value: &Value) -> Answer {
-        value_as(code, value, self.format.encoding)
+    pub(crate) async fn value(&self, code: StatusCode, value: &Value) -> Result<Answer, ApiError> {
+        self.finish(code, value_text(value, self.format.encoding)?).await
     }
 
     /// A list; large ones compressed, off the async threads.
-    pub(crate) async fn list(&self, list: List) -> Answer {
+    pub(crate) async fn list(&self, list: List) -> Result<Answer, ApiError> {
         let metadata = list_metadata(&list);
         let body = match (self.format.view, self.format.encoding) {
-            (View::Whole, Encoding::Json) => plain_list(self.resource.names(), &metadata, &list.items),
-            (View::Partial, Encoding::Json) => partial_list(&metadata, &list.items),
-            (view, encoding) => return value_as(StatusCode::OK, &self.list_value(view, &metadata, &list), encoding),
-        };
-        if !self.format.gzip || body.len() < GZIP_BYTES_MIN {
-            return response::answer(StatusCode::OK, response::JSON, full(body));
-        }
-        match tokio::task::spawn_blocking(move || gzip(&body)).await {
-            Ok(Ok(packed)) => {
-                let mut answer = response::answer(StatusCode::OK, response::JSON, full(packed));
-                response::set(&mut answer, http::header::CONTENT_ENCODING, "gzip");
-                response::set(&mut answer, http::header::VARY, "Accept-Encoding");
-                answer
+            (View::Partial, _) => return Err(self.a_list()),
+            (View::Table(include), encoding) => {
+                value_text(&self.table(&list.items, &metadata, include, true), encoding)?
             }
-            Ok(Err(error)) => response::error(&ApiError::internal(error)),
-            Err(error) => response::error(&ApiError::internal(error)),
-        }
+            (_, Encoding::Protobuf) => self.protobuf_list(&metadata, &list.items)?.into(),
+            (View::Whole, encoding) => text_of(self.plain_list(&metadata, &list.items), encoding)?,
+            (View::PartialList, encoding) => text_of(self.partial_list(&metadata, &list.items), encoding)?,
+        };
+        self.finish(StatusCode::OK, body).await
     }
 
-    fn list_value(&self, view: View, metadata: &Value, list: &List) -> Value {
-        match view {
-            View::Table(include) => self.table(&list.items, metadata, include, true),
-            View::Whole => {
-                let names = self.resource.names();
-                let items: Vec<Value> = list.items.iter().map(Object::value).collect();
-                json!({"kind": format!("{}List", names.kind), "apiVersion": names.api_version(), "metadata": metadata, "items": items})
-            }
-            View::Partial => {
-                let items: Vec<Value> = list.items.iter().map(partial).collect();
-                json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items})
-            }
+    async fn finish(&self, code: StatusCode, body: Bytes) -> Result<Answer, ApiError> {
+        let media_type = self.format.encoding.media_type();
+        if !self.format.gzip || body.len() <= GZIP_BYTES_MIN {
+            return Ok(response::answer(code, media_type, full(body)));
         }
+        let packed = tokio::task::spawn_blocking(move || gzip(&body)).await.map_err(ApiError::internal)?;
+        let mut answer = response::answer(code, media_type, full(packed.map_err(ApiError::internal)?));
+        response::set(&mut answer, http::header::CONTENT_ENCODING, "gzip");
+        response::set(&mut answer, http::header::VARY, "Accept-Encoding");
+        Ok(answer)
+    }
+
+    fn plain_list(&self, metadata: &Value, items: &[Object]) -> Vec<u8> {
+        let names = self.resource.names();
+        let size: usize = items.iter().map(|item| item.json.len() + 1).sum();
+        let head = format!(
+            "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+            names.kind,
+            names.api_version()
+        );
+        let mut out = Vec::with_capacity(head.len() + size + 4);
+        out.extend_from_slice(head.as_bytes());
+        join(items, &mut out, |item, out| out.extend_from_slice(trimmed(&item.json)));
+        out
+    }
+
+    fn partial_list(&self, metadata: &Value, items: &[Object]) -> Vec<u8> {
+        let head = format!(
+            "{{\"kind\":\"{PARTIAL}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+            self.format.meta_version
+        );
+        let mut out = head.into_bytes();
+        join(items, &mut out, |item, out| self.partial_json(item, out));
+        out
+    }
+
+    fn protobuf_list(&self, metadata: &Value, items: &[Object]) -> Result<Vec<u8>, EncodeError> {
+        let names = self.resource.names();
+        let (api_version, metadata) = (names.api_version(), metadata.to_string());
+        let (list_kind, whole) = (format!("{}List", names.kind), self.format.view == View::Whole);
+        let head = protobuf::ListHead {
+            api_version: if whole { &api_version } else { self.format.meta_version },
+            kind: if whole { &list_kind } else { "PartialObjectMetadataList" },
+            item: if whole { (&api_version, &names.kind) } else { (self.format.meta_version, PARTIAL) },
+            metadata: &metadata,
+        };
+        let size: usize = if whole { items.iter().map(|item| item.json.len()).sum() } else { 256 * items.len() };
+        let mut list = protobuf::list(&head, size)?;
+        for item in items {
+            protobuf::push_item(&mut list, &item.json)?;
+        }
+        Ok(protobuf::end_list(list))
     }
 
     /// `meta.k8s.io/v1` `Table`. In a watch only the first event carries the columns.
     fn table(&self, objects: &[Object], metadata: &Value, include: Include, with_columns: bool) -> Value {
         let rows: Vec<Value> = objects.iter().map(|object| self.row(&object.value(), include)).collect();
         let columns = if with_columns { self.columns() } else { Value::Null };
-        json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns, "rows": rows})
+        json!({"kind": "Table", "apiVersion": self.format.meta_version, "metadata": metadata, "columnDefinitions": columns, "rows": rows})
     }
 
     fn columns(&self) -> Value {
@@ -117,29 +153,42 @@ impl Encoder<'_> {
     fn row(&self, object: &Value, include: Include) -> Value {
         let mut row = Map::new();
         row.insert("cells".to_owned(), Value::Array(self.resource.kind.row(object, self.now)));
-        match include {
-            Include::None => {}
-            Include::Object => {
-                row.insert("object".to_owned(), object.clone());
-            }
-            Include::Metadata => {
+        let ends_initial_events = object.pointer("/metadata/annotations/k8s.io~1initial-events-end").is_some();
+        let shown = match include {
+            Include::None if !ends_initial_events => Value::Null,
+            Include::Object => object.clone(),
+            Include::None | Include::Metadata => {
                 let metadata = object.get("metadata").cloned().unwrap_or_default();
-                let partial =
-                    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
-                row.insert("object".to_owned(), partial);
+                json!({"kind": PARTIAL, "apiVersion": self.format.meta_version, "metadata": metadata})
             }
-        }
+        };
+        row.insert("object".to_owned(), shown);
         Value::Object(row)
     }
 
-    /// Appends one watch event as a line.
-    pub(crate) fn event(&self, event: &WatchEvent, is_first: bool, out: &mut Vec<u8>) {
+    /// Appends one watch event: a line, or a frame of protobuf.
+    pub(crate) fn event(
+        &self,
+        event: &WatchEvent,
+        is_first: bool,
+        shared: &protobuf::Shared,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ApiError> {
+        if self.format.encoding == Encoding::Protobuf {
+            let object = match self.format.view {
+                View::Partial => protobuf::object_as(self.format.meta_version, PARTIAL, &event.object.json)?.into(),
+                _ => shared.object(&event.object.json)?,
+            };
+            protobuf::event(event.kind.name(), &object, out);
+            return Ok(());
+        }
         out.extend_from_slice(b"{\"type\":\"");
         out.extend_from_slice(event.kind.name().as_bytes());
         out.extend_from_slice(b"\",\"object\":");
         match self.format.view {
-            View::Whole => out.extend_from_slice(trimmed(&event.object.json)),
-            View::Partial => partial_json(&event.object, out),
+            // Kubernetes does not find the list that was asked for, and sends what it has.
+            View::Whole | View::PartialList => out.extend_from_slice(trimmed(&event.object.json)),
+            View::Partial => self.partial_json(&event.object, out),
             View::Table(include) => {
                 let metadata = json!({"resourceVersion": event.object.revision.to_string()});
                 let table = self.table(std::slice::from_ref(&event.object), &metadata, include, is_first);
@@ -147,21 +196,105 @@ impl Encoder<'_> {
             }
         }
         out.extend_from_slice(b"}\n");
+        Ok(())
+    }
+
+    fn partial(&self, object: &Object) -> Result<Bytes, ApiError> {
+        if self.format.encoding == Encoding::Protobuf {
+            return Ok(protobuf::object_as(self.format.meta_version, PARTIAL, &object.json)?.into());
+        }
+        let mut out = Vec::new();
+        self.partial_json(object, &mut out);
+        text(&out, self.format.encoding)
+    }
+
+    fn partial_json(&self, object: &Object, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"");
+        out.extend_from_slice(self.format.meta_version.as_bytes());
+        out.extend_from_slice(b"\",\"metadata\":");
+        out.extend_from_slice(metadata_of(object).as_bytes());
+        out.push(b'}');
+    }
+
+    fn not_a_list(&self) -> ApiError {
+        let found = go_type(self.resource, "");
+        ApiError::new(
+            406,
+            "NotAcceptable",
+            format!("you requested PartialObjectMetadataList, but the requested object is not a list ({found})"),
+        )
+    }
+
+    fn a_list(&self) -> ApiError {
+        let found = go_type(self.resource, "List");
+        ApiError::new(
+            406,
+            "NotAcceptable",
+            format!("you requested PartialObjectMetadata, but the requested object is a list ({found})"),
+        )
     }
 }
 
+/// How Kubernetes' server calls the type in its own source: it stands in some of its answers.
+fn go_type(resource: &Resource, suffix: &str) -> String {
+    let names = resource.names();
+    if !protobuf::has(&names.api_version(), &names.kind) {
+        return format!("*unstructured.Unstructured{suffix}");
+    }
+    let package = match &*names.group {
+        "" | "events.k8s.io" => "core",
+        group => group.split('.').next().unwrap_or_default(),
+    };
+    format!("*{package}.{}{suffix}", names.kind)
+}
+
 /// Appends the event that ends a watch with an error.
-pub(crate) fn error_event(error: &ApiError, out: &mut Vec<u8>) {
-    out.extend_from_slice(json!({"type": "ERROR", "object": error.status()}).to_string().as_bytes());
+pub(crate) fn error_event(error: &ApiError, encoding: Encoding, out: &mut Vec<u8>) {
+    let status = error.status();
+    if encoding == Encoding::Protobuf {
+        if let Ok(object) = protobuf::object(status.to_string().as_bytes()) {
+            protobuf::event("ERROR", &object, out);
+        }
+        return;
+    }
+    out.extend_from_slice(json!({"type": "ERROR", "object": status}).to_string().as_bytes());
     out.push(b'\n');
 }
 
-/// A value as text of the wanted encoding.
+/// A value in the wanted encoding. One that has no protobuf form is answered in JSON: the request was served.
 pub(crate) fn value_as(code: StatusCode, value: &Value, encoding: Encoding) -> Answer {
+    match value_text(value, encoding) {
+        Ok(body) => response::answer(code, encoding.media_type(), full(body)),
+        Err(_) => response::json(code, value),
+    }
+}
+
+fn value_text(value: &Value, encoding: Encoding) -> Result<Bytes, ApiError> {
     match encoding {
-        Encoding::Json => response::json(code, value),
-        Encoding::Pretty => response::answer(code, response::JSON, full(format!("{value:#}\n"))),
-        Encoding::Yaml => response::answer(code, "application/yaml", full(yaml::write(value))),
+        Encoding::Yaml => Ok(yaml::write(value).into()),
+        _ => text(value.to_string().as_bytes(), encoding),
+    }
+}
+
+/// A text of JSON (without the line break at its end) in the wanted encoding.
+fn text(json: &[u8], encoding: Encoding) -> Result<Bytes, ApiError> {
+    Ok(match encoding {
+        Encoding::Json => {
+            let mut line = Vec::with_capacity(json.len() + 1);
+            line.extend_from_slice(json);
+            line.push(b'\n');
+            line.into()
+        }
+        Encoding::Pretty => pretty::indent(json).into(),
+        Encoding::Yaml => yaml::write(&serde_json::from_slice(json).map_err(ApiError::internal)?).into(),
+        Encoding::Protobuf => protobuf::object(json)?.into(),
+    })
+}
+
+fn text_of(json: Vec<u8>, encoding: Encoding) -> Result<Bytes, ApiError> {
+    match encoding {
+        Encoding::Json => Ok(json.into()),
+        _ => text(json.trim_ascii_end(), encoding),
     }
 }
 
@@ -177,13 +310,6 @@ fn trimmed(json: &Bytes) -> &[u8] {
     json.strip_suffix(b"\n").unwrap_or(json)
 }
 
-fn line(json: &Bytes) -> Bytes {
-    let mut text = Vec::with_capacity(json.len() + 1);
-    text.extend_from_slice(trimmed(json));
-    text.push(b'\n');
-    text.into()
-}
-
 fn list_metadata(list: &List) -> Value {
     let mut metadata = Map::new();
     metadata.insert("resourceVersion".to_owned(), list.revision.to_string().into());
@@ -194,28 +320,6 @@ fn list_metadata(list: &List) -> Value {
         metadata.insert("remainingItemCount".to_owned(), remaining.into());
     }
     Value::Object(metadata)
-}
-
-fn plain_list(names: &Names, metadata: &Value, items: &[Object]) -> Vec<u8> {
-    let size: usize = items.iter().map(|item| item.json.len() + 1).sum();
-    let head = format!(
-        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
-        names.kind,
-        names.api_version()
-    );
-    let mut out = Vec::with_capacity(head.len() + size + 4);
-    out.extend_from_slice(head.as_bytes());
-    join(items, &mut out, |item, out| out.extend_from_slice(trimmed(&item.json)));
-    out
-}
-
-fn partial_list(metadata: &Value, items: &[Object]) -> Vec<u8> {
-    let head = format!(
-        "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\"items\":["
-    );
-    let mut out = head.into_bytes();
-    join(items, &mut out, partial_json);
-    out
 }
 
 fn join(items: &[Object], out: &mut Vec<u8>, write: impl Fn(&Object, &mut Vec<u8>)) {
@@ -230,15 +334,4 @@ fn join(items: &[Object], out: &mut Vec<u8>, write: impl Fn(&Object, &mut Vec<u8
 
 fn metadata_of(object: &Object) -> &str {
     serde_json::from_slice::<MetadataOnly<'_>>(&object.json).map_or("{}", |found| found.metadata.get())
-}
-
-fn partial_json(object: &Object, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":");
-    out.extend_from_slice(metadata_of(object).as_bytes());
-    out.push(b'}');
-}
-
-fn partial(object: &Object) -> Value {
-    let metadata: Value = serde_json::from_str(metadata_of(object)).unwrap_or_default();
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
 }

@@ -10,6 +10,7 @@ mod encode;
 mod health;
 mod negotiate;
 mod openapi;
+mod pretty;
 mod protobuf;
 mod query;
 mod response;
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use discovery::Discovery;
 pub(crate) use health::Health;
 pub(crate) use openapi::OpenApi;
+pub(crate) use protobuf::Shared;
 pub(crate) use query::Query;
 pub(crate) use response::{Answer, Body, BoxError, error, full, text};
 use route::ResourcePath;
@@ -82,6 +84,8 @@ pub(crate) struct Api {
     pub(crate) rng: SharedRng,
     pub(crate) shutdown: CancellationToken,
     pub(crate) in_flight: Semaphore,
+    /// What several watchers get as protobuf.
+    pub(crate) protobuf: Arc<Shared>,
 }
 
 /// How many short requests may run at once.
@@ -94,13 +98,14 @@ impl Api {
     pub(crate) fn handle(self: &Arc<Self>, request: HttpRequest<Body>) -> BoxFuture<'static, Answer> {
         let api = Arc::clone(self);
         Box::pin(async move {
+            let form = negotiate::ErrorForm::of(&request);
             let result = AssertUnwindSafe(api.serve(request)).catch_unwind().await;
             let mut answer = match result {
                 Ok(Ok(answer)) => answer,
-                Ok(Err(failed)) => error(&failed),
+                Ok(Err(failed)) => error(&failed, form.encoding()),
                 Err(_) => {
                     let message = "This request caused apiserver to panic. Look in the logs for details.";
-                    error(&ApiError::new(500, "InternalError", message))
+                    error(&ApiError::new(500, "InternalError", message), form.encoding())
                 }
             };
             response::set(&mut answer, http::HeaderName::from_static("audit-id"), &api.rng.uuid());
@@ -205,7 +210,7 @@ impl Api {
         }
         let words: Vec<&str> = segments.iter().map(String::as_str).collect();
         match words[..] {
-            ["version"] => Ok(response::json(StatusCode::OK, &version())),
+            ["version"] => Ok(response::raw_json(StatusCode::OK, &version())),
             [endpoint @ ("livez" | "readyz" | "healthz")] => self.health.answer(endpoint, None, query).await,
             [endpoint @ ("livez" | "readyz" | "healthz"), check] => {
                 self.health.answer(endpoint, Some(check), query).await
@@ -213,7 +218,7 @@ impl Api {
             ["openapi", "v2"] => openapi::v2(&parts.headers),
             ["openapi", "v3", ref path @ ..] => self.serve_openapi(path.join("/"), query, parts).await,
             ["api" | "apis", ..] => self.discovery.answer(segments, &parts.headers).ok_or_else(ApiError::no_such_path),
-            [""] => Ok(response::json(StatusCode::OK, &json!({"paths": self.paths()}))),
+            [""] => Ok(response::raw_json(StatusCode::OK, &json!({"paths": self.paths()}))),
             _ => Err(ApiError::no_such_path()),
         }
     }

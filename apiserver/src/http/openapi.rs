@@ -34,15 +34,12 @@ const V2_DOCUMENT: &[u8] = b"\x0a\x032.0\x12\x10\x0a\x0aKubernetes\x12\x02v1\x42
 /// checks every object it gets, and kubectl says of a kind that is not served that there is no such kind.
 pub(crate) fn v2(headers: &HeaderMap) -> Result<Answer, ApiError> {
     for range in negotiate::accepted(headers) {
-        match range.media_type {
-            V2_PROTOBUF | V2_PROTOBUF_OLD => {
-                return Ok(response::answer(StatusCode::OK, V2_PROTOBUF, full(V2_DOCUMENT)));
-            }
-            "application/json" | "application/*" | "*/*" => {
-                let info = json!({"title": "Kubernetes", "version": "v1"});
-                return Ok(response::json(StatusCode::OK, &json!({"swagger": "2.0", "info": info, "paths": {}})));
-            }
-            _ => {}
+        if range.takes(V2_PROTOBUF) && !range.takes("application/json") || range.takes(V2_PROTOBUF_OLD) {
+            return Ok(response::answer(StatusCode::OK, V2_PROTOBUF, full(V2_DOCUMENT)));
+        }
+        if range.takes("application/json") {
+            let info = json!({"title": "Kubernetes", "version": "v1"});
+            return Ok(response::json(StatusCode::OK, &json!({"swagger": "2.0", "info": info, "paths": {}})));
         }
     }
     let message = format!("only the following media types are accepted: application/json, {V2_PROTOBUF}");
@@ -92,7 +89,7 @@ impl OpenApi {
         let entry = self.documents.get(path).ok_or_else(ApiError::no_such_path)?;
         if !negotiate::accepted(headers)
             .iter()
-            .any(|range| matches!(range.media_type, "application/json" | "application/*" | "*/*"))
+            .any(|range| range.takes("application/json"))
         {
             return Err(ApiError::new(
                 406,

@@ -9,6 +9,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use serde_json::Value;
 
+use super::negotiate::Encoding;
+use super::{encode, pretty};
 use crate::status::ApiError;
 
 /// Why a body broke off.
@@ -45,10 +47,18 @@ pub(crate) fn text(code: StatusCode, text: impl Into<Bytes>) -> Answer {
     answer(code, "text/plain; charset=utf-8", full(text.into()))
 }
 
-/// An error as its `Status`.
-pub(crate) fn error(error: &ApiError) -> Answer {
+/// A JSON answer for people as much as for programs: indented, whatever the client takes.
+pub(crate) fn raw_json(code: StatusCode, value: &Value) -> Answer {
+    answer(code, JSON, full(pretty::indent(value.to_string().as_bytes())))
+}
+
+/// An error as its `Status`, in the form that the client takes; if it takes none, as JSON.
+pub(crate) fn error(error: &ApiError, encoding: Option<Encoding>) -> Answer {
     let code = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = json(code, &error.status());
+    let mut response = match encoding {
+        Some(encoding) => encode::value_as(code, &error.status(), encoding),
+        None => raw_json(code, &error.status()),
+    };
     let wait = error.details.as_ref().map_or(0, |details| details.retry_after_seconds);
     if wait > 0 {
         response.headers_mut().insert(RETRY_AFTER, wait.into());

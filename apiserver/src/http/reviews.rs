@@ -94,7 +94,7 @@ pub(crate) async fn serve(api: &Api, call: Call, review: &'static Review) -> Res
             "the server does not allow this method on the requested resource",
         ));
     }
-    let format = negotiate::format(&call.parts.headers, &call.query)?;
+    let format = negotiate::format(&call.parts.headers, &call.query, negotiate::Offer::REVIEW)?;
     let (user, namespace) = (call.user, call.path.namespace);
     let mut object = body::object(&call.parts.headers, &body::read(call.body).await?, review.kind)?.value;
     check_type(&object, review)?;

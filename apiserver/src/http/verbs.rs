@@ -9,13 +9,13 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 
 use super::encode::{self, Encoder};
-use super::negotiate::{self, View};
+use super::negotiate::{self, Encoding, Offer};
 use super::query::{self, Query};
 use super::response::{self, Answer, Body as HttpBody, BoxError};
 use super::reviews;
 use super::route::ResourcePath;
 use super::token_request::TokenRequests;
-use super::{Api, body};
+use super::{Api, body, protobuf};
 use crate::decode;
 use crate::registry::{Registry, Request, Resource, Subresource, UserInfo, Watch, Written};
 use crate::status::ApiError;
@@ -112,28 +112,32 @@ fn request(call: &Call, resource: Arc<Resource>, part: &PartOf) -> Result<Reques
 
 async fn stored(api: &Api, call: Call, mut request: Request) -> Result<Answer, ApiError> {
     let resource = Arc::clone(&request.resource);
-    let format = negotiate::format(&call.parts.headers, &call.query)?;
+    let offer = offer(&request);
+    let format = negotiate::format(&call.parts.headers, &call.query, offer)?;
     let encoder = Encoder { resource: &resource, format, now: api.clock.now() };
     match call.verb {
-        "get" => Ok(show(&encoder, &request, StatusCode::OK, &api.registry.get(&request).await?)),
-        "list" => Ok(encoder.list(api.registry.list(&request).await?).await),
-        "watch" => watch(api, request, format).await,
+        "get" => show(&encoder, &request, StatusCode::OK, &api.registry.get(&request).await?).await,
+        "list" => encoder.list(api.registry.list(&request).await?).await,
+        "watch" => {
+            let format = negotiate::stream_format(&call.parts.headers, &call.query, offer)?;
+            watch(api, request, format).await
+        }
         "create" => {
             let is_stored = request.subresource == Subresource::None;
             if is_stored != request.name.is_empty() {
                 return Err(ApiError::method_not_supported(resource.names(), "create"));
             }
             let body = read_object(&request, call).await?;
-            Ok(written(&encoder, &request, &api.registry.create(&request, body).await?))
+            written(&encoder, &request, &api.registry.create(&request, body).await?).await
         }
         "update" if !request.name.is_empty() => {
             let body = read_object(&request, call).await?;
-            Ok(written(&encoder, &request, &api.registry.update(&request, body).await?))
+            written(&encoder, &request, &api.registry.update(&request, body).await?).await
         }
         "patch" if !request.name.is_empty() => {
             let kind = request_kind(&request);
             let patch = body::patch(&call.parts.headers, &body::read(call.body).await?, kind)?;
-            Ok(written(&encoder, &request, &api.registry.patch(&request, patch).await?))
+            written(&encoder, &request, &api.registry.patch(&request, patch).await?).await
         }
         "delete" | "deletecollection" if request.subresource == Subresource::None => {
             read_delete_options(&mut request, call).await?;
@@ -147,7 +151,7 @@ async fn delete(api: &Api, encoder: &Encoder<'_>, request: &Request) -> Result<A
     let names = request.resource.names();
     if !request.name.is_empty() {
         let gone = api.registry.delete(request).await?;
-        let mut answer = written(encoder, request, &gone);
+        let mut answer = written(encoder, request, &gone).await?;
         // Only those who ask in the old way are told by the code that it takes time.
         if request.options.orphan_dependents == Some(false) && Registry::is_still_there(request, &gone) {
             *answer.status_mut() = StatusCode::ACCEPTED;
@@ -157,7 +161,7 @@ async fn delete(api: &Api, encoder: &Encoder<'_>, request: &Request) -> Result<A
     if !crate::auth::verbs(names).contains(&"deletecollection") {
         return Err(ApiError::method_not_supported(names, "deletecollection"));
     }
-    let mut answer = encoder.list(api.registry.delete_collection(request).await?).await;
+    let mut answer = encoder.list(api.registry.delete_collection(request).await?).await?;
     response::warn(&mut answer, &Registry::deletion_warnings(request));
     Ok(answer)
 }
@@ -184,23 +188,36 @@ async fn read_delete_options(request: &mut Request, call: Call) -> Result<(), Ap
     request.options.set_delete_body(&options.value)
 }
 
+/// What can be answered about the objects of a request.
+fn offer(request: &Request) -> negotiate::Offer {
+    let names = request.resource.names();
+    let protobuf = protobuf::has(&names.api_version(), &names.kind);
+    let is_object = request.subresource != Subresource::Binding;
+    negotiate::Offer { protobuf, table: is_object, metadata: is_object }
+}
+
 /// A scale has no table and no metadata of its own: it is always shown whole.
-fn show(encoder: &Encoder<'_>, request: &Request, code: StatusCode, object: &crate::registry::Object) -> Answer {
+async fn show(
+    encoder: &Encoder<'_>,
+    request: &Request,
+    code: StatusCode,
+    object: &crate::registry::Object,
+) -> Result<Answer, ApiError> {
     match request.subresource {
-        Subresource::Scale | Subresource::Binding => encoder.value(code, &object.value()),
-        _ => encoder.object(code, object),
+        Subresource::Scale | Subresource::Binding => encoder.value(code, &object.value()).await,
+        _ => encoder.object(code, object).await,
     }
 }
 
-fn written(encoder: &Encoder<'_>, request: &Request, written: &Written) -> Answer {
+async fn written(encoder: &Encoder<'_>, request: &Request, written: &Written) -> Result<Answer, ApiError> {
     let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
     let mut answer = if written.is_status {
-        encoder.value(code, &written.object.value())
+        encoder.value(code, &written.object.value()).await?
     } else {
-        show(encoder, request, code, &written.object)
+        show(encoder, request, code, &written.object).await?
     };
     response::warn(&mut answer, &written.warnings);
-    answer
+    Ok(answer)
 }
 
 async fn watch(api: &Api, mut request: Request, format: negotiate::Format) -> Result<Answer, ApiError> {
@@ -217,38 +234,45 @@ async fn watch(api: &Api, mut request: Request, format: negotiate::Format) -> Re
         // Once the request is understood, history that is gone is told in the stream, as Kubernetes does.
         Err(error) if error.code == 410 => {
             let mut text = Vec::new();
-            encode::error_event(&error, &mut text);
+            encode::error_event(&error, format.encoding, &mut text);
             response::full(text)
         }
         Err(error) => return Err(error),
     };
-    Ok(response::answer(StatusCode::OK, response::JSON, body))
+    let media_type = match format.encoding {
+        Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        _ => response::JSON,
+    };
+    Ok(response::answer(StatusCode::OK, media_type, body))
 }
 
-/// Events as lines; ends with the watch or when the server shuts down.
+/// Events as lines or frames; ends with the watch or when the server shuts down.
 fn stream(api: &Api, events: Watch, resource: Arc<Resource>, format: negotiate::Format) -> HttpBody {
-    let clock = Arc::clone(&api.clock);
+    let (clock, shared) = (Arc::clone(&api.clock), Arc::clone(&api.protobuf));
     let mut is_first = true;
-    let lines = events.ready_chunks(EVENTS_PER_WRITE_MAX).map(move |events| {
+    let frames = events.ready_chunks(EVENTS_PER_WRITE_MAX).map(move |events| {
         let mut text = Vec::new();
         let encoder = Encoder { resource: &resource, format, now: clock.now() };
         for event in &events {
-            match event {
-                Ok(event) => encoder.event(event, is_first, &mut text),
-                Err(error) => encode::error_event(error, &mut text),
+            let written = match event {
+                Ok(event) => encoder.event(event, is_first, &shared, &mut text),
+                Err(error) => Err(error.clone()),
+            };
+            match written {
+                Ok(()) => is_first = false,
+                Err(error) => encode::error_event(&error, format.encoding, &mut text),
             }
-            is_first = is_first && matches!(format.view, View::Table(_)) && event.is_err();
         }
         Ok::<_, BoxError>(Frame::data(text.into()))
     });
-    StreamBody::new(lines.take_until(api.shutdown.clone().cancelled_owned())).boxed_unsync()
+    StreamBody::new(frames.take_until(api.shutdown.clone().cancelled_owned())).boxed_unsync()
 }
 
 async fn token(api: &Api, call: Call, request: Request) -> Result<Answer, ApiError> {
     if call.verb != "create" {
         return Err(ApiError::method_not_supported(request.resource.names(), call.verb));
     }
-    let format = negotiate::format(&call.parts.headers, &call.query)?;
+    let format = negotiate::format(&call.parts.headers, &call.query, Offer::PLAIN)?;
     let bytes = body::read(call.body).await?;
     let body = if bytes.is_empty() {
         decode::json(b"{}", "TokenRequest")?

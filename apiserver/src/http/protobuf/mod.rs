@@ -1,13 +1,15 @@
-//! Protobuf request bodies into JSON values, for every kind of Kubernetes' stable API groups.
+//! `application/vnd.kubernetes.protobuf`: request bodies into JSON values, and JSON texts into answers, for every
+//! kind of Kubernetes' stable API groups.
 //!
-//! Clients written in Go send `application/vnd.kubernetes.protobuf` for typed calls and have no fallback. The
-//! body is an envelope (`k8s\0`, then `runtime.Unknown`) around a message; which message has which fields stands
-//! in `messages.txt` (see [`schema`]), so decoding is one walk over bytes and table, for all kinds alike.
-//! Answers are never protobuf: clients take JSON as well.
+//! Clients written in Go speak it for typed calls. A body is an envelope (`k8s\0`, then `runtime.Unknown`) around a
+//! message; which message has which fields stands in `messages.txt` (see [`schema`]), so decoding is one walk over
+//! bytes and table, and encoding ([`encode`]) one walk over text and table, for all kinds alike.
 //!
 //! Source: Kubernetes, "API concepts", section "Kubernetes Protobuf encoding"; protobuf.dev, "Encoding".
 
+mod encode;
 mod schema;
+mod shared;
 mod value;
 mod wire;
 
@@ -16,14 +18,23 @@ use serde_json::{Map, Value};
 use schema::{Field, Message, Repeat, Schema, Type};
 use wire::{Payload, Reader};
 
+pub(crate) use encode::{EncodeError, ListHead, end_list, event, list, object, object_as, push_item};
+pub(crate) use shared::Shared;
+
 /// The media type of such bodies.
 pub(crate) const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 
 /// What such a body begins with.
 const MAGIC: &[u8; 4] = b"k8s\0";
 
-/// Deepest nesting of messages; the deepest of Kubernetes' kinds has about fifteen levels.
-const DEPTH_MAX: usize = 64;
+/// Deepest nesting of messages. The deepest of Kubernetes' kinds has about fifteen levels; schemas in a
+/// CustomResourceDefinition go as deep as their author likes.
+const DEPTH_MAX: usize = 128;
+
+/// Whether a kind has a protobuf form.
+pub(crate) fn has(api_version: &str, kind: &str) -> bool {
+    Schema::get().kind(api_version, kind).is_some()
+}
 
 /// Why a body is not what it says it is. Always the client's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -180,9 +191,34 @@ impl Decoder {
     /// One value; `None` for what JSON leaves out (a time that is not set).
     fn value(&self, field: &Field, payload: Payload<'_>, depth: usize) -> Result<Option<Value>, ProtobufError> {
         let Type::Message(index) = field.kind else { return value::scalar(field, payload) };
+        if self.schema.message(index).has_forms() {
+            return self.one_form(self.schema.message(index), payload.bytes(field.name)?, depth + 1);
+        }
         let mut object = Map::new();
         self.message(self.schema.message(index), payload.bytes(field.name)?, &mut object, depth + 1)?;
         Ok(Some(Value::Object(object)))
+    }
+}
+
+impl Decoder {
+    /// A message that stands for one of several forms of a value: an object counts more than a truth value.
+    fn one_form(&self, message: &Message, bytes: &[u8], depth: usize) -> Result<Option<Value>, ProtobufError> {
+        if depth > DEPTH_MAX {
+            return Err(ProtobufError::Malformed("exceeded max depth"));
+        }
+        let mut found = Value::Null;
+        let mut reader = Reader::new(bytes);
+        while let Some((number, payload)) = reader.next_field()? {
+            let Some(field) = message.field(number) else { continue };
+            let value = self.value(field, payload, depth)?.unwrap_or_default();
+            match (&mut found, field.repeat) {
+                (Value::Array(items), Repeat::List) => items.push(value),
+                (_, Repeat::List) => found = Value::Array(vec![value]),
+                (Value::Object(_), _) => {}
+                _ => found = value,
+            }
+        }
+        Ok(Some(found))
     }
 }
 
@@ -196,5 +232,7 @@ fn is_zero(value: &Value) -> bool {
     }
 }
 
+#[cfg(test)]
+mod round_trips;
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,9 @@
 //! The first part of the file has one line per kind, `GROUP/VERSION KIND = MESSAGE`. The second has one line per
 //! message, `MESSAGE: NUMBER NAME TYPE, …`. `[]` before a type is a list, `{}` a map with text keys; `*` means that
 //! a zero value was set on purpose and is kept (an optional field, or one that JSON always shows); the name `.` is
-//! a message whose fields stand in the object around it. The numbers are those of the `protobuf` tags in
-//! `k8s.io/api` v0.36.2.
+//! a message whose fields stand in the object around it; the name `?` is one of the forms that the JSON value of the
+//! whole message may take (a schema, or a list of schemas). The numbers are those of the `protobuf` tags in
+//! `k8s.io/api`, `k8s.io/apimachinery`, `k8s.io/apiextensions-apiserver` and `k8s.io/kube-aggregator` v0.36.2.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -42,7 +43,7 @@ pub(super) enum Repeat {
 /// One field of a message.
 #[derive(Debug)]
 pub(super) struct Field {
-    number: u64,
+    pub(super) number: u64,
     /// Its JSON name; see [`Field::is_inline`].
     pub(super) name: &'static str,
     pub(super) kind: Type,
@@ -56,28 +57,69 @@ impl Field {
     pub(super) fn is_inline(&self) -> bool {
         self.name == "."
     }
+
+    /// Whether the field is one form of the whole message's JSON value.
+    pub(super) fn is_form(&self) -> bool {
+        self.name == "?"
+    }
 }
 
-/// One message: its fields by number.
+/// One message: its fields by number, and where the fields of its JSON object belong.
 #[derive(Debug)]
-pub(super) struct Message(Vec<Field>);
+pub(super) struct Message {
+    pub(super) fields: Vec<Field>,
+    /// Messages inside this one whose fields stand in this one's JSON object: the number of each, and the place of
+    /// the one around it when that is not this message itself. Outer ones stand before inner ones.
+    pub(super) inlined: Vec<Inlined>,
+    /// By JSON name, sorted.
+    routes: Vec<(&'static str, Route)>,
+}
+
+/// A message inside another one that JSON does not know.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Inlined {
+    pub(super) number: u64,
+    pub(super) around: Option<usize>,
+}
+
+/// Where a field of a JSON object belongs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Route {
+    /// The place in [`Message::inlined`]; `None`: the message itself.
+    pub(super) inlined: Option<usize>,
+    message: usize,
+    field: usize,
+}
 
 impl Message {
     /// The field of that number.
     pub(super) fn field(&self, number: u64) -> Option<&Field> {
-        self.0.binary_search_by_key(&number, |field| field.number).ok().and_then(|index| self.0.get(index))
+        self.fields.binary_search_by_key(&number, |field| field.number).ok().and_then(|index| self.fields.get(index))
+    }
+
+    /// Where the field of that JSON name belongs.
+    pub(super) fn route(&self, name: &str) -> Option<Route> {
+        let found = self.routes.binary_search_by(|(own, _)| (*own).cmp(name)).ok()?;
+        self.routes.get(found).map(|(_, route)| *route)
+    }
+
+    /// Whether its JSON value takes several forms.
+    pub(super) fn has_forms(&self) -> bool {
+        self.fields.first().is_some_and(Field::is_form)
     }
 }
 
 /// The whole table.
 #[derive(Debug)]
 pub(super) struct Schema {
-    kinds: HashMap<(&'static str, &'static str), usize>,
+    /// By kind and then `apiVersion`.
+    kinds: HashMap<&'static str, Vec<(&'static str, usize)>>,
     messages: Vec<Message>,
     delete_options: Option<usize>,
+    list_meta: Option<usize>,
 }
 
-static NO_FIELDS: Message = Message(Vec::new());
+static NO_FIELDS: Message = Message { fields: Vec::new(), inlined: Vec::new(), routes: Vec::new() };
 
 impl Schema {
     /// The table of this build.
@@ -93,12 +135,23 @@ impl Schema {
     }
 
     fn index_of(&self, api_version: &str, kind: &str) -> Option<usize> {
-        self.kinds.iter().find(|((version, name), _)| *version == api_version && *name == kind).map(|(_, &index)| index)
+        let versions = self.kinds.get(kind)?;
+        versions.iter().find(|(version, _)| *version == api_version).map(|(_, index)| *index)
+    }
+
+    /// The metadata of every list.
+    pub(super) fn list_meta(&self) -> &Message {
+        self.list_meta.map_or(&NO_FIELDS, |index| self.message(index))
     }
 
     /// The message at that place.
     pub(super) fn message(&self, index: usize) -> &Message {
         self.messages.get(index).unwrap_or(&NO_FIELDS)
+    }
+
+    /// The field that a route leads to.
+    pub(super) fn field(&self, route: Route) -> Option<&Field> {
+        self.message(route.message).fields.get(route.field)
     }
 
     fn parse(text: &'static str) -> Self {
@@ -108,16 +161,46 @@ impl Schema {
             .filter_map(|line| line.split_once(": ").or(line.strip_suffix(':').map(|name| (name, ""))))
             .collect();
         let places: HashMap<&str, usize> = lines.iter().enumerate().map(|(index, (name, _))| (*name, index)).collect();
-        let kinds = kinds.lines().filter_map(|line| parse_kind(line, &places)).collect();
-        let delete_options = places.get("meta.v1.DeleteOptions").copied();
-        let messages = lines.iter().map(|(_, fields)| Message(parse_fields(fields, &places))).collect();
-        Self { kinds, messages, delete_options }
+        let mut known: HashMap<&str, Vec<(&str, usize)>> = HashMap::new();
+        for (api_version, kind, index) in kinds.lines().filter_map(|line| parse_kind(line, &places)) {
+            known.entry(kind).or_default().push((api_version, index));
+        }
+        let fields: Vec<Vec<Field>> = lines.iter().map(|(_, fields)| parse_fields(fields, &places)).collect();
+        let paths: Vec<_> = (0..fields.len()).map(|index| paths(&fields, index)).collect();
+        let messages = fields.into_iter().zip(paths);
+        Self {
+            kinds: known,
+            messages: messages.map(|(fields, (inlined, routes))| Message { fields, inlined, routes }).collect(),
+            delete_options: places.get("meta.v1.DeleteOptions").copied(),
+            list_meta: places.get("meta.v1.ListMeta").copied(),
+        }
     }
 }
 
-fn parse_kind(line: &'static str, places: &HashMap<&str, usize>) -> Option<((&'static str, &'static str), usize)> {
+/// Where each field of a message's JSON object belongs, and the messages that stand in between.
+fn paths(messages: &[Vec<Field>], index: usize) -> (Vec<Inlined>, Vec<(&'static str, Route)>) {
+    let (mut inlined, mut routes) = (Vec::new(), Vec::new());
+    // What is still to be looked at: messages in this one, by their place among `inlined`.
+    let mut open = vec![(index, None)];
+    while let Some((message, around)) = open.pop() {
+        for (place, field) in messages.get(message).into_iter().flatten().enumerate() {
+            match field.kind {
+                Type::Message(inner) if field.is_inline() => {
+                    open.push((inner, Some(inlined.len())));
+                    inlined.push(Inlined { number: field.number, around });
+                }
+                _ => routes.push((field.name, Route { inlined: around, message, field: place })),
+            }
+        }
+    }
+    routes.sort_by_key(|(name, _)| *name);
+    (inlined, routes)
+}
+
+fn parse_kind(line: &'static str, places: &HashMap<&str, usize>) -> Option<(&'static str, &'static str, usize)> {
     let (kind, message) = line.split_once(" = ")?;
-    Some((kind.split_once(' ')?, *places.get(message)?))
+    let (api_version, kind) = kind.split_once(' ')?;
+    Some((api_version, kind, *places.get(message)?))
 }
 
 fn parse_fields(text: &'static str, places: &HashMap<&str, usize>) -> Vec<Field> {
@@ -162,9 +245,9 @@ mod tests {
     fn every_line_of_the_table_is_understood() {
         let schema = Schema::get();
         let (kinds, messages) = TEXT.split_once("\n\n").unwrap();
-        assert_eq!(schema.kinds.len(), kinds.lines().count());
+        assert_eq!(schema.kinds.values().map(Vec::len).sum::<usize>(), kinds.lines().count());
         assert_eq!(schema.messages.len(), messages.lines().count());
-        let fields: usize = schema.messages.iter().map(|message| message.0.len()).sum();
+        let fields: usize = schema.messages.iter().map(|message| message.fields.len()).sum();
         let written = messages.lines().filter_map(|line| line.split_once(": ")).map(|(_, all)| all.split(", ").count());
         assert_eq!(fields, written.sum::<usize>());
     }
@@ -172,7 +255,7 @@ mod tests {
     #[test]
     fn fields_are_ordered_by_number_so_that_they_can_be_searched() {
         for message in &Schema::get().messages {
-            assert!(message.0.is_sorted_by_key(|field| field.number), "{message:?}");
+            assert!(message.fields.is_sorted_by_key(|field| field.number), "{message:?}");
         }
     }
 
@@ -211,7 +294,7 @@ mod tests {
     }
 
     fn flatten<'s>(schema: &'s Schema, message: &'s Message, out: &mut Vec<&'s Field>) {
-        for field in &message.0 {
+        for field in &message.fields {
             match field.kind {
                 Type::Message(index) if field.is_inline() => flatten(schema, schema.message(index), out),
                 _ => out.push(field),

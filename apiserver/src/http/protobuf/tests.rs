@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::*;
 
-fn envelope(api_version: &str, kind: &str, raw: Vec<u8>) -> Vec<u8> {
+pub(super) fn envelope(api_version: &str, kind: &str, raw: Vec<u8>) -> Vec<u8> {
     use k8s_pb::apimachinery::pkg::runtime::{TypeMeta, Unknown};
     let type_meta = TypeMeta { api_version: Some(api_version.to_owned()), kind: Some(kind.to_owned()) };
     let unknown = Unknown { type_meta: Some(type_meta), raw: Some(raw), ..Unknown::default() };
@@ -155,4 +155,52 @@ fn broken_bytes_are_an_error_and_never_a_panic() {
     }
     let unknown = decode(&envelope("v1", "Foo", Vec::new())).unwrap_err();
     assert_eq!(unknown.to_string(), r#"no kind "Foo" is registered for version "v1""#);
+}
+
+#[test]
+fn a_list_carries_its_metadata_and_its_items() {
+    let head = ListHead {
+        api_version: "v1",
+        kind: "ConfigMapList",
+        item: ("v1", "ConfigMap"),
+        metadata: r#"{"resourceVersion":"7","continue":"c","remainingItemCount":2}"#,
+    };
+    let mut body = list(&head, 0).unwrap();
+    for name in ["a", "b"] {
+        let data = "x".repeat(300);
+        let item = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name}, "data": {"k": data}});
+        push_item(&mut body, item.to_string().as_bytes()).unwrap();
+    }
+    let bytes = end_list(body);
+    let envelope = Envelope::read(bytes.strip_prefix(MAGIC).unwrap()).unwrap();
+    assert_eq!((envelope.api_version.as_str(), envelope.kind.as_str()), ("v1", "ConfigMapList"));
+    let found = core::v1::ConfigMapList::decode(envelope.raw).unwrap();
+    let metadata = found.metadata.unwrap();
+    assert_eq!((metadata.resource_version(), metadata.r#continue(), metadata.remaining_item_count()), ("7", "c", 2));
+    let names: Vec<_> = found.items.iter().map(|item| item.metadata.as_ref().unwrap().name()).collect();
+    assert_eq!(names, ["a", "b"]);
+    assert_eq!(found.items[1].data["k"].len(), 300);
+}
+
+#[test]
+fn a_watch_event_is_a_frame_of_its_length_around_an_enveloped_object() {
+    let object = object(br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a"},"immutable":false}"#).unwrap();
+    let mut out = b"before".to_vec();
+    event("ADDED", &object, &mut out);
+    let frame = &out[6..];
+    assert_eq!(u32::from_be_bytes(frame[..4].try_into().unwrap()) as usize, frame.len() - 4);
+    let event = meta::WatchEvent::decode(&frame[4..]).unwrap();
+    assert_eq!(event.r#type(), "ADDED");
+    let raw = event.object.unwrap().raw.unwrap();
+    assert_eq!(raw, object);
+    assert_eq!(decode(&raw).unwrap()["immutable"], false);
+}
+
+#[test]
+fn what_only_has_metadata_is_written_of_any_object() {
+    let bytes = object_as("meta.k8s.io/v1", "PartialObjectMetadata", br#"{"metadata":{"name":"a"},"spec":{"x":1}}"#);
+    let found = decode(&bytes.unwrap()).unwrap();
+    let expected = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": "a"}});
+    assert_eq!(found, expected);
+    assert!(object(br#"{"kind":"Widget","apiVersion":"example.com/v1"}"#).is_err());
 }

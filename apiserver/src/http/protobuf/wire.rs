@@ -119,3 +119,72 @@ impl<'b> Reader<'b> {
         self.take(N)?.try_into().map_err(|_| ProtobufError::Truncated)
     }
 }
+
+fn put_raw_varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(low_bits(value) | 0x80);
+        value >>= 7;
+    }
+    out.push(low_bits(value));
+}
+
+fn low_bits(value: u64) -> u8 {
+    u8::try_from(value & 0x7f).unwrap_or_default()
+}
+
+/// Appends a whole number or a truth value.
+pub(super) fn put_varint(number: u64, value: i64, out: &mut Vec<u8>) {
+    put_raw_varint(number << 3, out);
+    put_raw_varint(u64::from_ne_bytes(value.to_ne_bytes()), out);
+}
+
+/// Appends the bits of a float.
+pub(super) fn put_fixed64(number: u64, bits: u64, out: &mut Vec<u8>) {
+    put_raw_varint(number << 3 | 1, out);
+    out.extend_from_slice(&bits.to_le_bytes());
+}
+
+/// Appends a text, bytes or a finished message.
+pub(super) fn put_bytes(number: u64, bytes: &[u8], out: &mut Vec<u8>) {
+    put_raw_varint(number << 3 | 2, out);
+    put_raw_varint(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}
+
+/// Begins a message whose length is not known yet: [`set_length`] at the place that is answered ends it.
+pub(super) fn put_zeroed_length(number: u64, out: &mut Vec<u8>) -> usize {
+    put_raw_varint(number << 3 | 2, out);
+    out.push(0);
+    out.len() - 1
+}
+
+/// Writes the length of the message that reaches from behind `at` to the end, moving it if the length needs room.
+pub(super) fn set_length(out: &mut Vec<u8>, at: usize) {
+    let end = out.len();
+    let mut length = end - at - 1;
+    let mut more = 0;
+    while length >> (7 * (more + 1)) > 0 {
+        more += 1;
+    }
+    out.resize(end + more, 0);
+    out.copy_within(at + 1..end, at + 1 + more);
+    for place in out.iter_mut().skip(at).take(more) {
+        *place = low_bits(length as u64) | 0x80;
+        length >>= 7;
+    }
+    if let Some(place) = out.get_mut(at + more) {
+        *place = low_bits(length as u64);
+    }
+}
+
+/// Appends a message that `fill` writes.
+pub(super) fn nested<E>(
+    number: u64,
+    out: &mut Vec<u8>,
+    fill: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    let at = put_zeroed_length(number, out);
+    fill(out)?;
+    set_length(out, at);
+    Ok(())
+}
