@@ -192,6 +192,13 @@ impl ApiError {
         Self::about(405, "MethodNotAllowed", message, names, "")
     }
 
+    /// The path has no such verb.
+    #[must_use]
+    pub fn method_not_allowed() -> Self {
+        let message = "the server does not allow this method on the requested resource";
+        Self { details: Some(Box::default()), ..Self::new(405, "MethodNotAllowed", message) }
+    }
+
     /// The path leads nowhere.
     #[must_use]
     pub fn no_such_path() -> Self {

@@ -6,6 +6,7 @@
 
 mod body;
 mod discovery;
+mod duration;
 mod encode;
 mod health;
 mod negotiate;
@@ -123,9 +124,7 @@ impl Api {
             return self.serve_path(&segments, &query, &parts).await;
         };
         let verb = route::verb(&parts.method, &path, &query);
-        let verb = verb.ok_or_else(|| {
-            ApiError::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
-        })?;
+        let verb = verb.ok_or_else(ApiError::method_not_allowed)?;
         let is_stream = matches!((path.resource.as_str(), path.subresource.as_str()), ("pods", "exec" | "attach"));
         // Running a command is a change, whatever method the protocol upgrade uses.
         let verb = if is_stream { "create" } else { verb };
@@ -137,7 +136,8 @@ impl Api {
         // The components of this process are few and ours: only the network can flood us.
         let is_ours = call.parts.extensions.get::<InProcess>().is_some();
         let _permit = if is_ours { None } else { Some(self.in_flight.try_acquire().map_err(|_| too_many_requests())?) };
-        match tokio::time::timeout(REQUEST_TIME_MAX, verbs::serve(self, call)).await {
+        let time = call.query.timeout()?.filter(|asked| *asked < REQUEST_TIME_MAX).unwrap_or(REQUEST_TIME_MAX);
+        match tokio::time::timeout(time, verbs::serve(self, call)).await {
             Ok(result) => result,
             Err(_) => Err(ApiError::timeout("request did not complete within the allotted timeout", 0)),
         }
@@ -202,11 +202,7 @@ impl Api {
         parts: &http::request::Parts,
     ) -> Result<Answer, ApiError> {
         if !matches!(parts.method, Method::GET | Method::HEAD) {
-            return Err(ApiError::new(
-                405,
-                "MethodNotAllowed",
-                "the server does not allow this method on the requested resource",
-            ));
+            return Err(ApiError::method_not_allowed());
         }
         let words: Vec<&str> = segments.iter().map(String::as_str).collect();
         match words[..] {
@@ -217,10 +213,21 @@ impl Api {
             }
             ["openapi", "v2"] => openapi::v2(&parts.headers),
             ["openapi", "v3", ref path @ ..] => self.serve_openapi(path.join("/"), query, parts).await,
-            ["api" | "apis", ..] => self.discovery.answer(segments, &parts.headers).ok_or_else(ApiError::no_such_path),
+            ["api" | "apis", ..] => match self.discovery.answer(segments, &parts.headers) {
+                Some(answer) => Ok(answer),
+                None => {
+                    self.nothing_there(segments.get(1).map(String::as_str).filter(|_| words.first() == Some(&"apis")))
+                }
+            },
             [""] => Ok(response::raw_json(StatusCode::OK, &json!({"paths": self.paths()}))),
-            _ => Err(ApiError::no_such_path()),
+            _ => Ok(response::not_found_page()),
         }
+    }
+
+    /// What is said of a path that leads nowhere: a `Status` below a group that is served, else plain words.
+    pub(crate) fn nothing_there(&self, group: Option<&str>) -> Result<Answer, ApiError> {
+        let is_served = group.is_none_or(|group| self.discovery.versions().any(|(own, _)| own == group));
+        if is_served { Err(ApiError::no_such_path()) } else { Ok(response::not_found_page()) }
     }
 
     /// The documents are made at the first request and take a while: not on the async threads.

@@ -124,7 +124,9 @@ impl<'h> MediaRange<'h> {
     fn parse(text: &'h str) -> Option<Self> {
         let mut words = text.trim_matches(' ').split(';');
         let (main, sub) = match words.next().unwrap_or_default().split_once('/') {
-            Some((main, sub)) if !sub.is_empty() && !sub.contains('/') => (main.trim_matches(' '), sub.trim_matches(' ')),
+            Some((main, sub)) if !sub.is_empty() && !sub.contains('/') => {
+                (main.trim_matches(' '), sub.trim_matches(' '))
+            }
             Some((main, "")) if main.trim_matches(' ') == "*" => ("*", "*"),
             None if text.split(';').next().unwrap_or_default().trim_matches(' ') == "*" => ("*", "*"),
             _ => return None,
@@ -144,9 +146,7 @@ impl<'h> MediaRange<'h> {
     }
 
     fn is_before(&self, other: &Self) -> bool {
-        self.quality > other.quality
-            || (self.main != "*" && other.main == "*")
-            || (self.sub != "*" && other.sub == "*")
+        self.quality > other.quality || (self.main != "*" && other.main == "*") || (self.sub != "*" && other.sub == "*")
     }
 
     /// Whether the range takes a media type.

@@ -87,10 +87,7 @@ impl OpenApi {
     /// One document. Makes it when it is the first request: off the async threads.
     pub(crate) fn document(&self, path: &str, query: &Query, headers: &HeaderMap) -> Result<Answer, ApiError> {
         let entry = self.documents.get(path).ok_or_else(ApiError::no_such_path)?;
-        if !negotiate::accepted(headers)
-            .iter()
-            .any(|range| range.takes("application/json"))
-        {
+        if !negotiate::accepted(headers).iter().any(|range| range.takes("application/json")) {
             return Err(ApiError::new(
                 406,
                 "NotAcceptable",

@@ -46,6 +46,14 @@ impl Query {
         self.get(name).is_some_and(|value| !matches!(value.to_ascii_lowercase().as_str(), "false" | "0"))
     }
 
+    /// How long the client gives the server (`timeout=34s`); `None` when it leaves that to the server.
+    pub(crate) fn timeout(&self) -> Result<Option<Duration>, ApiError> {
+        let Some(text) = self.get("timeout").filter(|text| !text.is_empty()) else { return Ok(None) };
+        let found = super::duration::parse(text)
+            .map_err(|why| ApiError::bad_request(format!("invalid timeout specified in the request URL - {why}")))?;
+        Ok(found.filter(|asked| !asked.is_zero()))
+    }
+
     /// A whole number; an empty value counts as absent.
     pub(crate) fn integer(&self, name: &str) -> Result<Option<i64>, ApiError> {
         let Some(text) = self.get(name).filter(|text| !text.is_empty()) else { return Ok(None) };
@@ -81,7 +89,16 @@ pub(crate) fn options(query: &Query, verb: &str) -> Result<Options, ApiError> {
         options.field_validation = field_validation(query, kind)?;
     } else if !matches!(verb, "get" | "delete") {
         // What else a deletion says stands in its body, or is read from here when there is none.
-        options.version_match = version_match(query, &options, verb == "watch")?;
+        let is_watch = verb == "watch";
+        let given = query.get("resourceVersionMatch").unwrap_or_default();
+        let from_any = matches!(options.resource_version.as_str(), "" | "0");
+        if is_watch && from_any && given.is_empty() && options.send_initial_events.is_none() {
+            // As old as the API: such a watch begins with what there is.
+            options.send_initial_events = Some(true);
+            options.version_match = Some(VersionMatch::NotOlderThan);
+        } else {
+            options.version_match = version_match(given, &options, is_watch)?;
+        }
     }
     Ok(options)
 }
@@ -122,51 +139,63 @@ fn field_validation(query: &Query, kind: &str) -> Result<FieldValidation, ApiErr
     }
 }
 
-fn version_match(query: &Query, options: &Options, is_watch: bool) -> Result<Option<VersionMatch>, ApiError> {
-    let forbidden =
-        |field: &str, detail: &str| Err(invalid("ListOptions", FieldErrorKind::Forbidden, field, "", detail));
-    let given = query.get("resourceVersionMatch").unwrap_or_default();
-    if options.send_initial_events.is_some() {
-        if !is_watch {
-            return forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list");
+/// All complaints at once, in Kubernetes' order.
+fn version_match(given: &str, options: &Options, is_watch: bool) -> Result<Option<VersionMatch>, ApiError> {
+    let errors = match_errors(given, options, is_watch);
+    if !errors.is_empty() {
+        return Err(ApiError::invalid_kind("ListOptions", "meta.k8s.io", "", &errors));
+    }
+    Ok(match given {
+        "Exact" => Some(VersionMatch::Exact),
+        "NotOlderThan" => Some(VersionMatch::NotOlderThan),
+        _ => None,
+    })
+}
+
+fn match_errors(given: &str, options: &Options, is_watch: bool) -> Vec<FieldError> {
+    const FIELD: &str = "resourceVersionMatch";
+    let forbidden = |why: &str| FieldError::new(FieldErrorKind::Forbidden, FIELD, Value::Null, why);
+    let unsupported = |values: &str| {
+        let detail = format!("supported values: {values}");
+        FieldError::new(FieldErrorKind::NotSupported, FIELD, Value::from(given), detail)
+    };
+    let with_initial = options.send_initial_events.is_some();
+    let with_token = !options.continue_token.is_empty();
+    let token = || forbidden("resourceVersionMatch is forbidden when continue is provided");
+    let mut errors = Vec::new();
+    if is_watch {
+        if with_initial && given != "NotOlderThan" {
+            errors.push(forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+        }
+        if given.is_empty() {
+            return errors;
+        }
+        if !with_initial {
+            errors.push(forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
         }
         if given != "NotOlderThan" {
-            return forbidden(
-                "resourceVersionMatch",
-                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-            );
+            errors.push(unsupported("\"NotOlderThan\""));
         }
-        return Ok(Some(VersionMatch::NotOlderThan));
+        errors.extend(with_token.then(token));
+        return errors;
     }
-    if given.is_empty() {
-        return Ok(None);
-    }
-    if is_watch {
-        return forbidden(
-            "resourceVersionMatch",
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        );
-    }
-    if options.resource_version.is_empty() {
-        return forbidden(
-            "resourceVersionMatch",
-            "resourceVersionMatch is forbidden unless resourceVersion is provided",
-        );
-    }
-    if !options.continue_token.is_empty() {
-        return forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided");
-    }
-    match given {
-        "Exact" if options.resource_version == "0" => {
-            forbidden("resourceVersionMatch", "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")
+    if !given.is_empty() {
+        if options.resource_version.is_empty() {
+            errors.push(forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided"));
         }
-        "Exact" => Ok(Some(VersionMatch::Exact)),
-        "NotOlderThan" => Ok(Some(VersionMatch::NotOlderThan)),
-        other => {
-            let supported = "supported values: \"\", \"Exact\", \"NotOlderThan\"";
-            Err(invalid("ListOptions", FieldErrorKind::NotSupported, "resourceVersionMatch", other, supported))
+        errors.extend(with_token.then(token));
+        if !matches!(given, "Exact" | "NotOlderThan") {
+            errors.push(unsupported("\"Exact\", \"NotOlderThan\", \"\""));
+        }
+        if given == "Exact" && options.resource_version == "0" {
+            errors.push(forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""));
         }
     }
+    if with_initial {
+        let why = "sendInitialEvents is forbidden for list";
+        errors.push(FieldError::new(FieldErrorKind::Forbidden, "sendInitialEvents", Value::Null, why));
+    }
+    errors
 }
 
 #[cfg(test)]

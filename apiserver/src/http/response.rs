@@ -52,6 +52,13 @@ pub(crate) fn raw_json(code: StatusCode, value: &Value) -> Answer {
     answer(code, JSON, full(pretty::indent(value.to_string().as_bytes())))
 }
 
+/// What Go's HTTP library says of a path that leads nowhere.
+pub(crate) fn not_found_page() -> Answer {
+    let mut answer = text(StatusCode::NOT_FOUND, "404 page not found\n");
+    set(&mut answer, http::header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    answer
+}
+
 /// An error as its `Status`, in the form that the client takes; if it takes none, as JSON.
 pub(crate) fn error(error: &ApiError, encoding: Option<Encoding>) -> Answer {
     let code = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

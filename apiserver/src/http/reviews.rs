@@ -88,11 +88,7 @@ pub(crate) async fn serve(api: &Api, call: Call, review: &'static Review) -> Res
         return Err(ApiError::no_such_path());
     }
     if call.verb != "create" || !path.name.is_empty() {
-        return Err(ApiError::new(
-            405,
-            "MethodNotAllowed",
-            "the server does not allow this method on the requested resource",
-        ));
+        return Err(ApiError::method_not_allowed());
     }
     let format = negotiate::format(&call.parts.headers, &call.query, negotiate::Offer::REVIEW)?;
     let (user, namespace) = (call.user, call.path.namespace);

@@ -1,6 +1,6 @@
 //! What a path means, before anybody looks whether it exists.
 //!
-//! Source: Kubernetes, "API concepts", section "Resource URIs". The old `/watch/` prefix is not known here.
+//! Source: Kubernetes, "API concepts", section "Resource URIs".
 
 use http::Method;
 
@@ -18,6 +18,8 @@ pub(crate) struct ResourcePath {
     pub(crate) subresource: String,
     /// Whether more stands behind the subresource: no such path is served.
     pub(crate) is_longer: bool,
+    /// Whether `watch` stands before the resource: the old way to ask for a watch.
+    pub(crate) is_watch: bool,
 }
 
 /// Splits a path into its segments, percent-decoded; `None` when it is not UTF-8.
@@ -35,13 +37,19 @@ pub(crate) fn resource(segments: &[String]) -> Option<ResourcePath> {
     };
     let [version, rest @ ..] = rest else { return None };
     let mut path = ResourcePath { group: group.to_owned(), version: version.clone(), ..ResourcePath::default() };
+    let (is_watch, rest) = match rest {
+        [watch, rest @ ..] if watch == "watch" && !rest.is_empty() => (true, rest),
+        rest => (false, rest),
+    };
+    path.is_watch = is_watch;
+    let own = rest;
     let rest = match rest {
         // `namespaces/NAME/status` and `…/finalize` are parts of the Namespace, everything else lies inside it.
         [root, namespace, rest @ ..] if root == "namespaces" => {
             path.namespace.clone_from(namespace);
             match rest {
                 [first, ..] if first != "status" && first != "finalize" => rest,
-                _ => segments_after_version(segments, group),
+                _ => own,
             }
         }
         rest => rest,
@@ -54,16 +62,14 @@ pub(crate) fn resource(segments: &[String]) -> Option<ResourcePath> {
     Some(path)
 }
 
-fn segments_after_version<'s>(segments: &'s [String], group: &str) -> &'s [String] {
-    segments.get(if group.is_empty() { 2 } else { 3 }..).unwrap_or_default()
-}
-
 /// The verb that authorization and the registry know; `None` for methods that have no meaning.
 pub(crate) fn verb(method: &Method, path: &ResourcePath, query: &Query) -> Option<&'static str> {
     let is_collection = path.name.is_empty();
     match *method {
-        Method::GET | Method::HEAD if query.flag("watch") && path.subresource.is_empty() => Some("watch"),
-        Method::GET | Method::HEAD => Some(if is_collection { "list" } else { "get" }),
+        Method::GET if path.is_watch => Some("watch"),
+        _ if path.is_watch => None,
+        Method::GET if query.flag("watch") && path.subresource.is_empty() => Some("watch"),
+        Method::GET => Some(if is_collection { "list" } else { "get" }),
         Method::POST => Some("create"),
         Method::PUT => Some("update"),
         Method::PATCH => Some("patch"),
@@ -96,6 +102,9 @@ mod tests {
         check("/apis/apps/v1/namespaces/a/deployments/d", Some(["apps", "v1", "a", "deployments", "d", ""]));
         check("/apis/apps/v1/deployments/", Some(["apps", "v1", "", "deployments", "", ""]));
         check("/api/v1/nodes/a%2Fb", Some(["", "v1", "", "nodes", "a/b", ""]));
+        check("/api/v1/watch/namespaces/a/pods/p", Some(["", "v1", "a", "pods", "p", ""]));
+        check("/apis/apps/v1/watch/deployments", Some(["apps", "v1", "", "deployments", "", ""]));
+        check("/api/v1/watch/namespaces/a", Some(["", "v1", "a", "namespaces", "a", ""]));
         for path in ["/", "/api", "/api/v1", "/apis/apps", "/apis/apps/v1", "/version", "/apiv1/pods"] {
             check(path, None);
         }

@@ -7,6 +7,7 @@ use http::StatusCode;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
+use reeve_api::selector::FieldSelector;
 
 use super::encode::{self, Encoder};
 use super::negotiate::{self, Encoding, Offer};
@@ -66,8 +67,9 @@ pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
     if let Some(review) = reviews::find(&path.group, &path.version, &path.resource) {
         return reviews::serve(api, call, review).await;
     }
-    let resource =
-        api.registry.resource(&path.group, &path.version, &path.resource).ok_or_else(ApiError::no_such_path)?.clone();
+    let Some(resource) = api.registry.resource(&path.group, &path.version, &path.resource).cloned() else {
+        return api.nothing_there(Some(&path.group).filter(|group| !group.is_empty()).map(String::as_str));
+    };
     let namespaced = resource.names().namespaced;
     if path.is_longer || (namespaced && path.namespace.is_empty() && !path.name.is_empty()) {
         return Err(ApiError::no_such_path());
@@ -82,7 +84,10 @@ pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
     match part {
         PartOf::Stored(_) => {
             let deprecation = request.resource.kind.deprecation();
-            let mut answer = stored(api, call, request).await?;
+            // Which verbs there are is said by the paths of Kubernetes, before any kind is asked.
+            let served = stored(api, call, request).await;
+            let mut answer =
+                served.map_err(|error| if error.code == 405 { ApiError::method_not_allowed() } else { error })?;
             if let Some(text) = deprecation {
                 response::warn(&mut answer, &[text.to_owned()]);
             }
@@ -222,6 +227,11 @@ async fn written(encoder: &Encoder<'_>, request: &Request, written: &Written) ->
 
 async fn watch(api: &Api, mut request: Request, format: negotiate::Format) -> Result<Answer, ApiError> {
     if !request.name.is_empty() {
+        let selector = FieldSelector::parse(&request.options.field_selector);
+        let selected = selector.as_ref().map_or(Some(request.name.as_str()), |fields| fields.exact("metadata.name"));
+        if !request.options.field_selector.is_empty() && selected != Some(request.name.as_str()) {
+            return Err(ApiError::bad_request("fieldSelector metadata.name doesn't match requested name"));
+        }
         // Escaped: a name must not become a second term, nor swallow what stands behind it.
         let name = request.name.replace('\\', "\\\\").replace(',', "\\,").replace('=', "\\=");
         let own = format!("metadata.name={name}");
@@ -231,8 +241,8 @@ async fn watch(api: &Api, mut request: Request, format: negotiate::Format) -> Re
     }
     let body = match api.registry.watch(&request).await {
         Ok(events) => stream(api, events, request.resource, format),
-        // Once the request is understood, history that is gone is told in the stream, as Kubernetes does.
-        Err(error) if error.code == 410 => {
+        // Once the request is understood, a state that is gone or not there yet is told in the stream.
+        Err(error) if matches!(error.code, 410 | 504) => {
             let mut text = Vec::new();
             encode::error_event(&error, format.encoding, &mut text);
             response::full(text)

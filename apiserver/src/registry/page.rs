@@ -1,26 +1,28 @@
 //! The token that `continue` carries: at which revision and behind which key the next page begins.
 
-use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use base64::{DecodeError, Engine as _};
 use reeve_store::Revision;
 use serde::{Deserialize, Serialize};
-
-use crate::status::ApiError;
 
 /// Where the next page begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Token {
     /// The state all pages show; `None`: whatever is newest then.
     pub(super) revision: Option<Revision>,
-    /// The first key that may be on the page, behind the resource's prefix.
+    /// The first key that may be on the page, behind the prefix of the collection: as in Kubernetes, a token of one
+    /// namespace goes on in whichever it is used.
     pub(super) start: String,
 }
 
 /// The form on the wire; opaque to clients.
 #[derive(Serialize, Deserialize)]
 struct Wire {
+    #[serde(default)]
     v: String,
+    #[serde(default)]
     rv: i64,
+    #[serde(default)]
     start: String,
 }
 
@@ -39,21 +41,31 @@ impl Token {
         serde_json::to_vec(&wire).map(|text| BASE64_URL_SAFE_NO_PAD.encode(text)).unwrap_or_default()
     }
 
-    pub(super) fn decode(text: &str) -> Result<Self, ApiError> {
-        let invalid = |why: String| ApiError::bad_request(format!("continue key is not valid: {why}"));
-        let bytes =
-            BASE64_URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|error| invalid(error.to_string()))?;
-        let wire: Wire = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+    /// Why a text is no token is told in Kubernetes' words, as far as they are not Go's.
+    pub(super) fn decode(text: &str) -> Result<Self, String> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|error| {
+            let at = match error {
+                DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+                DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => text.len(),
+            };
+            format!("illegal base64 data at input byte {at}")
+        })?;
+        let wire: Wire = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
         if wire.v != VERSION {
-            return Err(invalid("server does not recognize this encoded version".to_owned()));
+            // The sentence in which this stands begins with the same words in Kubernetes.
+            return Err(format!("server does not recognize this encoded version {}", wire.v));
         }
-        match wire.rv {
-            -1 => Ok(Self { revision: None, start: wire.start }),
-            rv => match u64::try_from(rv) {
-                Ok(rv) if rv > 0 => Ok(Self { revision: Some(Revision(rv)), start: wire.start }),
-                _ => Err(invalid("incorrect encoded start resourceVersion".to_owned())),
-            },
+        if wire.rv == 0 {
+            return Err(format!("incorrect encoded start resourceVersion (version {VERSION})"));
         }
+        if wire.start.is_empty() {
+            return Err(format!("encoded start key empty (version {VERSION})"));
+        }
+        let inner = wire.start.strip_prefix('/').unwrap_or(&wire.start);
+        if inner.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(wire.start);
+        }
+        Ok(Self { revision: u64::try_from(wire.rv).ok().map(Revision), start: inner.to_owned() })
     }
 }
 
@@ -69,10 +81,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_a_bad_request() {
-        for text in ["%%%", "e30", "bm9wZQ"] {
-            let error = Token::decode(text).unwrap_err();
-            assert!(error.code == 400 && error.message.starts_with("continue key is not valid: "), "{error}");
+    fn what_is_no_token_is_refused_in_kubernetes_words() {
+        let refusal = |text: &str| Token::decode(&BASE64_URL_SAFE_NO_PAD.encode(text)).unwrap_err();
+        assert_eq!(Token::decode("%%%").unwrap_err(), "illegal base64 data at input byte 0");
+        assert_eq!(refusal("{}"), "server does not recognize this encoded version ");
+        let wire = |rv: i64, start: &str| format!(r#"{{"v":"meta.k8s.io/v1","rv":{rv},"start":"{start}"}}"#);
+        assert_eq!(refusal(&wire(0, "a")), "incorrect encoded start resourceVersion (version meta.k8s.io/v1)");
+        assert_eq!(refusal(&wire(1, "")), "encoded start key empty (version meta.k8s.io/v1)");
+        for start in ["../a", "a/../b", "a//b", "a/./b", "a/"] {
+            assert_eq!(refusal(&wire(1, start)), start);
         }
     }
 }

@@ -53,13 +53,12 @@ impl Registry {
         let (at, start) = if options.continue_token.is_empty() {
             (wanted_state(options)?, String::new())
         } else {
-            self.resume(options, &filter)?
+            resume(options, &filter)?
         };
-        let page = Page {
-            filter: &filter,
-            start: start.as_bytes(),
-            limit: usize::try_from(options.limit).unwrap_or(usize::MAX),
-        };
+        // From whatever the cache has, the whole list is as good as a page.
+        let limit = if options.resource_version == "0" { 0 } else { options.limit };
+        let page =
+            Page { filter: &filter, start: start.as_bytes(), limit: usize::try_from(limit).unwrap_or(usize::MAX) };
         match at {
             At::Newest => self.cache.fresh().await?,
             At::NotOlderThan(revision) => self.cache.reach(revision).await?,
@@ -67,18 +66,6 @@ impl Registry {
         }
         let (snapshot, revision) = self.cache.snapshot(&request.resource);
         Ok(page.cut(&snapshot, revision))
-    }
-
-    /// Where a list goes on, and in which state.
-    fn resume(&self, options: &Options, filter: &Filter) -> Result<(At, String), ApiError> {
-        if !matches!(options.resource_version.as_str(), "" | "0") {
-            return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
-        }
-        let token = Token::decode(&options.continue_token)?;
-        if !token.start.starts_with(filter.scope()) {
-            return Err(ApiError::bad_request("continue key is not valid: the token is of another namespace"));
-        }
-        Ok((token.revision.map_or(At::Newest, At::Exact), token.start))
     }
 
     /// A list of an exact revision: from the cache when nothing has changed since, else from the store's history.
@@ -91,11 +78,17 @@ impl Registry {
         let mut objects = imbl::OrdMap::new();
         let prefix = request.resource.prefix();
         let (mut start, end) = (page.first_key(prefix), page.end_key(prefix));
+        // How many there are from here on, where that is told.
+        let mut all = None;
         loop {
             let range = KeyRange::Span { start: start.clone(), end: end.clone() };
-            let chunk = RangeRequest { limit: CHUNK_LEN_MAX, uncounted: true, ..RangeRequest::new(range) };
+            let uncounted = all.is_some() || page.limit == 0 || !page.filter.is_everything();
+            let chunk = RangeRequest { limit: CHUNK_LEN_MAX, uncounted, ..RangeRequest::new(range) };
             let read = RangeRequest { revision: Some(revision), ..chunk };
             let found = self.kv.range(read).await.map_err(|error| history_error(&error, request, page))?;
+            if !uncounted {
+                all = Some(found.count);
+            }
             let Some(last) = found.kvs.last() else { break };
             start = [&last.key[..], b"\0"].concat().into();
             for kv in found.kvs {
@@ -112,7 +105,7 @@ impl Registry {
         }
         let mut list = page.cut(&Snapshot { revision, objects }, revision);
         // Not all of the rest has been read.
-        list.remaining = None;
+        list.remaining = all.filter(|_| !list.continue_token.is_empty()).map(|all| (all - page.limit.min(all)) as u64);
         Ok(list)
     }
 }
@@ -141,28 +134,47 @@ impl Page<'_> {
             list.items.extend(found.filter(|object| self.filter.matches(key.as_bytes(), &Lazy::new(object))).cloned());
             return list;
         }
-        let mut wanted = snapshot
-            .scan(self.filter.scope(), self.start)
-            .filter(|(key, object)| self.filter.matches(key, &Lazy::new(object)));
+        let matches = |key: &Bytes, object: &Object| self.filter.matches(key, &Lazy::new(object));
+        let mut all = snapshot.scan(self.filter.scope(), self.start);
         if self.limit == 0 {
-            list.items.extend(wanted.map(|(_, object)| object.clone()));
+            list.items.extend(all.filter(|(key, object)| matches(key, object)).map(|(_, object)| object.clone()));
             return list;
         }
         let mut last: &[u8] = b"";
-        for (key, object) in wanted.by_ref().take(self.limit) {
+        for (key, object) in all.by_ref().filter(|(key, object)| matches(key, object)).take(self.limit) {
             last = key;
             list.items.push(object.clone());
         }
-        if wanted.next().is_some() {
-            list.continue_token = Token::after(revision, last).encode();
-            list.remaining = self.filter.is_everything().then(|| 1 + wanted.count() as u64);
+        // As in Kubernetes, what follows is only known to be there, not to match.
+        if list.items.len() == self.limit && all.next().is_some() {
+            list.continue_token = self.token(revision, last);
+            list.remaining = self.filter.is_everything().then(|| 1 + all.count() as u64);
         }
         list
     }
+
+    /// The token for the page behind `last`.
+    fn token(&self, revision: Revision, last: &[u8]) -> String {
+        Token::after(revision, last.strip_prefix(self.filter.scope().as_bytes()).unwrap_or(last)).encode()
+    }
+}
+
+/// Where a list goes on, and in which state.
+fn resume(options: &Options, filter: &Filter) -> Result<(At, String), ApiError> {
+    let token = Token::decode(&options.continue_token)
+        .map_err(|why| ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}")))?;
+    if !matches!(options.resource_version.as_str(), "" | "0") {
+        return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+    }
+    let start = format!("{}{}", filter.scope(), token.start);
+    Ok((token.revision.map_or(At::Newest, At::Exact), start))
 }
 
 fn wanted_state(options: &Options) -> Result<At, ApiError> {
-    let Some(revision) = parse_version(&options.resource_version)? else {
+    let revision = parse_version(&options.resource_version);
+    let revision =
+        revision.map_err(|error| ApiError::bad_request(format!("invalid resource version: {}", error.message)))?;
+    let Some(revision) = revision else {
         return match options.version_match {
             None => Ok(At::Newest),
             Some(_) => Err(bad_list_options("resourceVersionMatch is forbidden unless resourceVersion is provided")),
@@ -184,14 +196,18 @@ fn bad_list_options(why: &str) -> ApiError {
     ApiError::invalid_kind("ListOptions", "meta.k8s.io", "", &[error])
 }
 
-/// `None` when it is not set.
+/// `None` when it is not set. An error that Kubernetes' storage gives and nobody translates.
 pub(super) fn parse_version(text: &str) -> Result<Option<Revision>, ApiError> {
     if text.is_empty() {
         return Ok(None);
     }
-    let invalid =
-        |_| ApiError::bad_request(format!("resourceVersion: Invalid value: {text:?}: must be an unsigned integer"));
-    text.parse().map(|number| Some(Revision(number))).map_err(invalid)
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    let why = if is_number { "value out of range" } else { "invalid syntax" };
+    let number = text.parse().ok().filter(|_| is_number);
+    number.map(|number| Some(Revision(number))).ok_or_else(|| {
+        let reading = format!("strconv.ParseUint: parsing {text:?}: {why}");
+        ApiError::unknown(format!("resourceVersion: Invalid value: {text:?}: {reading}"))
+    })
 }
 
 /// What a client is told whose revision is gone: with a `continue` token it may go on, inconsistently.
@@ -205,6 +221,7 @@ fn history_error(error: &KvError, request: &Request, page: &Page<'_>) -> ApiErro
                    the remainder of the results. Continuing with the provided token results in an inconsistent list \
                    - objects that were created, modified, or deleted between the time the first chunk was returned \
                    and now may show up in the list.";
-    let token = Token { revision: None, start: String::from_utf8_lossy(page.start).into_owned() };
+    let start = page.start.strip_prefix(page.filter.scope().as_bytes()).unwrap_or(page.start);
+    let token = Token { revision: None, start: String::from_utf8_lossy(start).into_owned() };
     ApiError { continue_token: token.encode(), ..ApiError::expired(message) }
 }

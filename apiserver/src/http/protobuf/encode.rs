@@ -23,7 +23,9 @@ use super::wire::{nested, put_bytes, put_fixed64, put_varint, put_zeroed_length,
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EncodeError {
     /// The kind is not in the table.
-    #[error("object *unstructured.Unstructured does not implement the protobuf marshalling interface and cannot be encoded to a protobuf message")]
+    #[error(
+        "object *unstructured.Unstructured does not implement the protobuf marshalling interface and cannot be encoded to a protobuf message"
+    )]
     NoMessage,
     /// The text is not what the table says.
     #[error("{0}")]

@@ -184,7 +184,8 @@ fn a_list_carries_its_metadata_and_its_items() {
 
 #[test]
 fn a_watch_event_is_a_frame_of_its_length_around_an_enveloped_object() {
-    let object = object(br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a"},"immutable":false}"#).unwrap();
+    let object =
+        object(br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a"},"immutable":false}"#).unwrap();
     let mut out = b"before".to_vec();
     event("ADDED", &object, &mut out);
     let frame = &out[6..];
