@@ -302,3 +302,49 @@ pub(crate) fn next_generation(object: &mut Value, old: &Value) {
         crate::json::set(meta, "generation", now);
     }
 }
+
+/// Rules for a list of conditions of the common form.
+pub(crate) fn conditions(holder: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let mut seen = BTreeSet::new();
+    for (index, condition) in list(holder, "conditions").iter().enumerate() {
+        let (path, kind) = (path.index(index), text(condition, "type"));
+        if !seen.insert(kind) {
+            errors.duplicate(&path.child("type"), kind);
+        }
+        label_name(kind, &path.child("type"), errors);
+        self::condition(condition, &path, errors);
+    }
+}
+
+fn condition(condition: &Value, path: &Path<'_>, errors: &mut Errors) {
+    const STATUSES: [&str; 3] = ["False", "True", "Unknown"];
+    const REASON_MAX: usize = 1024;
+    const MESSAGE_MAX: usize = 32 * 1024;
+    let (status, reason) = (text(condition, "status"), text(condition, "reason"));
+    if !STATUSES.contains(&status) {
+        errors.unsupported(&path.child("status"), status, &STATUSES);
+    }
+    if let Some(number) = int(condition, "observedGeneration").filter(|number| *number < 0) {
+        errors.invalid(&path.child("observedGeneration"), number, "must be greater than or equal to zero");
+    }
+    if text(condition, "lastTransitionTime").is_empty() {
+        errors.required(&path.child("lastTransitionTime"), "");
+    }
+    let here = path.child("reason");
+    let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    if reason.is_empty() {
+        errors.required(&here, "");
+    } else if !reason.starts_with(|letter: char| letter.is_ascii_alphabetic())
+        || !reason.ends_with(is_word)
+        || !reason.chars().all(|letter| is_word(letter) || letter == ',' || letter == ':')
+    {
+        let detail = "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used for validation is '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')";
+        errors.invalid(&here, reason, detail);
+    }
+    if reason.len() > REASON_MAX {
+        errors.too_long(&here, REASON_MAX);
+    }
+    if text(condition, "message").len() > MESSAGE_MAX {
+        errors.too_long(&path.child("message"), MESSAGE_MAX);
+    }
+}

@@ -375,6 +375,16 @@ pub fn canonical_cidr(text: &str) -> Vec<String> {
     }
 }
 
+/// The address of an interface with the length of its network's prefix, `10.9.8.7/24`, in its canonical form.
+#[must_use]
+pub fn interface_address(text: &str) -> Vec<String> {
+    match cidr_in_canonical_form(text) {
+        None => vec!["must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)".to_owned()],
+        Some(canonical) if canonical != text => vec![format!("must be in canonical form (\"{canonical}\")")],
+        Some(_) => Vec::new(),
+    }
+}
+
 /// What to say of a range that is taken but not in the form it should have.
 #[must_use]
 pub fn cidr_warning(text: &str) -> Option<String> {

@@ -9,6 +9,7 @@ mod flowcontrol;
 mod networking;
 mod node;
 mod rbac;
+mod resource;
 mod scheduling;
 mod storage;
 
@@ -37,6 +38,7 @@ pub fn builtin() -> Vec<Arc<dyn Kind>> {
         networking::kinds(),
         node::kinds(),
         rbac::kinds(),
+        resource::kinds(),
         scheduling::kinds(),
         storage::kinds(),
         apiextensions::kinds(),

@@ -27,20 +27,24 @@ pub(super) fn affinity(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
 
 fn node_affinity(affinity: &Value, path: &Path<'_>, errors: &mut Errors) {
     if has(affinity, REQUIRED) {
-        let (terms, path) = (list(get(affinity, REQUIRED), "nodeSelectorTerms"), path.child(REQUIRED));
-        let path = path.child("nodeSelectorTerms");
-        if terms.is_empty() {
-            errors.required(&path, "must have at least one node selector term");
-        }
-        for (index, term) in terms.iter().enumerate() {
-            node_term(term, true, &path.index(index), errors);
-        }
+        node_selector(get(affinity, REQUIRED), &path.child(REQUIRED), errors);
     }
     let path = path.child(PREFERRED);
     for (index, term) in list(affinity, PREFERRED).iter().enumerate() {
         let path = path.index(index);
         weight(term, &path, errors);
         node_term(get(term, "preference"), false, &path.child("preference"), errors);
+    }
+}
+
+/// Rules for a node selector that must be met.
+pub(crate) fn node_selector(selector: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let (terms, path) = (list(selector, "nodeSelectorTerms"), path.child("nodeSelectorTerms"));
+    if terms.is_empty() {
+        errors.required(&path, "must have at least one node selector term");
+    }
+    for (index, term) in terms.iter().enumerate() {
+        node_term(term, true, &path.index(index), errors);
     }
 }
 

@@ -29,7 +29,7 @@ use serde_json::Value;
 use crate::json::{list, some_mut};
 use crate::path::Path;
 
-pub(crate) use affinity::{node_affinity_additions, node_selector_additions, tolerations};
+pub(crate) use affinity::{node_affinity_additions, node_selector, node_selector_additions, tolerations};
 pub(crate) use annotations::{
     changes as annotation_changes, match_fields as annotations_match_fields, rules as annotation_rules,
 };

@@ -31,6 +31,8 @@ const PLAIN_SCALARS: &[(&str, &[&str])] = &[
     ("EphemeralContainer", &["stdin", "stdinOnce", "tty"]),
     ("Event", &["count"]),
     ("EventSeries", &["count"]),
+    ("DeviceSubRequest", &["count"]),
+    ("ExactDeviceRequest", &["count"]),
     ("FCVolumeSource", &["readOnly"]),
     ("FlexVolumeSource", &["readOnly"]),
     ("GCEPersistentDiskVolumeSource", &["partition", "readOnly"]),
@@ -100,6 +102,14 @@ const POINTER_TEXTS_OF: &[(&str, &[&str])] = &[
     ("Endpoint", &["hostname", "nodeName", "zone"]),
     ("EndpointAddress", &["nodeName"]),
     ("CSIDriverSpec", &["fsGroupPolicy"]),
+    ("AllocatedDeviceStatus", &["shareID"]),
+    ("Device", &["nodeName"]),
+    ("DeviceAttribute", &["string", "version"]),
+    ("DeviceClassSpec", &["extendedResourceName"]),
+    ("DeviceConstraint", &["distinctAttribute", "matchAttribute"]),
+    ("DeviceRequestAllocationResult", &["shareID"]),
+    ("NodeAllocatableResourceMapping", &["capacityKey"]),
+    ("ResourceSliceSpec", &["nodeName"]),
     ("EndpointPort", &["name"]),
     ("Event", &["reportingComponent", "reportingInstance"]),
     ("GRPCAction", &["service"]),
@@ -117,6 +127,7 @@ const POINTER_TEXTS_OF: &[(&str, &[&str])] = &[
 
 /// Objects that are no pointers in Go: always written, also where the schema does not require them.
 const PLAIN_STRUCTS: &[(&str, &[&str])] = &[
+    ("AllocationResult", &["devices"]),
     ("FlowSchema", &["spec", "status"]),
     ("IPAddress", &["spec"]),
     ("Ingress", &["spec", "status"]),
@@ -127,15 +138,20 @@ const PLAIN_STRUCTS: &[(&str, &[&str])] = &[
     ("NetworkPolicy", &["spec"]),
     ("NetworkPolicySpec", &["podSelector"]),
     ("PriorityLevelConfiguration", &["spec", "status"]),
+    ("ResourceClaim", &["status"]),
+    ("ResourceClaimSpec", &["devices"]),
+    ("ResourceClaimTemplateSpec", &["metadata"]),
     ("ServiceCIDR", &["spec", "status"]),
     ("VolumeAttachment", &["status"]),
 ];
 
 /// Lists and times that Go writes as null when they are not set.
 const WRITTEN_NULL: &[(&str, &[&str])] = &[
+    ("AllocatedDeviceStatus", &["conditions"]),
     ("CSINodeDriver", &["topologyKeys"]),
     ("CSINodeSpec", &["drivers"]),
     ("ClusterRole", &["rules"]),
+    ("DeviceClaim", &["requests"]),
     ("FlowSchemaCondition", &["lastTransitionTime"]),
     ("HTTPIngressRuleValue", &["paths"]),
     ("NonResourcePolicyRule", &["nonResourceURLs", "verbs"]),
@@ -148,7 +164,8 @@ const WRITTEN_NULL: &[(&str, &[&str])] = &[
 ];
 
 /// Required values that are pointers in Go: they are not there unless somebody says so.
-const REQUIRED_POINTERS: &[(&str, &[&str])] = &[("HTTPIngressPath", &["pathType"]), ("IPAddressSpec", &["parentRef"])];
+const REQUIRED_POINTERS: &[(&str, &[&str])] =
+    &[("CapacityRequestPolicyRange", &["min"]), ("HTTPIngressPath", &["pathType"]), ("IPAddressSpec", &["parentRef"])];
 
 /// Go types whose fields stand in another type as if they were its own, with the fields that do not belong to them or,
 /// when `only`, that alone do. Their names show in the decoder's complaints.
