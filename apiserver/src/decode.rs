@@ -44,6 +44,29 @@ pub fn yaml(body: &[u8], kind: &str) -> Result<Body, ApiError> {
     Ok(Body { value, complaints: collector.finish() })
 }
 
+/// Decodes a configuration for server-side apply: YAML, of which JSON is a part.
+pub(crate) fn apply(body: &[u8]) -> Result<Body, ApiError> {
+    check_size(body)?;
+    let collector = Collector::default();
+    let bad = |why: String| ApiError::bad_request(format!("error decoding YAML: {why}"));
+    let value = collector
+        .root()
+        .deserialize(serde_yaml::Deserializer::from_slice(body))
+        .map_err(|error| bad(format!("error converting YAML to JSON: yaml: {error}")))?;
+    let found = match &value {
+        // Nothing at all is an object without fields.
+        Value::Object(_) | Value::Null => return Ok(Body { value, complaints: collector.finish() }),
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+    };
+    Err(bad(format!(
+        "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into Go value of type \
+         map[string]interface {{}}"
+    )))
+}
+
 fn check_size(body: &[u8]) -> Result<(), ApiError> {
     if body.len() > BODY_BYTES_MAX { Err(ApiError::too_large(BODY_BYTES_MAX)) } else { Ok(()) }
 }

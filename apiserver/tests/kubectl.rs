@@ -292,3 +292,64 @@ async fn a_token_review_tells_whose_token_it_is_and_a_service_account_may_ask_ab
     let others = robot("/apis/authorization.k8s.io/v1/subjectaccessreviews", list).await;
     assert!(others.starts_with("HTTP/1.1 403"), "{others}");
 }
+
+const WEB: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: web\nspec:\n  replicas: 2\n  selector:\n    \
+                   matchLabels:\n      app: web\n  template:\n    metadata:\n      labels:\n        app: web\n    spec:\n      \
+                   containers:\n      - name: web\n        image: web:1\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_side_apply_creates_conflicts_and_takes_over_by_force() {
+    if !has_kubectl() {
+        return;
+    }
+    let cluster = Cluster::start().await;
+    let file = cluster.write("web.yaml", WEB);
+    let apply = ["apply", "--server-side", "-f", &file];
+    assert_eq!(cluster.ok(&apply), "deployment.apps/web serverside-applied\n");
+    assert_eq!(cluster.ok(&apply), "deployment.apps/web serverside-applied\n");
+    let version = ["get", "deployment", "web", "-o", "jsonpath={.metadata.resourceVersion}"];
+    let before = cluster.ok(&version);
+    cluster.ok(&apply);
+    assert_eq!(cluster.ok(&version), before, "an apply that changes nothing writes nothing");
+    cluster.ok(&["scale", "deployment", "web", "--replicas=5"]);
+    let refused = cluster.fails(&apply);
+    let conflict = r#"Apply failed with 1 conflict: conflict with "kubectl" with subresource "scale" using apps/v1: .spec.replicas"#;
+    assert!(refused.contains(conflict), "{refused}");
+    cluster.ok(&["apply", "--server-side", "--force-conflicts", "-f", &file]);
+    let replicas = ["get", "deployment", "web", "-o", "jsonpath={.spec.replicas}"];
+    assert_eq!(cluster.ok(&replicas), "2");
+    // Not applied any more: whoever scales keeps it.
+    cluster.ok(&["scale", "deployment", "web", "--replicas=3"]);
+    let less = cluster.write("less.yaml", &WEB.replace("  replicas: 2\n", ""));
+    cluster.ok(&["apply", "--server-side", "-f", &less]);
+    assert_eq!(cluster.ok(&replicas), "3");
+    let shown = cluster.ok(&["get", "deployment", "web", "-o", "yaml", "--show-managed-fields"]);
+    assert!(shown.contains("k:{\"name\":\"web\"}:") && shown.contains("subresource: scale"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_client_side_apply_made_is_taken_over_by_server_side_apply_without_a_conflict() {
+    if !has_kubectl() {
+        return;
+    }
+    let cluster = Cluster::start().await;
+    let file = cluster.write("web.yaml", WEB);
+    assert_eq!(cluster.ok(&["apply", "-f", &file]), "deployment.apps/web created\n");
+    let managers = ["get", "deployment", "web", "-o", "jsonpath={.metadata.managedFields[*].manager}"];
+    assert_eq!(cluster.ok(&managers), "kubectl-client-side-apply");
+    let changed = cluster.write("changed.yaml", &WEB.replace("web:1", "web:2").replace("  replicas: 2\n", ""));
+    cluster.ok(&["apply", "--server-side", "-f", &changed]);
+    let image = ["get", "deployment", "web", "-o", "jsonpath={.spec.template.spec.containers[0].image}"];
+    assert_eq!(cluster.ok(&image), "web:2");
+    // kubectl moves what client-side apply managed to the new manager: what the file no longer names is gone. The
+    // annotation that client-side apply needs has a manager of its own.
+    let all = cluster.ok(&managers);
+    let mut all: Vec<_> = all.split(' ').collect();
+    all.sort_unstable();
+    assert_eq!(all, ["kubectl", "kubectl-last-applied"]);
+    let replicas = ["get", "deployment", "web", "-o", "jsonpath={.spec.replicas}"];
+    assert_eq!(cluster.ok(&replicas), "1", "the default");
+    // And back: client-side apply goes on where server-side apply stopped.
+    assert_eq!(cluster.ok(&["apply", "-f", &file]), "deployment.apps/web configured\n");
+    assert_eq!(cluster.ok(&image), "web:1");
+}

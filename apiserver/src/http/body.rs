@@ -11,8 +11,13 @@ use crate::registry::{Body, Patch};
 use crate::status::ApiError;
 
 const ACCEPTED: &[&str] = &["application/json", "application/yaml", protobuf::MEDIA_TYPE];
-const ACCEPTED_PATCHES: &[&str] =
-    &["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+/// The content types of patches; custom resources do not take strategic merge patches.
+fn accepted_patches(strategic: bool) -> Vec<&'static str> {
+    let mut all = vec!["application/json-patch+json", "application/merge-patch+json"];
+    all.extend(strategic.then_some("application/strategic-merge-patch+json"));
+    all.push("application/apply-patch+yaml");
+    all
+}
 
 /// Reads the whole body; 413 beyond the limit.
 pub(crate) async fn read(mut body: HttpBody) -> Result<Bytes, ApiError> {
@@ -46,13 +51,25 @@ pub(crate) fn object(headers: &HeaderMap, body: &[u8], kind: &str) -> Result<Bod
     }
 }
 
-/// Decodes a patch. An apply patch is passed on: the registry says what it thinks of it.
-pub(crate) fn patch(headers: &HeaderMap, body: &[u8], kind: &str) -> Result<Patch, ApiError> {
+/// Decodes a patch; `strategic`: whether the kind takes strategic merge patches.
+pub(crate) fn patch(headers: &HeaderMap, body: &[u8], kind: &str, strategic: bool) -> Result<Patch, ApiError> {
     match media_type(headers) {
         "application/json-patch+json" => Ok(Patch::Json(decode::json(body, "Patch")?.value)),
         "application/merge-patch+json" => Ok(Patch::Merge(decode::json(body, kind)?)),
-        "application/strategic-merge-patch+json" => Ok(Patch::Strategic(decode::json(body, kind)?)),
-        "application/apply-patch+yaml" | "application/apply-patch+cbor" => Ok(Patch::Apply),
-        _ => Err(ApiError::unsupported_media_type(ACCEPTED_PATCHES)),
+        "application/strategic-merge-patch+json" if strategic => Ok(Patch::Strategic(decode::json(body, kind)?)),
+        "application/apply-patch+yaml" => Ok(Patch::Apply(decode::apply(body)?)),
+        _ => Err(ApiError::unsupported_media_type(&accepted_patches(strategic))),
     }
+}
+
+/// Whether the body is a configuration for server-side apply.
+pub(crate) fn is_apply(headers: &HeaderMap) -> bool {
+    media_type(headers) == "application/apply-patch+yaml"
+}
+
+/// Refuses content types of patches that are not taken, before anything else of the request is looked at.
+pub(crate) fn check_patch_type(headers: &HeaderMap, strategic: bool) -> Result<(), ApiError> {
+    let accepted = accepted_patches(strategic);
+    let known = accepted.contains(&media_type(headers));
+    if known { Ok(()) } else { Err(ApiError::unsupported_media_type(&accepted)) }
 }

@@ -187,6 +187,19 @@ impl Api {
         self.permit(&asked)
     }
 
+    /// Whether the user may create the object of the path.
+    pub(crate) fn may_create(&self, user: &UserInfo, path: &ResourcePath) -> Result<(), ApiError> {
+        let target = Target::Resource {
+            group: &path.group,
+            resource: &path.resource,
+            subresource: &path.subresource,
+            namespace: &path.namespace,
+            name: &path.name,
+            field_selector: "",
+        };
+        self.permit(&Attributes { user, verb: "create", target })
+    }
+
     fn permit(&self, asked: &Attributes<'_>) -> Result<(), ApiError> {
         match self.authorizer.decide(asked) {
             Decision::Allowed => Ok(()),

@@ -70,6 +70,7 @@ pub(crate) fn options(query: &Query, verb: &str) -> Result<Options, ApiError> {
     let writes = !deletes && !matches!(verb, "get" | "list" | "watch");
     let mut options = Options {
         field_manager: text("fieldManager"),
+        force: query.get("force").map(|_| query.flag("force")),
         label_selector: text("labelSelector"),
         field_selector: text("fieldSelector"),
         limit: query.integer("limit")?.and_then(|limit| u64::try_from(limit).ok()).unwrap_or(0),
@@ -85,6 +86,9 @@ pub(crate) fn options(query: &Query, verb: &str) -> Result<Options, ApiError> {
     };
     if writes {
         let kind = options_kind(verb);
+        if matches!(verb, "create" | "update" | "patch") {
+            field_manager(&options.field_manager, kind)?;
+        }
         options.dry_run = dry_run(query, kind)?;
         options.field_validation = field_validation(query, kind)?;
     } else if !matches!(verb, "get" | "delete") {
@@ -114,6 +118,71 @@ fn options_kind(verb: &str) -> &'static str {
 
 fn invalid(kind: &str, what: FieldErrorKind, field: &str, value: &str, detail: &str) -> ApiError {
     ApiError::invalid_kind(kind, "meta.k8s.io", "", &[FieldError::new(what, field, Value::from(value), detail)])
+}
+
+/// Longest name of a manager, in bytes.
+const MANAGER_BYTES_MAX: usize = 128;
+
+fn field_manager(name: &str, kind: &str) -> Result<(), ApiError> {
+    let error = |what, value: Value, detail: String| FieldError::new(what, "fieldManager", value, detail);
+    let mut errors = Vec::new();
+    if name.len() > MANAGER_BYTES_MAX {
+        let detail = format!("may not be more than {MANAGER_BYTES_MAX} bytes");
+        errors.push(error(FieldErrorKind::TooLong, "".into(), detail));
+    }
+    for (at, letter) in name.char_indices().filter(|(_, letter)| !is_printable(*letter)) {
+        let detail = format!("invalid character U+{:04X} (at position {at})", letter as u32);
+        errors.push(error(FieldErrorKind::Invalid, name.into(), detail));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid_kind(kind, "meta.k8s.io", "", &errors)) }
+}
+
+/// What Go's `unicode.IsPrint` takes for printable, as far as it matters: no control characters, and of all the spaces
+/// only the common one.
+fn is_printable(letter: char) -> bool {
+    let is_invisible = matches!(
+        letter,
+        '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+            | '\u{e000}'..='\u{f8ff}'
+    );
+    letter == ' ' || (!letter.is_control() && !letter.is_whitespace() && !is_invisible)
+}
+
+/// Checks what only patches have: an apply names its manager, and only an apply may be forced.
+pub(crate) fn patch_options(options: &Options, is_apply: bool) -> Result<(), ApiError> {
+    if is_apply && options.field_manager.is_empty() {
+        return Err(invalid_as(
+            "PatchOptions",
+            FieldErrorKind::Required,
+            "fieldManager",
+            "is required for apply patch",
+        ));
+    }
+    if !is_apply && options.force.is_some() {
+        return Err(invalid_as(
+            "PatchOptions",
+            FieldErrorKind::Forbidden,
+            "force",
+            "may not be specified for non-apply patch",
+        ));
+    }
+    Ok(())
+}
+
+fn invalid_as(kind: &str, what: FieldErrorKind, field: &str, detail: &str) -> ApiError {
+    ApiError::invalid_kind(kind, "meta.k8s.io", "", &[FieldError::new(what, field, Value::Null, detail)])
+}
+
+/// Whose fields they are when the client does not say: the program that `User-Agent` begins with.
+pub(crate) fn client(agent: &str) -> String {
+    let mut name = String::new();
+    for letter in agent.split('/').next().unwrap_or_default().chars().filter(|letter| is_printable(*letter)) {
+        if name.len() + letter.len_utf8() > MANAGER_BYTES_MAX {
+            break;
+        }
+        name.push(letter);
+    }
+    name
 }
 
 fn dry_run(query: &Query, kind: &str) -> Result<bool, ApiError> {
@@ -223,6 +292,34 @@ mod tests {
         let watch = "watch=1&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan";
         let found = parse(watch, "watch").unwrap();
         assert_eq!((found.allow_watch_bookmarks, found.send_initial_events), (true, Some(true)));
+    }
+
+    #[test]
+    fn a_manager_has_a_short_printable_name_and_only_an_apply_may_be_forced() {
+        let long = format!("fieldManager={}", "a".repeat(129));
+        let text = |query: &str| parse(query, "update").unwrap_err().message;
+        assert_eq!(
+            text(&long),
+            r#"UpdateOptions.meta.k8s.io "" is invalid: fieldManager: Too long: may not be more than 128 bytes"#
+        );
+        assert_eq!(
+            text("fieldManager=a%0A"),
+            "UpdateOptions.meta.k8s.io \"\" is invalid: fieldManager: Invalid value: \"a\\n\": invalid character U+000A \
+             (at position 1)"
+        );
+        let refused =
+            |query: &str, is_apply| patch_options(&parse(query, "patch").unwrap(), is_apply).unwrap_err().message;
+        assert_eq!(
+            refused("", true),
+            r#"PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch"#
+        );
+        assert_eq!(
+            refused("force=true", false),
+            r#"PatchOptions.meta.k8s.io "" is invalid: force: Forbidden: may not be specified for non-apply patch"#
+        );
+        assert_eq!(parse("force=1&fieldManager=a", "patch").unwrap().force, Some(true));
+        assert_eq!(client("kubectl/v1.36 (linux)"), "kubectl");
+        assert_eq!(client(&"é".repeat(100)).len(), 128);
     }
 
     #[test]

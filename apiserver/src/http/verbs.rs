@@ -105,11 +105,14 @@ fn request(call: &Call, resource: Arc<Resource>, part: &PartOf) -> Result<Reques
         PartOf::Log | PartOf::Stream | PartOf::Token => Subresource::None,
     };
     let namespaced = resource.names().namespaced;
+    let mut options = query::options(&call.query, call.verb)?;
+    let agent = call.parts.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    options.client = agent.map(query::client).unwrap_or_default();
     Ok(Request {
         user: call.user.clone(),
         namespace: if namespaced { call.path.namespace.clone() } else { String::new() },
         name: call.path.name.clone(),
-        options: query::options(&call.query, call.verb)?,
+        options,
         resource,
         subresource,
     })
@@ -140,8 +143,11 @@ async fn stored(api: &Api, call: Call, mut request: Request) -> Result<Answer, A
             written(&encoder, &request, &api.registry.update(&request, body).await?).await
         }
         "patch" if !request.name.is_empty() => {
+            let strategic = resource.kind.patch_schema().is_some();
+            body::check_patch_type(&call.parts.headers, strategic)?;
+            prepare_patch(api, &call, &mut request)?;
             let kind = request_kind(&request);
-            let patch = body::patch(&call.parts.headers, &body::read(call.body).await?, kind)?;
+            let patch = body::patch(&call.parts.headers, &body::read(call.body).await?, kind, strategic)?;
             written(&encoder, &request, &api.registry.patch(&request, patch).await?).await
         }
         "delete" | "deletecollection" if request.subresource == Subresource::None => {
@@ -150,6 +156,16 @@ async fn stored(api: &Api, call: Call, mut request: Request) -> Result<Answer, A
         }
         verb => Err(ApiError::method_not_supported(resource.names(), verb)),
     }
+}
+
+/// Checks the options of a patch. An apply may create the object: whether the user may, is asked before.
+fn prepare_patch(api: &Api, call: &Call, request: &mut Request) -> Result<(), ApiError> {
+    let is_apply = body::is_apply(&call.parts.headers);
+    query::patch_options(&request.options, is_apply)?;
+    if is_apply {
+        request.options.create_refusal = api.may_create(&call.user, &call.path).err().map(Box::new);
+    }
+    Ok(())
 }
 
 async fn delete(api: &Api, encoder: &Encoder<'_>, request: &Request) -> Result<Answer, ApiError> {

@@ -6,7 +6,8 @@ use serde_json::Value;
 use super::answer::Written;
 use super::commit::{Outcome, Plan};
 use super::request::{Body, Request};
-use super::{Registry, accept, encode, meta};
+use super::update::Edited;
+use super::{Registry, accept, encode, managed, meta};
 use crate::admission;
 use crate::status::ApiError;
 
@@ -24,6 +25,7 @@ impl Registry {
         let kind = &*request.resource.kind;
         let accepted = accept::whole(kind, body, request.options.field_validation)?;
         let mut object = accepted.object;
+        let sent = managed::take(&mut object);
         meta::check_namespace(&mut object, request)?;
         if !matches!(meta::text(&object, "resourceVersion"), "" | "0") {
             return Err(ApiError::unknown("resourceVersion should not be set on objects to be created"));
@@ -33,9 +35,30 @@ impl Registry {
         }
         meta::begin(&mut object, self.rng.uuid(), self.clock.now());
         kind.default(&mut object);
-        kind.prepare_create(&mut object);
+        let managed = managed::of_new(request, &object, &sent, self.clock.now());
+        self.create_managed(request, object, managed, accepted.warnings).await
+    }
+
+    /// Creates what an apply has made of nothing.
+    pub(super) async fn create_edited(&self, request: &Request, new: Edited) -> Result<Written, ApiError> {
+        let mut object = new.object;
+        meta::begin(&mut object, self.rng.uuid(), self.clock.now());
+        request.resource.kind.default(&mut object);
+        self.create_managed(request, object, new.managed.unwrap_or_default(), new.warnings).await
+    }
+
+    /// Creates an object that has its defaults and whose managers are known.
+    async fn create_managed(
+        &self,
+        request: &Request,
+        mut object: Value,
+        managed: Value,
+        warnings: Vec<String>,
+    ) -> Result<Written, ApiError> {
+        request.resource.kind.prepare_create(&mut object);
+        meta::set(&mut object, "managedFields", managed);
         let mut written = self.create_prepared(request, &object).await?;
-        written.warnings.splice(0..0, accepted.warnings);
+        written.warnings.splice(0..0, warnings);
         Ok(written)
     }
 

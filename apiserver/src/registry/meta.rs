@@ -121,7 +121,7 @@ pub(crate) fn check_name(object: &mut Value, request: &Request) -> Result<(), Ap
 /// Takes out of a new object what only the server writes, and gives it identity and time of birth.
 pub(crate) fn begin(object: &mut Value, uid: String, now: Timestamp) {
     if let Some(metadata) = fields(object) {
-        for field in SERVER_OWNED.iter().chain(&["managedFields", "resourceVersion"]) {
+        for field in SERVER_OWNED.iter().chain(&["resourceVersion"]) {
             metadata.remove(*field);
         }
     }
@@ -135,7 +135,6 @@ pub(crate) fn carry_over(object: &mut Value, old: &Value) -> Vec<FieldError> {
     for field in SERVER_OWNED.iter().chain(&["generation"]) {
         set(object, field, get(old, field).clone());
     }
-    set(object, "managedFields", Value::Null);
     set(object, "resourceVersion", Value::Null);
     errors
 }

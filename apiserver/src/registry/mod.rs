@@ -10,6 +10,7 @@
 //! |---|---|
 //! | the body is an object of the kind, with the kind's fields only | `accept.rs` (text to value: [`crate::decode`]) |
 //! | a patch becomes the wanted object | `patch.rs`, `scale.rs` |
+//! | who manages which field; server-side apply | `managed.rs`, [`reeve_kinds::managed`] |
 //! | identity, times, what an update cannot change | `meta.rs` |
 //! | defaults, the kind's own rules | [`reeve_kinds::Kind`], called from `create.rs` and `update.rs` |
 //! | what the cluster adds and forbids | `crate::admission` |
@@ -32,6 +33,7 @@ mod delete_options;
 mod deletion;
 pub(crate) mod encode;
 mod housekeeping;
+mod managed;
 pub(crate) mod meta;
 mod page;
 mod patch;

@@ -33,22 +33,21 @@ impl Patch {
                 }
                 None => Err(not_taken()),
             },
-            Self::Apply => Err(not_taken()),
+            Self::Apply(_) => Err(not_taken()),
         }
     }
 
     fn complaints(&self) -> &[String] {
         match self {
-            Self::Merge(body) | Self::Strategic(body) => &body.complaints,
-            Self::Json(_) | Self::Apply => &[],
+            Self::Merge(body) | Self::Strategic(body) | Self::Apply(body) => &body.complaints,
+            Self::Json(_) => &[],
         }
     }
 
     fn text(&self) -> String {
         match self {
             Self::Json(value) => value.to_string(),
-            Self::Merge(body) | Self::Strategic(body) => body.value.to_string(),
-            Self::Apply => String::new(),
+            Self::Merge(body) | Self::Strategic(body) | Self::Apply(body) => body.value.to_string(),
         }
     }
 
@@ -138,9 +137,8 @@ fn check_object(patch: &Value) -> Result<(), ApiError> {
 
 impl Registry {
     pub(super) async fn patch_object(&self, request: &Request, patch: &Patch) -> Result<Written, ApiError> {
-        if *patch == Patch::Apply {
-            // Whether the object exists or not: it would be created.
-            return Err(not_taken());
+        if let Patch::Apply(config) = patch {
+            return self.apply_object(request, config).await;
         }
         let kind = &*request.resource.kind;
         let schema = kind.patch_schema();
@@ -151,7 +149,7 @@ impl Registry {
             let mut accepted = accept::patched(kind, body, request.options.field_validation, |why| patch.refusal(why))?;
             meta::check_namespace(&mut accepted.object, request)?;
             meta::check_name(&mut accepted.object, request)?;
-            Ok(Edited { object: accepted.object, warnings: accepted.warnings, unconditional: true })
+            Ok(Edited { object: accepted.object, warnings: accepted.warnings, unconditional: true, managed: None })
         })
         .await
     }

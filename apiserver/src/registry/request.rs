@@ -10,6 +10,7 @@ use reeve_kinds::Part;
 use serde_json::Value;
 
 use super::resource::Resource;
+use crate::status::ApiError;
 
 /// Who asks. As in `authentication.k8s.io/v1` `UserInfo`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -119,6 +120,12 @@ pub struct Options {
     pub field_validation: FieldValidation,
     /// `fieldManager`
     pub field_manager: String,
+    /// Whose fields they are when there is no `fieldManager`: the program's name in `User-Agent`.
+    pub client: String,
+    /// `force`: an apply takes fields from their managers.
+    pub force: Option<bool>,
+    /// What an apply answers instead of creating the object: the user may not create one.
+    pub create_refusal: Option<Box<ApiError>>,
     /// `labelSelector`, unparsed.
     pub label_selector: String,
     /// `fieldSelector`, unparsed.
@@ -202,6 +209,6 @@ pub enum Patch {
     Merge(Body),
     /// `application/strategic-merge-patch+json`
     Strategic(Body),
-    /// `application/apply-patch+yaml`: answered 415 until server-side apply exists.
-    Apply,
+    /// `application/apply-patch+yaml`
+    Apply(Body),
 }

@@ -5,12 +5,13 @@ use reeve_api::patch::NoSchema;
 use reeve_api::selector::LabelSelector;
 use reeve_kinds::ScalePaths;
 use reeve_kinds::field::{FieldError, FieldErrorKind};
+use reeve_kinds::managed::{self, Context, Managed, OneVersion, PathElement, Set};
 use serde_json::{Value, json};
 
 use super::answer::{Object, Written};
 use super::request::{Body, Patch, Request, Subresource};
 use super::update::Edited;
-use super::{Registry, accept, meta};
+use super::{Registry, accept, managed as managers_of, meta};
 use crate::status::ApiError;
 
 const API_VERSION: &str = "autoscaling/v1";
@@ -80,41 +81,94 @@ fn wanted(scale: &Value, name: &str) -> Result<i64, ApiError> {
     }
 }
 
+/// What a write of a scale makes of it, and how its managers are decided.
+enum Change<'c> {
+    /// The whole scale, or a patch of it.
+    Edit(&'c (dyn Fn(&Value) -> Result<Value, ApiError> + Sync)),
+    /// A configuration that is applied.
+    Apply(&'c Body),
+}
+
+impl Change<'_> {
+    /// The scale as it shall be, and the managers of its fields.
+    fn carry_out(
+        &self,
+        request: &Request,
+        live: &Value,
+        managers: Managed,
+        now: &str,
+    ) -> Result<(Value, Managed), ApiError> {
+        let context = Context {
+            api_version: API_VERSION,
+            kind: KIND,
+            subresource: "scale",
+            schema: managed::scale_schema(),
+            reset: &Set::default(),
+            versions: &OneVersion,
+            now,
+        };
+        match self {
+            Self::Edit(edit) => {
+                let new = edit(live)?;
+                let manager = managers_of::manager(request);
+                let managers = managed::update(&context, Some(live), &new, managers, manager).unwrap_or_default();
+                Ok((new, managers))
+            }
+            Self::Apply(config) => {
+                let applied = managers_of::apply(&context, request, config, live, &managers.encode())?;
+                managers_of::judge(config, request.options.field_validation)?;
+                let mut object = applied.object;
+                meta::check_namespace(&mut object, request)?;
+                meta::check_name(&mut object, request)?;
+                Ok((object, applied.managed))
+            }
+        }
+    }
+}
+
+fn path(dotted: &str) -> managed::Path {
+    dotted.split('.').map(|name| PathElement::Field(name.to_owned())).collect()
+}
+
 impl Registry {
     pub(super) async fn update_scale(&self, request: &Request, body: Body) -> Result<Written, ApiError> {
         let mut scale = body.value;
         accept::set_type(&mut scale, API_VERSION, KIND)?;
         meta::check_name(&mut scale, request)?;
-        self.write_scale(request, |_| Ok(scale.clone())).await
+        self.write_scale(request, Change::Edit(&|_: &Value| Ok(scale.clone()))).await
     }
 
     pub(super) async fn patch_scale(&self, request: &Request, patch: &Patch) -> Result<Written, ApiError> {
-        self.write_scale(request, |current| {
+        if let Patch::Apply(config) = patch {
+            return self.write_scale(request, Change::Apply(config)).await;
+        }
+        let edit = |current: &Value| {
             let mut scale = current.clone();
             patch.apply(&mut scale, Some(&NoSchema))?;
             Ok(scale)
-        })
-        .await
+        };
+        self.write_scale(request, Change::Edit(&edit)).await
     }
 
-    async fn write_scale(
-        &self,
-        request: &Request,
-        edit: impl Fn(&Value) -> Result<Value, ApiError>,
-    ) -> Result<Written, ApiError> {
+    async fn write_scale(&self, request: &Request, change: Change<'_>) -> Result<Written, ApiError> {
         let paths = paths(request)?;
         let main = Request { subresource: Subresource::None, ..request.clone() };
-        let change = |current: &Value| {
-            let scale = edit(&of(current, paths))?;
-            let replicas = wanted(&scale, &request.name)?;
+        let version = main.resource.names().api_version();
+        let replicas = [(version.as_str(), Some(path(paths.spec_replicas)))];
+        let edit = |current: &Value| {
+            let parent = Managed::stored(meta::get(current, "managedFields")).unwrap_or_default();
+            let (live, now) = (of(current, paths), meta::time(self.clock.now()));
+            let (scale, managers) = change.carry_out(request, &live, managed::to_scale(&parent, &replicas), &now)?;
+            let count = wanted(&scale, &request.name)?;
             let mut object = current.clone();
-            put(&mut object, paths.spec_replicas, replicas.into());
+            put(&mut object, paths.spec_replicas, count.into());
             for field in ["resourceVersion", "uid"] {
                 meta::set(&mut object, field, meta::get(&scale, field).clone());
             }
-            Ok(Edited { object, warnings: Vec::new(), unconditional: true })
+            let managed = Some(managed::from_scale(&parent, managers, &replicas, &version).encode());
+            Ok(Edited { object, warnings: Vec::new(), unconditional: true, managed })
         };
-        let mut written = self.change(&main, change).await?;
+        let mut written = self.change(&main, edit).await?;
         written.object = read(request, &written.object)?;
         written.warnings.clear();
         Ok(written)

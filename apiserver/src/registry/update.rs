@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::answer::{Object, Written};
 use super::commit::{Outcome, Plan};
 use super::request::{Body, Request, Subresource};
-use super::{Registry, accept, encode, meta};
+use super::{Registry, accept, encode, managed, meta};
 use crate::admission;
 use crate::status::ApiError;
 
@@ -23,6 +23,8 @@ pub(super) struct Edited {
     pub(super) warnings: Vec<String>,
     /// Whether a missing resourceVersion is fine although the kind demands one.
     pub(super) unconditional: bool,
+    /// Who manages what then, where the edit has decided that itself.
+    pub(super) managed: Option<Value>,
 }
 
 impl Registry {
@@ -46,7 +48,7 @@ impl Registry {
         }
         let edit = |_: &Value| {
             let (object, warnings) = (accepted.object.clone(), accepted.warnings.clone());
-            Ok(Edited { object, warnings, unconditional: kind.unconditional_update() })
+            Ok(Edited { object, warnings, unconditional: kind.unconditional_update(), managed: None })
         };
         self.change(request, edit).await
     }
@@ -75,7 +77,7 @@ impl Registry {
             meta::check_version(&edited.object, &old, names, edited.unconditional)?;
             meta::set(&mut old, "resourceVersion", Value::Null);
             let mut plan = Plan { expect: current.revision, ..Plan::default() };
-            let new = self.settle(request, edited.object, &old, &mut plan).await?;
+            let new = self.settle(request, edited.object, edited.managed, &old, &mut plan).await?;
             let mut warnings = edited.warnings;
             if request.subresource == Subresource::None {
                 warnings.extend(request.resource.kind.warnings(&new, Some(&old)));
@@ -93,17 +95,27 @@ impl Registry {
         &self,
         request: &Request,
         mut object: Value,
+        decided: Option<Value>,
         old: &Value,
         plan: &mut Plan,
     ) -> Result<Value, ApiError> {
         let resource = &request.resource;
+        let sent = managed::take(&mut object);
+        let managers = |object: &Value| {
+            decided.clone().unwrap_or_else(|| managed::of_changed(request, object, old, &sent, self.clock.now()))
+        };
         let mut errors: Vec<FieldError> = meta::carry_over(&mut object, old);
         if request.subresource == Subresource::Finalize {
-            return Ok(finalize(&object, old));
+            let mut new = finalize(&object, old);
+            meta::set(&mut new, "managedFields", managers(&object));
+            return Ok(new);
         }
         let part = if let Subresource::Part(part) = request.subresource { part } else { Part::Main };
         resource.kind.default(&mut object);
+        let mut managers_now = (!managed::is_narrow(part)).then(|| managers(&object));
         resource.kind.prepare_update(part, &mut object, old);
+        let managers_now = managers_now.take().unwrap_or_else(|| managers(&object));
+        meta::set(&mut object, "managedFields", managers_now);
         admission::admit_update(self, request, &object, old)?;
         errors.extend(resource.kind.validate_update(part, &object, old));
         if !errors.iter().any(|error| error.field == "metadata.finalizers") {
@@ -127,7 +139,7 @@ impl Registry {
         mut plan: Plan,
     ) -> Result<Attempt, ApiError> {
         let gone = super::deletion::is_complete(&request.resource, &new);
-        if new == *old && !gone {
+        if !gone && (new == *old || managed::differ_in_times_only(old, &new)) {
             return Ok(Attempt::Done(current.clone()));
         }
         let text = encode::stored(&new);
