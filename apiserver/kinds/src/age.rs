@@ -23,6 +23,13 @@ pub(crate) fn since(timestamp: &str, now: Timestamp) -> String {
     }
 }
 
+/// Time between two timestamps, or since the first as long as there is no second; empty without a first.
+pub(crate) fn between(start: &str, end: &str, now: Timestamp) -> String {
+    let second = |text: &str| text.parse::<Timestamp>().ok().map(Timestamp::as_second);
+    let end = second(end).unwrap_or(now.as_second());
+    second(start).map(|start| human(end - start)).unwrap_or_default()
+}
+
 /// A duration in seconds in short form, at most two units.
 pub(crate) fn human(seconds: i64) -> String {
     const MINUTE: i64 = 60;

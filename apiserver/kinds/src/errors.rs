@@ -75,9 +75,19 @@ impl Errors {
 
     /// The text is none of those that are supported.
     pub(crate) fn unsupported(&mut self, path: &Path<'_>, value: &str, supported: &[&str]) {
+        self.unsupported_value(path, value, supported);
+    }
+
+    /// As [`Errors::unsupported`], of a value that is no text.
+    pub(crate) fn unsupported_value(&mut self, path: &Path<'_>, value: impl Into<Value>, supported: &[&str]) {
         let quoted: Vec<_> = supported.iter().map(|one| format!("\"{one}\"")).collect();
         let detail = format!("supported values: {}", quoted.join(", "));
         self.add(FieldErrorKind::NotSupported, path, value.into(), detail);
+    }
+
+    /// Something is wrong, and no value is shown.
+    pub(crate) fn invalid_without_value(&mut self, path: &Path<'_>, detail: impl Into<String>) {
+        self.add_text(FieldErrorKind::Invalid, path, "", detail);
     }
 
     /// The field may not be there.

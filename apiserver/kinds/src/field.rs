@@ -71,7 +71,7 @@ pub struct FieldError {
     /// Path of the field, `spec.containers[0].name`.
     pub field: String,
     /// The offending value as JSON, fields in the order of Kubernetes' types; not shown for the kinds whose texts
-    /// leave it out.
+    /// leave it out, and when it is empty.
     pub value: String,
     /// The rule, without the value; may be empty.
     pub detail: String,
@@ -92,7 +92,7 @@ impl FieldError {
     #[must_use]
     pub fn message(&self) -> String {
         let mut text = self.kind.heading().to_owned();
-        if self.kind.shows_value() {
+        if self.kind.shows_value() && !self.value.is_empty() {
             text.push_str(": ");
             text.push_str(&self.value);
         }

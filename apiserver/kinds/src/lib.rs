@@ -42,9 +42,11 @@
 //!    an object in, its table row out (`testing` has one helper for each).
 
 mod age;
+mod claim;
 mod custom;
 mod errors;
 pub mod field;
+mod int_or_percent;
 mod intern;
 mod json;
 pub mod kind;

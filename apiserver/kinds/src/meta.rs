@@ -290,10 +290,20 @@ pub(crate) fn first_generation(object: &mut Value) {
     crate::json::set(crate::json::object_mut(object, "metadata"), "generation", json!(1));
 }
 
+/// How often the wanted state of an object has changed.
+pub(crate) fn generation(object: &Value) -> i64 {
+    at(object, &["metadata", "generation"]).as_i64().unwrap_or_default()
+}
+
 /// Sets the generation of a changed object: one more when `spec` differs.
 pub(crate) fn next_generation(object: &mut Value, old: &Value) {
-    let was = at(old, &["metadata", "generation"]).as_i64().unwrap_or_default();
-    let changed = get(object, "spec") != get(old, "spec");
+    next_generation_of(object, old, "spec");
+}
+
+/// As [`next_generation`], of a kind whose wanted state stands in another field.
+pub(crate) fn next_generation_of(object: &mut Value, old: &Value, field: &str) {
+    let was = generation(old);
+    let changed = get(object, field) != get(old, field);
     let meta = crate::json::object_mut(object, "metadata");
     let now = if changed { was + 1 } else { was };
     if now == 0 {

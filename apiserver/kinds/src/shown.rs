@@ -2,6 +2,9 @@
 //!
 //! A JSON object of ours has its fields sorted by name, so these texts are written piece by piece.
 
+mod diff;
+mod tree;
+
 use serde_json::Value;
 
 use crate::json::{get, has, list};
@@ -57,6 +60,18 @@ pub(crate) fn go(value: &Value, form: &Go) -> String {
         }
         _ => value.to_string(),
     }
+}
+
+/// A value as Kubernetes' own type of this name has it: all fields, named as in Go.
+pub(crate) fn internal(kind: &str, value: &Value) -> String {
+    let kind = format!("*{kind}");
+    tree::Tree::of(&kind, value).compact()
+}
+
+/// What differs between two values of one of Kubernetes' own types, as a unified diff.
+pub(crate) fn difference(kind: &str, old: &Value, new: &Value) -> String {
+    let lines = |value| tree::Tree::of(kind, value).lines();
+    diff::unified(&lines(old), &lines(new))
 }
 
 fn array(items: impl Iterator<Item = String>) -> String {
@@ -121,4 +136,40 @@ pub(crate) fn node_term(term: &Value) -> String {
         false => "null".to_owned(),
     };
     object(&[("MatchExpressions", all("matchExpressions")), ("MatchFields", all("matchFields"))])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn own_types_are_shown_with_all_their_fields_in_order() {
+        assert_eq!(
+            internal("SecretReference", &json!({"namespace": "<n>"})),
+            r#"{"Name":"","Namespace":"\u003cn\u003e"}"#
+        );
+        assert_eq!(internal("SecretReference", &Value::Null), "null");
+        let shown = internal(
+            "PodTemplateSpec",
+            &json!({"metadata": {"labels": {"a": "b"}}, "spec": {"hostNetwork": true, "securityContext": {},
+                "containers": [{"name": "c", "resources": {"limits": {"cpu": "1"}}}]}}),
+        );
+        assert!(shown.starts_with(r#"{"labels":{"a":"b"},"Spec":{"Volumes":null,"InitContainers":null,"Containers":[{"Name":"c","Image":"""#), "{shown}");
+        assert!(shown.contains(r#""SecurityContext":{"HostNetwork":true,"HostPID":false,"#), "{shown}");
+    }
+
+    #[test]
+    fn a_difference_is_shown_line_by_line() {
+        let (old, new) = (json!({"name": "a"}), json!({"name": "b"}));
+        let expected = "@@ -1,4 +1,4 @@\n {\n- \"Name\": \"a\",\n+ \"Name\": \"b\",\n  \"Namespace\": \"\"\n }\n";
+        assert_eq!(difference("SecretReference", &old, &new), expected);
+    }
+
+    #[test]
+    fn every_type_that_is_named_is_known() {
+        for kind in ["PodTemplateSpec", "PersistentVolumeSource", "PersistentVolumeClaimSpec", "VolumeNodeAffinity"] {
+            assert_ne!(internal(kind, &json!({})), "{}", "{kind}");
+        }
+    }
 }

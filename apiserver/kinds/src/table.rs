@@ -50,6 +50,11 @@ pub(crate) const fn number(name: &'static str, description: &'static str) -> Col
     any(name, "integer", "", description, 0)
 }
 
+/// A column of truth values that is always shown.
+pub(crate) const fn boolean(name: &'static str, description: &'static str) -> Column {
+    any(name, "boolean", "", description, 0)
+}
+
 /// A column of texts that only `-o wide` shows.
 pub(crate) const fn wide(name: &'static str, description: &'static str) -> Column {
     any(name, "string", "", description, 1)
@@ -77,6 +82,16 @@ pub(crate) fn created_at(object: &Value) -> Value {
 /// The text, or `<none>`.
 pub(crate) fn or_none(text: &str) -> Value {
     if text.is_empty() { "<none>".into() } else { text.into() }
+}
+
+/// The text, or `<unset>`.
+pub(crate) fn or_unset(value: &Value) -> Value {
+    value.as_str().unwrap_or("<unset>").into()
+}
+
+/// `True`, `False` or `<unset>`.
+pub(crate) fn truth(value: &Value) -> Value {
+    value.as_bool().map_or("<unset>", |truth| if truth { "True" } else { "False" }).into()
 }
 
 /// `a=b,c=d`, or `<none>`.

@@ -73,8 +73,9 @@ impl Registry {
                 Plan { guards: admission::admit_create(self, request, &mut object).await?, ..Plan::default() };
             if generated {
                 meta::set(&mut object, "name", self.generate_name(meta::text(prepared, "generateName")));
-                // Some defaults hold the name.
+                // Some defaults and labels hold the name.
                 request.resource.kind.default(&mut object);
+                request.resource.kind.prepare_create(&mut object);
             }
             last_name = meta::text(&object, "name").to_owned();
             self.finish_create(request, &mut object, &mut plan).await?;

@@ -2,12 +2,15 @@
 
 mod apiextensions;
 mod apps;
+mod autoscaling;
+mod batch;
 mod coordination;
 mod core;
 mod discovery;
 mod flowcontrol;
 mod networking;
 mod node;
+mod policy;
 mod rbac;
 mod resource;
 mod scheduling;
@@ -29,23 +32,24 @@ pub mod bootstrap {
 /// them, in each the resources by name.
 #[must_use]
 pub fn builtin() -> Vec<Arc<dyn Kind>> {
-    [
+    let groups = [
         core::kinds(),
         apps::kinds(),
-        coordination::kinds(),
-        discovery::kinds(),
-        flowcontrol::kinds(),
+        autoscaling::kinds(),
+        batch::kinds(),
         networking::kinds(),
-        node::kinds(),
+        policy::kinds(),
         rbac::kinds(),
-        resource::kinds(),
-        scheduling::kinds(),
         storage::kinds(),
         apiextensions::kinds(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+        scheduling::kinds(),
+        coordination::kinds(),
+        node::kinds(),
+        discovery::kinds(),
+        resource::kinds(),
+        flowcontrol::kinds(),
+    ];
+    groups.into_iter().flatten().collect()
 }
 
 /// The methods of [`Kind`] that only pass on what stands beside them: `wiring!(TYPE, NAMES, COLUMNS);` with the

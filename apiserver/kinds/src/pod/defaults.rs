@@ -1,9 +1,10 @@
 //! What a user may leave out of a pod spec.
 
-use reeve_api::quantity::Quantity;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::level;
+use super::resources::round_up;
+use crate::claim;
 use crate::json::{
     copy_field, flag, get, has, int, items_mut, object_mut, remove, set, set_default, set_default_number, some_mut,
     text,
@@ -70,6 +71,13 @@ pub(crate) fn default_spec(spec: &mut Value) {
     if let Some(resources) = some_mut(spec, "resources") {
         round_up(resources, "limits");
         round_up(resources, "requests");
+    }
+}
+
+/// As [`drop_disabled`], of a template.
+pub(crate) fn drop_disabled_of_template(template: &mut Value) {
+    if let Some(spec) = some_mut(template, "spec") {
+        drop_disabled(spec);
     }
 }
 
@@ -176,17 +184,6 @@ fn is_reference(image: &str) -> bool {
             .is_none_or(|digest| digest.split_once(':').is_some_and(|(_, hex)| hex.len() >= 32 && is_word(hex, "")))
 }
 
-/// Amounts of resources are kept in whole thousandths.
-fn round_up(object: &mut Value, field: &str) {
-    for amount in object.get_mut(field).and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
-        if let Ok(quantity) = Quantity::from_value(amount)
-            && !quantity.is_whole_milli()
-        {
-            *amount = quantity.round_up_to_milli().to_string().into();
-        }
-    }
-}
-
 fn default_probe(probe: &mut Value) {
     for (field, default) in
         [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
@@ -219,11 +216,6 @@ fn default_volume(volume: &mut Value) {
             default_downward_items(source);
         }
     }
-    if let Some(host) = some_mut(volume, "hostPath")
-        && !has(host, "type")
-    {
-        set(host, "type", "");
-    }
     if let Some(image) = some_mut(volume, "image")
         && text(image, "pullPolicy").is_empty()
     {
@@ -240,7 +232,7 @@ fn default_volume(volume: &mut Value) {
             }
         }
     }
-    default_network_volumes(volume);
+    default_volume_sources(volume);
 }
 
 fn default_downward_items(source: &mut Value) {
@@ -254,8 +246,13 @@ fn default_downward_items(source: &mut Value) {
     }
 }
 
-/// Defaults of sources from the network: a pod that names them is stored as Kubernetes stores it.
-fn default_network_volumes(volume: &mut Value) {
+/// Defaults of the sources that a pod's volume and a PersistentVolume can have.
+pub(crate) fn default_volume_sources(volume: &mut Value) {
+    if let Some(host) = some_mut(volume, "hostPath")
+        && !has(host, "type")
+    {
+        set(host, "type", "");
+    }
     if let Some(iscsi) = some_mut(volume, "iscsi") {
         set_default(iscsi, "iscsiInterface", "default");
     }
@@ -277,7 +274,7 @@ fn default_network_volumes(volume: &mut Value) {
         }
     }
     if let Some(claim) = some_mut(volume, "ephemeral").and_then(|source| some_mut(source, "volumeClaimTemplate")) {
-        set_default(object_mut(claim, "spec"), "volumeMode", "Filesystem");
+        claim::default_spec(object_mut(claim, "spec"));
     }
 }
 

@@ -33,12 +33,18 @@ pub(crate) use affinity::{node_affinity_additions, node_selector, node_selector_
 pub(crate) use annotations::{
     changes as annotation_changes, match_fields as annotations_match_fields, rules as annotation_rules,
 };
-pub(crate) use defaults::{default_pod, default_template, drop_disabled, keep_for_status};
+pub(crate) use defaults::{
+    default_pod, default_template, default_volume_sources, drop_disabled, drop_disabled_of_template, keep_for_status,
+};
 pub(crate) use handler::port as port_number_or_name;
+pub(crate) use network_volume::{csi_driver, iscsi, iscsi_initiator};
 pub(crate) use qos::qos_class;
 pub(crate) use resources::overhead;
 pub(crate) use spec::{pod_only, spec, template};
-pub(crate) use warnings::{controller_warnings, deprecated_node_label, name_warning, warnings};
+pub(crate) use volume::source as volume_source;
+pub(crate) use warnings::{
+    controller_warnings, deprecated_node_label, name_warning, node_term as old_node_labels, warnings,
+};
 
 /// What the rules inside a pod spec must know of the rest of it.
 struct Scope<'v> {

@@ -4,10 +4,10 @@
 //! not refused later for what it said all along.
 
 use reeve_api::names;
-use reeve_api::quantity::Quantity;
 use serde_json::Value;
 
 use super::volume::{local_path, required};
+use crate::claim;
 use crate::errors::Errors;
 use crate::json::{entries, flag, get, has, int, list, text};
 use crate::meta;
@@ -24,7 +24,7 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ("gcePersistentDisk", &["pdName"]),
     ("gitRepo", &["repository"]),
     ("glusterfs", &["endpoints", "path"]),
-    ("iscsi", &["targetPortal", "iqn"]),
+    ("iscsi", &["targetPortal"]),
     ("nfs", &["server", "path"]),
     ("persistentVolumeClaim", &["claimName"]),
     ("photonPersistentDisk", &["pdID"]),
@@ -37,8 +37,6 @@ const REQUIRED: &[(&str, &[&str])] = &[
 
 /// Most characters of the name of a CSI driver.
 const DRIVER_MAX: usize = 63;
-
-const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
 /// Rules for a source that Reeve cannot mount.
 pub(super) fn rules(kind: &str, source: &Value, path: &Path<'_>, errors: &mut Errors) {
@@ -55,15 +53,21 @@ pub(super) fn rules(kind: &str, source: &Value, path: &Path<'_>, errors: &mut Er
         "nfs" if !text(source, "path").starts_with('/') => {
             errors.invalid(&path.child("path"), text(source, "path"), "must be an absolute path");
         }
-        "iscsi" => iscsi(source, path, errors),
+        "iscsi" => {
+            const FORMAT: &str = "must be valid format starting with iqn, eui, or naa";
+            iscsi(source, FORMAT, path, errors);
+            iscsi_initiator(source, FORMAT, path, errors);
+        }
         "quobyte" => quobyte(source, path, errors),
         "azureDisk" => azure_disk(source, path, errors),
         "flexVolume" => flex_options(source, path, errors),
+        "cinder" => secret_name(source, path, errors),
         "storageos" => {
             for field in ["volumeName", "volumeNamespace"].into_iter().filter(|field| !text(source, field).is_empty()) {
                 let name = text(source, field);
                 errors.invalid_each(&path.child(field), name, names::dns1123_label(name));
             }
+            secret_name(source, path, errors);
         }
         "flocker" => flocker(source, path, errors),
         "fc" => fibre_channel(source, path, errors),
@@ -79,20 +83,65 @@ fn partition(source: &Value, field: &str, first: i64, path: &Path<'_>, errors: &
     }
 }
 
-fn iscsi(source: &Value, path: &Path<'_>, errors: &mut Errors) {
-    const FORMAT: &str = "must be valid format starting with iqn, eui, or naa";
-    let starts_well = |name: &str| ["iqn", "eui", "naa"].iter().any(|start| name.starts_with(start));
+/// A reference to a secret has a name.
+fn secret_name(source: &Value, path: &Path<'_>, errors: &mut Errors) {
+    if has(source, "secretRef") {
+        required(get(source, "secretRef"), &["name"], &path.child("secretRef"), errors);
+    }
+}
+
+/// Rules for an iSCSI target but for its portal; `unknown` is said of a name of no known kind.
+pub(crate) fn iscsi(source: &Value, unknown: &str, path: &Path<'_>, errors: &mut Errors) {
     let name = text(source, "iqn");
-    if !name.is_empty() && !starts_well(name) {
-        errors.invalid(&path.child("iqn"), name, FORMAT);
+    if name.is_empty() {
+        errors.required(&path.child("iqn"), "");
+    } else {
+        iscsi_name(name, unknown, &path.child("iqn"), errors);
     }
     partition(source, "lun", 0, path, errors);
     if (flag(source, "chapAuthDiscovery") || flag(source, "chapAuthSession")) && !has(source, "secretRef") {
         errors.required(&path.child("secretRef"), "");
     }
-    if let Some(name) = get(source, "initiatorName").as_str().filter(|name| !starts_well(name)) {
-        errors.invalid(&path.child("initiatorname"), name, FORMAT);
+}
+
+/// Rules for the name with which a node turns to an iSCSI target.
+pub(crate) fn iscsi_initiator(source: &Value, unknown: &str, path: &Path<'_>, errors: &mut Errors) {
+    if let Some(name) = get(source, "initiatorName").as_str() {
+        iscsi_name(name, unknown, &path.child("initiatorname"), errors);
     }
+}
+
+fn iscsi_name(name: &str, unknown: &str, path: &Path<'_>, errors: &mut Errors) {
+    let is_hex = |rest: &str, len: usize| {
+        let mut letters = rest.chars();
+        letters.next().is_some() && letters.clone().count() == len && letters.all(|one| one.is_ascii_alphanumeric())
+    };
+    let is_sound = match name.get(..3) {
+        Some("iqn") => name.match_indices("iqn.").any(|(start, _)| is_qualified(&name[start + 4..])),
+        Some("eui") => is_hex(&name[3..], 16),
+        Some("naa") => is_hex(&name[3..], 32),
+        _ => return errors.invalid(path, name, unknown),
+    };
+    if !is_sound {
+        errors.invalid(path, name, "must be valid format");
+    }
+}
+
+/// `2001-04.com.example:disk`: when a domain was taken, the domain, and a name in it.
+fn is_qualified(rest: &str) -> bool {
+    let date: Vec<_> = rest.bytes().take(8).collect();
+    let is_date = date.len() == 8
+        && date.iter().enumerate().all(|(place, byte)| match place {
+            4 => *byte == b'-',
+            7 => *byte == b'.',
+            _ => byte.is_ascii_digit(),
+        });
+    let Some((domain, name)) = rest.get(8..).and_then(|rest| rest.split_once(':')).filter(|_| is_date) else {
+        return false;
+    };
+    let is_domain = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '.';
+    let is_odd = |letter: char| ",;*&$|\t\n\x0c\r ".contains(letter);
+    !domain.is_empty() && domain.chars().all(is_domain) && !name.is_empty() && !name.contains(is_odd)
 }
 
 fn quobyte(source: &Value, path: &Path<'_>, errors: &mut Errors) {
@@ -175,16 +224,22 @@ fn fibre_channel(source: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-fn csi(source: &Value, path: &Path<'_>, errors: &mut Errors) {
+/// Rules for the name of a CSI driver.
+pub(crate) fn csi_driver(source: &Value, path: &Path<'_>, errors: &mut Errors) {
     let (driver, here) = (text(source, "driver"), path.child("driver"));
     if driver.is_empty() {
-        errors.required(&here, "");
-    } else {
-        if driver.len() > DRIVER_MAX {
-            errors.too_long(&here, DRIVER_MAX);
-        }
-        errors.invalid_each(&here, driver, names::dns1123_subdomain(&driver.to_lowercase()));
+        return errors.required(&here, "");
     }
+    if driver.len() > DRIVER_MAX {
+        errors.too_long(&here, DRIVER_MAX);
+    }
+    for complaint in names::dns1123_subdomain(&driver.to_lowercase()) {
+        errors.invalid(&here, driver, complaint);
+    }
+}
+
+fn csi(source: &Value, path: &Path<'_>, errors: &mut Errors) {
+    csi_driver(source, path, errors);
     if has(source, "nodePublishSecretRef") {
         let name = text(get(source, "nodePublishSecretRef"), "name");
         if name.is_empty() {
@@ -207,38 +262,5 @@ fn claim_template(source: &Value, path: &Path<'_>, errors: &mut Errors) {
     for (field, _) in entries(template, "metadata").filter(|(field, _)| !["annotations", "labels"].contains(field)) {
         errors.forbidden(&meta_path.child(field), "cannot be set");
     }
-    claim(get(template, "spec"), &path.child("spec"), errors);
-}
-
-fn claim(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let (modes, modes_path) = (list(spec, "accessModes"), path.child("accessModes"));
-    if modes.is_empty() {
-        errors.required(&modes_path, "at least 1 access mode is required");
-    }
-    meta::label_selector(get(spec, "selector"), &path.child("selector"), errors);
-    for mode in modes.iter().filter_map(Value::as_str).filter(|mode| !ACCESS_MODES.contains(mode)) {
-        errors.unsupported(&modes_path, mode, ACCESS_MODES);
-    }
-    let single = modes.iter().any(|mode| mode == "ReadWriteOncePod");
-    let is_other = |mode: &Value| mode.as_str().is_some_and(|mode| ACCESS_MODES[..3].contains(&mode));
-    if single && modes.iter().any(is_other) {
-        errors.forbidden(&modes_path, "may not use ReadWriteOncePod with other access modes");
-    }
-    let storage_path = path.child("resources");
-    let storage_path = storage_path.key("storage");
-    let storage = get(get(get(spec, "resources"), "requests"), "storage");
-    match Quantity::from_value(storage) {
-        _ if storage.is_null() => errors.required(&storage_path, ""),
-        Ok(amount) if amount.is_zero() || amount.is_negative() => {
-            errors.invalid(&storage_path, amount.to_string(), "must be greater than zero");
-        }
-        _ => {}
-    }
-    let class = text(spec, "storageClassName");
-    if !class.is_empty() {
-        errors.invalid_each(&path.child("storageClassName"), class, names::dns1123_subdomain(class));
-    }
-    if let Some(mode) = get(spec, "volumeMode").as_str().filter(|mode| !["Block", "Filesystem"].contains(mode)) {
-        errors.unsupported(&path.child("volumeMode"), mode, &["Block", "Filesystem"]);
-    }
+    claim::spec_rules(get(template, "spec"), false, &path.child("spec"), errors);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use reeve_api::names;
 use reeve_api::quantity::Quantity;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Scope;
 use crate::errors::Errors;
@@ -53,6 +53,17 @@ const COUNTED: &[&str] = &[
     "services.nodeports",
     "services.loadbalancers",
 ];
+
+/// Amounts of resources are kept in whole thousandths.
+pub(crate) fn round_up(object: &mut Value, field: &str) {
+    for amount in object.get_mut(field).and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
+        if let Ok(quantity) = Quantity::from_value(amount)
+            && !quantity.is_whole_milli()
+        {
+            *amount = quantity.round_up_to_milli().to_string().into();
+        }
+    }
+}
 
 /// Rules for `resources` of a container or, with another rule for names, of a pod.
 pub(super) fn requirements(
@@ -176,18 +187,22 @@ pub(crate) fn quantity(name: &str, amount: &Value, path: &Path<'_>, errors: &mut
 }
 
 /// The name of any resource. Gives whether it has no fault.
-pub(super) fn any_name(name: &str, path: &Path<'_>, errors: &mut Errors) -> bool {
+pub(crate) fn any_name(name: &str, path: &Path<'_>, errors: &mut Errors) -> bool {
     let before = errors.count();
     errors.invalid_each(path, name, names::qualified_name(name));
-    let is_huge = name.starts_with(HUGE_PAGES) || name.starts_with("requests.hugepages-");
-    if errors.count() == before && !name.contains('/') && !STANDARD.contains(&name) && !is_huge {
+    if errors.count() == before && !name.contains('/') && !is_standard(name) {
         errors.invalid(path, name, "must be a standard resource type or fully qualified");
     }
     errors.count() == before
 }
 
+/// Whether a name without a domain is that of a resource.
+pub(crate) fn is_standard(name: &str) -> bool {
+    STANDARD.contains(&name) || name.starts_with(HUGE_PAGES) || name.starts_with("requests.hugepages-")
+}
+
 /// The name of a resource that a container may ask for.
-pub(super) fn container_name(name: &str, path: &Path<'_>, errors: &mut Errors) {
+pub(crate) fn container_name(name: &str, path: &Path<'_>, errors: &mut Errors) {
     any_name(name, path, errors);
     if !name.contains('/') {
         if !["cpu", "memory", "ephemeral-storage"].contains(&name) && !name.starts_with(HUGE_PAGES) {
@@ -198,7 +213,8 @@ pub(super) fn container_name(name: &str, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-fn is_native(name: &str) -> bool {
+/// Whether a resource is Kubernetes' own.
+pub(crate) fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
@@ -206,6 +222,7 @@ fn is_extended(name: &str) -> bool {
     !is_native(name) && !name.starts_with("requests.") && names::qualified_name(&format!("requests.{name}")).is_empty()
 }
 
-fn overcommit_allowed(name: &str) -> bool {
+/// Whether more of a resource may be promised than there is.
+pub(crate) fn overcommit_allowed(name: &str) -> bool {
     is_native(name) && !name.starts_with(HUGE_PAGES)
 }

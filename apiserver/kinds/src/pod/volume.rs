@@ -115,7 +115,8 @@ fn sources(volume: &Value, pod: Option<&str>, path: &Path<'_>, errors: &mut Erro
     }
 }
 
-fn source(kind: &str, source: &Value, is_pod: bool, path: &Path<'_>, errors: &mut Errors) {
+/// Rules for one source of a volume.
+pub(crate) fn source(kind: &str, source: &Value, is_pod: bool, path: &Path<'_>, errors: &mut Errors) {
     match kind {
         "emptyDir" => {
             let limit = Quantity::from_value(get(source, "sizeLimit")).unwrap_or_default();

@@ -8,6 +8,7 @@ use reeve_api::names;
 use reeve_api::quantity::Quantity;
 
 use super::{overlaps, visit};
+use crate::claim;
 use crate::json::{at, entries, get, has, int, list, text, text_at};
 use crate::path::Path;
 
@@ -156,7 +157,8 @@ fn node_labels(spec: &Value, path: &Path<'_>, warnings: &mut Vec<String>) {
     }
 }
 
-fn node_term(term: &Value, with_values: bool, path: &Path<'_>, warnings: &mut Vec<String>) {
+/// The warnings about labels in a term of a node selector; `with_values`: and about values that no label can have.
+pub(crate) fn node_term(term: &Value, with_values: bool, path: &Path<'_>, warnings: &mut Vec<String>) {
     let path = path.child("matchExpressions");
     for (index, expression) in list(term, "matchExpressions").iter().enumerate() {
         let (path, key) = (path.index(index), text(expression, "key"));
@@ -180,18 +182,10 @@ fn volumes(spec: &Value, path: &Path<'_>, warnings: &mut Vec<String>) {
         for (_, shown, fate) in OLD_VOLUMES.iter().filter(|(kind, _, _)| has(volume, kind)) {
             warnings.push(format!("{}: {fate}", path.child(shown)));
         }
+        let path = path.child("ephemeral");
+        let path = path.child("volumeClaimTemplate");
         let claim = at(volume, &["ephemeral", "volumeClaimTemplate", "spec"]);
-        let storage = at(claim, &["resources", "requests", "storage"]);
-        if let (false, Ok(amount)) = (storage.is_null(), Quantity::from_value(storage))
-            && !amount.is_whole()
-        {
-            let path = path.child("ephemeral");
-            let path = path.child("volumeClaimTemplate");
-            let path = path.child("spec");
-            let path = path.child("resources");
-            let path = path.child("requests");
-            warnings.push(fraction(&path.key("storage"), amount));
-        }
+        warnings.extend(claim::warnings(claim, &path.child("spec")));
     }
 }
 

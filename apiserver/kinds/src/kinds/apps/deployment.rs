@@ -14,7 +14,7 @@ use crate::kinds::wiring;
 use crate::meta::{self, MetaRules};
 use crate::path::Path;
 use crate::pod;
-use crate::{age, shown, table};
+use crate::{age, int_or_percent, shown, table};
 
 const NAMES: Names = Names {
     group: "apps",
@@ -193,9 +193,8 @@ fn strategy(strategy: &Value, path: &Path<'_>, errors: &mut Errors) {
         }
         "Recreate" => {}
         "RollingUpdate" => rolling_update(rolling, &rolling_path, errors),
-        other => {
-            let rolling = shown::fields(rolling, &[("MaxUnavailable", "maxUnavailable"), ("MaxSurge", "maxSurge")]);
-            let shown = shown::object(&[("Type", Value::from(other).to_string()), ("RollingUpdate", rolling)]);
+        _ => {
+            let shown = shown::internal("DeploymentStrategy", strategy);
             let detail = "supported values: \"Recreate\", \"RollingUpdate\"";
             errors.add_text(FieldErrorKind::NotSupported, path, shown, detail);
         }
@@ -203,29 +202,15 @@ fn strategy(strategy: &Value, path: &Path<'_>, errors: &mut Errors) {
 }
 
 fn rolling_update(rolling: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let amount = |field| get(rolling, field);
-    for field in ["maxUnavailable", "maxSurge"] {
-        int_or_percent(amount(field), &path.child(field), errors);
+    let amounts = ["maxUnavailable", "maxSurge"].map(|field| get(rolling, field));
+    for (amount, field) in amounts.iter().zip(["maxUnavailable", "maxSurge"]) {
+        int_or_percent::rules(amount, &path.child(field), errors);
     }
-    let zero = |value: &Value| value.as_i64() == Some(0) || value.as_str().and_then(names::percent) == Some(0);
     let path = path.child("maxUnavailable");
-    if zero(amount("maxUnavailable")) && zero(amount("maxSurge")) {
-        errors.invalid(&path, amount("maxUnavailable").clone(), "may not be 0 when `maxSurge` is 0");
+    if amounts.iter().all(|amount| int_or_percent::is_zero(amount)) {
+        errors.invalid(&path, amounts[0].clone(), "may not be 0 when `maxSurge` is 0");
     }
-    if amount("maxUnavailable").as_str().and_then(names::percent).is_some_and(|percent| percent > 100) {
-        errors.invalid(&path, amount("maxUnavailable").clone(), "must not be greater than 100%");
-    }
-}
-
-fn int_or_percent(value: &Value, path: &Path<'_>, errors: &mut Errors) {
-    match value {
-        Value::String(text) if names::percent(text).is_none() => {
-            let detail = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
-            errors.invalid(path, text.as_str(), detail);
-        }
-        Value::String(_) => {}
-        _ => errors.not_negative(path, value.as_i64()),
-    }
+    int_or_percent::at_most_all(amounts[0], &path, errors);
 }
 
 #[cfg(test)]

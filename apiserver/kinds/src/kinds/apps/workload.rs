@@ -11,14 +11,14 @@ use crate::pod;
 use crate::shown;
 
 /// Where the replicas stand.
-pub(super) const SCALE: crate::kind::ScalePaths = crate::kind::ScalePaths {
+pub(in crate::kinds) const SCALE: crate::kind::ScalePaths = crate::kind::ScalePaths {
     spec_replicas: "spec.replicas",
     status_replicas: "status.replicas",
     selector: "spec.selector",
 };
 
 /// The selector stays what it was.
-pub(super) fn same_selector(spec: &Value, was: &Value, path: &Path<'_>, errors: &mut Errors) {
+pub(in crate::kinds) fn same_selector(spec: &Value, was: &Value, path: &Path<'_>, errors: &mut Errors) {
     let (now, before) = (get(spec, "selector"), get(was, "selector"));
     if now != before {
         errors.invalid_object(&path.child("selector"), shown::selector(now), "field is immutable");
@@ -26,7 +26,7 @@ pub(super) fn same_selector(spec: &Value, was: &Value, path: &Path<'_>, errors: 
 }
 
 /// Rules for `spec.selector` and `spec.template`.
-pub(super) fn template_and_selector(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+pub(in crate::kinds) fn template_and_selector(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     let (selector, selector_path) = (get(spec, "selector"), path.child("selector"));
     if selector.is_null() {
         errors.required(&selector_path, "");
@@ -47,35 +47,54 @@ pub(super) fn template_and_selector(spec: &Value, path: &Path<'_>, errors: &mut 
 }
 
 /// Takes from the template what Kubernetes drops while its feature is off.
-pub(super) fn drop_disabled(object: &mut Value) {
-    let template = some_mut(object, "spec").and_then(|spec| some_mut(spec, "template"));
-    if let Some(spec) = template.and_then(|template| some_mut(template, "spec")) {
-        pod::drop_disabled(spec);
+pub(in crate::kinds) fn drop_disabled(object: &mut Value) {
+    if let Some(template) = some_mut(object, "spec").and_then(|spec| some_mut(spec, "template")) {
+        pod::drop_disabled_of_template(template);
     }
 }
 
 fn template(template: &Value, selector: &LabelSelector, path: &Path<'_>, errors: &mut Errors) {
-    if !selector.is_everything() {
-        let labels = at(template, &["metadata", "labels"]);
-        if selector.is_nothing() || !selector.matches_value(labels) {
-            let path = path.child("metadata");
-            errors.invalid(&path.child("labels"), labels.clone(), "`selector` does not match template `labels`");
-        }
-    }
+    matches_template(selector, template, path, errors);
     pod::template(template, path, errors);
-    let path = path.child("spec");
-    let policy = text_at(template, &["spec", "restartPolicy"]);
+    always_restarts(template, "ReplicaSet", path, errors);
+}
+
+/// The pods of the template are those that are selected.
+pub(in crate::kinds) fn matches_template(
+    selector: &LabelSelector,
+    template: &Value,
+    path: &Path<'_>,
+    errors: &mut Errors,
+) {
+    let labels = at(template, &["metadata", "labels"]);
+    if !selector.is_everything() && (selector.is_nothing() || !selector.matches_value(labels)) {
+        let path = path.child("metadata");
+        errors.invalid(&path.child("labels"), labels.clone(), "`selector` does not match template `labels`");
+    }
+}
+
+/// The pods run for ever.
+pub(in crate::kinds) fn always_restarts(template: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
+    let (path, policy) = (path.child("spec"), text_at(template, &["spec", "restartPolicy"]));
     if policy != "Always" {
         errors.unsupported(&path.child("restartPolicy"), policy, &["Always"]);
     }
     if has(get(template, "spec"), "activeDeadlineSeconds") {
-        let detail = "activeDeadlineSeconds in ReplicaSet is not Supported";
+        let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
         errors.forbidden(&path.child("activeDeadlineSeconds"), detail);
     }
 }
 
+/// The count of collisions of names does not go back.
+pub(in crate::kinds) fn collisions(status: &Value, was: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let (now, before) = (int(status, "collisionCount"), int(was, "collisionCount"));
+    if before.is_some() && now < before {
+        errors.invalid(&path.child("collisionCount"), now.unwrap_or_default(), "cannot be decremented");
+    }
+}
+
 /// Rules for the counters in `status`: none is negative, none exceeds the one it is part of.
-pub(super) fn status(object: &Value, counters: &[&str], parts: &[(&str, &str)], errors: &mut Errors) {
+pub(in crate::kinds) fn status(object: &Value, counters: &[&str], parts: &[(&str, &str)], errors: &mut Errors) {
     let (status, path) = (get(object, "status"), Path::of("status"));
     for counter in counters {
         errors.not_negative(&path.child(counter), int(status, counter));

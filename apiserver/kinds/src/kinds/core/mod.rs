@@ -3,9 +3,15 @@
 mod config_map;
 pub(super) mod endpoints;
 mod event;
+mod limit_range;
 mod namespace;
 mod node;
+mod persistent_volume_claim;
+mod persistent_volumes;
+mod pod_template;
 mod pods;
+mod replication_controller;
+mod resource_quota;
 mod secret;
 mod service_account;
 mod services;
@@ -20,9 +26,15 @@ pub(super) fn kinds() -> Vec<Arc<dyn Kind>> {
         Arc::new(config_map::ConfigMaps),
         Arc::new(endpoints::EndpointsKind),
         Arc::new(event::Events),
+        Arc::new(limit_range::LimitRanges),
         Arc::new(namespace::Namespaces),
         Arc::new(node::Nodes),
+        Arc::new(persistent_volume_claim::PersistentVolumeClaims),
+        Arc::new(persistent_volumes::PersistentVolumes),
         Arc::new(pods::Pods),
+        Arc::new(pod_template::PodTemplates),
+        Arc::new(replication_controller::ReplicationControllers),
+        Arc::new(resource_quota::ResourceQuotas),
         Arc::new(secret::Secrets),
         Arc::new(service_account::ServiceAccounts),
         Arc::new(services::Services),
