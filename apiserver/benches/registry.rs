@@ -40,7 +40,7 @@ async fn registry() -> Arc<Registry> {
 fn request(registry: &Registry, name: &str) -> Request {
     Request {
         user: UserInfo::new("admin", &["system:masters"]),
-        resource: Arc::clone(registry.resource("", "v1", "configmaps").unwrap()),
+        resource: registry.resource("", "v1", "configmaps").unwrap(),
         namespace: "default".to_owned(),
         name: name.to_owned(),
         subresource: Subresource::None,
@@ -80,9 +80,9 @@ fn report_pod(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let registry = runtime.block_on(registry());
     let mut request = request(&registry, "");
-    request.resource = Arc::clone(registry.resource("", "v1", "serviceaccounts").unwrap());
+    request.resource = registry.resource("", "v1", "serviceaccounts").unwrap();
     runtime.block_on(registry.create(&request, json!({"metadata": {"name": "default"}}).into())).unwrap();
-    request.resource = Arc::clone(registry.resource("", "v1", "pods").unwrap());
+    request.resource = registry.resource("", "v1", "pods").unwrap();
     let mut serial = 0_u64;
     criterion.bench_function("create a pod", |bench| {
         bench.iter(|| {

@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::token::TokenKey;
 use crate::auth::{self, Authenticator, FixedRules, TokenKeyError};
 use crate::gate::{Gate, Place, Room};
-use crate::http::{Api, Body, BoxError, Discovery, Health, InProcess, OpenApi, Peer, in_flight};
+use crate::http::{Api, Body, BoxError, Health, InProcess, LiveFaces, Peer, in_flight};
 use crate::pki::{LiveCertificate, Pki, PkiError, UnusableCertificate};
 use crate::proxy_node::{Kubelet, KubeletError, Nodes};
 use crate::registry::{Registry, RegistryConfig, RegistryParts, UserInfo};
@@ -166,15 +166,12 @@ impl ApiServer {
         };
         let token_key = Arc::new(TokenKey::new(config.pki.signing_key_pem(), &config.issuer)?);
         let registry = Registry::start(config.registry.clone(), parts.clone()).await.map_err(StartError::Registry)?;
-        let discovery = Discovery::new(registry.resources(), config.registry.advertise.to_string());
-        let openapi = Arc::new(OpenApi::new(discovery.versions_with_kinds(), parts.kinds));
         let clock = parts.clock;
         let key = Arc::clone(&token_key);
         let api = Api {
             authenticator: Authenticator { key, registry: Arc::clone(&registry), clock: Arc::clone(&clock) },
             authorizer: Box::new(FixedRules { graph: Arc::clone(&registry.cache.graph) }),
-            discovery,
-            openapi,
+            faces: LiveFaces::new(config.registry.advertise.to_string()),
             health: Health { kv: parts.kv, shutdown: shutdown.clone() },
             nodes: Nodes::new(kubelet, shutdown.clone()),
             registry,

@@ -105,6 +105,15 @@ pub struct Column {
     pub priority: i32,
 }
 
+/// Whose objects the ones of a kind are in the store, when several versions of it are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredAs {
+    /// API group; empty for the core group.
+    pub group: &'static str,
+    /// Resource name.
+    pub plural: &'static str,
+}
+
 /// One kind of object. Every method is pure and safe to call from any task.
 pub trait Kind: Send + Sync + 'static {
     /// How the kind is called.
@@ -145,6 +154,22 @@ pub trait Kind: Send + Sync + 'static {
     /// Where the replicas are, for kinds with a `…/scale` subresource.
     fn scale(&self) -> Option<ScalePaths> {
         None
+    }
+
+    /// Set when the objects are stored as those of another kind or version, which then is what
+    /// [`Kind::from_stored`] gets and [`Kind::to_stored`] gives (apiVersion and kind included).
+    fn stored_as(&self) -> Option<StoredAs> {
+        None
+    }
+
+    /// From the stored form to this version's. Only called when [`Kind::stored_as`] answers.
+    fn from_stored(&self, object: &mut Value) {
+        let _ = object;
+    }
+
+    /// From this version's form to the stored one. Only called when [`Kind::stored_as`] answers.
+    fn to_stored(&self, object: &mut Value) {
+        let _ = object;
     }
 
     /// Fills in what the user left out, as Kubernetes' `SetDefaults_*` do. Idempotent.

@@ -65,5 +65,5 @@ mod testing;
 
 pub use custom::CustomKind;
 pub use intern::{intern, intern_all};
-pub use kind::{Column, Kind, Names, Part, ScalePaths};
+pub use kind::{Column, Kind, Names, Part, ScalePaths, StoredAs};
 pub use kinds::{Approval, approval_of, bootstrap, builtin, is_protected_group};

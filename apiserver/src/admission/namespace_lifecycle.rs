@@ -16,11 +16,11 @@ pub(super) async fn admit_create(registry: &Registry, request: &Request, object:
         return Ok(Guards::new());
     };
     let name = &request.namespace;
-    let mut found = registry.peek(namespaces, "", name);
+    let mut found = registry.peek(&namespaces, "", name);
     if found.is_none() {
         // Perhaps it was made just now.
         registry.fresh().await?;
-        found = registry.peek(namespaces, "", name);
+        found = registry.peek(&namespaces, "", name);
     }
     let Some(namespace) = found else { return Err(ApiError::not_found(namespaces.names(), name)) };
     if is_terminating(&namespace.json) && meta::is_terminating(&namespace.value()) {

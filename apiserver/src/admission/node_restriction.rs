@@ -122,7 +122,7 @@ pub(super) fn admit_token(registry: &Registry, request: &Request, spec: &Value) 
         return refuse("node requested token with a pod binding without a uid");
     }
     let pods = registry.core("pods").ok_or_else(ApiError::no_such_path)?;
-    let pod = registry.peek(pods, &request.namespace, name);
+    let pod = registry.peek(&pods, &request.namespace, name);
     let pod = pod.ok_or_else(|| ApiError::not_found(pods.names(), name))?.value();
     if meta::text(&pod, "uid") != uid {
         return refuse(&format!(

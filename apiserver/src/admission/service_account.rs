@@ -56,18 +56,18 @@ fn account_name(pod: &Value) -> String {
 
 async fn find(registry: &Registry, namespace: &str, name: &str) -> Result<Option<Object>, ApiError> {
     let Some(accounts) = registry.core("serviceaccounts") else { return Ok(None) };
-    if let Some(found) = registry.peek(accounts, namespace, name) {
+    if let Some(found) = registry.peek(&accounts, namespace, name) {
         return Ok(Some(found));
     }
     registry.fresh().await?;
     if name != DEFAULT {
-        return Ok(registry.peek(accounts, namespace, name));
+        return Ok(registry.peek(&accounts, namespace, name));
     }
     let mut progress = registry.cache.progress();
-    let appears = progress.wait_for(|_| registry.peek(accounts, namespace, name).is_some());
+    let appears = progress.wait_for(|_| registry.peek(&accounts, namespace, name).is_some());
     // Not there in time: the caller says so.
     let _ = tokio::time::timeout(DEFAULT_WAIT_MAX, appears).await.is_ok_and(|waited| waited.is_ok());
-    Ok(registry.peek(accounts, namespace, name))
+    Ok(registry.peek(&accounts, namespace, name))
 }
 
 /// Mounts the volume into every container that has nothing at its place; the volume is only made when one has not.

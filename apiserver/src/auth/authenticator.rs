@@ -64,7 +64,7 @@ impl Authenticator {
 
     fn uid_of(&self, plural: &str, namespace: &str, name: &str) -> Option<String> {
         let resource = self.registry.resource("", "v1", plural)?;
-        let object = self.registry.peek(resource, namespace, name)?.value();
+        let object = self.registry.peek(&resource, namespace, name)?.value();
         object.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned)
     }
 }

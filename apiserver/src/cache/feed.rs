@@ -8,11 +8,13 @@ use bytes::Bytes;
 use futures::StreamExt;
 use imbl::OrdMap;
 use reeve_store::{
-    Event, EventKind, KeyRange, KvError, RangeRequest, Revision, SharedKv, WatchBatch, WatchRequest, WatchStream,
+    Event, EventKind, KeyRange, KeyValue, KvError, RangeRequest, Revision, SharedKv, WatchBatch, WatchRequest,
+    WatchStream,
 };
+use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use super::Cache;
+use super::{Cache, Ingest, ResourceCache};
 use crate::registry::{Object, encode};
 
 /// What the keys of all objects begin with.
@@ -27,28 +29,44 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// The task that follows the store. Ends when the cache is stopped or the store is closed.
 pub(crate) struct Feed {
     kv: SharedKv,
-    /// Index of the resource by `GROUP/PLURAL`.
-    by_prefix: HashMap<Bytes, usize>,
     changes: WatchStream,
+    orders: mpsc::Receiver<Order>,
 }
+
+/// What only the feed can do, between two batches of changes.
+pub(crate) enum Order {
+    /// Read a storage, or read it anew.
+    Open {
+        /// What its keys begin with.
+        prefix: Bytes,
+        /// What its objects pass through.
+        ingest: Option<Ingest>,
+        /// Told when it is there.
+        done: oneshot::Sender<Result<Arc<ResourceCache>, KvError>>,
+    },
+    /// Forget a storage.
+    Close {
+        /// What its keys begin with.
+        prefix: Bytes,
+        /// Told when it is gone.
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// All storages by prefix.
+type Storages = HashMap<Bytes, Arc<ResourceCache>>;
 
 /// A key behind its resource's prefix, the revision of the change, and the new state (`None`: deleted).
 pub(super) type Update = (Bytes, Revision, Option<Object>);
 
-/// The changes of one batch, by resource.
-type Sorted = HashMap<usize, Vec<Update>>;
+/// The changes of one batch, by the prefix of their storage.
+type Sorted = HashMap<Bytes, Vec<Update>>;
 
 impl Feed {
     /// Fills the cache and begins to watch behind what was read.
-    pub(crate) async fn load(cache: &Cache) -> Result<Self, KvError> {
-        let by_prefix = cache
-            .resources
-            .iter()
-            .enumerate()
-            .map(|(index, own)| (own.resource.prefix().slice(ROOT.len()..), index))
-            .collect();
-        let changes = load(&cache.kv, cache, &by_prefix).await?;
-        Ok(Self { kv: SharedKv::clone(&cache.kv), by_prefix, changes })
+    pub(crate) async fn load(cache: &Cache, orders: mpsc::Receiver<Order>) -> Result<Self, KvError> {
+        let changes = load(&cache.kv, cache).await?;
+        Ok(Self { kv: SharedKv::clone(&cache.kv), changes, orders })
     }
 
     /// Starts to follow the store, until the cache is stopped.
@@ -59,7 +77,14 @@ impl Feed {
 
     async fn run(mut self, cache: &Cache) {
         loop {
-            match self.changes.next().await {
+            let next = tokio::select! {
+                Some(order) = self.orders.recv() => {
+                    carry_out(&self.kv, cache, order).await;
+                    continue;
+                }
+                next = self.changes.next() => next,
+            };
+            match next {
                 Some(Ok(batch)) => self.take(cache, batch),
                 Some(Err(KvError::Closed)) => return,
                 other => {
@@ -75,6 +100,7 @@ impl Feed {
     }
 
     fn take(&self, cache: &Cache, batch: WatchBatch) {
+        let storages = cache.storages.load();
         let mut sorted = Sorted::new();
         for event in batch.events {
             if let Some(entry) = event.kv.key.strip_prefix(RANGES) {
@@ -82,13 +108,13 @@ impl Feed {
                     EventKind::Put => cache.allocated().insert(Bytes::copy_from_slice(entry)),
                     EventKind::Delete => cache.allocated().remove(entry),
                 };
-            } else if let Some((index, change)) = self.place(&event) {
-                sorted.entry(index).or_default().push(change);
+            } else if let Some((storage, change)) = place(&storages, &event) {
+                sorted.entry(storage.prefix().clone()).or_default().push(change);
             }
         }
-        for (index, changes) in sorted {
-            if let Some(resource) = cache.resources.get(index) {
-                resource.apply(changes);
+        for (prefix, changes) in sorted {
+            if let Some(storage) = storages.get(&prefix) {
+                storage.apply(changes);
             }
         }
         cache.progress.send_if_modified(|reached| {
@@ -98,22 +124,13 @@ impl Feed {
         });
     }
 
-    fn place(&self, event: &Event) -> Option<(usize, Update)> {
-        let (index, key) = split_key(&self.by_prefix, &event.kv.key)?;
-        let object = match event.kind {
-            EventKind::Put => Some(encode::sent(&event.kv.value, event.kv.mod_revision)),
-            EventKind::Delete => None,
-        };
-        Some((index, (key, event.kv.mod_revision, object)))
-    }
-
     /// Follows again from where the cache is; when the store's history does not reach back so far, reads
     /// everything anew. `false` when the store is closed.
     async fn recover(&mut self, cache: &Cache, mut error: KvError) -> bool {
         loop {
             let changes = match error {
                 KvError::Closed => return false,
-                KvError::Compacted { .. } => load(&self.kv, cache, &self.by_prefix).await,
+                KvError::Compacted { .. } => load(&self.kv, cache).await,
                 _ => follow(&self.kv, cache.revision()).await,
             };
             match changes {
@@ -129,40 +146,86 @@ impl Feed {
     }
 }
 
+async fn carry_out(kv: &SharedKv, cache: &Cache, order: Order) {
+    match order {
+        Order::Open { prefix, ingest, done } => {
+            // Whoever asked may be gone: the storage is there all the same.
+            let _ = done.send(open(kv, cache, &prefix, ingest).await);
+        }
+        Order::Close { prefix, done } => {
+            cache.remove(&prefix);
+            let _ = done.send(());
+        }
+    }
+}
+
+/// What is read may be newer than what the feed has seen: the storage passes over changes up to there.
+async fn open(
+    kv: &SharedKv,
+    cache: &Cache,
+    prefix: &Bytes,
+    ingest: Option<Ingest>,
+) -> Result<Arc<ResourceCache>, KvError> {
+    let found = kv.range(RangeRequest::prefix(prefix.clone())).await?;
+    let storage = cache.storage_at_start(prefix);
+    storage.set_ingest(ingest);
+    let place = |kv: KeyValue| {
+        let object = storage.ingested(encode::sent(&kv.value, kv.mod_revision));
+        (Bytes::copy_from_slice(&kv.key[prefix.len()..]), object)
+    };
+    let objects: OrdMap<_, _> = found.kvs.into_iter().map(place).collect();
+    storage.reset(objects, found.revision.max(cache.revision()));
+    Ok(storage)
+}
+
 /// Every change after `revision`.
 async fn follow(kv: &SharedKv, revision: Revision) -> Result<WatchStream, KvError> {
     let start = Some(Revision(revision.0 + 1));
     kv.watch(WatchRequest { range: KeyRange::Prefix(Bytes::new()), start, previous: false }).await
 }
 
-async fn load(kv: &SharedKv, cache: &Cache, by_prefix: &HashMap<Bytes, usize>) -> Result<WatchStream, KvError> {
+async fn load(kv: &SharedKv, cache: &Cache) -> Result<WatchStream, KvError> {
     let all = kv.range(RangeRequest::prefix(ROOT)).await?;
     let changes = follow(kv, all.revision).await?;
-    let mut maps = vec![OrdMap::new(); cache.resources.len()];
+    let storages = cache.storages.load();
+    let mut maps: HashMap<&Bytes, OrdMap<Bytes, Object>> =
+        storages.keys().map(|prefix| (prefix, OrdMap::new())).collect();
     let mut allocated = HashSet::new();
     for kv in all.kvs {
         if let Some(entry) = kv.key.strip_prefix(RANGES) {
             allocated.insert(Bytes::copy_from_slice(entry));
         }
-        let Some((index, key)) = split_key(by_prefix, &kv.key) else { continue };
-        if let Some(map) = maps.get_mut(index) {
-            map.insert(key, encode::sent(&kv.value, kv.mod_revision));
+        let Some((storage, key)) = split_key(&storages, &kv.key) else { continue };
+        if let Some(map) = maps.get_mut(storage.prefix()) {
+            map.insert(key, storage.ingested(encode::sent(&kv.value, kv.mod_revision)));
         }
     }
-    for (resource, objects) in cache.resources.iter().zip(maps) {
-        resource.reset(objects, all.revision);
+    for (prefix, objects) in maps {
+        if let Some(storage) = storages.get(prefix) {
+            storage.reset(objects, all.revision);
+        }
     }
     *cache.allocated() = allocated;
     cache.progress.send_replace(all.revision);
     Ok(changes)
 }
 
-/// The resource's index and the key behind its prefix; keys of resources that are not served are passed over.
-fn split_key(by_prefix: &HashMap<Bytes, usize>, key: &Bytes) -> Option<(usize, Bytes)> {
+/// A change and where it belongs.
+fn place<'s>(storages: &'s Storages, event: &Event) -> Option<(&'s ResourceCache, Update)> {
+    let (storage, key) = split_key(storages, &event.kv.key)?;
+    let object = match event.kind {
+        EventKind::Put => Some(storage.ingested(encode::sent(&event.kv.value, event.kv.mod_revision))),
+        EventKind::Delete => None,
+    };
+    Some((storage, (key, event.kv.mod_revision, object)))
+}
+
+/// The storage of a key and the key behind its prefix; keys of resources that are not served are passed over.
+fn split_key<'s>(storages: &'s Storages, key: &Bytes) -> Option<(&'s ResourceCache, Bytes)> {
     let rest = key.strip_prefix(ROOT)?;
     let mut slashes = rest.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
-    let end = slashes.nth(1)? + 1;
-    let index = by_prefix.get(&rest[..end])?;
+    let end = ROOT.len() + slashes.nth(1)? + 1;
+    let storage = storages.get(&key[..end])?;
     // Copied: a slice would keep the whole write of the store in memory.
-    Some((*index, Bytes::copy_from_slice(&rest[end..])))
+    Some((storage, Bytes::copy_from_slice(&key[end..])))
 }

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use reeve_api::selector::{FieldSelector, LabelSelector};
-use reeve_kinds::Kind;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -48,14 +47,18 @@ impl<'o> Lazy<'o> {
         self.labels.get_or_init(|| read().unwrap_or_default()).get(key).map(|value| &**value)
     }
 
-    fn value(&self) -> &Value {
-        self.value.get_or_init(|| self.object.value())
+    /// As the resource shows it; what filters of all versions share is the stored form.
+    fn value(&self, resource: &Resource) -> Cow<'_, Value> {
+        if resource.converts() {
+            return Cow::Owned(resource.shown_value(self.object));
+        }
+        Cow::Borrowed(self.value.get_or_init(|| self.object.value()))
     }
 }
 
 /// The wish of one list or watch. All parts must hold.
 pub(crate) struct Filter {
-    kind: Arc<dyn Kind>,
+    resource: Arc<Resource>,
     /// What the keys begin with, behind the resource's prefix: `NAMESPACE/` or nothing.
     scope: String,
     labels: LabelSelector,
@@ -75,7 +78,7 @@ impl Filter {
         } else {
             String::new()
         };
-        Ok(Self { kind: Arc::clone(&request.resource.kind), scope, labels, fields })
+        Ok(Self { resource: Arc::clone(&request.resource), scope, labels, fields })
     }
 
     /// What the wanted keys begin with, behind the resource's prefix.
@@ -90,7 +93,7 @@ impl Filter {
             Some(namespace) if self.scope.is_empty() => format!("{namespace}/"),
             _ => self.scope.clone(),
         };
-        let complete = !self.kind.names().namespaced || !namespace.is_empty();
+        let complete = !self.resource.names().namespaced || !namespace.is_empty();
         complete.then(|| format!("{namespace}{name}"))
     }
 
@@ -115,7 +118,7 @@ impl Filter {
         match field {
             "metadata.name" => Some(name.to_owned()),
             "metadata.namespace" => Some(namespace.to_owned()),
-            _ => self.kind.selectable_field(object.value(), field),
+            _ => self.resource.kind.selectable_field(&object.value(&self.resource), field),
         }
     }
 }

@@ -10,23 +10,26 @@ mod history;
 mod resource;
 mod watcher;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
-use reeve_store::{Revision, SharedKv};
-use tokio::sync::watch;
+use reeve_store::{KvError, Revision, SharedKv};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use feed::{Feed, RANGES};
+pub(crate) use feed::{Feed, Order, RANGES};
 pub(crate) use filter::{Filter, Lazy};
-pub(crate) use resource::{ResourceCache, Snapshot};
+pub(crate) use resource::{Ingest, ResourceCache, Snapshot};
 pub(crate) use watcher::{Subscription, WatchPlan};
 
 use crate::auth::NodeGraph;
-use crate::registry::Resource;
 use crate::status::ApiError;
+
+/// What the keys of pods begin with: the graph of the Node authorizer follows them.
+const PODS: &[u8] = b"/registry/core/pods/";
 
 /// How long a read waits for the cache to reach the revision it needs; the limit of the Kubernetes API server.
 const FRESHNESS_WAIT_MAX: Duration = Duration::from_secs(3);
@@ -34,7 +37,10 @@ const FRESHNESS_WAIT_MAX: Duration = Duration::from_secs(3);
 /// All resources' caches and how far they are.
 pub(crate) struct Cache {
     kv: SharedKv,
-    resources: Vec<Arc<ResourceCache>>,
+    /// By prefix. Changed by the feed's task and at the start only.
+    storages: ArcSwap<HashMap<Bytes, Arc<ResourceCache>>>,
+    /// Requests to the feed, which alone can add a storage without missing a change.
+    orders: mpsc::Sender<Order>,
     /// What pods on nodes refer to, as of the cached pods.
     pub(crate) graph: Arc<NodeGraph>,
     progress: watch::Sender<Revision>,
@@ -46,22 +52,71 @@ pub(crate) struct Cache {
 
 impl Cache {
     /// An empty cache; [`Feed::load`] fills it.
-    pub(crate) fn new(kv: SharedKv, resources: &[Arc<Resource>]) -> Self {
-        let graph = Arc::default();
-        let cached = |resource| Arc::new(ResourceCache::new(Arc::clone(resource), &graph));
-        Self {
+    pub(crate) fn new(kv: SharedKv) -> (Self, mpsc::Receiver<Order>) {
+        // Whoever changes what is served waits for each order to be done: a few at once.
+        let (orders, inbox) = mpsc::channel(16);
+        let cache = Self {
             kv,
-            resources: resources.iter().map(cached).collect(),
-            graph,
+            storages: ArcSwap::default(),
+            orders,
+            graph: Arc::default(),
             progress: watch::Sender::new(Revision(0)),
             stop: CancellationToken::new(),
             allocated: Mutex::default(),
-        }
+        };
+        (cache, inbox)
     }
 
-    /// The cache of one resource.
-    pub(crate) fn of(&self, resource: &Resource) -> &Arc<ResourceCache> {
-        &self.resources[resource.index]
+    /// The storage of that prefix; before [`Feed::load`] it is made empty.
+    pub(crate) fn storage_at_start(&self, prefix: &Bytes) -> Arc<ResourceCache> {
+        if let Some(known) = self.storages.load().get(prefix) {
+            return Arc::clone(known);
+        }
+        let graph = (prefix == PODS).then(|| Arc::clone(&self.graph));
+        let made = Arc::new(ResourceCache::new(prefix.clone(), graph));
+        self.insert(&made);
+        made
+    }
+
+    /// The storage of that prefix with all its objects, each passed through `ingest`. Read anew when it is there
+    /// already: its watchers end and begin again.
+    pub(crate) async fn open_storage(
+        &self,
+        prefix: &Bytes,
+        ingest: Option<Ingest>,
+    ) -> Result<Arc<ResourceCache>, ApiError> {
+        let (done, answer) = oneshot::channel();
+        let order = Order::Open { prefix: prefix.clone(), ingest, done };
+        self.orders.send(order).await.map_err(|_| ApiError::store(&KvError::Closed))?;
+        let opened = answer.await.map_err(|_| ApiError::store(&KvError::Closed))?;
+        opened.map_err(|error| ApiError::store(&error))
+    }
+
+    /// Forgets a storage; its watches end.
+    pub(crate) async fn close_storage(&self, prefix: &Bytes) -> Result<(), ApiError> {
+        let (done, answer) = oneshot::channel();
+        let order = Order::Close { prefix: prefix.clone(), done };
+        self.orders.send(order).await.map_err(|_| ApiError::store(&KvError::Closed))?;
+        answer.await.map_err(|_| ApiError::store(&KvError::Closed))
+    }
+
+    fn insert(&self, storage: &Arc<ResourceCache>) {
+        self.storages.rcu(|all| {
+            let mut all = HashMap::clone(all);
+            all.insert(storage.prefix().clone(), Arc::clone(storage));
+            all
+        });
+    }
+
+    fn remove(&self, prefix: &Bytes) {
+        if let Some(storage) = self.storages.load().get(prefix) {
+            storage.close();
+        }
+        self.storages.rcu(|all| {
+            let mut all = HashMap::clone(all);
+            all.remove(prefix);
+            all
+        });
     }
 
     /// Everything up to this revision is in the cache and has been handed to the watchers.
@@ -84,18 +139,18 @@ impl Cache {
     }
 
     /// A consistent snapshot of a resource and the revision it stands for.
-    pub(crate) fn snapshot(&self, resource: &Resource) -> (Arc<Snapshot>, Revision) {
+    pub(crate) fn snapshot(&self, storage: &ResourceCache) -> (Arc<Snapshot>, Revision) {
         // In this order: all changes up to `reached` are in any snapshot taken later, and one that has later
         // changes carries their revision itself.
         let reached = self.revision();
-        let snapshot = self.of(resource).snapshot();
+        let snapshot = storage.snapshot();
         let revision = reached.max(snapshot.revision);
         (snapshot, revision)
     }
 
     /// Gives back the memory of bursts; called from time to time.
     pub(crate) fn rest(&self) {
-        self.resources.iter().for_each(|resource| resource.rest());
+        self.storages.load().values().for_each(|storage| storage.rest());
     }
 
     /// Waits until every write acknowledged before the call is in the cache.

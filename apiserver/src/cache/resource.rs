@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use imbl::OrdMap;
 use reeve_store::Revision;
@@ -13,7 +13,7 @@ use super::filter::{Filter, Lazy};
 use super::history::{AT_REST, Change, History};
 use super::watcher::{Delivery, QUEUE_LEN_MAX};
 use crate::auth::NodeGraph;
-use crate::registry::{EventType, Object, Resource, WatchEvent};
+use crate::registry::{EventType, Object, WatchEvent};
 
 /// All objects of a resource at one moment. Immutable.
 #[derive(Clone, Default)]
@@ -43,14 +43,21 @@ struct Watcher {
 struct Behind {
     history: History,
     watchers: Vec<Watcher>,
+    /// Up to here everything is in what [`ResourceCache::reset`] was given.
+    base: Revision,
 }
 
-/// The cache of one resource.
+/// What is done to each object as it enters a cache; pure.
+pub(crate) type Ingest = Arc<dyn Fn(Object) -> Object + Send + Sync>;
+
+/// The cache of one stored resource: all versions of a kind that are served share it.
 pub(crate) struct ResourceCache {
-    /// Whose cache it is.
-    pub(crate) resource: Arc<Resource>,
+    /// What the keys of its objects begin with, `/registry/core/pods/`.
+    prefix: Bytes,
     /// What is kept of pods for the Node authorizer; true before a watcher hears of a change.
     graph: Option<Arc<NodeGraph>>,
+    /// Set for stored objects that lack what today's schema gives them (custom resources with defaults).
+    ingest: ArcSwapOption<Ingest>,
     snapshot: ArcSwap<Snapshot>,
     behind: Mutex<Behind>,
 }
@@ -63,9 +70,33 @@ pub(crate) struct Start {
 }
 
 impl ResourceCache {
-    pub(crate) fn new(resource: Arc<Resource>, graph: &Arc<NodeGraph>) -> Self {
-        let graph = resource.is("", "pods").then(|| Arc::clone(graph));
-        Self { resource, graph, snapshot: ArcSwap::default(), behind: Mutex::default() }
+    /// An empty one; `graph` is kept true with its objects.
+    pub(super) fn new(prefix: Bytes, graph: Option<Arc<NodeGraph>>) -> Self {
+        let ingest = ArcSwapOption::empty();
+        Self { prefix, graph, ingest, snapshot: ArcSwap::default(), behind: Mutex::default() }
+    }
+
+    /// What the keys of its objects begin with.
+    pub(crate) fn prefix(&self) -> &Bytes {
+        &self.prefix
+    }
+
+    /// From the next [`ResourceCache::reset`] on, objects pass through this as they enter.
+    pub(super) fn set_ingest(&self, ingest: Option<Ingest>) {
+        self.ingest.store(ingest.map(Arc::new));
+    }
+
+    /// An object of the store as it is kept here.
+    pub(crate) fn ingested(&self, object: Object) -> Object {
+        match &*self.ingest.load() {
+            Some(ingest) => ingest(object),
+            None => object,
+        }
+    }
+
+    /// Ends all watches.
+    pub(super) fn close(&self) {
+        self.behind().watchers.clear();
     }
 
     /// The newest snapshot.
@@ -86,6 +117,7 @@ impl ResourceCache {
     pub(crate) fn reset(&self, objects: OrdMap<Bytes, Object>, revision: Revision) {
         let mut behind = self.behind();
         behind.watchers.clear();
+        behind.base = revision;
         behind.history.restart(revision);
         if let Some(graph) = &self.graph {
             graph.reset(objects.iter());
@@ -98,7 +130,8 @@ impl ResourceCache {
         let mut behind = self.behind();
         let mut next = Snapshot::clone(&self.snapshot.load());
         let mut applied = Vec::with_capacity(changes.len());
-        for (key, revision, now) in changes {
+        let base = behind.base;
+        for (key, revision, now) in changes.into_iter().filter(|(_, revision, _)| *revision > base) {
             if let Some(graph) = &self.graph {
                 graph.put(&key, now.as_ref());
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
+use reeve_kinds::Names;
 use reeve_store::Revision;
 use serde_json::json;
 use tokio::sync::watch;
@@ -42,6 +43,8 @@ pub(crate) struct WatchPlan {
     pub(crate) mark_initial_end: bool,
     /// Bookmarks from time to time.
     pub(crate) bookmarks: bool,
+    /// `kind` and `apiVersion` of bookmarks: those of the resource that is watched.
+    pub(crate) names: Names,
     /// When the watch ends.
     pub(crate) timeout: Duration,
     /// Ends the watch before.
@@ -52,7 +55,6 @@ pub(crate) struct WatchPlan {
 pub(crate) struct Subscription {
     plan: WatchPlan,
     start: Start,
-    cache: Arc<ResourceCache>,
     progress: watch::Receiver<Revision>,
     revision: Revision,
 }
@@ -60,7 +62,7 @@ pub(crate) struct Subscription {
 impl Subscription {
     /// Registers a watcher; from here on it misses nothing. `progress` tells how far the cache is.
     pub(crate) fn new(
-        cache: &Arc<ResourceCache>,
+        cache: &ResourceCache,
         progress: watch::Receiver<Revision>,
         plan: WatchPlan,
     ) -> Result<Self, ApiError> {
@@ -71,7 +73,7 @@ impl Subscription {
             ApiError::expired(format!("too old resource version: {asked} ({oldest})"))
         })?;
         let revision = reached.max(start.snapshot.revision);
-        Ok(Self { plan, start, cache: Arc::clone(cache), progress, revision })
+        Ok(Self { plan, start, progress, revision })
     }
 
     /// The events, until the timeout or until the watcher was too slow.
@@ -85,7 +87,7 @@ impl Subscription {
             progress: self.progress,
             next_bookmark: bookmarks.then(|| next_bookmark(end)).flatten(),
             end,
-            cache: self.cache,
+            names: self.plan.names,
             stop: self.plan.stop,
         };
         let live =
@@ -102,7 +104,7 @@ impl Subscription {
                 snapshot.scan(filter.scope(), b"").filter(|(key, object)| filter.matches(key, &Lazy::new(object)));
             wanted.map(|(_, object)| WatchEvent { kind: EventType::Added, object: object.clone() }).collect()
         });
-        let mark = self.plan.mark_initial_end.then(|| bookmark(&self.cache, self.revision, true));
+        let mark = self.plan.mark_initial_end.then(|| bookmark(&self.plan.names, self.revision, true));
         let missed = self.start.missed.clone();
         let missed = missed.into_iter().filter_map(move |change| Seen::of(&change).event_for(&filter));
         objects.into_iter().chain(mark).chain(missed)
@@ -116,7 +118,7 @@ struct Live {
     progress: watch::Receiver<Revision>,
     next_bookmark: Option<Instant>,
     end: Instant,
-    cache: Arc<ResourceCache>,
+    names: Names,
     stop: CancellationToken,
 }
 
@@ -150,7 +152,7 @@ impl Live {
     /// by then, so an empty queue after reading the progress means that it was.
     fn due_bookmark(&mut self) -> Option<WatchEvent> {
         let reached = *self.progress.borrow();
-        (self.queue.is_empty() && reached > self.sent_up_to).then(|| bookmark(&self.cache, reached, false))
+        (self.queue.is_empty() && reached > self.sent_up_to).then(|| bookmark(&self.names, reached, false))
     }
 }
 
@@ -160,8 +162,7 @@ fn next_bookmark(end: Instant) -> Option<Instant> {
     (now < last).then(|| (now + BOOKMARK_INTERVAL).min(last))
 }
 
-fn bookmark(cache: &ResourceCache, revision: Revision, initial_end: bool) -> WatchEvent {
-    let names = cache.resource.names();
+fn bookmark(names: &Names, revision: Revision, initial_end: bool) -> WatchEvent {
     let mut metadata = json!({ "resourceVersion": revision.to_string(), "creationTimestamp": null });
     if initial_end {
         metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });

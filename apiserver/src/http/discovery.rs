@@ -79,7 +79,7 @@ pub(crate) struct Discovery {
 
 impl Discovery {
     /// For these resources. `server_address` (`HOST:PORT`) stands in the `/api` document.
-    pub(crate) fn new(resources: &[Arc<Resource>], server_address: String) -> Self {
+    pub(crate) fn new<'r>(resources: impl Iterator<Item = &'r Arc<Resource>>, server_address: String) -> Self {
         let mut groups: Vec<GroupVersion> = Vec::new();
         for resource in resources {
             let names = resource.names();

@@ -8,6 +8,7 @@ mod body;
 mod discovery;
 mod duration;
 mod encode;
+mod faces;
 mod health;
 mod negotiate;
 mod openapi;
@@ -36,6 +37,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use discovery::Discovery;
+pub(crate) use faces::LiveFaces;
 pub(crate) use health::Health;
 pub(crate) use openapi::OpenApi;
 pub(crate) use protobuf::Shared;
@@ -76,8 +78,7 @@ pub(crate) struct Api {
     pub(crate) registry: Arc<Registry>,
     pub(crate) authenticator: Authenticator,
     pub(crate) authorizer: Box<dyn Authorizer>,
-    pub(crate) discovery: Discovery,
-    pub(crate) openapi: Arc<OpenApi>,
+    pub(crate) faces: LiveFaces,
     pub(crate) health: Health,
     pub(crate) nodes: Nodes,
     pub(crate) token_key: Arc<TokenKey>,
@@ -226,7 +227,7 @@ impl Api {
             }
             ["openapi", "v2"] => openapi::v2(&parts.headers),
             ["openapi", "v3", ref path @ ..] => self.serve_openapi(path.join("/"), query, parts).await,
-            ["api" | "apis", ..] => match self.discovery.answer(segments, &parts.headers) {
+            ["api" | "apis", ..] => match self.faces.of(&self.registry).discovery.answer(segments, &parts.headers) {
                 Some(answer) => Ok(answer),
                 None => {
                     self.nothing_there(segments.get(1).map(String::as_str).filter(|_| words.first() == Some(&"apis")))
@@ -239,7 +240,8 @@ impl Api {
 
     /// What is said of a path that leads nowhere: a `Status` below a group that is served, else plain words.
     pub(crate) fn nothing_there(&self, group: Option<&str>) -> Result<Answer, ApiError> {
-        let is_served = group.is_none_or(|group| self.discovery.versions().any(|(own, _)| own == group));
+        let faces = self.faces.of(&self.registry);
+        let is_served = group.is_none_or(|group| faces.discovery.versions().any(|(own, _)| own == group));
         if is_served { Err(ApiError::no_such_path()) } else { Ok(response::not_found_page()) }
     }
 
@@ -250,7 +252,8 @@ impl Api {
         query: &Query,
         parts: &http::request::Parts,
     ) -> Result<Answer, ApiError> {
-        let (openapi, query, headers) = (Arc::clone(&self.openapi), query.clone(), parts.headers.clone());
+        let openapi = Arc::clone(&self.faces.of(&self.registry).openapi);
+        let (query, headers) = (query.clone(), parts.headers.clone());
         let made = tokio::task::spawn_blocking(move || match path.as_str() {
             "" => openapi.index(),
             path => openapi.document(path, &query, &headers),
@@ -263,7 +266,7 @@ impl Api {
             ["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
                 .map(str::to_owned)
                 .to_vec();
-        for (group, version) in self.discovery.versions() {
+        for (group, version) in self.faces.of(&self.registry).discovery.versions() {
             if group.is_empty() {
                 paths.push(format!("/api/{version}"));
             } else {

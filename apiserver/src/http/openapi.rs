@@ -5,7 +5,7 @@
 //!
 //! Source: Kubernetes, "The Kubernetes API", section "OpenAPI V3".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
 use std::sync::{Arc, OnceLock};
 
@@ -54,31 +54,50 @@ struct Packed {
 
 /// All documents, by the path below `/openapi/v3/`.
 pub(crate) struct OpenApi {
-    documents: BTreeMap<String, Entry>,
-    kinds: Vec<Arc<dyn Kind>>,
+    documents: BTreeMap<String, Arc<Entry>>,
 }
 
 struct Entry {
     group: &'static str,
     version: &'static str,
+    kinds: Vec<Arc<dyn Kind>>,
     packed: OnceLock<Packed>,
 }
 
+impl Entry {
+    /// Whether the document describes exactly these kinds.
+    fn describes(&self, kinds: &[Arc<dyn Kind>]) -> bool {
+        self.kinds.len() == kinds.len() && self.kinds.iter().zip(kinds).all(|(own, other)| Arc::ptr_eq(own, other))
+    }
+}
+
 impl OpenApi {
-    /// For these group versions of these kinds.
-    pub(crate) fn new(versions: impl Iterator<Item = (&'static str, &'static str)>, kinds: Vec<Arc<dyn Kind>>) -> Self {
-        let path = |(group, version): (&'static str, &'static str)| {
+    /// For these group versions of these kinds. What `before` has of the same kinds is not made again.
+    pub(crate) fn new(
+        versions: impl Iterator<Item = (&'static str, &'static str)>,
+        kinds: Vec<Arc<dyn Kind>>,
+        before: Option<&Self>,
+    ) -> Self {
+        let mut by_version: HashMap<(&str, &str), Vec<Arc<dyn Kind>>> = HashMap::new();
+        for kind in kinds {
+            let names = kind.names();
+            by_version.entry((names.group, names.version)).or_default().push(kind);
+        }
+        let document = |(group, version): (&'static str, &'static str)| {
             let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
-            (path, Entry { group, version, packed: OnceLock::new() })
+            let kinds = by_version.remove(&(group, version)).unwrap_or_default();
+            let known = before.and_then(|before| before.documents.get(&path)).filter(|known| known.describes(&kinds));
+            let made = || Arc::new(Entry { group, version, kinds, packed: OnceLock::new() });
+            (path, known.map_or_else(made, Arc::clone))
         };
-        Self { documents: versions.map(path).collect(), kinds }
+        Self { documents: versions.map(document).collect() }
     }
 
     /// The index: where each document is, by its hash. Makes all documents: off the async threads.
     pub(crate) fn index(&self) -> Result<Answer, ApiError> {
         let mut paths = serde_json::Map::new();
         for (path, entry) in &self.documents {
-            let hash = &self.packed(entry)?.hash;
+            let hash = &Self::packed(entry)?.hash;
             paths.insert(path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}));
         }
         Ok(response::json(StatusCode::OK, &json!({"paths": paths})))
@@ -94,7 +113,7 @@ impl OpenApi {
                 "only the following media types are accepted: application/json",
             ));
         }
-        let packed = self.packed(entry)?;
+        let packed = Self::packed(entry)?;
         let etag = format!("\"{}\"", packed.hash);
         if headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()) == Some(etag.as_str()) {
             return Ok(response::answer(StatusCode::NOT_MODIFIED, response::JSON, full(Bytes::new())));
@@ -115,11 +134,11 @@ impl OpenApi {
         Ok(answer)
     }
 
-    fn packed<'e>(&self, entry: &'e Entry) -> Result<&'e Packed, ApiError> {
+    fn packed(entry: &Entry) -> Result<&Packed, ApiError> {
         if let Some(packed) = entry.packed.get() {
             return Ok(packed);
         }
-        let document = reeve_kinds::openapi::document(&self.kinds, entry.group, entry.version)
+        let document = reeve_kinds::openapi::document(&entry.kinds, entry.group, entry.version)
             .ok_or_else(ApiError::no_such_path)?;
         let text = document.to_string();
         let hash: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02X}")).collect();

@@ -125,7 +125,7 @@ impl TokenRequests<'_> {
     }
 
     fn node(&self, name: &str) -> Option<Named> {
-        let node = self.registry.peek(self.registry.resource("", "v1", "nodes")?, "", name)?.value();
+        let node = self.registry.peek(&*self.registry.resource("", "v1", "nodes")?, "", name)?.value();
         Some(Named { name: name.to_owned(), uid: text(&node, "/metadata/uid") })
     }
 }

@@ -67,7 +67,7 @@ pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
     if let Some(review) = reviews::find(&path.group, &path.version, &path.resource) {
         return reviews::serve(api, call, review).await;
     }
-    let Some(resource) = api.registry.resource(&path.group, &path.version, &path.resource).cloned() else {
+    let Some(resource) = api.registry.resource(&path.group, &path.version, &path.resource) else {
         return api.nothing_there(Some(&path.group).filter(|group| !group.is_empty()).map(String::as_str));
     };
     let namespaced = resource.names().namespaced;

@@ -68,7 +68,7 @@ async fn locate(registry: &Registry, request: &Request, container: &str) -> Resu
     }
     let nodes = registry.resource("", "v1", "nodes").ok_or_else(ApiError::no_such_path)?;
     let node =
-        registry.peek(nodes, "", node_name).ok_or_else(|| ApiError::not_found(nodes.names(), node_name))?.value();
+        registry.peek(&nodes, "", node_name).ok_or_else(|| ApiError::not_found(nodes.names(), node_name))?.value();
     let node = kubelet::NodeAddress::of(node_name, &node)?;
     let path = format!("{}/{}/{container}", request.namespace, request.name);
     Ok(Some(Place { node, path, pod, container }))

@@ -46,8 +46,8 @@ async fn keep(registry: Weak<Registry>, config: RegistryConfig) {
 
 /// In which versions the objects are there.
 fn versions(registry: &Registry) -> Vec<Option<Revision>> {
-    let version = |resource: Option<&Arc<Resource>>, namespace: &str, name: &str| {
-        resource.and_then(|resource| registry.peek(resource, namespace, name)).map(|object| object.revision)
+    let version = |resource: Option<Arc<Resource>>, namespace: &str, name: &str| {
+        resource.and_then(|resource| registry.peek(&resource, namespace, name)).map(|object| object.revision)
     };
     let namespaces = NAMESPACES.map(|name| version(registry.core("namespaces"), "", name));
     let slices = registry.resource("discovery.k8s.io", "v1", "endpointslices");
@@ -60,11 +60,11 @@ pub(super) async fn ensure(registry: &Registry, config: &RegistryConfig) -> Resu
     if let Some(namespaces) = registry.core("namespaces") {
         for name in NAMESPACES {
             let namespace = json!({ "metadata": { "name": name } });
-            create_missing(registry, namespaces, "", name, namespace).await?;
+            create_missing(registry, &namespaces, "", name, namespace).await?;
         }
     }
     if let Some(services) = registry.core("services") {
-        create_missing(registry, services, "default", NAME, service(config)).await?;
+        create_missing(registry, &services, "default", NAME, service(config)).await?;
     }
     let address = config.advertise.ip();
     if address.is_loopback() || address.is_unspecified() {
@@ -72,10 +72,10 @@ pub(super) async fn ensure(registry: &Registry, config: &RegistryConfig) -> Resu
         return Ok(());
     }
     if let Some(endpoints) = registry.core("endpoints") {
-        keep_true(registry, endpoints, endpoints_object(config), &["subsets"]).await?;
+        keep_true(registry, &endpoints, endpoints_object(config), &["subsets"]).await?;
     }
     if let Some(slices) = registry.resource("discovery.k8s.io", "v1", "endpointslices") {
-        keep_true(registry, slices, slice(config), &["endpoints", "ports"]).await?;
+        keep_true(registry, &slices, slice(config), &["endpoints", "ports"]).await?;
     }
     Ok(())
 }

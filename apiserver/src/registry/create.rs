@@ -86,12 +86,12 @@ impl Registry {
                     answer => return answer,
                 }
             }
-            let text = encode::stored(&object);
+            let texts = request.resource.to_store(&object).await?;
             plan.key = request.resource.key(&request.namespace, &last_name);
-            plan.value = Some(text.clone());
+            plan.value = Some(texts.stored.clone());
             match plan.commit(&*self.kv).await? {
                 Outcome::Done(revision) => {
-                    let object = encode::sent(&text, revision);
+                    let object = texts.sent(revision);
                     return Ok(Written { object, created: true, is_status: false, warnings });
                 }
                 Outcome::Changed(_) if !generated => return Err(ApiError::already_exists(names, &last_name)),
@@ -132,7 +132,7 @@ impl Registry {
     ) -> Result<Written, ApiError> {
         self.cache.fresh().await?;
         let key = self.cache_key(request, name);
-        if self.cache.of(&request.resource).get(key.as_bytes()).is_some() {
+        if request.resource.storage.get(key.as_bytes()).is_some() {
             return Err(ApiError::already_exists(request.resource.names(), name));
         }
         Ok(Written { object: encode::unwritten(object), created: true, is_status: false, warnings })

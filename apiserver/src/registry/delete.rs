@@ -32,6 +32,9 @@ impl Registry {
             return Err(ApiError::forbidden(request.resource.names(), &request.name, why));
         }
         let mut written = self.delete_one(request, None).await?;
+        if !written.is_status {
+            written.object = request.resource.shown(written.object).await?;
+        }
         written.warnings = deletion::warnings(request);
         Ok(written)
     }

@@ -5,6 +5,7 @@
 //! `metadata`, in this order.
 
 use bytes::Bytes;
+use reeve_kinds::Names;
 use reeve_store::Revision;
 use serde::Serializer;
 use serde::ser::SerializeMap;
@@ -17,6 +18,11 @@ const HEAD: [&str; 3] = ["kind", "apiVersion", "metadata"];
 
 /// What stands before the place of the resourceVersion.
 const METADATA: &[u8] = b"\"metadata\":{";
+
+/// How the text of an object of that kind and version begins, see [`stored`].
+pub(crate) fn head(names: &Names) -> Vec<u8> {
+    format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", names.kind, names.api_version()).into_bytes()
+}
 
 /// The text of an object without resourceVersion.
 pub(crate) fn stored(object: &Value) -> Bytes {

@@ -49,7 +49,7 @@ impl Registry {
     pub(super) async fn expire_events(&self) {
         let Some(events) = self.core("events") else { return };
         let now = self.clock.now();
-        let snapshot = self.cache.of(events).snapshot();
+        let snapshot = events.storage.snapshot();
         let prefix = events.prefix().clone();
         // There may be very many, and each is parsed: not on the async threads.
         let find = move || -> Vec<_> {

@@ -52,19 +52,22 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+use bytes::Bytes;
 use ipnet::Ipv4Net;
 use reeve_api::clock::SharedClock;
 use reeve_api::rng::SharedRng;
 use reeve_kinds::Kind;
 use reeve_store::SharedKv;
+use tokio::sync::watch;
 
 pub use answer::{EventType, List, Object, Watch, WatchEvent, Written};
 pub use request::{
     Body, FieldValidation, Options, Patch, Preconditions, Propagation, Request, Subresource, UserInfo, VersionMatch,
 };
-pub use resource::Resource;
+pub use resource::{Convert, Resource, Resources};
 
-use crate::cache::{Cache, Feed};
+use crate::cache::{Cache, Feed, Ingest};
 use crate::status::ApiError;
 use services::Allocators;
 
@@ -94,13 +97,27 @@ pub struct RegistryParts {
     pub rng: SharedRng,
 }
 
+/// What a CustomResourceDefinition makes, see [`Registry::offer`].
+pub struct Offer {
+    /// A kind for each served version, the preferred one first.
+    pub kinds: Vec<Arc<dyn Kind>>,
+    /// Goes between the versions.
+    pub convert: Arc<dyn Convert>,
+    /// What stored objects pass through as they enter the cache: defaults and pruning of their version's schema.
+    pub ingest: Option<Ingest>,
+    /// Whether `ingest` has changed: the objects are read anew and watches begin again.
+    pub reload: bool,
+}
+
 /// All served resources and their objects. One per API server; share it in an [`Arc`].
 pub struct Registry {
     pub(crate) cache: Arc<Cache>,
     pub(crate) clock: SharedClock,
     pub(crate) rng: SharedRng,
     kv: SharedKv,
-    resources: Vec<Arc<Resource>>,
+    resources: ArcSwap<Resources>,
+    /// Told the generation of what is served.
+    served: watch::Sender<u64>,
     services: Allocators,
 }
 
@@ -115,34 +132,71 @@ impl Registry {
     /// the `kubernetes` Service) and follows the store's changes until it is stopped.
     pub async fn start(config: RegistryConfig, parts: RegistryParts) -> Result<Arc<Self>, ApiError> {
         let RegistryParts { kv, kinds, clock, rng } = parts;
-        let resources: Vec<_> =
-            kinds.into_iter().enumerate().map(|(index, kind)| Arc::new(Resource::new(kind, index))).collect();
-        let cache = Arc::new(Cache::new(Arc::clone(&kv), &resources));
-        let feed = Feed::load(&cache).await.map_err(|error| ApiError::store(&error))?;
+        let (cache, orders) = Cache::new(Arc::clone(&kv));
+        let cache = Arc::new(cache);
+        let resource = |kind: Arc<dyn Kind>| {
+            let storage = cache.storage_at_start(&resource::prefix_of(&*kind));
+            Arc::new(Resource::new(kind, storage, None))
+        };
+        let resources = Resources::builtin(kinds.into_iter().map(resource).collect());
+        let feed = Feed::load(&cache, orders).await.map_err(|error| ApiError::store(&error))?;
         feed.spawn(&cache);
-        let registry = Arc::new(Self { cache, clock, rng, kv, resources, services: Allocators::new(&config) });
+        let (resources, served) = (ArcSwap::from_pointee(resources), watch::Sender::new(0));
+        let services = Allocators::new(&config);
+        let registry = Arc::new(Self { cache, clock, rng, kv, resources, served, services });
         bootstrap::ensure(&registry, &config).await?;
         bootstrap::spawn(&registry, config);
         housekeeping::spawn(&registry);
         Ok(registry)
     }
 
-    /// The served resources, in the order of discovery.
+    /// What is served now.
     #[must_use]
-    pub fn resources(&self) -> &[Arc<Resource>] {
-        &self.resources
+    pub fn resources(&self) -> Arc<Resources> {
+        self.resources.load_full()
+    }
+
+    /// Told the generation of what is served whenever that changes.
+    #[must_use]
+    pub fn served(&self) -> watch::Receiver<u64> {
+        self.served.subscribe()
     }
 
     /// The resource of that group, version and plural name.
     #[must_use]
-    pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
-        self.resources.iter().find(|resource| resource.is(group, plural) && resource.names().version == version)
+    pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
+        self.resources.load().get(group, version, plural).cloned()
+    }
+
+    /// Serves the kinds of a CustomResourceDefinition, all on one storage, instead of what it had served; none
+    /// withdraws it, and ends its watches. For one definition one call at a time.
+    pub async fn offer(&self, owner: &str, offer: Offer) -> Result<(), ApiError> {
+        let before: Option<Bytes> = self.resources.load().of_owner(owner).first().map(|one| one.prefix().clone());
+        let Offer { kinds, convert, ingest, reload } = offer;
+        let mut offered = Vec::new();
+        if let Some(first) = kinds.first() {
+            let prefix = resource::custom_prefix(&**first);
+            let known = self.resources.load().of_owner(owner).first().map(|one| Arc::clone(&one.storage));
+            let storage = match known.filter(|known| !reload && *known.prefix() == prefix) {
+                Some(known) => known,
+                None => self.cache.open_storage(&prefix, ingest).await?,
+            };
+            let resource = |kind| Arc::new(Resource::new(kind, Arc::clone(&storage), Some(Arc::clone(&convert))));
+            offered = kinds.into_iter().map(resource).collect();
+        }
+        let after = offered.first().map(|one: &Arc<Resource>| one.prefix().clone());
+        self.resources.rcu(|now| now.with(owner, offered.clone()));
+        if let Some(gone) = before.filter(|before| Some(before) != after.as_ref()) {
+            self.cache.close_storage(&gone).await?;
+        }
+        self.served.send_replace(self.resources.load().generation);
+        Ok(())
     }
 
     /// The object from the cache as it is now, without any wait: for checks by the server itself (tokens, nodes).
     #[must_use]
     pub fn peek(&self, resource: &Resource, namespace: &str, name: &str) -> Option<Object> {
-        self.cache.of(resource).get(resource.cache_key(namespace, name).as_bytes())
+        resource.storage.get(resource.cache_key(namespace, name).as_bytes())
     }
 
     /// Reads one object, or its scale.
@@ -215,7 +269,7 @@ impl Registry {
     }
 
     /// The core resource of that name, if it is served.
-    pub(crate) fn core(&self, plural: &str) -> Option<&Arc<Resource>> {
+    pub(crate) fn core(&self, plural: &str) -> Option<Arc<Resource>> {
         self.resource("", "v1", plural)
     }
 

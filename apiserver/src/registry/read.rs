@@ -31,23 +31,30 @@ impl Registry {
     pub(super) async fn get_object(&self, request: &Request) -> Result<Object, ApiError> {
         match request.subresource {
             Subresource::None | Subresource::Part(_) => {}
-            Subresource::Scale => return scale::read(request, &self.current(request).await?),
+            Subresource::Scale => return scale::read(request, &self.current_shown(request).await?),
             Subresource::Binding | Subresource::Finalize => {
                 return Err(ApiError::method_not_supported(request.resource.names(), "get"));
             }
         }
         match parse_version(&request.options.resource_version)? {
-            None => self.current(request).await,
+            None => self.current_shown(request).await,
             Some(revision) => {
                 self.cache.reach(revision).await?;
                 let key = self.cache_key(request, &request.name);
-                let found = self.cache.of(&request.resource).get(key.as_bytes());
-                found.ok_or_else(|| ApiError::not_found(request.resource.names(), &request.name))
+                let found = request.resource.storage.get(key.as_bytes());
+                let found = found.ok_or_else(|| ApiError::not_found(request.resource.names(), &request.name))?;
+                request.resource.shown(found).await
             }
         }
     }
 
     pub(super) async fn list_objects(&self, request: &Request) -> Result<List, ApiError> {
+        let list = self.list_stored(request).await?;
+        let items = request.resource.shown_all(list.items).await?;
+        Ok(List { items, ..list })
+    }
+
+    async fn list_stored(&self, request: &Request) -> Result<List, ApiError> {
         let filter = Filter::new(request)?;
         let options = &request.options;
         let (at, start) = if options.continue_token.is_empty() {
@@ -64,14 +71,14 @@ impl Registry {
             At::NotOlderThan(revision) => self.cache.reach(revision).await?,
             At::Exact(revision) => return self.list_at(request, revision, &page).await,
         }
-        let (snapshot, revision) = self.cache.snapshot(&request.resource);
+        let (snapshot, revision) = self.cache.snapshot(&request.resource.storage);
         Ok(page.cut(&snapshot, revision))
     }
 
     /// A list of an exact revision: from the cache when nothing has changed since, else from the store's history.
     async fn list_at(&self, request: &Request, revision: Revision, page: &Page<'_>) -> Result<List, ApiError> {
         self.cache.reach(revision).await?;
-        let snapshot = self.cache.of(&request.resource).snapshot();
+        let snapshot = request.resource.storage.snapshot();
         if snapshot.revision <= revision {
             return Ok(page.cut(&snapshot, revision));
         }
@@ -93,7 +100,7 @@ impl Registry {
             start = [&last.key[..], b"\0"].concat().into();
             for kv in found.kvs {
                 let key = kv.key.slice(prefix.len()..);
-                let object = encode::sent(&kv.value, kv.mod_revision);
+                let object = request.resource.storage.ingested(encode::sent(&kv.value, kv.mod_revision));
                 if page.filter.matches(&key, &Lazy::new(&object)) {
                     objects.insert(key, object);
                 }

@@ -57,8 +57,13 @@ impl Registry {
     pub(super) async fn current(&self, request: &Request) -> Result<Object, ApiError> {
         self.cache.fresh().await?;
         let key = self.cache_key(request, &request.name);
-        let found = self.cache.of(&request.resource).get(key.as_bytes());
+        let found = request.resource.storage.get(key.as_bytes());
         found.ok_or_else(|| ApiError::not_found(request.resource.names(), &request.name))
+    }
+
+    /// As [`Registry::current`], in the version of the request.
+    pub(super) async fn current_shown(&self, request: &Request) -> Result<Object, ApiError> {
+        request.resource.shown(self.current(request).await?).await
     }
 
     /// Reads, edits, checks and writes; again on the newer state while others are faster. An edit that carries
@@ -69,7 +74,7 @@ impl Registry {
         edit: impl Fn(&Value) -> Result<Edited, ApiError>,
     ) -> Result<Written, ApiError> {
         let names = request.resource.names();
-        let mut current = self.current(request).await?;
+        let mut current = self.current_shown(request).await?;
         for _ in 0..ATTEMPTS_MAX {
             let mut old = current.value();
             let edited = edit(&old)?;
@@ -84,7 +89,7 @@ impl Registry {
             }
             match self.write_change(request, &current, &old, new, plan).await? {
                 Attempt::Done(object) => return Ok(Written { object, created: false, is_status: false, warnings }),
-                Attempt::Again(newer) => current = newer,
+                Attempt::Again(newer) => current = request.resource.shown(newer).await?,
             }
         }
         Err(ApiError::modified(names, &request.name))
@@ -142,23 +147,26 @@ impl Registry {
         if !gone && (new == *old || managed::differ_in_times_only(old, &new)) {
             return Ok(Attempt::Done(current.clone()));
         }
-        let text = encode::stored(&new);
+        let texts = request.resource.to_store(&new).await?;
         if request.options.dry_run {
-            return Ok(Attempt::Done(encode::sent(&text, current.revision)));
+            return Ok(Attempt::Done(texts.sent(current.revision)));
         }
         plan.key = request.resource.key(&request.namespace, &request.name);
         if gone {
             plan.claims.clear();
             plan.releases = self.services.held(&request.resource, old);
         } else {
-            plan.value = Some(text.clone());
+            plan.value = Some(texts.stored.clone());
         }
         match plan.commit(&*self.kv).await? {
             // What is gone with this change is shown in the version that it was changed in.
-            Outcome::Done(_) if gone => Ok(Attempt::Done(encode::sent(&text, current.revision))),
-            Outcome::Done(revision) => Ok(Attempt::Done(encode::sent(&text, revision))),
+            Outcome::Done(_) if gone => Ok(Attempt::Done(texts.sent(current.revision))),
+            Outcome::Done(revision) => Ok(Attempt::Done(texts.sent(revision))),
             Outcome::Changed(None) => Err(ApiError::not_found(request.resource.names(), &request.name)),
-            Outcome::Changed(Some(kv)) => Ok(Attempt::Again(encode::sent(&kv.value, kv.mod_revision))),
+            Outcome::Changed(Some(kv)) => {
+                let newer = encode::sent(&kv.value, kv.mod_revision);
+                Ok(Attempt::Again(request.resource.storage.ingested(newer)))
+            }
             Outcome::Overtaken => {
                 self.cache.fresh().await?;
                 Ok(Attempt::Again(current.clone()))
@@ -166,8 +174,8 @@ impl Registry {
         }
     }
 
-    /// Writes a state as it is, past defaults and admission: for the server's own changes (marks of deletion,
-    /// bindings). `None` when the object has changed meanwhile.
+    /// Writes a stored state as it is, past defaults, admission and conversion: for the server's own changes (marks of
+    /// deletion, bindings). `None` when the object has changed meanwhile.
     pub(super) async fn write_raw(
         &self,
         request: &Request,

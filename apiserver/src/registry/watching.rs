@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{Stream, StreamExt as _};
 use reeve_api::rng::RngExt as _;
 use reeve_kinds::field::{FieldError, FieldErrorKind};
 use serde_json::Value;
 
 use super::Registry;
-use super::answer::Watch;
+use super::answer::{EventType, Watch, WatchEvent};
 use super::read::parse_version;
 use super::request::{Options, Request, VersionMatch};
+use super::resource::Resource;
 use crate::cache::{Filter, Subscription, WatchPlan};
 use crate::status::ApiError;
 
@@ -40,6 +42,7 @@ impl Registry {
             initial,
             mark_initial_end: options.send_initial_events == Some(true) && options.allow_watch_bookmarks,
             bookmarks: options.allow_watch_bookmarks,
+            names: request.resource.names().clone(),
             stop: self.cache.stop.clone(),
             timeout: options
                 .timeout
@@ -47,8 +50,11 @@ impl Registry {
                 .unwrap_or_else(|| self.watch_timeout())
                 .min(TIMEOUT_MAX),
         };
-        let cache = self.cache.of(&request.resource);
+        let cache = &request.resource.storage;
         Ok(match Subscription::new(cache, self.cache.progress(), plan) {
+            Ok(subscription) if request.resource.converts() => {
+                Watch::new(shown(Arc::clone(&request.resource), subscription.events()))
+            }
             Ok(subscription) => Watch::new(subscription.events()),
             Err(error) => Watch::new(futures::stream::once(async { Err(error) })),
         })
@@ -57,6 +63,27 @@ impl Registry {
     fn watch_timeout(&self) -> Duration {
         TIMEOUT_MIN + Duration::from_secs(self.rng.below(TIMEOUT_MIN.as_secs()))
     }
+}
+
+/// The events with their objects in the version of the resource. One that cannot be converted ends the watch.
+fn shown(
+    resource: Arc<Resource>,
+    events: impl Stream<Item = Result<WatchEvent, ApiError>> + Send,
+) -> impl Stream<Item = Result<WatchEvent, ApiError>> + Send {
+    let shown = events.then(move |event| {
+        let resource = Arc::clone(&resource);
+        async move {
+            let WatchEvent { kind, object } = event?;
+            let object = if kind == EventType::Bookmark { object } else { resource.shown(object).await? };
+            Ok(WatchEvent { kind, object })
+        }
+    });
+    let mut failed = false;
+    shown.take_while(move |event| {
+        let goes_on = !failed;
+        failed = event.is_err();
+        std::future::ready(goes_on)
+    })
 }
 
 fn check_options(options: &Options) -> Result<(), ApiError> {

@@ -7,6 +7,7 @@ mod durable;
 mod faults;
 mod lists;
 mod nodes;
+mod offers;
 mod patches;
 mod pods;
 mod scales;
@@ -69,7 +70,8 @@ impl World {
     pub(super) fn request(&self, path: &str) -> Request {
         let (path, subresource) = path.split_once(':').unwrap_or((path, ""));
         let parts: Vec<&str> = path.split('/').collect();
-        let resource = self.registry.resources().iter().find(|one| one.names().plural == parts[0]).expect(path);
+        let resources = self.registry.resources();
+        let resource = resources.iter().find(|one| one.names().plural == parts[0]).expect(path);
         let default = if resource.names().namespaced { "default" } else { "" };
         let (namespace, name) = match parts[..] {
             [_] => (default, ""),
