@@ -22,6 +22,8 @@ mod admission;
 pub mod auth;
 mod cache;
 pub mod decode;
+#[cfg(test)]
+mod fuzz;
 mod gate;
 mod http;
 pub mod pki;

@@ -5,20 +5,56 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, ETAG, HeaderMap, IF_NONE_MATCH, VARY};
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, IF_NONE_MATCH, VARY};
 use reeve_kinds::Names;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha512};
 
-use super::negotiate;
+use super::negotiate::{self, Encoding, Offer};
+use super::query::Query;
 use super::response::{self, Answer, full};
 use super::reviews::{REVIEWS, Review};
+use super::{encode, protobuf};
 use crate::auth::verbs;
 use crate::registry::{Resource, Subresource};
+use crate::status::ApiError;
 
-const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+/// What stands behind the media type of aggregated documents.
+const AGGREGATED: &str = ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// The built-in groups in the order of Kubernetes' priorities. All others follow by name.
+const GROUPS: &[&str] = &[
+    "",
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "resource.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+];
+
+/// Built-in kinds that are stored in another form than the one in which they are served: group and kind, and the group
+/// and version they are stored as.
+const STORED_AS: &[(&str, &str, &str, &str)] =
+    &[("autoscaling", "HorizontalPodAutoscaler", "autoscaling", "v2"), ("events.k8s.io", "Event", "", "v1")];
 
 /// One entry of a resource list: the resource itself or one of its subresources.
 struct Entry {
@@ -31,6 +67,10 @@ struct Entry {
     verbs: Vec<&'static str>,
     short: &'static [&'static str],
     categories: &'static [&'static str],
+    /// Says which version is stored; empty where nothing is.
+    storage: String,
+    /// A custom resource: Kubernetes tells its aggregated document more of these.
+    is_custom: bool,
 }
 
 /// One group with one version and its resources.
@@ -42,30 +82,38 @@ struct GroupVersion {
     has_kinds: bool,
 }
 
-/// A document that is ready to be sent, with its hash.
+/// An aggregated document, with its hash. Other forms than JSON are made when somebody asks for them.
 struct Document {
-    text: Bytes,
+    json: Bytes,
     etag: String,
 }
 
 impl Document {
     fn new(value: &Value) -> Self {
         let text = format!("{value}\n");
-        let hash: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02X}")).collect();
-        Self { text: text.into(), etag: format!("\"{hash}\"") }
+        let hash: String = Sha512::digest(&text).iter().map(|byte| format!("{byte:02X}")).collect();
+        Self { json: text.into(), etag: format!("\"{hash}\"") }
     }
 
-    fn answer(&self, content_type: &'static str, headers: &HeaderMap) -> Answer {
+    fn answer(&self, headers: &HeaderMap, encoding: Encoding) -> Result<Answer, ApiError> {
         let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
         let mut answer = if known == Some(self.etag.as_str()) {
-            response::answer(StatusCode::NOT_MODIFIED, content_type, full(Bytes::new()))
+            let mut answer = response::answer(StatusCode::NOT_MODIFIED, response::JSON, full(Bytes::new()));
+            answer.headers_mut().remove(CONTENT_TYPE);
+            answer
         } else {
-            response::answer(StatusCode::OK, content_type, full(self.text.clone()))
+            let body = match encoding {
+                Encoding::Json => self.json.clone(),
+                _ => encode::text(self.json.trim_ascii_end(), encoding)?,
+            };
+            let mut answer = response::answer(StatusCode::OK, response::JSON, full(body));
+            response::set(&mut answer, CONTENT_TYPE, &format!("{}{AGGREGATED}", encoding.media_type()));
+            answer
         };
         response::set(&mut answer, ETAG, &self.etag);
         response::set(&mut answer, VARY, "Accept");
-        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        answer
+        response::set(&mut answer, CACHE_CONTROL, "public");
+        Ok(answer)
     }
 }
 
@@ -88,6 +136,12 @@ impl Discovery {
         for review in &REVIEWS {
             add(&mut groups, (review.group, review.version), vec![review_entry(review)], false);
         }
+        let rank = |group: &str| GROUPS.iter().position(|own| *own == group).unwrap_or(GROUPS.len());
+        // Stable: versions stay in the order in which the kinds give them.
+        groups.sort_by(|a, b| (rank(a.group), a.group).cmp(&(rank(b.group), b.group)));
+        for group in &mut groups {
+            group.resources.sort_by(|a, b| a.first().map(|one| &one.name).cmp(&b.first().map(|one| &one.name)));
+        }
         let core = Document::new(&aggregated(groups.iter().filter(|group| group.group.is_empty())));
         let named = Document::new(&aggregated(groups.iter().filter(|group| !group.group.is_empty())));
         Self { server_address, groups, core, named }
@@ -104,21 +158,28 @@ impl Discovery {
     }
 
     /// Answers `/api`, `/apis` and what lies directly below them; `None` for a group or version that is not served.
-    pub(crate) fn answer(&self, segments: &[String], headers: &HeaderMap) -> Option<Answer> {
+    pub(crate) fn answer(
+        &self,
+        segments: &[String],
+        headers: &HeaderMap,
+        query: &Query,
+    ) -> Result<Option<Answer>, ApiError> {
         let words: Vec<&str> = segments.iter().map(String::as_str).collect();
-        if let (["api" | "apis"], true) = (&words[..], wants_aggregated(headers)) {
+        if let (["api" | "apis"], Some(encoding)) = (&words[..], negotiate::aggregated(headers)) {
             let document = if words.first() == Some(&"api") { &self.core } else { &self.named };
-            return Some(document.answer(AGGREGATED, headers));
+            return document.answer(headers, encoding).map(Some);
         }
         let value = match words[..] {
-            ["api"] => self.core_versions(),
-            ["apis"] => json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": self.group_list()}),
-            ["api", version] => self.resource_list("", version)?,
-            ["apis", group] => self.group(group)?,
-            ["apis", group, version] => self.resource_list(group, version)?,
-            _ => return None,
+            ["api"] => Some(self.core_versions()),
+            ["apis"] => Some(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": self.group_list()})),
+            ["api", version] => self.resource_list("", version),
+            ["apis", group] => self.group(group),
+            ["apis", group, version] => self.resource_list(group, version),
+            _ => None,
         };
-        Some(response::json(StatusCode::OK, &value))
+        let Some(value) = value else { return Ok(None) };
+        let format = negotiate::format(headers, query, Offer::PLAIN)?;
+        Ok(Some(encode::value_as(StatusCode::OK, &value, format.encoding)))
     }
 
     fn core_versions(&self) -> Value {
@@ -163,20 +224,6 @@ impl Discovery {
     }
 }
 
-fn wants_aggregated(headers: &HeaderMap) -> bool {
-    let is_aggregated = |range: &negotiate::MediaRange<'_>| {
-        range.takes("application/json")
-            && range.parameter("as") == "APIGroupDiscoveryList"
-            && range.parameter("g") == "apidiscovery.k8s.io"
-            && range.parameter("v") == "v2"
-    };
-    // What stands before it wins; Go clients name it first.
-    let ranges = negotiate::accepted(headers);
-    let plain = ranges.iter().position(|range| range.parameter("as").is_empty() && range.takes("application/json"));
-    let aggregated = ranges.iter().position(is_aggregated);
-    aggregated.is_some_and(|at| plain.is_none_or(|plain| at < plain))
-}
-
 impl Entry {
     fn legacy(&self) -> Value {
         let mut value = json!({
@@ -190,6 +237,9 @@ impl Entry {
             value["version"] = self.version.as_str().into();
         }
         self.add_names(&mut value);
+        if !self.storage.is_empty() {
+            value["storageVersionHash"] = self.storage.as_str().into();
+        }
         value
     }
 
@@ -202,11 +252,23 @@ impl Entry {
         }
     }
 
+    /// For built-in kinds Kubernetes leaves open what the entry around it says.
     fn response_kind(&self, of: &GroupVersion) -> Value {
-        let group = if self.version.is_empty() { of.group } else { &self.group };
-        let version = if self.version.is_empty() { of.version } else { &self.version };
+        let (group, version) = if self.is_custom && self.version.is_empty() {
+            (of.group, of.version)
+        } else {
+            (&*self.group, &*self.version)
+        };
         json!({"group": group, "version": version, "kind": self.kind})
     }
+}
+
+/// What is stored, as Kubernetes tells versions apart: the beginning of a hash.
+fn storage_hash(names: &Names) -> String {
+    let stored = STORED_AS.iter().find(|(group, kind, ..)| *group == names.group && *kind == names.kind);
+    let (group, version) = stored.map_or((names.group, names.version), |(_, _, group, version)| (group, version));
+    let hash = Sha256::digest(format!("{group}/{version}/{}", names.kind));
+    BASE64.encode(hash.get(..8).unwrap_or_default())
 }
 
 fn add(groups: &mut Vec<GroupVersion>, (group, version): (&'static str, &'static str), new: Vec<Entry>, kinds: bool) {
@@ -231,12 +293,15 @@ fn review_entry(review: &Review) -> Entry {
         verbs: vec!["create"],
         short: &[],
         categories: &[],
+        storage: String::new(),
+        is_custom: false,
     }
 }
 
 /// A resource and, behind it, its subresources.
 fn entries(resource: &Resource) -> Vec<Entry> {
     let names = resource.names();
+    let is_custom = !protobuf::has(&names.api_version(), names.kind);
     let main = Entry {
         name: names.plural.to_owned(),
         singular: names.singular,
@@ -247,6 +312,8 @@ fn entries(resource: &Resource) -> Vec<Entry> {
         verbs: verbs(names).to_vec(),
         short: names.short,
         categories: names.categories,
+        storage: storage_hash(names),
+        is_custom,
     };
     let mut all = vec![main];
     let mut subresources: Vec<Entry> = resource.subresources().into_iter().map(|sub| stored_part(names, sub)).collect();
@@ -263,7 +330,10 @@ fn entries(resource: &Resource) -> Vec<Entry> {
         }),
         _ => {}
     }
-    subresources.sort_by(|a, b| a.name.cmp(&b.name));
+    if !is_custom {
+        subresources.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    subresources.iter_mut().for_each(|part| part.is_custom = is_custom);
     all.extend(subresources);
     all
 }
@@ -295,6 +365,8 @@ fn part(names: &Names, name: &str, kind: &str, verbs: &[&'static str]) -> Entry 
         verbs: verbs.to_vec(),
         short: &[],
         categories: &[],
+        storage: String::new(),
+        is_custom: false,
     }
 }
 

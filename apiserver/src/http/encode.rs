@@ -111,7 +111,13 @@ impl Encoder<'_> {
             self.format.meta_version
         );
         let mut out = head.into_bytes();
-        join(items, &mut out, |item, out| self.partial_json(item, out));
+        if items.is_empty() {
+            // As in Kubernetes, whose list of nothing is none at all here.
+            out.truncate(out.len() - 1);
+            out.extend_from_slice(b"null}\n");
+        } else {
+            join(items, &mut out, |item, out| self.partial_json(item, out));
+        }
         out
     }
 
@@ -277,7 +283,7 @@ fn value_text(value: &Value, encoding: Encoding) -> Result<Bytes, ApiError> {
 }
 
 /// A text of JSON (without the line break at its end) in the wanted encoding.
-fn text(json: &[u8], encoding: Encoding) -> Result<Bytes, ApiError> {
+pub(crate) fn text(json: &[u8], encoding: Encoding) -> Result<Bytes, ApiError> {
     Ok(match encoding {
         Encoding::Json => {
             let mut line = Vec::with_capacity(json.len() + 1);

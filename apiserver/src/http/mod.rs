@@ -9,6 +9,8 @@ mod discovery;
 mod duration;
 mod encode;
 mod faces;
+#[cfg(test)]
+pub(crate) mod fuzzed;
 mod health;
 mod negotiate;
 mod openapi;
@@ -227,12 +229,13 @@ impl Api {
             }
             ["openapi", "v2"] => openapi::v2(&parts.headers),
             ["openapi", "v3", ref path @ ..] => self.serve_openapi(path.join("/"), query, parts).await,
-            ["api" | "apis", ..] => match self.faces.of(&self.registry).discovery.answer(segments, &parts.headers) {
-                Some(answer) => Ok(answer),
-                None => {
-                    self.nothing_there(segments.get(1).map(String::as_str).filter(|_| words.first() == Some(&"apis")))
+            ["api" | "apis", ..] => {
+                match self.faces.of(&self.registry).discovery.answer(segments, &parts.headers, query)? {
+                    Some(answer) => Ok(answer),
+                    None => self
+                        .nothing_there(segments.get(1).map(String::as_str).filter(|_| words.first() == Some(&"apis"))),
                 }
-            },
+            }
             [""] => Ok(response::raw_json(StatusCode::OK, &json!({"paths": self.paths()}))),
             _ => Ok(response::not_found_page()),
         }
@@ -301,7 +304,8 @@ pub(crate) fn too_many_requests() -> ApiError {
 fn version() -> serde_json::Value {
     let platform = format!("{}/{}", std::env::consts::OS, go_architecture());
     json!({
-        "major": "1", "minor": "36", "gitVersion": crate::VERSION,
+        "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
+        "minCompatibilityMajor": "1", "minCompatibilityMinor": "35", "gitVersion": crate::VERSION,
         "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": concat!("rust", env!("CARGO_PKG_RUST_VERSION")), "compiler": "rustc", "platform": platform,
     })

@@ -191,6 +191,18 @@ impl<'h> MediaRange<'h> {
     }
 }
 
+/// The encoding of an aggregated discovery document, when the client asks for one: Kubernetes gives it to whoever names
+/// it, wherever it stands.
+pub(crate) fn aggregated(headers: &HeaderMap) -> Option<Encoding> {
+    let asks = |range: &MediaRange<'_>| {
+        range.parameter("as") == "APIGroupDiscoveryList"
+            && range.parameter("g") == "apidiscovery.k8s.io"
+            && range.parameter("v") == "v2"
+    };
+    let asked = ranges(text(headers, ACCEPT)).into_iter().filter(asks);
+    asked.flat_map(|range| ENCODINGS.into_iter().filter(move |one| range.takes(one.media_type()))).next()
+}
+
 const META_V1: &str = "meta.k8s.io/v1";
 
 /// What there is, in the order in which a range without preference gets it.

@@ -62,6 +62,8 @@ use reeve_store::SharedKv;
 use tokio::sync::watch;
 
 pub use answer::{EventType, List, Object, Watch, WatchEvent, Written};
+#[cfg(test)]
+pub(crate) use page::Token;
 pub use request::{
     Body, FieldValidation, Options, Patch, Preconditions, Propagation, Request, Subresource, UserInfo, VersionMatch,
 };

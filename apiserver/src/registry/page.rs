@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 /// Where the next page begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Token {
+pub(crate) struct Token {
     /// The state all pages show; `None`: whatever is newest then.
-    pub(super) revision: Option<Revision>,
+    pub(crate) revision: Option<Revision>,
     /// The first key that may be on the page, behind the prefix of the collection: as in Kubernetes, a token of one
     /// namespace goes on in whichever it is used.
-    pub(super) start: String,
+    pub(crate) start: String,
 }
 
 /// The form on the wire; opaque to clients.
@@ -31,18 +31,18 @@ const VERSION: &str = "meta.k8s.io/v1";
 
 impl Token {
     /// For the page behind `last`.
-    pub(super) fn after(revision: Revision, last: &[u8]) -> Self {
+    pub(crate) fn after(revision: Revision, last: &[u8]) -> Self {
         Self { revision: Some(revision), start: format!("{}\0", String::from_utf8_lossy(last)) }
     }
 
-    pub(super) fn encode(&self) -> String {
+    pub(crate) fn encode(&self) -> String {
         let rv = self.revision.map_or(-1, |revision| i64::try_from(revision.0).unwrap_or(i64::MAX));
         let wire = Wire { v: VERSION.to_owned(), rv, start: self.start.clone() };
         serde_json::to_vec(&wire).map(|text| BASE64_URL_SAFE_NO_PAD.encode(text)).unwrap_or_default()
     }
 
     /// Why a text is no token is told in Kubernetes' words, as far as they are not Go's.
-    pub(super) fn decode(text: &str) -> Result<Self, String> {
+    pub(crate) fn decode(text: &str) -> Result<Self, String> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|error| {
             let at = match error {
                 DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,

@@ -18,7 +18,7 @@ const OPERATIONS_MAX: usize = 10_000;
 
 impl Patch {
     /// Applies the patch. `schema` says how strategic merge patch merges lists; `None`: the kind does not take it.
-    pub(super) fn apply(&self, target: &mut Value, schema: Option<&dyn PatchSchema>) -> Result<(), ApiError> {
+    pub(crate) fn apply(&self, target: &mut Value, schema: Option<&dyn PatchSchema>) -> Result<(), ApiError> {
         match self {
             Self::Json(operations) => apply_json(target, operations),
             Self::Merge(patch) => {
