@@ -15,12 +15,14 @@
 //! | `proxy_node` | log, exec and attach, passed through to the kubelet |
 //! | [`pki`] | authorities, certificates and keys in the data folder |
 //! | [`registry`] | the verbs on objects |
+//! | `custom` | CustomResourceDefinitions: what is served of them, conversion, their end |
 //! | `cache`, `admission` | the watch cache; what is checked and filled in before an object is stored |
 //! | [`decode`], [`status`] | bodies into values; errors into `metav1.Status` |
 
 mod admission;
 pub mod auth;
 mod cache;
+mod custom;
 pub mod decode;
 #[cfg(test)]
 mod fuzz;

@@ -202,6 +202,11 @@ pub trait Kind: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Why no object of this kind can be created at all; its definition is about to go.
+    fn refuses_creation(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Whether `PUT` to a name that does not exist creates the object (Kubernetes' `AllowCreateOnUpdate`).
     fn create_on_update(&self) -> bool {
         false

@@ -63,7 +63,7 @@ mod table;
 #[cfg(test)]
 mod testing;
 
-pub use custom::CustomKind;
+pub use custom::{CustomKind, compare_versions};
 pub use intern::{intern, intern_all};
 pub use kind::{Column, Kind, Names, Part, ScalePaths, StoredAs};
 pub use kinds::{Approval, approval_of, bootstrap, builtin, is_protected_group};

@@ -26,6 +26,9 @@ impl Registry {
         let accepted = accept::whole(kind, body, request.options.field_validation)?;
         let mut object = accepted.object;
         let sent = managed::take(&mut object);
+        if let Some(why) = kind.refuses_creation() {
+            return Err(ApiError::forbidden(request.resource.names(), meta::text(&object, "name"), why));
+        }
         meta::check_namespace(&mut object, request)?;
         if !matches!(meta::text(&object, "resourceVersion"), "" | "0") {
             return Err(ApiError::unknown("resourceVersion should not be set on objects to be created"));

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::meta;
 use super::request::{Options, Propagation, Request};
 use super::resource::Resource;
+use crate::custom;
 use crate::status::ApiError;
 
 /// The garbage collector removes the owner references of the dependents, then this finalizer.
@@ -132,6 +133,10 @@ pub(super) fn check_preconditions(request: &Request, object: &Value, version: &s
 pub(super) fn plan(resource: &Resource, object: &Value, options: &Options, now: Timestamp) -> Decision {
     if resource.is("", "namespaces") {
         return plan_namespace(resource, object, options, now);
+    }
+    let (group, plural) = custom::DEFINITIONS;
+    if resource.is(group, plural) && !meta::is_terminating(object) {
+        return Decision::Mark(custom::status::marked(object, now));
     }
     let mut marked = object.clone();
     let grace = match set_grace(resource, object, &mut marked, options, now) {

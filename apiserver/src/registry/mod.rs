@@ -46,7 +46,7 @@ mod update;
 mod watching;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -147,6 +147,7 @@ impl Registry {
         let services = Allocators::new(&config);
         let registry = Arc::new(Self { cache, clock, rng, kv, resources, served, services });
         bootstrap::ensure(&registry, &config).await?;
+        crate::custom::start(&registry).await?;
         bootstrap::spawn(&registry, config);
         housekeeping::spawn(&registry);
         Ok(registry)

@@ -42,14 +42,17 @@ pub struct CustomKind {
     cells: Vec<JsonPath>,
     selectable: Vec<(String, JsonPath)>,
     deprecation: Option<&'static str>,
+    /// Whether the definition is about to go.
+    terminating: bool,
 }
 
 impl CustomKind {
-    /// The kind of a version of a definition, under the names it was granted (`status.acceptedNames`).
+    /// The kind of a version of a definition, under the names it was granted (`status.acceptedNames`). No object can
+    /// be created any more when it is `terminating`.
     ///
     /// # Errors
     /// When the version is not there or its schema is not structural; the text says why.
-    pub fn new(crd: &Value, version: &str) -> Result<Self, String> {
+    pub fn new(crd: &Value, version: &str, terminating: bool) -> Result<Self, String> {
         let spec = get(crd, "spec");
         let own = list(spec, "versions").iter().find(|one| text(one, "name") == version);
         let own =
@@ -77,6 +80,7 @@ impl CustomKind {
             names,
             schema,
             source,
+            terminating,
         })
     }
 
@@ -97,6 +101,12 @@ impl CustomKind {
         // What is malformed is dropped: there is nothing to refuse.
         let _ = self.coerce(object, Malformed::Drop);
         self.default(object);
+    }
+
+    /// Takes away what a conversion has brought and the schema does not have.
+    pub fn trim(&self, object: &mut Value) {
+        // What is malformed is dropped: there is nothing to refuse.
+        let _ = self.coerce(object, Malformed::Drop);
     }
 
     fn coerce(&self, object: &mut Value, malformed: Malformed) -> Result<Vec<String>, String> {
@@ -294,6 +304,10 @@ impl Kind for CustomKind {
         new.sort();
         new.dedup();
         new.iter().flat_map(|name| finalizer_warnings(name)).collect()
+    }
+
+    fn refuses_creation(&self) -> Option<&'static str> {
+        self.terminating.then_some("create not allowed while custom resource definition is terminating")
     }
 
     fn unconditional_update(&self) -> bool {

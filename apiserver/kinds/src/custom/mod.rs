@@ -44,6 +44,7 @@ pub(crate) mod versions;
 
 pub use kind::CustomKind;
 pub(crate) use schema::Schema;
+pub use versions::compare as compare_versions;
 
 /// The fields every object has whatever its schema says.
 pub(crate) const META_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];

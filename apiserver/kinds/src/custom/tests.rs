@@ -39,7 +39,7 @@ fn widgets() -> Value {
 }
 
 fn kind() -> CustomKind {
-    CustomKind::new(&widgets(), "v1").unwrap()
+    CustomKind::new(&widgets(), "v1", false).unwrap()
 }
 
 /// A widget as it is after decoding and defaults, and what was unknown.
@@ -156,7 +156,7 @@ fn names_columns_fields_and_warnings_come_from_the_definition() {
     assert_eq!(kind().row(&object, now), [json!("a"), json!(4)]);
     assert_eq!(kind().selectable_field(&object, "spec.mode").as_deref(), Some("fast"));
     assert_eq!(kind().selectable_field(&object, "spec.image"), None);
-    let beta = CustomKind::new(&widgets(), "v1beta1").unwrap();
+    let beta = CustomKind::new(&widgets(), "v1beta1", false).unwrap();
     assert_eq!(beta.columns().iter().map(|column| column.name.as_ref()).collect::<Vec<_>>(), ["Name", "Age"]);
     assert_eq!(beta.deprecation(), Some("example.com/v1beta1 Widget is deprecated; use example.com/v1 Widget"));
     let mut warned = object.clone();

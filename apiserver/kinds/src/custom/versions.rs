@@ -3,7 +3,8 @@
 use std::cmp::{Ordering, Reverse};
 
 /// Compares two versions by their place in discovery: the better one is less.
-pub(crate) fn compare(one: &str, other: &str) -> Ordering {
+#[must_use]
+pub fn compare(one: &str, other: &str) -> Ordering {
     match (parsed(one), parsed(other)) {
         (Some(one), Some(other)) => Reverse(one).cmp(&Reverse(other)),
         (Some(_), None) => Ordering::Less,

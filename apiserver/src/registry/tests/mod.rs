@@ -32,14 +32,14 @@ use super::*;
 const START: &str = "2026-01-02T03:04:05Z";
 
 /// A registry of its own, with the admin's eyes.
-pub(super) struct World {
-    pub(super) registry: Arc<Registry>,
-    pub(super) clock: Arc<ManualClock>,
-    pub(super) kv: SharedKv,
-    pub(super) user: UserInfo,
+pub(crate) struct World {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) kv: SharedKv,
+    pub(crate) user: UserInfo,
 }
 
-pub(super) fn config() -> RegistryConfig {
+pub(crate) fn config() -> RegistryConfig {
     RegistryConfig {
         service_cidr: "10.96.0.0/24".parse().unwrap(),
         dns_address: Some(Ipv4Addr::new(10, 96, 0, 10).into()),
@@ -49,11 +49,11 @@ pub(super) fn config() -> RegistryConfig {
 }
 
 impl World {
-    pub(super) async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::on(Arc::new(MemoryKv::new())).await
     }
 
-    pub(super) async fn on(kv: SharedKv) -> Self {
+    pub(crate) async fn on(kv: SharedKv) -> Self {
         let clock = Arc::new(ManualClock::at(START.parse::<Timestamp>().unwrap()));
         let parts = RegistryParts {
             kv: Arc::clone(&kv),
@@ -67,7 +67,7 @@ impl World {
 
     /// `configmaps`, `configmaps/a` (in `default`), `configmaps/other/a`, `namespaces/a`, `deployments/a`;
     /// a subresource behind a colon: `pods/a:status`.
-    pub(super) fn request(&self, path: &str) -> Request {
+    pub(crate) fn request(&self, path: &str) -> Request {
         let (path, subresource) = path.split_once(':').unwrap_or((path, ""));
         let parts: Vec<&str> = path.split('/').collect();
         let resources = self.registry.resources();
@@ -97,56 +97,56 @@ impl World {
         }
     }
 
-    pub(super) fn with(&self, path: &str, change: impl FnOnce(&mut Options)) -> Request {
+    pub(crate) fn with(&self, path: &str, change: impl FnOnce(&mut Options)) -> Request {
         let mut request = self.request(path);
         change(&mut request.options);
         request
     }
 
-    pub(super) async fn try_create(&self, path: &str, object: Value) -> Result<Value, ApiError> {
+    pub(crate) async fn try_create(&self, path: &str, object: Value) -> Result<Value, ApiError> {
         self.registry.create(&self.request(path), object.into()).await.map(|written| written.object.value())
     }
 
-    pub(super) async fn create(&self, path: &str, object: Value) -> Value {
+    pub(crate) async fn create(&self, path: &str, object: Value) -> Value {
         self.try_create(path, object).await.unwrap()
     }
 
-    pub(super) async fn config_map(&self, name: &str, data: Value) -> Value {
+    pub(crate) async fn config_map(&self, name: &str, data: Value) -> Value {
         self.create("configmaps", json!({ "metadata": { "name": name }, "data": data })).await
     }
 
-    pub(super) async fn get(&self, path: &str) -> Result<Value, ApiError> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Value, ApiError> {
         self.registry.get(&self.request(path)).await.map(|object| object.value())
     }
 
-    pub(super) async fn update(&self, path: &str, object: Value) -> Result<Value, ApiError> {
+    pub(crate) async fn update(&self, path: &str, object: Value) -> Result<Value, ApiError> {
         self.registry.update(&self.request(path), object.into()).await.map(|written| written.object.value())
     }
 
-    pub(super) async fn merge(&self, path: &str, patch: Value) -> Result<Value, ApiError> {
+    pub(crate) async fn merge(&self, path: &str, patch: Value) -> Result<Value, ApiError> {
         let written = self.registry.patch(&self.request(path), Patch::Merge(patch.into())).await;
         written.map(|written| written.object.value())
     }
 
-    pub(super) async fn delete(&self, path: &str) -> Result<Value, ApiError> {
+    pub(crate) async fn delete(&self, path: &str) -> Result<Value, ApiError> {
         self.delete_with(path, |_| {}).await
     }
 
-    pub(super) async fn delete_with(&self, path: &str, change: impl FnOnce(&mut Options)) -> Result<Value, ApiError> {
+    pub(crate) async fn delete_with(&self, path: &str, change: impl FnOnce(&mut Options)) -> Result<Value, ApiError> {
         self.registry.delete(&self.with(path, change)).await.map(|written| written.object.value())
     }
 
-    pub(super) async fn watch(&self, path: &str, change: impl FnOnce(&mut Options)) -> Events {
+    pub(crate) async fn watch(&self, path: &str, change: impl FnOnce(&mut Options)) -> Events {
         Events(self.registry.watch(&self.with(path, change)).await.unwrap())
     }
 }
 
 /// A running watch that is read in the words of tests.
-pub(super) struct Events(Watch);
+pub(crate) struct Events(pub(crate) Watch);
 
 impl Events {
     /// The next event as `ADDED a`, the error's message, or `end`.
-    pub(super) async fn next(&mut self) -> String {
+    pub(crate) async fn next(&mut self) -> String {
         match tokio::time::timeout(Duration::from_secs(5), self.0.next()).await.expect("no event came") {
             None => "end".to_owned(),
             Some(Err(error)) => format!("{} {}", error.code, error.message),
@@ -158,7 +158,7 @@ impl Events {
         }
     }
 
-    pub(super) async fn take(&mut self, count: usize) -> Vec<String> {
+    pub(crate) async fn take(&mut self, count: usize) -> Vec<String> {
         let mut seen = Vec::new();
         for _ in 0..count {
             seen.push(self.next().await);
@@ -168,10 +168,10 @@ impl Events {
 }
 
 /// What the store has done so far: a request that writes nothing does not move it.
-pub(super) fn revision(world: &World) -> u64 {
+pub(crate) fn revision(world: &World) -> u64 {
     world.kv.revision().0
 }
 
-pub(super) fn data(object: &Value, key: &str) -> String {
+pub(crate) fn data(object: &Value, key: &str) -> String {
     object["data"][key].as_str().unwrap_or_default().to_owned()
 }
