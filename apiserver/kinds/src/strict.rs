@@ -104,8 +104,12 @@ impl Walk {
                 self.value(shape.name, &field.shape, value)?;
                 self.path.pop();
             }
-            let is_null = value.is_null() && !tables::writes_null(shape.name, static_name);
-            if is_null || (field.omit_empty && is_empty(value)) {
+            if tables::writes_null(shape.name, static_name) {
+                // What is stored and read again in Go's binary form has no empty lists.
+                if value.as_array().is_some_and(Vec::is_empty) {
+                    *value = Value::Null;
+                }
+            } else if value.is_null() || (field.omit_empty && is_empty(value)) {
                 gone.push(name.clone());
             }
         }

@@ -110,7 +110,7 @@ pub(crate) fn row(yaml: &str) -> String {
     let object = read(yaml);
     let kind = kind_of(&object);
     let cells = kind.row(&object, NOW.parse::<Timestamp>().unwrap());
-    assert_eq!(cells.len(), kind.columns().len(), "one cell per column");
+    assert!(cells.len() >= kind.columns().len(), "a cell for each column");
     let texts: Vec<_> =
         cells.iter().map(|cell| cell.as_str().map_or_else(|| cell.to_string(), str::to_owned)).collect();
     texts.join(" | ")

@@ -7,7 +7,7 @@ use super::answer::Written;
 use super::commit::{Outcome, Plan};
 use super::request::{Body, Request};
 use super::update::Edited;
-use super::{Registry, accept, encode, managed, meta};
+use super::{Registry, accept, attribution, encode, managed, meta};
 use crate::admission;
 use crate::status::ApiError;
 
@@ -59,6 +59,7 @@ impl Registry {
         warnings: Vec<String>,
     ) -> Result<Written, ApiError> {
         request.resource.kind.prepare_create(&mut object);
+        attribution::complete_new(request, &mut object, self.clock.now());
         meta::set(&mut object, "managedFields", managed);
         let mut written = self.create_prepared(request, &object).await?;
         written.warnings.splice(0..0, warnings);

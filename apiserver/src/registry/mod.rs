@@ -24,6 +24,7 @@
 
 mod accept;
 mod answer;
+mod attribution;
 mod bind;
 mod bootstrap;
 mod commit;

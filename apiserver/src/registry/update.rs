@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::answer::{Object, Written};
 use super::commit::{Outcome, Plan};
 use super::request::{Body, Request, Subresource};
-use super::{Registry, accept, encode, managed, meta};
+use super::{Registry, accept, attribution, encode, managed, meta};
 use crate::admission;
 use crate::status::ApiError;
 
@@ -119,6 +119,7 @@ impl Registry {
         resource.kind.default(&mut object);
         let mut managers_now = (!managed::is_narrow(part)).then(|| managers(&object));
         resource.kind.prepare_update(part, &mut object, old);
+        attribution::complete_changed(request, part, &mut object, old, self.clock.now());
         let managers_now = managers_now.take().unwrap_or_else(|| managers(&object));
         meta::set(&mut object, "managedFields", managers_now);
         admission::admit_update(self, request, &object, old)?;

@@ -4,6 +4,7 @@ mod apiextensions;
 mod apps;
 mod autoscaling;
 mod batch;
+mod certificates;
 mod coordination;
 mod core;
 mod discovery;
@@ -37,6 +38,7 @@ pub fn builtin() -> Vec<Arc<dyn Kind>> {
         apps::kinds(),
         autoscaling::kinds(),
         batch::kinds(),
+        certificates::kinds(),
         networking::kinds(),
         policy::kinds(),
         rbac::kinds(),

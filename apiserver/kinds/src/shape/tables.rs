@@ -170,6 +170,7 @@ const POINTER_TEXTS_OF: &[(&str, &[&str])] = &[
 /// Objects that are no pointers in Go: always written, also where the schema does not require them.
 const PLAIN_STRUCTS: &[(&str, &[&str])] = &[
     ("AllocationResult", &["devices"]),
+    ("CertificateSigningRequest", &["status"]),
     ("FlowSchema", &["spec", "status"]),
     ("IPAddress", &["spec"]),
     ("Ingress", &["spec", "status"]),
@@ -192,7 +193,10 @@ const WRITTEN_NULL: &[(&str, &[&str])] = &[
     ("AllocatedDeviceStatus", &["conditions"]),
     ("CSINodeDriver", &["topologyKeys"]),
     ("CSINodeSpec", &["drivers"]),
+    ("CertificateSigningRequestCondition", &["lastTransitionTime", "lastUpdateTime"]),
+    ("CertificateSigningRequestSpec", &["request"]),
     ("ClusterRole", &["rules"]),
+    ("Condition", &["lastTransitionTime"]),
     ("DeviceClaim", &["requests"]),
     ("FlowSchemaCondition", &["lastTransitionTime"]),
     ("HTTPIngressRuleValue", &["paths"]),

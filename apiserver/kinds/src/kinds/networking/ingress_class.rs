@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{GROUP, annotation, reference};
 use crate::errors::Errors;
 use crate::field::FieldError;
-use crate::json::{at, get, has, set_absent, some_mut, text};
+use crate::json::{get, has, set_absent, some_mut, text, text_at};
 use crate::kind::{Column, Kind, Names, Part};
 use crate::kinds::wiring;
 use crate::meta::{self, MetaRules};
@@ -72,8 +72,8 @@ impl Kind for IngressClasses {
     fn validate_update(&self, _part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
         META.update(object, old, &mut errors);
-        let controller = |object| at(object, &["spec", "controller"]);
-        errors.immutable(&Path::of("spec").child("controller"), controller(object), controller(old));
+        let controller = |object| Value::from(text_at(object, &["spec", "controller"]));
+        errors.immutable(&Path::of("spec").child("controller"), &controller(object), &controller(old));
         check(object, &mut errors);
         errors.into_vec()
     }

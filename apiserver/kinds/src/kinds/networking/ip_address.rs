@@ -13,7 +13,7 @@ use crate::kind::{Column, Kind, Names, Part};
 use crate::kinds::wiring;
 use crate::meta::{self, MetaRules};
 use crate::path::Path;
-use crate::{shown, table};
+use crate::{age, shown, table};
 
 const NAMES: Names = Names {
     group: GROUP,
@@ -75,8 +75,9 @@ impl Kind for IpAddresses {
         errors.into_vec()
     }
 
-    fn row(&self, object: &Value, _now: Timestamp) -> Vec<Value> {
-        vec![table::name(object), table::or_none(&parent_text(parent(object)))]
+    /// One cell more than there are columns, as in Kubernetes 1.36.
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        vec![table::name(object), table::or_none(&parent_text(parent(object))), age::of(object, now).into()]
     }
 }
 
@@ -130,7 +131,7 @@ mod tests {
     fn an_address_is_somebody_s() {
         check_created(PLAIN, PLAIN);
         check_valid(PLAIN);
-        assert_eq!(row(PLAIN), "10.0.0.1 | services/n/s");
+        assert_eq!(row(PLAIN), "10.0.0.1 | services/n/s | <unknown>");
         check_invalid(
             "{apiVersion: networking.k8s.io/v1, kind: IPAddress, metadata: {name: '2001:DB8::1'}}",
             &[

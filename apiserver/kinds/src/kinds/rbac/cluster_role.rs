@@ -12,7 +12,7 @@ use crate::kind::{Column, Kind, Names, Part};
 use crate::kinds::wiring;
 use crate::meta::{self, MetaRules};
 use crate::path::Path;
-use crate::{shown, table};
+use crate::table;
 
 const NAMES: Names = Names {
     group: GROUP,
@@ -83,7 +83,7 @@ fn aggregation(rule: &Value, errors: &mut Errors) {
         let path = path.index(index);
         meta::label_selector(selector, &path, errors);
         if reeve_api::selector::LabelSelector::from_value(selector).is_err() {
-            errors.invalid_object(&path, shown::selector(selector), "invalid label selector.");
+            errors.invalid(&path, Value::Null, "invalid label selector.");
         }
     }
 }

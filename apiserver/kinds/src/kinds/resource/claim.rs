@@ -177,7 +177,7 @@ mod tests {
                 "status.reservedFor[1].resource: Required value",
                 "status.reservedFor[1].name: Required value",
                 "status.reservedFor[1]: Duplicate value: \"u\"",
-                "status.devices[0]: Invalid value: \"d.com/p/x\": must be an allocated device in the claim",
+                "status.devices[0]: Invalid value: {\"Driver\":\"d.com\",\"Pool\":\"p\",\"Device\":\"x\",\"ShareID\":\"\"}: must be an allocated device in the claim",
                 "status.reservedFor: Forbidden: may not be specified when `allocated` is not set",
             ]
         );

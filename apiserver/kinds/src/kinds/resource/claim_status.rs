@@ -11,7 +11,7 @@ use crate::json::{at, get, has, list, remove, set, some_mut, text};
 use crate::kinds::storage::driver_name;
 use crate::meta;
 use crate::path::Path;
-use crate::pod;
+use crate::{pod, shown};
 
 const MAX_RESERVED: usize = 256;
 const MAX_RESULTS: usize = 32;
@@ -105,7 +105,9 @@ fn device_status(device: &Value, known: &BTreeSet<String>, path: &Path<'_>, erro
         uid(text(device, "shareID"), &path.child("shareID"), errors);
     }
     if !known.contains(&device_key(device)) {
-        errors.invalid(path, device_key(device), "must be an allocated device in the claim");
+        let shown = [("Driver", "driver"), ("Pool", "pool"), ("Device", "device"), ("ShareID", "shareID")];
+        let shown = shown.map(|(name, own)| (name, Value::from(text(device, own)).to_string()));
+        errors.invalid_object(path, shown::object(&shown), "must be an allocated device in the claim");
     }
     let (count, conditions) = (list(device, "conditions").len(), path.child("conditions"));
     if count > MAX_CONDITIONS {

@@ -36,6 +36,32 @@ const MAX_MESSAGE: usize = 1024;
 
 const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
+/// What a volume can be made of.
+const SOURCES: &[&str] = &[
+    "awsElasticBlockStore",
+    "azureDisk",
+    "azureFile",
+    "cephfs",
+    "cinder",
+    "csi",
+    "fc",
+    "flexVolume",
+    "flocker",
+    "gcePersistentDisk",
+    "glusterfs",
+    "hostPath",
+    "iscsi",
+    "local",
+    "nfs",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "quobyte",
+    "rbd",
+    "scaleIO",
+    "storageos",
+    "vsphereVolume",
+];
+
 /// The spec as complaints show it.
 const SPEC: Go = Go::Struct(&[
     ("Attacher", "attacher", Go::Text),
@@ -183,8 +209,15 @@ fn inline(volume: &Value, path: &Path<'_>, errors: &mut Errors) {
             errors.required(&path.child("volumeHandle"), "");
         }
     }
-    for field in ["storageClassName", "volumeMode"].into_iter().filter(|field| !text(volume, field).is_empty()) {
-        errors.forbidden(&path.child(field), DETAIL);
+    if !SOURCES.iter().any(|source| has(volume, source)) {
+        errors.required(path, "must specify a volume type");
+    }
+    if !text(volume, "storageClassName").is_empty() {
+        errors.forbidden(&path.child("storageClassName"), DETAIL);
+    }
+    if !["", "Filesystem"].contains(&text(volume, "volumeMode")) {
+        let detail = "may not specify volumeMode other than Filesystem in the context of inline volumes";
+        errors.forbidden(&path.child("volumeMode"), detail);
     }
 }
 
@@ -251,6 +284,7 @@ mod tests {
                 "spec.source.inlineVolumeSpec.capacity: Forbidden: may not be specified in the context of inline volumes",
                 "spec.source.inlineVolumeSpec.csi: Required value: has to be specified in the context of inline volumes",
                 "spec.source.inlineVolumeSpec.accessModes: Required value",
+                "spec.source.inlineVolumeSpec: Required value: must specify a volume type",
             ],
         );
     }
