@@ -149,6 +149,13 @@ impl Graph {
             .collect()
     }
 
+    /// The objects that have an owner of a kind which `is_kind` knows: what was said of that owner before the kind was
+    /// known has to be thought over.
+    pub(super) fn owned_by(&self, is_kind: impl Fn(&OwnerReference) -> bool) -> Vec<Work> {
+        let owned = self.objects.iter().filter(|(_, object)| object.owners.iter().any(&is_kind));
+        owned.map(|(uid, _)| Work::Examine(uid.clone())).collect()
+    }
+
     /// Whether the reference has the uid of an object in another namespace than the dependent: it owns nothing there.
     pub(super) fn is_elsewhere(&self, owner: &OwnerReference, dependent: &Identity) -> bool {
         let known = self.objects.get(&owner.uid).map_or("", |known| known.identity.namespace.as_str());

@@ -1,16 +1,19 @@
 //! Garbage collector: objects whose owners are gone go too; objects that wait for their dependents are told when.
 //!
 //! A graph of all objects is kept from watches of their metadata. What it suggests is checked live before
-//! anything is deleted: the watches of different kinds are not in step with each other.
+//! anything is deleted: the watches of different kinds are not in step with each other. Kinds that appear and
+//! vanish with CustomResourceDefinitions and APIServices are followed.
 
 mod apply;
 mod graph;
+mod kinds;
 mod plan;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -18,11 +21,12 @@ use kube::api::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::{Config, Event};
 use reeve_client::watch::follow;
 use reeve_client::{Backoff, Component, EventRecorder, NeverSynced, Next, WorkQueue, wait_for_sync, work};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::warn;
 
-use crate::discovery::{Kind, discover};
+use crate::discovery::{self, Kind, discover};
 use graph::{FOREGROUND, Graph, Identity, ORPHAN, View, Work};
+use kinds::{Change, Kinds};
 use plan::{Owner, Verdict, plan};
 
 /// Objects looked at at the same time. Source: `concurrent-gc-syncs`.
@@ -31,13 +35,17 @@ const PARALLEL: usize = 20;
 /// Owners known to be absent that are remembered; the oldest is forgotten first. Source: `absentOwnerCache`.
 const ABSENT_LEN: usize = 500;
 
+/// When the kinds are looked at after something has happened to them: a moment later, as much comes at once, and then
+/// for what the server is slow with.
+const SETTLING: [Duration; 3] = [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(5)];
+
 /// Told the namespace of every object that is gone.
 pub(crate) type OnGone = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Watches the metadata of everything that can be deleted.
 pub(crate) struct GarbageCollector {
     component: Component,
-    kinds: Arc<Vec<Kind>>,
+    kinds: Kinds,
     state: Arc<State>,
     synced: Vec<watch::Receiver<bool>>,
     events: EventRecorder,
@@ -48,6 +56,8 @@ struct State {
     queue: WorkQueue<Work>,
     absent: Mutex<Absent>,
     on_gone: OnGone,
+    /// Told when something has happened that may have changed the kinds.
+    kinds_changed: Notify,
 }
 
 /// Owners that are not there. Whole identities: a reference that gives a living owner's uid but another kind,
@@ -67,26 +77,42 @@ enum ExamineError {
 impl GarbageCollector {
     /// Finds out which kinds there are and starts to watch them.
     pub(crate) async fn start(component: &Component, on_gone: OnGone) -> Self {
-        let kinds = Arc::new(collectable_kinds(component).await);
-        let state =
-            Arc::new(State { graph: Mutex::default(), queue: WorkQueue::default(), absent: Mutex::default(), on_gone });
+        let kinds = Kinds::default();
+        let all = all_kinds(component).await;
+        let kinds_changed = Notify::new();
+        if !all.failures.is_empty() {
+            warn!(failures = ?all.failures, "not all kinds are known yet, looking again");
+            kinds_changed.notify_one();
+        }
+        let found = kinds.update(all);
+        let state = Arc::new(State {
+            graph: Mutex::default(),
+            queue: WorkQueue::default(),
+            absent: Mutex::default(),
+            on_gone,
+            kinds_changed,
+        });
         let events = EventRecorder::start(component, "garbage-collector-controller", None);
         let mut collector = Self { component: component.clone(), kinds, state, synced: Vec::new(), events };
-        for index in 0..collector.kinds.len() {
-            collector.watch_kind(index);
-        }
+        collector.synced = found.added.iter().filter_map(|index| collector.watch_kind(*index)).collect();
         collector
     }
 
-    fn watch_kind(&mut self, index: usize) {
-        let Some(kind) = self.kinds.get(index) else { return };
+    fn watch_kind(&self, index: usize) -> Option<watch::Receiver<bool>> {
+        let (kind, end) = (self.kinds.get(index)?, self.kinds.end(index)?);
         let (sender, receiver) = watch::channel(false);
-        self.synced.push(receiver);
-        let (api, component) = (kind.metadata_api(&self.component.client), self.component.clone());
-        let mut feed = Feed { kind: index, state: Arc::clone(&self.state), synced: sender, missing: HashSet::new() };
+        let (api, component) = (kind.metadata_api(&self.component.client), self.component.until(end));
+        let mut feed = Feed {
+            kind: index,
+            makes_kinds: kinds::makes_kinds(&kind),
+            state: Arc::clone(&self.state),
+            synced: sender,
+            missing: HashSet::new(),
+        };
         self.component.spawn_vital("garbage watch", async move {
             follow(&component, api, Config::default(), |event| feed.on_event(event)).await;
         });
+        Some(receiver)
     }
 
     /// Collects until dropped.
@@ -95,8 +121,41 @@ impl GarbageCollector {
     /// [`NeverSynced`] if the component is shut down before the graph is complete.
     pub(crate) async fn run(self) -> Result<(), NeverSynced> {
         wait_for_sync(&self.component, &self.synced).await?;
-        work("garbage", &self.state.queue, PARALLEL, |item| self.look(item)).await;
+        let collecting = work("garbage", &self.state.queue, PARALLEL, |item| self.look(item));
+        tokio::join!(collecting, self.follow_kinds());
         Ok(())
+    }
+
+    /// Looks which kinds there are whenever one may have come or gone, and a few times after that: it takes the
+    /// server a moment to serve what was defined.
+    async fn follow_kinds(&self) {
+        let mut looks = SETTLING.iter();
+        loop {
+            let changed = self.state.kinds_changed.notified();
+            let pause = looks.next().copied().unwrap_or(Duration::MAX);
+            tokio::select! {
+                () = changed => looks = SETTLING.iter(),
+                () = tokio::time::sleep(pause) => self.look_for_kinds().await,
+            }
+        }
+    }
+
+    async fn look_for_kinds(&self) {
+        let found = match discover(&self.component.client).await {
+            Ok(found) => found,
+            Err(error) => return warn!(%error, "the kinds cannot be looked up"),
+        };
+        let Change { added, gone } = self.kinds.update(found);
+        for index in gone {
+            let objects = self.state.graph().of_kind(index);
+            objects.iter().for_each(|uid| self.state.remove(uid));
+        }
+        for index in added {
+            let Some(kind) = self.kinds.get(index) else { continue };
+            self.watch_kind(index);
+            let owned = self.state.graph().owned_by(|owner| kind.is_meant_by(owner));
+            self.state.enqueue(owned);
+        }
     }
 
     async fn look(&self, item: Work) -> Result<Next, ExamineError> {
@@ -113,9 +172,9 @@ impl GarbageCollector {
             return Ok(());
         }
         let client = &self.component.client;
-        let Some(meta) = apply::live(client, kind, &view.identity).await? else { return Ok(()) };
+        let Some(meta) = apply::live(client, &kind, &view.identity).await? else { return Ok(()) };
         if is_waiting(&meta) {
-            return self.release(&view.identity, kind, &meta).await;
+            return self.release(&view.identity, &kind, &meta).await;
         }
         if meta.deletion_timestamp.is_some() {
             return Ok(());
@@ -127,12 +186,12 @@ impl GarbageCollector {
         let dependents = self.state.graph().dependents(uid);
         match plan(&meta, &owners, !dependents.is_empty()) {
             Verdict::Keep => {}
-            Verdict::DropOwners(gone) => apply::drop_owners(client, kind, &view.identity, &meta, &gone).await?,
+            Verdict::DropOwners(gone) => apply::drop_owners(client, &kind, &view.identity, &meta, &gone).await?,
             Verdict::Delete { policy, unblock } => {
                 if unblock {
                     self.unblock(uid, &dependents).await?;
                 }
-                apply::delete(client, kind, &view.identity, &meta, policy).await?;
+                apply::delete(client, &kind, &view.identity, &meta, policy).await?;
             }
         }
         Ok(())
@@ -154,8 +213,8 @@ impl GarbageCollector {
     async fn unblock(&self, uid: &str, dependents: &[View]) -> Result<(), ExamineError> {
         for dependent in dependents.iter().filter(|dependent| dependent.foreground) {
             let Some(kind) = self.kinds.get(dependent.identity.kind) else { continue };
-            if let Some(meta) = apply::live(&self.component.client, kind, &dependent.identity).await? {
-                apply::unblock(&self.component.client, kind, &dependent.identity, &meta, uid).await?;
+            if let Some(meta) = apply::live(&self.component.client, &kind, &dependent.identity).await? {
+                apply::unblock(&self.component.client, &kind, &dependent.identity, &meta, uid).await?;
             }
         }
         Ok(())
@@ -169,12 +228,12 @@ impl GarbageCollector {
         let dependents = self.state.graph().dependents(uid);
         for dependent in dependents {
             let Some(kind) = self.kinds.get(dependent.identity.kind) else { continue };
-            if let Some(meta) = apply::live(client, kind, &dependent.identity).await? {
-                apply::drop_owners(client, kind, &dependent.identity, &meta, &gone).await?;
+            if let Some(meta) = apply::live(client, &kind, &dependent.identity).await? {
+                apply::drop_owners(client, &kind, &dependent.identity, &meta, &gone).await?;
             }
         }
-        if let Some(meta) = apply::live(client, kind, &view.identity).await? {
-            apply::remove_finalizer(client, kind, &view.identity, &meta, ORPHAN).await?;
+        if let Some(meta) = apply::live(client, &kind, &view.identity).await? {
+            apply::remove_finalizer(client, &kind, &view.identity, &meta, ORPHAN).await?;
         }
         Ok(())
     }
@@ -184,9 +243,7 @@ impl GarbageCollector {
         if self.state.graph().is_elsewhere(owner, dependent) {
             self.report_elsewhere(owner, dependent);
         }
-        let Some((index, kind)) = self.kinds.iter().enumerate().find(|(_, kind)| kind.is_meant_by(owner)) else {
-            return Ok(Owner::Solid);
-        };
+        let Some((index, kind)) = self.kinds.meant_by(owner) else { return Ok(Owner::Solid) };
         if kind.namespaced && dependent.namespace.is_empty() {
             return Ok(Owner::Solid);
         }
@@ -195,7 +252,7 @@ impl GarbageCollector {
         if self.state.absent().owners.contains(&identity) {
             return Ok(Owner::Absent);
         }
-        match apply::live(&self.component.client, kind, &identity).await? {
+        match apply::live(&self.component.client, &kind, &identity).await? {
             Some(meta) if is_waiting(&meta) => Ok(Owner::Waiting),
             Some(_) => Ok(Owner::Solid),
             None => {
@@ -225,7 +282,7 @@ impl GarbageCollector {
         self.events.warning(&about, "OwnerRefInvalidNamespace", message);
     }
 
-    fn find(&self, uid: &str) -> Option<(View, &Kind)> {
+    fn find(&self, uid: &str) -> Option<(View, Arc<Kind>)> {
         let view = self.state.graph().view(uid)?;
         let kind = self.kinds.get(view.identity.kind)?;
         Some((view, kind))
@@ -236,19 +293,13 @@ fn is_waiting(meta: &ObjectMeta) -> bool {
     meta.deletion_timestamp.is_some() && meta.finalizers.iter().flatten().any(|name| name == FOREGROUND)
 }
 
-/// All kinds whose objects can be watched and deleted. Events are nobody's dependents and far too many.
-async fn collectable_kinds(component: &Component) -> Vec<Kind> {
+/// All kinds of the groups that answer.
+async fn all_kinds(component: &Component) -> discovery::Kinds {
     let (initial, max) = (std::time::Duration::from_millis(50), std::time::Duration::from_secs(30));
     let mut backoff = Backoff::new(initial, max, component.rng.clone());
     loop {
         match discover(&component.client).await {
-            Ok(kinds) if kinds.failures.is_empty() => {
-                let wanted = |kind: &Kind| {
-                    ["delete", "list", "watch"].iter().all(|verb| kind.has_verb(verb)) && kind.resource.kind != "Event"
-                };
-                return kinds.all.into_iter().filter(wanted).collect();
-            }
-            Ok(kinds) => warn!(failures = ?kinds.failures, "not all kinds are known yet, trying again"),
+            Ok(kinds) => return kinds,
             Err(error) => warn!(%error, "the kinds are not known yet, trying again"),
         }
         tokio::time::sleep(backoff.delay()).await;
@@ -301,6 +352,8 @@ impl Absent {
 /// One kind's way into the graph.
 struct Feed {
     kind: usize,
+    /// Whether its objects make kinds appear and vanish.
+    makes_kinds: bool,
     state: Arc<State>,
     synced: watch::Sender<bool>,
     /// During a list: what the graph has and the list has not shown yet.
@@ -309,6 +362,9 @@ struct Feed {
 
 impl Feed {
     fn on_event(&mut self, event: Event<PartialObjectMeta<DynamicObject>>) {
+        if self.makes_kinds && matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
+            self.state.kinds_changed.notify_one();
+        }
         match event {
             Event::Init => self.missing = self.state.graph().of_kind(self.kind).into_iter().collect(),
             Event::InitApply(object) => {

@@ -16,24 +16,47 @@ const FINALIZER: &str = "kubernetes";
 const PAGE_LEN: u32 = 500;
 
 /// Deletes everything in the namespace and counts what is left. Pods come first, and the rest only when they are
-/// gone: what pods use should outlive them. Source: KEP-5080.
-pub(super) async fn empty(client: &Client, namespace: &str) -> kube::Result<Found> {
+/// gone: what pods use should outlive them. Source: KEP-5080. `patience`: whether pods may still be in their grace
+/// period.
+pub(super) async fn empty(client: &Client, namespace: &str, patience: bool) -> kube::Result<Found> {
     let kinds = discover(client).await?;
-    let mut found = Found { discovery_failures: kinds.failures, ..Found::default() };
+    let failures = kinds.failures.into_iter().map(|failure| failure.text).collect();
+    let mut found = Found { discovery_failures: failures, ..Found::default() };
     let is_content = |kind: &&Kind| kind.namespaced && kind.has_verb("delete") && kind.has_verb("list");
     let is_pod = |kind: &&Kind| kind.resource.group.is_empty() && kind.resource.plural == "pods";
     let (pods, others): (Vec<&Kind>, Vec<&Kind>) = kinds.all.iter().filter(is_content).partition(is_pod);
-    for kinds in [pods, others] {
-        for kind in kinds {
-            if let Err(error) = empty_kind(client, kind, namespace, &mut found).await {
-                found.content_failures.push(format!("{}: {}", kind.group_resource(), message(&error)));
-            }
-        }
-        if !found.remaining.is_empty() || !found.content_failures.is_empty() {
-            break;
-        }
+    for kind in pods {
+        empty_and_tell(client, kind, namespace, patience, &mut found).await;
+    }
+    if !found.remaining.is_empty() {
+        found.only_pods = true;
+        return Ok(found);
+    }
+    for kind in others {
+        empty_and_tell(client, kind, namespace, false, &mut found).await;
     }
     Ok(found)
+}
+
+async fn empty_and_tell(client: &Client, kind: &Kind, namespace: &str, patience: bool, found: &mut Found) {
+    let mut own = Found::default();
+    match empty_kind(client, kind, namespace, &mut own).await {
+        // A kind that vanishes takes its objects with it.
+        Err(error) if is_not_found(&error) => return,
+        Err(error) => found.content_failures.push(message(&error)),
+        Ok(()) if !own.remaining.is_empty() && own.finalizers.is_empty() && !patience => {
+            let resource = &kind.resource;
+            found.content_failures.push(format!(
+                "unexpected items still remain in namespace: {namespace} for gvr: {}/{}, Resource={}",
+                resource.group, resource.version, resource.plural
+            ));
+        }
+        Ok(()) => {}
+    }
+    found.remaining.extend(own.remaining);
+    for (finalizer, count) in own.finalizers {
+        *found.finalizers.entry(finalizer).or_default() += count;
+    }
 }
 
 async fn empty_kind(client: &Client, kind: &Kind, namespace: &str, found: &mut Found) -> kube::Result<()> {
@@ -72,7 +95,8 @@ async fn count(api: &Api<DynamicObject>, kind: &Kind, found: &mut Found) -> kube
     loop {
         let page = list(api, token).await?;
         if !page.items.is_empty() {
-            *found.remaining.entry(kind.group_resource()).or_default() += page.items.len();
+            let name = format!("{}.{}", kind.resource.plural, kind.resource.group);
+            *found.remaining.entry(name).or_default() += page.items.len();
         }
         for finalizer in page.items.iter().flat_map(|object| object.metadata.finalizers.iter().flatten()) {
             *found.finalizers.entry(finalizer.clone()).or_default() += 1;

@@ -62,19 +62,21 @@ impl NamespaceController {
             return Ok(Next::Done);
         }
         let client = &self.component.client;
-        let found = apply::empty(client, &name).await?;
-        if found.is_empty() {
-            apply::finalize(client, &namespace).await?;
-            return Ok(Next::Done);
-        }
+        let now = self.component.clock.now();
+        let pods = self.watches.pods.store().list_namespace(&name);
+        let found = apply::empty(client, &name, plan::is_within_grace(&namespace, &pods, now)).await?;
         let old = namespace.status.clone().unwrap_or_default();
-        let status = plan::status(Some(&old), &found, self.component.clock.now());
+        let status = plan::status(Some(&old), &found, now);
         if status != old {
             let api: Api<Namespace> = Api::all(client.clone());
             match patch_status(&api, namespace.as_ref(), &old, &status).await {
                 Err(error) if !is_not_found(&error) => return Err(error),
                 _ => {}
             }
+        }
+        if found.is_empty() {
+            apply::finalize(client, &namespace).await?;
+            return Ok(Next::Done);
         }
         Ok(Next::After(LAST_RESORT))
     }
