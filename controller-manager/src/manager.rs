@@ -146,7 +146,7 @@ impl ControllerManager {
         let (config, component) = (self.config, self.component);
         let watches = Watches::start(&component);
         let deployments = DeploymentController::new(&component, &watches);
-        let replica_sets = ReplicaSetController::new(&component, &watches);
+        let replica_sets = ReplicaSetController::new(&component, &watches, &watches.replica_sets);
         let slices = EndpointSliceController::new(&component, &watches);
         let mirroring = MirroringController::new(&component, &watches);
         let endpoints = EndpointsController::new(&component, &watches);

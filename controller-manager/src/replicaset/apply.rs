@@ -6,14 +6,13 @@ use std::time::Duration;
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Api;
 use kube::api::{DeleteParams, PostParams, Preconditions};
-use kube::{Api, Resource as _};
 use reeve_client::{EventRecorder, ObjectKey};
 
 use super::plan::Failure;
 use crate::expectations::Expectations;
-use crate::ownership::controller_reference;
 use crate::requests::{is_namespace_terminating, is_not_found, message};
 
 /// The first batch of creations. Each batch that succeeds is followed by one twice its size, so that a
@@ -27,6 +26,9 @@ pub(super) struct Hands<'h> {
     pub(super) expectations: &'h Expectations,
     pub(super) key: &'h ObjectKey,
     pub(super) set: &'h ReplicaSet,
+    /// What the pods say of their owner.
+    pub(super) owner: OwnerReference,
+    /// What events about the owner carry.
     pub(super) about: ObjectReference,
     /// Monotonic time.
     pub(super) now: Duration,
@@ -36,7 +38,7 @@ impl Hands<'_> {
     /// Creates `total` pods, in batches that double.
     pub(super) async fn create(&self, total: usize) -> Result<(), Failure> {
         self.expectations.expect_creations(self.key, total, self.now);
-        let pod = pod_from_template(self.set);
+        let pod = pod_from_template(self.set, self.owner.clone());
         let (mut left, mut batch) = (total, FIRST_BATCH.min(total));
         while left > 0 {
             let results = join_all((0..batch).map(|_| self.create_one(&pod))).await;
@@ -100,7 +102,7 @@ impl Hands<'_> {
 }
 
 /// The pod that a ReplicaSet asks for.
-pub(super) fn pod_from_template(set: &ReplicaSet) -> Pod {
+pub(super) fn pod_from_template(set: &ReplicaSet, owner: OwnerReference) -> Pod {
     let template = set.spec.as_ref().and_then(|spec| spec.template.clone()).unwrap_or_default();
     let meta = template.metadata.unwrap_or_default();
     let metadata = ObjectMeta {
@@ -109,13 +111,8 @@ pub(super) fn pod_from_template(set: &ReplicaSet) -> Pod {
         labels: meta.labels,
         annotations: meta.annotations,
         finalizers: meta.finalizers,
-        owner_references: Some(vec![controller_reference(set)]),
+        owner_references: Some(vec![owner]),
         ..ObjectMeta::default()
     };
     Pod { metadata, spec: template.spec, status: None }
-}
-
-/// The reference that events about the set carry.
-pub(super) fn about(set: &ReplicaSet) -> ObjectReference {
-    set.object_ref(&())
 }

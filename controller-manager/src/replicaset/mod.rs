@@ -1,6 +1,7 @@
-//! ReplicaSet: keeps a number of pods of one template.
+//! ReplicaSet and ReplicationController: keep a number of pods of one template.
 
 mod apply;
+mod flavor;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -12,28 +13,30 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use reeve_api::selector::LabelSelector;
-use reeve_client::{Change, Component, EventRecorder, Index, Next, ObjectKey, WorkQueue, work};
+use reeve_client::{Change, Component, EventRecorder, Index, Informer, Next, ObjectKey, WorkQueue, work};
 
 use crate::expectations::Expectations;
 use crate::manager::Watches;
-use crate::ownership::{apply_claim, claim, controller_of, controller_uids};
+use crate::ownership::{apply_claim, claim, controller_of, controller_reference, controller_uids};
 use crate::pods;
 use crate::requests::patch_status;
-use apply::{Hands, about};
+use apply::Hands;
+use flavor::Flavor;
 use plan::{Failure, Observed, Plan};
 
 /// ReplicaSets looked at at the same time. Source: `concurrent-replicaset-syncs`.
 const PARALLEL: usize = 5;
 
-/// Watches ReplicaSets and their pods.
-pub(crate) struct ReplicaSetController {
+/// Watches ReplicaSets, or ReplicationControllers, and their pods.
+pub(crate) struct ReplicaSetController<S: Flavor> {
     component: Component,
     watches: Watches,
+    sets: Informer<S>,
     events: EventRecorder,
     queue: Arc<WorkQueue<ObjectKey>>,
     expectations: Arc<Expectations>,
     pods_by_controller: Index<String, Pod>,
-    sets_by_controller: Index<String, ReplicaSet>,
+    sets_by_controller: Index<String, S>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -52,50 +55,50 @@ impl From<Failure> for SyncError {
     }
 }
 
-impl ReplicaSetController {
-    pub(crate) fn new(component: &Component, watches: &Watches) -> Self {
+impl<S: Flavor> ReplicaSetController<S> {
+    pub(crate) fn new(component: &Component, watches: &Watches, sets: &Informer<S>) -> Self {
         let queue = Arc::<WorkQueue<ObjectKey>>::default();
         let expectations = Arc::<Expectations>::default();
         let pods_by_controller = Index::new(&watches.pods, controller_uids::<Pod>);
-        let sets_by_controller = Index::new(&watches.replica_sets, controller_uids::<ReplicaSet>);
+        let sets_by_controller = Index::new(sets, controller_uids::<S>);
         let (added, forgotten) = (Arc::clone(&queue), Arc::clone(&expectations));
-        watches.replica_sets.on_change(move |change| {
+        sets.on_change(move |change| {
             let key = ObjectKey::of(change.object().as_ref());
-            let uid = |set: Option<&Arc<ReplicaSet>>| set.and_then(|set| set.metadata.uid.clone());
+            let uid = |set: Option<&Arc<S>>| set.and_then(|set| set.meta().uid.clone());
             // Gone, or another set of that name: the pods that the old one asked for are nobody's concern.
             if change.old().is_some() && uid(change.old()) != uid(change.new()) {
                 forgotten.forget(&key);
             }
             added.add(key);
         });
-        let of_pod =
-            OfPod { queue: Arc::clone(&queue), expectations: Arc::clone(&expectations), watches: watches.clone() };
+        let of_pod = OfPod { queue: Arc::clone(&queue), expectations: Arc::clone(&expectations), sets: sets.clone() };
         watches.pods.on_change(move |change| of_pod.on_change(change));
-        let events = EventRecorder::start(component, "replicaset-controller", None);
-        let (component, watches) = (component.clone(), watches.clone());
-        Self { component, watches, events, queue, expectations, pods_by_controller, sets_by_controller }
+        let events = EventRecorder::start(component, S::REPORTER, None);
+        let (component, watches, sets) = (component.clone(), watches.clone(), sets.clone());
+        Self { component, watches, sets, events, queue, expectations, pods_by_controller, sets_by_controller }
     }
 
     pub(crate) async fn run(self) {
-        work("replicaset", &self.queue, PARALLEL, |key| self.sync(key)).await;
+        work(S::QUEUE, &self.queue, PARALLEL, |key| self.sync(key)).await;
     }
 
     async fn sync(&self, key: ObjectKey) -> Result<Next, SyncError> {
-        let Some(set) = self.watches.replica_sets.store().get_key(&key) else {
+        let Some(owner) = self.sets.store().get_key(&key) else {
             self.expectations.forget(&key);
             return Ok(Next::Done);
         };
+        let set = owner.as_set();
         let client = &self.component.client;
-        let (pods, sets) =
-            (Api::namespaced(client.clone(), &key.namespace), Api::namespaced(client.clone(), &key.namespace));
+        let pods = Api::namespaced(client.clone(), &key.namespace);
+        let sets: Api<S> = Api::namespaced(client.clone(), &key.namespace);
         // Asked before the pods are read: what is seen from here on is newer than the expectations.
         let pending = self.expectations.pending(&key, self.component.clock.monotonic());
         let claim = claim(&set.metadata, &selector(&set), self.candidates(&set));
-        apply_claim(&sets, set.as_ref(), &pods, &claim).await?;
+        apply_claim(&sets, owner.as_ref(), &pods, &claim).await?;
         let now = self.component.clock.now();
         let observed = Observed { owned: &claim.owned, per_node: self.active_per_node(&set), now };
         let outcome = if pending.is_none() && set.metadata.deletion_timestamp.is_none() {
-            let hands = self.hands(&key, &set, pods);
+            let hands = self.hands(&key, &owner, &set, pods);
             match plan::plan(&set, &observed) {
                 Plan::Keep => Ok(()),
                 Plan::Create(total) => hands.create(total).await,
@@ -104,19 +107,27 @@ impl ReplicaSetController {
         } else {
             Ok(())
         };
-        let status = plan::status(&set, &observed, outcome.as_ref().err());
-        let old = set.status.clone().unwrap_or_default();
+        let status = S::status_of(plan::status(&set, &observed, outcome.as_ref().err()));
+        let old = owner.current();
         if status != old {
-            patch_status(&sets, set.as_ref(), &old, &status).await.map_err(SyncError::Status)?;
+            patch_status(&sets, owner.as_ref(), &old, &status).await.map_err(SyncError::Status)?;
         }
         outcome?;
         let next = [pending, plan::next_available(&set, &observed)].into_iter().flatten().min();
         Ok(next.map_or(Next::Done, Next::After))
     }
 
-    fn hands<'h>(&'h self, key: &'h ObjectKey, set: &'h ReplicaSet, pods: Api<Pod>) -> Hands<'h> {
-        let now = self.component.clock.monotonic();
-        Hands { pods, events: &self.events, expectations: &self.expectations, key, set, about: about(set), now }
+    fn hands<'h>(&'h self, key: &'h ObjectKey, owner: &S, set: &'h ReplicaSet, pods: Api<Pod>) -> Hands<'h> {
+        Hands {
+            pods,
+            events: &self.events,
+            expectations: &self.expectations,
+            key,
+            set,
+            owner: controller_reference(owner),
+            about: owner.object_ref(&()),
+            now: self.component.clock.monotonic(),
+        }
     }
 
     /// The set's own pods and the orphans of its namespace.
@@ -133,7 +144,7 @@ impl ReplicaSetController {
     fn active_per_node(&self, set: &ReplicaSet) -> HashMap<String, usize> {
         let related = match controller_of(&set.metadata) {
             Some(owner) => {
-                self.sets_by_controller.get(&owner.uid).iter().filter_map(|set| set.metadata.uid.clone()).collect()
+                self.sets_by_controller.get(&owner.uid).iter().filter_map(|set| set.meta().uid.clone()).collect()
             }
             None => Vec::from_iter(set.metadata.uid.clone()),
         };
@@ -154,13 +165,13 @@ fn selector(set: &ReplicaSet) -> LabelSelector {
 }
 
 /// From a change of a pod to the sets that have to look.
-struct OfPod {
+struct OfPod<S: Flavor> {
     queue: Arc<WorkQueue<ObjectKey>>,
     expectations: Arc<Expectations>,
-    watches: Watches,
+    sets: Informer<S>,
 }
 
-impl OfPod {
+impl<S: Flavor> OfPod<S> {
     fn on_change(&self, change: &Change<'_, Pod>) {
         let old_owner = change.old().and_then(|old| self.owner(old));
         let new_owner = change.new().and_then(|new| self.owner(new));
@@ -185,18 +196,18 @@ impl OfPod {
 
     /// The set that manages a pod, if it is the one that the pod means.
     fn owner(&self, pod: &Pod) -> Option<ObjectKey> {
-        let owner = controller_of(&pod.metadata).filter(|owner| owner.kind == "ReplicaSet")?;
+        let owner = controller_of(&pod.metadata).filter(|owner| owner.kind == S::kind(&()))?;
         let key = ObjectKey::new(pod.metadata.namespace.clone().unwrap_or_default(), owner.name.clone());
         // Not known yet: the pod's watch is ahead of the set's. The set looks at its pods when it arrives.
-        let set = self.watches.replica_sets.store().get_key(&key)?;
-        (set.metadata.uid.as_ref() == Some(&owner.uid)).then_some(key)
+        let set = self.sets.store().get_key(&key)?;
+        (set.meta().uid.as_ref() == Some(&owner.uid)).then_some(key)
     }
 
     /// An orphan is looked at by every set that could adopt it.
     fn offer(&self, pod: &Pod) {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        for set in self.watches.replica_sets.store().list_namespace(namespace) {
-            if selector(&set).matches(pod.metadata.labels.as_ref()) {
+        for set in self.sets.store().list_namespace(namespace) {
+            if selector(&set.as_set()).matches(pod.metadata.labels.as_ref()) {
                 self.queue.add(ObjectKey::of(set.as_ref()));
             }
         }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::apply::pod_from_template;
 use super::plan::{Failure, Observed, Plan, next_available, plan, status};
+use crate::ownership::controller_reference;
 
 const NOW: i64 = 1_000_000;
 
@@ -125,7 +126,7 @@ fn a_failure_becomes_a_condition_that_goes_when_rounds_succeed() {
 
 #[test]
 fn a_pod_carries_the_template_and_its_owner() {
-    let pod = pod_from_template(&set(1));
+    let pod = pod_from_template(&set(1), controller_reference(&set(1)));
     assert_eq!(pod.metadata.generate_name.as_deref(), Some("web-"));
     assert_eq!(pod.metadata.labels.unwrap()["app"], "web");
     let owner = &pod.metadata.owner_references.unwrap()[0];
