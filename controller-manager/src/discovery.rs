@@ -12,6 +12,8 @@ use crate::requests::{is_not_found, message};
 pub(crate) struct Kind {
     pub(crate) resource: ApiResource,
     pub(crate) namespaced: bool,
+    /// Whether there is a scale subresource.
+    pub(crate) has_scale: bool,
     verbs: Vec<String>,
 }
 
@@ -34,6 +36,16 @@ pub(crate) struct Failure {
 impl Kind {
     pub(crate) fn has_verb(&self, verb: &str) -> bool {
         self.verbs.iter().any(|own| own == verb)
+    }
+
+    /// `pods`, `deployments.apps`.
+    pub(crate) fn group_resource(&self) -> String {
+        let resource = &self.resource;
+        if resource.group.is_empty() {
+            resource.plural.clone()
+        } else {
+            format!("{}.{}", resource.plural, resource.group)
+        }
     }
 
     /// Objects of the kind; those of one namespace if it has namespaces and one is given.
@@ -62,7 +74,7 @@ impl Kind {
             plural: format!("{}s", kind.to_lowercase()),
         };
         let verbs = ["delete", "deletecollection", "get", "list", "watch"].map(str::to_owned).to_vec();
-        Self { resource, namespaced: true, verbs }
+        Self { resource, namespaced: true, has_scale: false, verbs }
     }
 
     /// Whether an owner reference means this kind, in whatever version.
@@ -103,12 +115,15 @@ pub(crate) async fn discover(client: &Client) -> kube::Result<Kinds> {
 impl Kinds {
     fn take(&mut self, api_version: &str, resources: Vec<APIResource>) {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let scales: Vec<String> =
+            resources.iter().filter_map(|part| part.name.strip_suffix("/scale")).map(str::to_owned).collect();
         for resource in resources.into_iter().filter(|resource| !resource.name.contains('/')) {
             let is_known = |known: &Kind| known.resource.group == group && known.resource.plural == resource.name;
             if self.all.iter().any(is_known) {
                 continue;
             }
             self.all.push(Kind {
+                has_scale: scales.contains(&resource.name),
                 resource: ApiResource {
                     group: group.to_owned(),
                     version: version.to_owned(),

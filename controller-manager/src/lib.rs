@@ -6,6 +6,7 @@
 
 mod deployment;
 mod discovery;
+mod disruption;
 mod endpoints;
 mod endpointslice;
 mod endpointslicemirroring;
@@ -21,6 +22,7 @@ mod podgc;
 mod pods;
 mod replicaset;
 mod requests;
+mod resourcequota;
 mod rootca;
 mod service_pods;
 mod serviceaccount;

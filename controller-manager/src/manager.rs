@@ -1,20 +1,26 @@
 //! Starts all controllers over shared watches.
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, ResourceQuota, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Api;
 use reeve_client::{Component, Index, Informer, InformerOptions, NeverSynced, TaskPanicked, wait_for_sync};
 use tokio::sync::watch;
 use tracing::warn;
 
 use crate::deployment::DeploymentController;
+use crate::disruption::DisruptionController;
 use crate::endpoints::EndpointsController;
 use crate::endpointslice::EndpointSliceController;
 use crate::endpointslicemirroring::MirroringController;
-use crate::garbage::GarbageCollector;
+use crate::garbage::{GarbageCollector, OnGone};
 use crate::namespace::NamespaceController;
 use crate::nodeipam::{NodeIpamController, RangeError};
 use crate::nodelifecycle::NodeLifecycleController;
@@ -22,6 +28,7 @@ use crate::ownership::controller_of;
 use crate::podgc::PodGarbageController;
 use crate::pods;
 use crate::replicaset::ReplicaSetController;
+use crate::resourcequota::ResourceQuotaController;
 use crate::rootca::{self, RootCaController};
 use crate::serviceaccount::ServiceAccountController;
 
@@ -59,6 +66,9 @@ pub(crate) struct Watches {
     pub(crate) pods: Informer<Pod>,
     pub(crate) replica_sets: Informer<ReplicaSet>,
     pub(crate) deployments: Informer<Deployment>,
+    pub(crate) replication_controllers: Informer<ReplicationController>,
+    pub(crate) budgets: Informer<PodDisruptionBudget>,
+    pub(crate) quotas: Informer<ResourceQuota>,
     pub(crate) services: Informer<Service>,
     pub(crate) slices: Informer<EndpointSlice>,
     pub(crate) endpoints: Informer<Endpoints>,
@@ -94,6 +104,9 @@ impl Watches {
             pods,
             replica_sets: Informer::all(component),
             deployments: Informer::all(component),
+            replication_controllers: Informer::all(component),
+            budgets: Informer::all(component),
+            quotas: Informer::all(component),
             services: Informer::all(component),
             slices: Informer::all(component),
             endpoints: Informer::all(component),
@@ -112,6 +125,9 @@ impl Watches {
             self.pods.synced(),
             self.replica_sets.synced(),
             self.deployments.synced(),
+            self.replication_controllers.synced(),
+            self.budgets.synced(),
+            self.quotas.synced(),
             self.services.synced(),
             self.slices.synced(),
             self.endpoints.synced(),
@@ -147,6 +163,9 @@ impl ControllerManager {
         let watches = Watches::start(&component);
         let deployments = DeploymentController::new(&component, &watches);
         let replica_sets = ReplicaSetController::new(&component, &watches, &watches.replica_sets);
+        let replication_controllers = ReplicaSetController::new(&component, &watches, &watches.replication_controllers);
+        let disruption = DisruptionController::new(&component, &watches);
+        let quotas = ResourceQuotaController::new(&component, &watches);
         let slices = EndpointSliceController::new(&component, &watches);
         let mirroring = MirroringController::new(&component, &watches);
         let endpoints = EndpointsController::new(&component, &watches);
@@ -156,7 +175,12 @@ impl ControllerManager {
         let accounts = ServiceAccountController::new(&component, &watches);
         let root_ca = RootCaController::new(&component, &watches, config.ca_pem);
         let pod_garbage = PodGarbageController::new(&component, &watches);
-        let (collecting, on_gone) = (component.clone(), namespaces.on_gone());
+        let (emptying, counting) = (namespaces.on_gone(), quotas.on_gone());
+        let on_gone: OnGone = Arc::new(move |namespace| {
+            emptying(namespace);
+            counting(namespace);
+        });
+        let collecting = component.clone();
         component.spawn_vital("garbage collector", async move {
             let collector = GarbageCollector::start(&collecting, on_gone).await;
             if let Err(error) = collector.run().await {
@@ -166,6 +190,9 @@ impl ControllerManager {
         wait_for_sync(&component, &watches.synced()).await?;
         component.spawn_vital("deployment", deployments.run());
         component.spawn_vital("replicaset", replica_sets.run());
+        component.spawn_vital("replicationcontroller", replication_controllers.run());
+        component.spawn_vital("disruption", disruption.run());
+        component.spawn_vital("resourcequota", quotas.run());
         component.spawn_vital("endpointslice", slices.run());
         component.spawn_vital("endpointslicemirroring", mirroring.run());
         component.spawn_vital("endpoints", endpoints.run());

@@ -4,8 +4,12 @@
 mod support;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Event, Namespace, Node, Pod, ReplicationController, ResourceQuota, Secret, Service,
+    ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -263,4 +267,80 @@ async fn an_object_of_the_cluster_does_not_hold_up_the_deletion_of_an_owner_in_a
     maps.delete("owner", &DeleteParams::foreground()).await.unwrap();
     eventually("the owner is gone", || async { maps.get_opt("owner").await.ok()?.is_none().then_some(()) }).await;
     assert!(nodes.get_opt("n2").await.unwrap().is_some(), "a reference that means nothing deletes nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replication_controller_keeps_its_pods_and_leaves_them_when_it_goes() {
+    let cluster = Cluster::start().await;
+    let template = json!({ "metadata": { "labels": { "app": "rc" } }, "spec": { "containers": [{ "name": "c", "image": "v1" }] } });
+    let spec = json!({ "replicas": 2, "selector": { "app": "rc" }, "template": template });
+    cluster
+        .create::<ReplicationController>(
+            json!({ "apiVersion": "v1", "kind": "ReplicationController", "metadata": { "name": "rc" }, "spec": spec }),
+        )
+        .await;
+    let owned = || async {
+        let pods = cluster.api::<Pod>().list(&ListParams::default().labels("app=rc")).await.ok()?.items;
+        let owner = |pod: &Pod| pod.metadata.owner_references.as_ref().map(|owners| owners[0].kind.clone());
+        (pods.len() == 2 && pods.iter().all(|pod| owner(pod).as_deref() == Some("ReplicationController"))).then_some(())
+    };
+    eventually("two pods of the controller", owned).await;
+    eventually("the controller's status", || async {
+        let status = cluster.api::<ReplicationController>().get("rc").await.ok()?.status?;
+        (status.replicas == 2 && status.ready_replicas == Some(2)).then_some(())
+    })
+    .await;
+    // What Kubernetes does with ReplicationControllers when nothing is said: the pods stay.
+    cluster.api::<ReplicationController>().delete("rc", &DeleteParams::default()).await.unwrap();
+    eventually("pods without an owner", || async {
+        let pods = cluster.api::<Pod>().list(&ListParams::default().labels("app=rc")).await.ok()?.items;
+        let gone = cluster.api::<ReplicationController>().get_opt("rc").await.ok()?.is_none();
+        (gone && pods.len() == 2 && pods.iter().all(|pod| pod.metadata.owner_references.is_none())).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disruption_budget_counts_healthy_pods_of_a_deployment() {
+    let cluster = Cluster::start().await;
+    cluster.create::<Deployment>(deployment(3, "v1")).await;
+    available(&cluster, 3).await;
+    let spec = json!({ "maxUnavailable": 1, "selector": { "matchLabels": { "app": "web" } } });
+    cluster
+        .create::<PodDisruptionBudget>(
+            json!({ "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": { "name": "b" }, "spec": spec }),
+        )
+        .await;
+    eventually("one disruption allowed", || async {
+        let status = cluster.api::<PodDisruptionBudget>().get("b").await.ok()?.status?;
+        let counts = [status.expected_pods, status.desired_healthy, status.current_healthy, status.disruptions_allowed];
+        (counts == [Some(3), Some(2), Some(3), Some(1)]).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_says_what_is_used_and_follows_what_is_deleted() {
+    let cluster = Cluster::start().await;
+    let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "s" } });
+    cluster.create::<Secret>(secret.clone()).await;
+    let hard = json!({ "secrets": "5", "pods": "3", "count/deployments.apps": "1" });
+    let quota =
+        json!({ "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "q" }, "spec": { "hard": hard } });
+    cluster.create::<ResourceQuota>(quota).await;
+    let used = |secrets: &'static str| {
+        let api = cluster.api::<ResourceQuota>();
+        move || {
+            let api = api.clone();
+            async move {
+                let used = api.get("q").await.ok()?.status?.used?;
+                let of = |name: &str| used.get(name).map(|amount| amount.0.clone());
+                let all = [of("secrets"), of("pods"), of("count/deployments.apps")];
+                (all == [Some(secrets.to_owned()), Some("0".to_owned()), Some("0".to_owned())]).then_some(())
+            }
+        }
+    };
+    eventually("one secret counted", used("1")).await;
+    cluster.api::<Secret>().delete("s", &DeleteParams::default()).await.unwrap();
+    eventually("no secret counted", used("0")).await;
 }

@@ -42,8 +42,10 @@ const SCHEDULER: &[Rule] = &[
 const CONTROLLER_MANAGER: &[Rule] = &[
     rule(RUN, "*", &["*"]),
     rule(CHANGE, "", &["pods/status", "nodes/status", "services/status", "namespaces/status", "namespaces/finalize"]),
+    rule(CHANGE, "", &["replicationcontrollers/status", "resourcequotas/status"]),
     rule(CHANGE, "apps", &["deployments/status", "replicasets/status"]),
-    rule(&["get", "update", "patch"], "apps", &["deployments/scale", "replicasets/scale"]),
+    rule(CHANGE, "policy", &["poddisruptionbudgets/status"]),
+    rule(&["get", "update", "patch"], "*", &["*/scale"]),
     rule(CREATE, "", &["pods/eviction"]),
 ];
 
@@ -136,7 +138,7 @@ fn any_allows(rules: &[Rule], asked: &Attributes<'_>) -> bool {
         rule.verbs.contains(&asked.verb)
             && (rule.group == "*" || rule.group == group)
             && rule.resources.iter().any(|own| match own.split_once('/') {
-                Some((of, part)) => of == resource && part == subresource,
+                Some((of, part)) => (of == "*" || of == resource) && part == subresource,
                 None => subresource.is_empty() && (*own == "*" || *own == resource),
             })
     })

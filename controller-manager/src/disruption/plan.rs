@@ -60,9 +60,7 @@ fn scaled(value: &IntOrString, total: i32) -> Result<i32, String> {
         IntOrString::Int(number) => Ok(*number),
         IntOrString::String(text) => {
             let percent = text.strip_suffix('%').and_then(|number| number.parse::<i64>().ok());
-            let percent = percent.ok_or_else(|| {
-                format!("invalid value for IntOrString: invalid type: string is not a percentage")
-            })?;
+            let percent = percent.ok_or("invalid value for IntOrString: invalid type: string is not a percentage")?;
             Ok(i32::try_from((i64::from(total) * percent + 99).div_euclid(100)).unwrap_or(i32::MAX))
         }
     }
@@ -102,10 +100,10 @@ pub(super) fn status(
     let allowed = if expected.pods <= 0 { 0 } else { spare.max(0) };
     let (status, reason) = if allowed > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
     PodDisruptionBudgetStatus {
-        current_healthy: counted.healthy,
-        desired_healthy: expected.healthy,
-        expected_pods: expected.pods,
-        disruptions_allowed: allowed,
+        current_healthy: Some(counted.healthy),
+        desired_healthy: Some(expected.healthy),
+        expected_pods: Some(expected.pods),
+        disruptions_allowed: Some(allowed),
         disrupted_pods: Some(counted.disrupted).filter(|pods| !pods.is_empty()),
         observed_generation: budget.metadata.generation,
         conditions: Some(conditions(old.conditions, status, reason, "", budget.metadata.generation, now)),
@@ -115,7 +113,7 @@ pub(super) fn status(
 /// The status when it cannot be told: nothing is allowed.
 pub(super) fn failed(budget: &PodDisruptionBudget, why: &str, now: Timestamp) -> PodDisruptionBudgetStatus {
     let mut status = budget.status.clone().unwrap_or_default();
-    status.disruptions_allowed = 0;
+    status.disruptions_allowed = Some(0);
     let generation = status.observed_generation;
     status.conditions = Some(conditions(status.conditions, "False", "SyncFailed", why, generation, now));
     status
@@ -155,9 +153,9 @@ pub(super) fn unmanaged(budget: &PodDisruptionBudget) -> String {
     let labels: Vec<String> = labels.into_iter().map(|(key, value)| format!("{key}: {value},")).collect();
     format!(
         "Pods selected by this PodDisruptionBudget (selector: &LabelSelector{{MatchLabels:map[string]string{{{}}},\
-         MatchExpressions:[]LabelSelectorRequirement{{}},}}) were found to be unmanaged. As a result, the status of the \
-         PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please \
-         set \".spec.minAvailable\" field of the PDB to an integer value.",
+         MatchExpressions:[]LabelSelectorRequirement{{}},}}) were found to be unmanaged. As a result, the status of \
+         the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods \
+         please set \".spec.minAvailable\" field of the PDB to an integer value.",
         labels.concat()
     )
 }

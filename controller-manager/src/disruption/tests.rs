@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::plan::{Counted, expected, failed, needs_scale, spared_in, status};
 
 fn budget(spec: Value, status: Value) -> PodDisruptionBudget {
-    serde_json::from_value(json!({ "metadata": { "name": "b", "generation": 3 }, "spec": spec, "status": status })).unwrap()
+    serde_json::from_value(json!({ "metadata": { "name": "b", "generation": 3 }, "spec": spec, "status": status }))
+        .unwrap()
 }
 
 fn pods(names: &[&str]) -> Vec<Arc<Pod>> {
@@ -24,14 +25,17 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
-const NONE: fn() -> Value = || json!({ "currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0 });
+const NONE: fn() -> Value =
+    || json!({ "currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0 });
 
 fn allowed(spec: Value, wanted: usize, there: &[&str]) -> (i32, i32, i32, i32) {
     let budget = budget(spec, NONE());
     let expected = expected(&budget, wanted, false).unwrap();
     let status = status(&budget, &expected, Counted::of(&budget, &pods(there), at(0)), at(0));
     assert_eq!(status.observed_generation, Some(3));
-    (status.expected_pods, status.desired_healthy, status.current_healthy, status.disruptions_allowed)
+    let counts = [status.expected_pods, status.desired_healthy, status.current_healthy, status.disruptions_allowed];
+    let [expected, desired, current, allowed] = counts.map(Option::unwrap);
+    (expected, desired, current, allowed)
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Kubernetes API vocabulary shared by every component, and the two seams that keep decisions pure.
 //!
 //! What is here has no I/O and depends on none of our crates: time ([`clock`]), randomness ([`rng`]),
-//! quantities ([`quantity`]), what objects cost of quotas ([`quota`]), selectors ([`selector`]), tolerations ([`taints`]), the syntax of names ([`names`]),
-//! and the agreement between node agent and proxy on when a pod may be told to stop ([`drain`]).
+//! quantities ([`quantity`]), what objects cost of quotas ([`quota`]), selectors ([`selector`]), tolerations
+//! ([`taints`]), the syntax of names ([`names`]), and the agreement between node agent and proxy on when a pod may be
+//! told to stop ([`drain`]).
 //! What is not here: anything that talks to a server (that is `reeve-client`) or that defines how a
 //! kind behaves in the API server (that is `reeve-kinds`).
 
