@@ -8,6 +8,7 @@ mod certificates;
 mod coordination;
 mod core;
 mod discovery;
+mod events;
 mod flowcontrol;
 mod networking;
 mod node;
@@ -36,6 +37,7 @@ pub fn builtin() -> Vec<Arc<dyn Kind>> {
     let groups = [
         core::kinds(),
         apps::kinds(),
+        events::kinds(),
         autoscaling::kinds(),
         batch::kinds(),
         certificates::kinds(),

@@ -41,6 +41,7 @@ impl Kind for ControllerRevisions {
     wiring!(ControllerRevision, NAMES, COLUMNS);
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         if int(object, "revision").is_none() {
             set(object, "revision", 0);
         }

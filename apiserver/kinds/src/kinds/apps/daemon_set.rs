@@ -14,6 +14,7 @@ use crate::kind::{Column, Kind, Names, Part};
 use crate::kinds::wiring;
 use crate::meta::{self, MetaRules};
 use crate::path::Path;
+use crate::strict::{self, DecodeError};
 use crate::{age, int_or_percent, pod, shown, table};
 
 const NAMES: Names = Names {
@@ -70,11 +71,21 @@ pub(super) struct DaemonSets;
 impl Kind for DaemonSets {
     wiring!(DaemonSet, NAMES, COLUMNS);
 
+    fn conform(&self, object: &mut Value) -> Result<Vec<String>, DecodeError> {
+        let unknown = strict::conform_to(self.shape(), object)?;
+        let note = text(at(object, &["metadata", "annotations"]), TEMPLATE_GENERATION);
+        if has(at(object, &["metadata", "annotations"]), TEMPLATE_GENERATION) && note.parse::<i64>().is_err() {
+            return Err(DecodeError::Other(format!("strconv.ParseInt: parsing {note:?}: invalid syntax")));
+        }
+        Ok(unknown)
+    }
+
     fn parts(&self) -> &[Part] {
         &[Part::Status]
     }
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         let spec = object_mut(object, "spec");
         pod::default_template(object_mut(spec, "template"));
         let strategy = object_mut(spec, "updateStrategy");

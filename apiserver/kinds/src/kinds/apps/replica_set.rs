@@ -64,6 +64,7 @@ impl Kind for ReplicaSets {
     }
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         let spec = object_mut(object, "spec");
         set_default(spec, "replicas", 1);
         pod::default_template(object_mut(spec, "template"));

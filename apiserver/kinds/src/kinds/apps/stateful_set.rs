@@ -66,6 +66,7 @@ impl Kind for StatefulSets {
     }
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         let spec = object_mut(object, "spec");
         set_default(spec, "podManagementPolicy", "OrderedReady");
         let strategy = object_mut(spec, "updateStrategy");
@@ -75,6 +76,9 @@ impl Kind for StatefulSets {
         }
         if let Some(rolling) = some_mut(strategy, "rollingUpdate") {
             set_default(rolling, "partition", 0);
+        }
+        if let Some(ordinals) = some_mut(spec, "ordinals") {
+            set_default(ordinals, "start", 0);
         }
         let retention = object_mut(spec, "persistentVolumeClaimRetentionPolicy");
         set_default(retention, "whenDeleted", "Retain");

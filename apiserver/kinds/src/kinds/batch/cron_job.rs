@@ -66,6 +66,7 @@ impl Kind for CronJobs {
     }
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         let spec = object_mut(object, "spec");
         set_default(spec, "concurrencyPolicy", "Allow");
         set_default(spec, "suspend", false);

@@ -32,7 +32,7 @@ const META: MetaRules = MetaRules { namespaced: true, name: meta::path_segment }
 const MAX_FIELD: usize = 128;
 const MAX_MESSAGE: usize = 1024;
 
-const COLUMNS: &[Column] = &[
+pub(in crate::kinds) const COLUMNS: &[Column] = &[
     table::column("Last Seen", "The time at which the most recent occurrence of this event was recorded."),
     table::column("Type", "Type of this event (Normal, Warning), new types could be added in the future"),
     table::column(
@@ -55,13 +55,14 @@ const COLUMNS: &[Column] = &[
 ];
 
 /// The kind.
-pub(super) struct Events;
+pub(in crate::kinds) struct Events;
 
 impl Kind for Events {
     wiring!(Event, NAMES, COLUMNS);
 
     /// The two fields are always there.
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         for field in ["reportingComponent", "reportingInstance"] {
             if !has(object, field) {
                 set(object, field, "");
@@ -75,7 +76,7 @@ impl Kind for Events {
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        rules(object, &mut errors);
+        rules(object, "reportingComponent", &mut errors);
         if errors.count() == 0 {
             META.create_plain(object, &mut errors);
         }
@@ -84,10 +85,9 @@ impl Kind for Events {
 
     fn prepare_update(&self, _part: Part, _object: &mut Value, _old: &Value) {}
 
-    fn validate_update(&self, _part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
+    fn validate_update(&self, _part: Part, object: &Value, _old: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        META.update_plain(object, old, &mut errors);
-        rules(object, &mut errors);
+        rules(object, "reportingComponent", &mut errors);
         errors.into_vec()
     }
 
@@ -155,7 +155,8 @@ fn source(object: &Value) -> String {
     if host.is_empty() { component } else { format!("{component}, {host}") }
 }
 
-fn rules(object: &Value, errors: &mut Errors) {
+/// Rules for every event; `reporting` is what the field with the reporting component is called in complaints.
+pub(in crate::kinds) fn rules(object: &Value, reporting: &'static str, errors: &mut Errors) {
     let namespace = text_at(object, &["metadata", "namespace"]);
     let about = text_at(object, &["involvedObject", "namespace"]);
     let path = Path::of("involvedObject");
@@ -168,14 +169,14 @@ fn rules(object: &Value, errors: &mut Errors) {
         errors.invalid(&path.child("namespace"), about, "does not match event.namespace");
     }
     if has_time {
-        timed_rules(object, errors);
+        timed_rules(object, reporting, errors);
     }
     errors.invalid_each(&Path::of("namespace"), namespace, names::dns1123_subdomain(namespace));
 }
 
 /// Rules for an event of the new form, the one with `eventTime`.
-fn timed_rules(object: &Value, errors: &mut Errors) {
-    let (component, path) = (text(object, "reportingComponent"), Path::of("reportingComponent"));
+fn timed_rules(object: &Value, reporting: &'static str, errors: &mut Errors) {
+    let (component, path) = (text(object, "reportingComponent"), Path::of(reporting));
     if component.is_empty() {
         errors.required(&path, "");
     }

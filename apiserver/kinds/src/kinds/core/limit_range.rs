@@ -46,10 +46,8 @@ impl Kind for LimitRanges {
     wiring!(LimitRange, NAMES, COLUMNS);
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         let spec = object_mut(object, "spec");
-        if !has(spec, "limits") {
-            set(spec, "limits", Value::Null);
-        }
         for item in items_mut(spec, "limits") {
             default_item(item);
         }

@@ -2,7 +2,7 @@
 
 mod config_map;
 pub(super) mod endpoints;
-mod event;
+pub(super) mod event;
 mod limit_range;
 mod namespace;
 mod node;

@@ -68,6 +68,7 @@ impl Kind for PersistentVolumeClaims {
     }
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         claim::default(object);
     }
 
@@ -317,7 +318,7 @@ mod tests {
     fn both_fields_for_a_source_say_the_same() {
         let from = "accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}, ";
         let spec = |source: &str| created(&claim(&format!("{from}{source}")))["spec"].clone();
-        let other = json!({"kind": "PersistentVolumeClaim", "name": "a"});
+        let other = json!({"apiGroup": null, "kind": "PersistentVolumeClaim", "name": "a"});
         for field in ["dataSource", "dataSourceRef"] {
             let spec = spec(&format!("{field}: {{kind: PersistentVolumeClaim, name: a}}"));
             assert_eq!((&spec["dataSource"], &spec["dataSourceRef"]), (&other, &other), "{field}");

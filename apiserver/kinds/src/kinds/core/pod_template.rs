@@ -41,6 +41,7 @@ impl Kind for PodTemplates {
     wiring!(PodTemplate, NAMES, COLUMNS);
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         pod::default_template(object_mut(object, "template"));
     }
 

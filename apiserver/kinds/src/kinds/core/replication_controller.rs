@@ -66,6 +66,7 @@ impl Kind for ReplicationControllers {
     }
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         let labels = at(object, &["spec", "template", "metadata", "labels"]).clone();
         let spec = object_mut(object, "spec");
         if has(spec, "template") {

@@ -68,6 +68,7 @@ impl Kind for ResourceQuotas {
     }
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         round_up(object_mut(object, "spec"), "hard");
         let status = object_mut(object, "status");
         round_up(status, "hard");

@@ -49,6 +49,7 @@ impl Kind for DisruptionBudgets {
     }
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         object_mut(object, "spec");
         let status = object_mut(object, "status");
         for counter in COUNTERS {
@@ -76,9 +77,8 @@ impl Kind for DisruptionBudgets {
         meta::next_generation(object, old);
     }
 
-    fn validate_update(&self, part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
+    fn validate_update(&self, part: Part, object: &Value, _old: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        META.update_plain(object, old, &mut errors);
         if part == Part::Main {
             spec_rules(get(object, "spec"), &mut errors);
         } else {

@@ -1,7 +1,9 @@
 //! HorizontalPodAutoscaler: as many pods as the load asks for. Stored as autoscaling/v2.
 
+mod metrics;
 mod rules;
 mod table;
+mod v1;
 
 #[cfg(test)]
 mod tests;
@@ -10,6 +12,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use reeve_api::names;
 use serde_json::{Value, json};
+
+pub(super) use v1::AutoscalersV1;
 
 use crate::errors::Errors;
 use crate::field::FieldError;
@@ -42,6 +46,7 @@ impl Kind for Autoscalers {
     }
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         let spec = object_mut(object, "spec");
         set_default(spec, "minReplicas", 1);
         if list(spec, "metrics").is_empty() {
@@ -52,9 +57,6 @@ impl Kind for Autoscalers {
         }
         let status = object_mut(object, "status");
         set_default(status, "desiredReplicas", 0);
-        if !has(status, "currentMetrics") {
-            set(status, "currentMetrics", Value::Null);
-        }
     }
 
     fn prepare_create(&self, object: &mut Value) {

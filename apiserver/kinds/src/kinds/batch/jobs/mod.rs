@@ -75,6 +75,7 @@ impl Kind for Jobs {
     }
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         let labels = at(object, &["spec", "template", "metadata", "labels"]).clone();
         let spec = object_mut(object, "spec");
         default_job_spec(spec);

@@ -52,6 +52,7 @@ impl Kind for PersistentVolumes {
     }
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         set_default(object_mut(object, "status"), "phase", "Pending");
         let spec = object_mut(object, "spec");
         set_default(spec, "persistentVolumeReclaimPolicy", "Retain");
