@@ -10,7 +10,9 @@ use reeve_api::names;
 use serde_json::{Value, json};
 
 use crate::errors::Errors;
+use crate::field::FieldError;
 use crate::json::{at, entries, flag, get, int, list, text};
+use crate::kind::Kind;
 use crate::path::Path;
 use crate::shown;
 
@@ -86,11 +88,10 @@ impl MetaRules {
         standard_finalizers(object, errors);
     }
 
-    /// As [`MetaRules::update`], without the rule for finalizers' names: Lease and Event.
+    /// As [`MetaRules::update`], without the rule for finalizers' names: Lease.
+    #[allow(clippy::unused_self)] // As its siblings: what is asked of a kind's rules.
     pub(crate) fn update_plain(self, object: &Value, old: &Value, errors: &mut Errors) {
         let (meta, was, path) = (get(object, "metadata"), get(old, "metadata"), Path::of("metadata"));
-        self.namespace(meta, &path, errors);
-        common(meta, &path, errors);
         finalizers_of_the_dying(meta, was, &path, errors);
         if int(meta, "generation").unwrap_or_default() < int(was, "generation").unwrap_or_default() {
             errors.invalid(&path.child("generation"), get(meta, "generation").clone(), "must not be decremented");
@@ -100,7 +101,21 @@ impl MetaRules {
         {
             errors.immutable(&path.child(field), get(meta, field), get(was, field));
         }
+        labels(get(meta, "labels"), &path.child("labels"), errors);
+        annotations(meta, &path.child("annotations"), errors);
+        owner_references(meta, &path.child("ownerReferences"), errors);
     }
+}
+
+/// What is asked of every changed object before its kind is: whatever is wrong with `metadata` is said here, and
+/// again by most kinds.
+#[must_use]
+pub fn common_changes(kind: &dyn Kind, object: &Value, old: &Value) -> Vec<FieldError> {
+    let rules = MetaRules { namespaced: kind.names().namespaced, name: path_segment };
+    let mut errors = Errors::default();
+    rules.create_plain(object, &mut errors);
+    rules.update_plain(object, old, &mut errors);
+    errors.into_vec()
 }
 
 fn last_char_len(text: &str) -> usize {

@@ -151,24 +151,6 @@ fn unchangeable(object: &Value, old: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// No finalizer may be added to an object that is being deleted.
-pub(crate) fn new_finalizers(object: &Value, old: &Value) -> Option<FieldError> {
-    if !is_terminating(old) {
-        return None;
-    }
-    let former = texts(old, "finalizers");
-    let added: Vec<String> =
-        texts(object, "finalizers").iter().filter(|one| !former.contains(one)).map(|one| format!("{one:?}")).collect();
-    if added.is_empty() {
-        return None;
-    }
-    let detail = format!(
-        "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
-        added.join(", ")
-    );
-    Some(FieldError::new(FieldErrorKind::Forbidden, "metadata.finalizers", Value::Null, detail))
-}
-
 /// The version an update is for must be the one there is.
 pub(crate) fn check_version(
     object: &Value,

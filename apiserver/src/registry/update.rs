@@ -123,10 +123,8 @@ impl Registry {
         let managers_now = managers_now.take().unwrap_or_else(|| managers(&object));
         meta::set(&mut object, "managedFields", managers_now);
         admission::admit_update(self, request, &object, old)?;
+        errors.extend(reeve_kinds::common_changes(&*resource.kind, &object, old));
         errors.extend(resource.kind.validate_update(part, &object, old));
-        if !errors.iter().any(|error| error.field == "metadata.finalizers") {
-            errors.extend(meta::new_finalizers(&object, old));
-        }
         if !errors.is_empty() {
             return Err(ApiError::invalid(resource.names(), &request.name, &errors));
         }

@@ -64,6 +64,7 @@ impl Kind for Deployments {
     }
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         let spec = object_mut(object, "spec");
         set_default(spec, "replicas", 1);
         set_default(spec, "revisionHistoryLimit", 10);
@@ -124,24 +125,28 @@ impl Kind for Deployments {
                 spec_rules(get(object, "spec"), &mut errors);
                 workload::same_selector(get(object, "spec"), get(old, "spec"), &path, &mut errors);
             }
-            _ => workload::status(
-                object,
-                &[
-                    "observedGeneration",
-                    "replicas",
-                    "updatedReplicas",
-                    "readyReplicas",
-                    "availableReplicas",
-                    "unavailableReplicas",
-                ],
-                &[
-                    ("updatedReplicas", "replicas"),
-                    ("readyReplicas", "replicas"),
-                    ("availableReplicas", "replicas"),
-                    ("availableReplicas", "readyReplicas"),
-                ],
-                &mut errors,
-            ),
+            _ => {
+                workload::status(
+                    object,
+                    &[
+                        "observedGeneration",
+                        "replicas",
+                        "updatedReplicas",
+                        "readyReplicas",
+                        "availableReplicas",
+                        "unavailableReplicas",
+                        "collisionCount",
+                    ],
+                    &[
+                        ("updatedReplicas", "replicas"),
+                        ("readyReplicas", "replicas"),
+                        ("availableReplicas", "replicas"),
+                        ("availableReplicas", "readyReplicas"),
+                    ],
+                    &mut errors,
+                );
+                workload::collisions(get(object, "status"), get(old, "status"), &Path::of("status"), &mut errors);
+            }
         }
         errors.into_vec()
     }

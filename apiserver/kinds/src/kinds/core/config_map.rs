@@ -32,7 +32,7 @@ const META: MetaRules = MetaRules { namespaced: true, name: names::dns1123_subdo
 
 const COLUMNS: &[Column] = &[
     table::NAME,
-    table::number(
+    table::column(
         "Data",
         "Data contains the configuration data. Each key must consist of alphanumeric characters, '-', '_' or '.'. Values with non-UTF-8 byte sequences must use the BinaryData field. The keys stored in Data must not overlap with the keys in the BinaryData field, this is enforced during validation process.",
     ),
@@ -62,6 +62,7 @@ impl Kind for ConfigMaps {
         let mut errors = Errors::default();
         META.update(object, old, &mut errors);
         immutable(object, old, &["data", "binaryData"], &mut errors);
+        META.create(object, &mut errors);
         data(object, &mut errors);
         errors.into_vec()
     }

@@ -67,6 +67,7 @@ impl Kind for EndpointsKind {
     fn validate_update(&self, _part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
         META.update(object, old, &mut errors);
+        META.create(object, &mut errors);
         // What was taken once stays good.
         if get(object, "subsets") != get(old, "subsets") {
             subsets(object, &mut errors);

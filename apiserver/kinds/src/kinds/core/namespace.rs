@@ -43,6 +43,7 @@ impl Kind for Namespaces {
     }
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         let name = text_at(object, &["metadata", "name"]).to_owned();
         if !name.is_empty() {
             set(object_mut(object_mut(object, "metadata"), "labels"), NAME_LABEL, name);
@@ -84,6 +85,9 @@ impl Kind for Namespaces {
     fn validate_update(&self, part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
         META.update(object, old, &mut errors);
+        if part == Part::Main {
+            META.create(object, &mut errors);
+        }
         if part == Part::Status {
             phase_rule(object, &mut errors);
         }

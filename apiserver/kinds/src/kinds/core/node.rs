@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::errors::Errors;
 use crate::field::{FieldError, FieldErrorKind};
-use crate::json::{copy_field, entries, flag, get, has, list, object_mut, set, set_default, text, text_at};
+use crate::json::{copy_field, entries, flag, get, has, list, object_mut, remove, set, set_default, text, text_at};
 use crate::kind::{Column, Kind, Names, Part};
 use crate::kinds::wiring;
 use crate::meta::{self, MetaRules};
@@ -76,6 +76,7 @@ impl Kind for Nodes {
     }
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         pod_ranges(object_mut(object, "spec"));
         let status = object_mut(object, "status");
         if !has(status, "allocatable") && has(status, "capacity") {
@@ -90,7 +91,9 @@ impl Kind for Nodes {
         }
     }
 
-    fn prepare_create(&self, _object: &mut Value) {}
+    fn prepare_create(&self, object: &mut Value) {
+        drop_config_source(object, &Value::Null);
+    }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
@@ -101,24 +104,29 @@ impl Kind for Nodes {
 
     fn prepare_update(&self, part: Part, object: &mut Value, old: &Value) {
         match part {
-            Part::Main => copy_field(object, old, "status"),
+            Part::Main => {
+                copy_field(object, old, "status");
+                drop_config_source(object, old);
+            }
             _ => copy_field(object, old, "spec"),
         }
     }
 
     fn validate_update(&self, part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        META.update(object, old, &mut errors);
-        match part {
-            Part::Main => rules(object, &mut errors),
-            _ => {
-                amounts(object, &mut errors);
-                taints(get(object, "spec"), &Path::of("metadata").child("taints"), &mut errors);
-            }
+        if part == Part::Main {
+            META.create(object, &mut errors);
+            rules(object, &mut errors);
         }
+        META.update(object, old, &mut errors);
+        amounts(object, &mut errors);
         addresses(object, &mut errors);
         if part == Part::Main {
             set_once(object, old, &mut errors);
+        }
+        taints(get(object, "spec"), &Path::of("metadata").child("taints"), &mut errors);
+        if part == Part::Main && text_at(object, &["spec", "externalID"]) != text_at(old, &["spec", "externalID"]) {
+            errors.forbidden(&Path::of("spec").child("externalID"), "may not be updated");
         }
         errors.into_vec()
     }
@@ -264,6 +272,13 @@ fn taints(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
 }
 
 /// What may be said once and then stays.
+/// A node no longer gets its settings from the API; where it once did, that may stand.
+fn drop_config_source(object: &mut Value, old: &Value) {
+    if !has(get(old, "spec"), "configSource") {
+        remove(object_mut(object, "spec"), "configSource");
+    }
+}
+
 fn set_once(object: &Value, old: &Value, errors: &mut Errors) {
     let (spec, was, path) = (get(object, "spec"), get(old, "spec"), Path::of("spec"));
     for (field, name) in [("podCIDRs", "podCIDR"), ("providerID", "providerID")] {

@@ -35,7 +35,7 @@ const COLUMNS: &[Column] = &[
         "Type",
         "Used to facilitate programmatic handling of secret data. More info: https://kubernetes.io/docs/concepts/configuration/secret/#secret-types",
     ),
-    table::number(
+    table::column(
         "Data",
         "Data contains the secret data. Each key must consist of alphanumeric characters, '-', '_' or '.'. The serialized form of the secret data is a base64 encoded string, representing the arbitrary (possibly non-string) data value here. Described in https://tools.ietf.org/html/rfc4648#section-4",
     ),
@@ -88,6 +88,7 @@ impl Kind for Secrets {
         META.update(object, old, &mut errors);
         errors.immutable(&Path::of("type"), get(object, "type"), get(old, "type"));
         immutable(object, old, &["data"], &mut errors);
+        META.create(object, &mut errors);
         rules(object, &mut errors);
         errors.into_vec()
     }

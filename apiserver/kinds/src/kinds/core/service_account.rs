@@ -56,6 +56,7 @@ impl Kind for ServiceAccounts {
     fn validate_update(&self, _part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
         META.update(object, old, &mut errors);
+        META.create(object, &mut errors);
         errors.into_vec()
     }
 

@@ -42,6 +42,7 @@ impl Kind for Pods {
     }
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         pod::default_pod(object);
         let status = object_mut(object, "status");
         pod_ips(status);
@@ -61,6 +62,7 @@ impl Kind for Pods {
             let now = text_at(object, &["metadata", "creationTimestamp"]).to_owned();
             let mut condition = json!({
                 "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+                "lastProbeTime": null, "lastTransitionTime": null,
                 "message": "Scheduling is blocked due to non-empty scheduling gates",
             });
             if !now.is_empty() {
@@ -93,9 +95,9 @@ impl Kind for Pods {
             Part::Main => copy_field(object, old, "status"),
             _ => {
                 pod::keep_for_status(object, old);
-                // The class is decided once.
-                if let Some(class) = get(get(old, "status"), "qosClass").as_str() {
-                    set(object_mut(object, "status"), "qosClass", class);
+                // The class is decided once; who does not say it means it.
+                if !has(get(object, "status"), "qosClass") {
+                    copy_field(object_mut(object, "status"), get(old, "status"), "qosClass");
                 }
             }
         }

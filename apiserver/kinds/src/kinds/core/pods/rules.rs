@@ -9,7 +9,7 @@ use super::{META, copy_nested};
 use crate::errors::Errors;
 use crate::json::{copy_field, get, has, int, items_mut, list, set, text};
 use crate::path::Path;
-use crate::pod;
+use crate::{pod, shown};
 
 const CHANGEABLE: &str = "pod updates may not change fields other than \
     `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
@@ -63,7 +63,7 @@ pub(super) fn spec_update(object: &Value, old: &Value, errors: &mut Errors) {
     }
     let masked = mask_changeable(spec, was, &path, errors);
     if masked != *was {
-        errors.forbidden(&path, format!("{CHANGEABLE}\n{}", difference(&masked, was)));
+        errors.forbidden(&path, format!("{CHANGEABLE}\n{}", shown::difference("PodSpec", was, &masked)));
     }
 }
 
@@ -143,16 +143,6 @@ fn mask_changeable(spec: &Value, was: &Value, path: &Path<'_>, errors: &mut Erro
         }
     }
     masked
-}
-
-/// Which fields of the spec differ, each with its old and new value.
-fn difference(new: &Value, old: &Value) -> String {
-    let fields = |value: &Value| value.as_object().map(|map| map.keys().cloned().collect()).unwrap_or_default();
-    let mut all: Vec<String> = fields(old);
-    all.extend(fields(new).into_iter().filter(|field: &String| get(old, field).is_null()));
-    let changed = all.iter().filter(|field| get(new, field) != get(old, field));
-    let lines = changed.map(|field| format!("-\t{field}: {}\n+\t{field}: {}\n", get(old, field), get(new, field)));
-    lines.collect()
 }
 
 /// Rules for a change of `status`.
