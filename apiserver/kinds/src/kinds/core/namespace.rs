@@ -75,9 +75,8 @@ impl Kind for Namespaces {
     }
 
     fn prepare_update(&self, part: Part, object: &mut Value, old: &Value) {
-        match part {
-            Part::Main => copy_field(object, old, "status"),
-            _ => {}
+        if part == Part::Main {
+            copy_field(object, old, "status");
         }
         copy_field(object, old, "spec");
     }

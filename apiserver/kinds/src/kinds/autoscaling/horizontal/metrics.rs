@@ -248,5 +248,5 @@ pub(super) fn cpu_used(status: &Value) -> Option<i64> {
     let metrics = list(status, "currentMetrics").iter();
     let cpu =
         metrics.filter(|metric| text(metric, "type") == "Resource" && text(get(metric, "resource"), "name") == "cpu");
-    cpu.filter_map(|metric| at(metric, &["resource", "current", "averageUtilization"]).as_i64()).last()
+    cpu.filter_map(|metric| at(metric, &["resource", "current", "averageUtilization"]).as_i64()).next_back()
 }

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::errors::Errors;
 use crate::json::{get, has, text};
+use crate::meta::NameRule;
 use crate::path::Path;
 use crate::pod;
 
@@ -160,9 +161,9 @@ fn csi(source: &Value, path: &Path<'_>, errors: &mut Errors) {
 }
 
 fn secret(reference: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let rules: [(&str, fn(&str) -> Vec<String>); 2] =
-        [("name", names::dns1123_subdomain), ("namespace", names::dns1123_label)];
-    for (field, rule) in rules {
+    for (field, rule) in
+        [("name", names::dns1123_subdomain as NameRule), ("namespace", names::dns1123_label as NameRule)]
+    {
         let (value, path) = (text(reference, field), path.child(field));
         if value.is_empty() {
             errors.required(&path, "");
