@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::token::TokenKey;
 use crate::auth::{self, Authenticator, FixedRules, TokenKeyError};
 use crate::gate::{Gate, Place, Room};
-use crate::http::{Api, Body, BoxError, Health, InProcess, LiveFaces, Peer, in_flight};
+use crate::http::{Api, Body, BoxError, Health, InProcess, LiveFaces, Metrics, Peer, in_flight};
 use crate::pki::{LiveCertificate, Pki, PkiError, UnusableCertificate};
 use crate::proxy_node::{Kubelet, KubeletError, Nodes};
 use crate::registry::{Registry, RegistryConfig, RegistryParts, UserInfo};
@@ -181,6 +181,7 @@ impl ApiServer {
             shutdown,
             in_flight: in_flight(),
             protobuf: Arc::default(),
+            metrics: Metrics::default(),
         };
         let serving = Arc::new(serving);
         let (own, shutdown) = (Arc::clone(&serving), serving.shutdown.clone());
@@ -310,8 +311,14 @@ async fn connection(stream: TcpStream, api: Arc<Api>, serving: &Serving, place: 
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE_TIME_MAX, serving.acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
-        Err(_) => return tracing::debug!("a TLS handshake took too long"),
+        Ok(Err(error)) => {
+            api.metrics.tls_errors.add(1);
+            return tracing::debug!(%error, "a TLS handshake failed");
+        }
+        Err(_) => {
+            api.metrics.tls_errors.add(1);
+            return tracing::debug!("a TLS handshake took too long");
+        }
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let peer =

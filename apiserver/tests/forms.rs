@@ -203,3 +203,40 @@ async fn options_that_make_no_sense_are_refused_in_kubernetes_words() {
     let event = future.json();
     assert_eq!((future.code(), &event["type"], &event["object"]["code"]), (200, &json!("ERROR"), &json!(504)));
 }
+
+#[tokio::test]
+async fn the_server_tells_what_it_did_to_those_who_may_know() {
+    let cluster = Cluster::start().await;
+    create(&cluster, "a").await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    get(&cluster, path, "application/json").await;
+    get(&cluster, &format!("{path}?watch=1&timeoutSeconds=1"), "application/json").await;
+    get(&cluster, "/api/v1/namespaces/default/nothings", "application/json").await;
+    let answer = get(&cluster, "/metrics", "*/*").await;
+    let text = String::from_utf8(answer.body).unwrap();
+    assert!(answer.head.contains("content-type: text/plain; version=0.0.4"), "{}", answer.head);
+    let labels = |verb: &str, scope: &str| {
+        format!(
+            "component=\"apiserver\",group=\"\",resource=\"configmaps\",scope=\"{scope}\",subresource=\"\",verb=\"{verb}\",version=\"v1\"}} 1\n"
+        )
+    };
+    for (code, verb, scope) in
+        [("201", "POST", "resource"), ("200", "LIST", "namespace"), ("200", "WATCH", "namespace")]
+    {
+        let line = format!("apiserver_request_total{{code=\"{code}\",dry_run=\"\",{}", labels(verb, scope));
+        assert!(text.contains(&line), "{line}{text}");
+    }
+    for line in [
+        "apiserver_resource_objects{group=\"\",resource=\"configmaps\"} ",
+        "apiserver_storage_objects{resource=\"deployments.apps\"} 0\n",
+        "apiserver_watch_events_total{group=\"\",resource=\"configmaps\",version=\"v1\"} ",
+        "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 0\n",
+        "kubernetes_build_info{",
+        "process_resident_memory_bytes ",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
+    assert!(!text.contains("nothings"));
+    let refused = support::raw(&cluster, None, "GET /metrics HTTP/1.0\r\nHost: k\r\n\r\n").await;
+    assert!(refused.contains(" 401 "), "{refused}");
+}

@@ -12,6 +12,7 @@ mod faces;
 #[cfg(test)]
 pub(crate) mod fuzzed;
 mod health;
+mod metrics;
 mod negotiate;
 mod openapi;
 mod pretty;
@@ -41,6 +42,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use discovery::Discovery;
 pub(crate) use faces::LiveFaces;
 pub(crate) use health::Health;
+pub(crate) use metrics::Metrics;
+use metrics::{Key, Observed};
 pub(crate) use openapi::OpenApi;
 pub(crate) use protobuf::Shared;
 pub(crate) use query::Query;
@@ -90,6 +93,7 @@ pub(crate) struct Api {
     pub(crate) in_flight: Semaphore,
     /// What several watchers get as protobuf.
     pub(crate) protobuf: Arc<Shared>,
+    pub(crate) metrics: Metrics,
 }
 
 /// How many short requests may run at once.
@@ -103,7 +107,8 @@ impl Api {
         let api = Arc::clone(self);
         Box::pin(async move {
             let form = negotiate::ErrorForm::of(&request);
-            let result = AssertUnwindSafe(api.serve(request)).catch_unwind().await;
+            let mut observed = Observed::begin();
+            let result = AssertUnwindSafe(api.serve(request, &mut observed)).catch_unwind().await;
             let mut answer = match result {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(failed)) => error(&failed, form.encoding()),
@@ -113,17 +118,22 @@ impl Api {
                 }
             };
             response::set(&mut answer, http::HeaderName::from_static("audit-id"), &api.rng.uuid());
+            observed.end(&answer);
             answer
         })
     }
 
-    async fn serve(&self, request: HttpRequest<Body>) -> Result<Answer, ApiError> {
-        let user = self.identify(&request)?;
+    async fn serve(&self, request: HttpRequest<Body>, observed: &mut Observed) -> Result<Answer, ApiError> {
+        let user = self.identify(&request);
+        let attempts = if user.is_ok() { &self.metrics.authenticated } else { &self.metrics.not_authenticated };
+        attempts.add(1);
+        let user = user?;
         let query = Query::parse(request.uri().query().unwrap_or_default())?;
         let segments = route::segments(request.uri().path()).ok_or_else(ApiError::no_such_path)?;
         let (parts, body) = request.into_parts();
         let Some(path) = route::resource(&segments) else {
             self.authorize_path(&user, &parts.method, parts.uri.path())?;
+            observed.series = path_key(&segments, &parts.method).and_then(|key| self.metrics.request(&key, || true));
             return self.serve_path(&segments, &query, &parts).await;
         };
         let verb = route::verb(&parts.method, &path, &query);
@@ -131,14 +141,19 @@ impl Api {
         let is_stream = matches!((path.resource.as_str(), path.subresource.as_str()), ("pods", "exec" | "attach"));
         // Running a command is a change, whatever method the protocol upgrade uses.
         let verb = if is_stream { "create" } else { verb };
+        let is_served = || self.is_served(&path);
+        observed.series = self.metrics.request(&resource_key(&path, verb, &query, &parts), is_served);
         self.authorize(&user, verb, &path, &query).await?;
-        let call = Call { user, path, verb, query, parts, body };
+        let call = Call { user, path, verb, query, parts, body, series: observed.series.clone() };
         if call.verb == "watch" || is_stream || call.path.subresource == "log" {
             return verbs::serve(self, call).await;
         }
         // The components of this process are few and ours: only the network can flood us.
         let is_ours = call.parts.extensions.get::<InProcess>().is_some();
-        let _permit = if is_ours { None } else { Some(self.in_flight.try_acquire().map_err(|_| too_many_requests())?) };
+        let permit = self.in_flight.try_acquire().map_err(|_| too_many_requests());
+        let _permit = if is_ours { None } else { Some(permit.inspect_err(|_| self.metrics.sent_away.add(1))?) };
+        let is_read = matches!(call.verb, "get" | "list");
+        let _running = if is_read { &self.metrics.read_only } else { &self.metrics.mutating }.enter();
         let time = call.query.timeout()?.filter(|asked| *asked < REQUEST_TIME_MAX).unwrap_or(REQUEST_TIME_MAX);
         match tokio::time::timeout(time, verbs::serve(self, call)).await {
             Ok(result) => result,
@@ -205,8 +220,14 @@ impl Api {
 
     fn permit(&self, asked: &Attributes<'_>) -> Result<(), ApiError> {
         match self.authorizer.decide(asked) {
-            Decision::Allowed => Ok(()),
-            Decision::Refused { reason } => Err(asked.refusal(&reason)),
+            Decision::Allowed => {
+                self.metrics.allowed.add(1);
+                Ok(())
+            }
+            Decision::Refused { reason } => {
+                self.metrics.denied.add(1);
+                Err(asked.refusal(&reason))
+            }
         }
     }
 
@@ -227,6 +248,7 @@ impl Api {
             [endpoint @ ("livez" | "readyz" | "healthz"), check] => {
                 self.health.answer(endpoint, Some(check), query).await
             }
+            ["metrics"] => self.metrics.answer(&self.registry, &parts.headers),
             ["openapi", "v2"] => openapi::v2(&parts.headers),
             ["openapi", "v3", ref path @ ..] => self.serve_openapi(path.join("/"), query, parts).await,
             ["api" | "apis", ..] => {
@@ -239,6 +261,13 @@ impl Api {
             [""] => Ok(response::raw_json(StatusCode::OK, &json!({"paths": self.paths()}))),
             _ => Ok(response::not_found_page()),
         }
+    }
+
+    /// Whether requests of that path are counted apart.
+    fn is_served(&self, path: &ResourcePath) -> bool {
+        let is_resource = self.registry.resource(&path.group, &path.version, &path.resource).is_some()
+            || reviews::find(&path.group, &path.version, &path.resource).is_some();
+        is_resource && (path.subresource.is_empty() || COUNTED_PARTS.contains(&path.subresource.as_str()))
     }
 
     /// What is said of a path that leads nowhere: a `Status` below a group that is served, else plain words.
@@ -266,7 +295,7 @@ impl Api {
 
     fn paths(&self) -> Vec<String> {
         let mut paths: Vec<String> =
-            ["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
+            ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
                 .map(str::to_owned)
                 .to_vec();
         for (group, version) in self.faces.of(&self.registry).discovery.versions() {
@@ -280,6 +309,74 @@ impl Api {
         paths.dedup();
         paths
     }
+}
+
+/// Subresources whose requests are counted.
+const COUNTED_PARTS: &[&str] = &[
+    "approval",
+    "attach",
+    "binding",
+    "ephemeralcontainers",
+    "eviction",
+    "exec",
+    "finalize",
+    "log",
+    "portforward",
+    "proxy",
+    "resize",
+    "scale",
+    "status",
+    "token",
+];
+
+/// Under which labels a request for a resource is counted.
+fn resource_key<'k>(path: &'k ResourcePath, verb: &'k str, query: &Query, parts: &http::request::Parts) -> Key<'k> {
+    let content_type = parts.headers.get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    let is_apply = content_type.is_some_and(|kind| kind.starts_with(b"application/apply-patch"));
+    let verb = match verb {
+        "watch" => "WATCH",
+        "list" => "LIST",
+        "get" => "GET",
+        "create" if matches!(path.subresource.as_str(), "exec" | "attach") => "CONNECT",
+        "create" => "POST",
+        "update" => "PUT",
+        "patch" if is_apply => "APPLY",
+        "patch" => "PATCH",
+        _ => "DELETE",
+    };
+    let scope = match (path.name.is_empty() && verb != "POST", path.namespace.is_empty()) {
+        (false, _) => "resource",
+        (true, false) => "namespace",
+        (true, true) => "cluster",
+    };
+    Key {
+        verb,
+        group: &path.group,
+        version: &path.version,
+        resource: &path.resource,
+        subresource: &path.subresource,
+        scope,
+        component: "apiserver",
+        dry_run: query.get("dryRun").is_some(),
+    }
+}
+
+/// The same for paths that are no resources, as far as they are counted.
+fn path_key(segments: &[String], method: &Method) -> Option<Key<'static>> {
+    let words: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let (subresource, component) = match words[..] {
+        ["livez", ..] => ("/livez", ""),
+        ["readyz", ..] => ("/readyz", ""),
+        ["healthz", ..] => ("/healthz", ""),
+        ["metrics"] => ("/metrics", ""),
+        ["openapi", "v2"] => ("openapi/v2", ""),
+        ["openapi", "v3"] => ("openapi/v3", ""),
+        ["openapi", "v3", ..] => ("openapi/v3/", ""),
+        ["api"] => ("api", "apiserver"),
+        ["apis"] => ("apis", "apiserver"),
+        _ => return None,
+    };
+    (*method == Method::GET).then(|| Key { verb: "GET", subresource, component, ..Key::default() })
 }
 
 /// The one object that a request for a collection can only be about. A name in the path is what is served, whatever
@@ -309,6 +406,24 @@ fn version() -> serde_json::Value {
         "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": concat!("rust", env!("CARGO_PKG_RUST_VERSION")), "compiler": "rustc", "platform": platform,
     })
+}
+
+/// The same as labels.
+fn build_labels() -> String {
+    let version = version();
+    let names = [
+        ("build_date", "buildDate"),
+        ("compiler", "compiler"),
+        ("git_commit", "gitCommit"),
+        ("git_tree_state", "gitTreeState"),
+        ("git_version", "gitVersion"),
+        ("go_version", "goVersion"),
+        ("major", "major"),
+        ("minor", "minor"),
+        ("platform", "platform"),
+    ];
+    let label = |(label, name): (&str, &str)| format!("{label}=\"{}\"", version[name].as_str().unwrap_or_default());
+    names.map(label).join(",")
 }
 
 fn go_architecture() -> &'static str {

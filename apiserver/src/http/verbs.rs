@@ -10,6 +10,7 @@ use hyper::body::Frame;
 use reeve_api::selector::FieldSelector;
 
 use super::encode::{self, Encoder};
+use super::metrics::{Running, Series};
 use super::negotiate::{self, Encoding, Offer};
 use super::query::{self, Query};
 use super::response::{self, Answer, Body as HttpBody, BoxError};
@@ -32,6 +33,8 @@ pub(crate) struct Call {
     pub(crate) query: Query,
     pub(crate) parts: Parts,
     pub(crate) body: HttpBody,
+    /// Where the request is counted.
+    pub(crate) series: Option<Arc<Series>>,
 }
 
 /// What is behind the object's name.
@@ -128,7 +131,7 @@ async fn stored(api: &Api, call: Call, mut request: Request) -> Result<Answer, A
         "list" => encoder.list(api.registry.list(&request).await?).await,
         "watch" => {
             let format = negotiate::stream_format(&call.parts.headers, &call.query, offer)?;
-            watch(api, request, format).await
+            watch(api, request, format, call.series.map(Running::begin)).await
         }
         "create" => {
             let is_stored = request.subresource == Subresource::None;
@@ -241,7 +244,12 @@ async fn written(encoder: &Encoder<'_>, request: &Request, written: &Written) ->
     Ok(answer)
 }
 
-async fn watch(api: &Api, mut request: Request, format: negotiate::Format) -> Result<Answer, ApiError> {
+async fn watch(
+    api: &Api,
+    mut request: Request,
+    format: negotiate::Format,
+    running: Option<Running>,
+) -> Result<Answer, ApiError> {
     if !request.name.is_empty() {
         let selector = FieldSelector::parse(&request.options.field_selector);
         let selected = selector.as_ref().map_or(Some(request.name.as_str()), |fields| fields.exact("metadata.name"));
@@ -256,7 +264,7 @@ async fn watch(api: &Api, mut request: Request, format: negotiate::Format) -> Re
         request.name.clear();
     }
     let body = match api.registry.watch(&request).await {
-        Ok(events) => stream(api, events, request.resource, format),
+        Ok(events) => stream(api, events, request.resource, format, running),
         // Once the request is understood, a state that is gone or not there yet is told in the stream.
         Err(error) if matches!(error.code, 410 | 504) => {
             let mut text = Vec::new();
@@ -273,13 +281,24 @@ async fn watch(api: &Api, mut request: Request, format: negotiate::Format) -> Re
 }
 
 /// Events as lines or frames; ends with the watch or when the server shuts down.
-fn stream(api: &Api, events: Watch, resource: Arc<Resource>, format: negotiate::Format) -> HttpBody {
+fn stream(
+    api: &Api,
+    events: Watch,
+    resource: Arc<Resource>,
+    format: negotiate::Format,
+    running: Option<Running>,
+) -> HttpBody {
     let (clock, shared) = (Arc::clone(&api.clock), Arc::clone(&api.protobuf));
+    let names = resource.names();
+    let counted = api.metrics.watch(names.group, names.version, names.plural);
     let mut is_first = true;
     let frames = events.ready_chunks(EVENTS_PER_WRITE_MAX).map(move |events| {
+        // Counted as running as long as the stream is not dropped.
+        let _ = &running;
         let mut text = Vec::new();
         let encoder = Encoder { resource: &resource, format, now: clock.now() };
         for event in &events {
+            let before = text.len();
             let written = match event {
                 Ok(event) => encoder.event(event, is_first, &shared, &mut text),
                 Err(error) => Err(error.clone()),
@@ -287,6 +306,9 @@ fn stream(api: &Api, events: Watch, resource: Arc<Resource>, format: negotiate::
             match written {
                 Ok(()) => is_first = false,
                 Err(error) => encode::error_event(&error, format.encoding, &mut text),
+            }
+            if let Some(counted) = &counted {
+                counted.sent(text.len() - before);
             }
         }
         Ok::<_, BoxError>(Frame::data(text.into()))
