@@ -4,12 +4,14 @@
 //! merge patches, `--validate=strict` whether it takes `fieldValidation`. The schemas are those of
 //! `k8s-openapi`, named as Kubernetes names them, with our table of list types and merge keys added. Documents
 //! are large and made anew at each call: whoever serves them keeps the encoded bytes, or makes them again.
-//! What is not here: the index and its hashes (the HTTP side), OpenAPI v2.
+//! [`v2()`] puts them together in the older form. What
+//! is not here: the index and its hashes (the HTTP side).
 
 mod enums;
 mod operations;
 mod paths;
 mod schemas;
+mod v2;
 
 use std::sync::Arc;
 
@@ -18,6 +20,7 @@ use serde_json::{Map, Value, json};
 use crate::kind::Kind;
 
 pub(crate) use schemas::of;
+pub use v2::v2;
 
 /// The version that documents name: that of the Kubernetes API they describe.
 const VERSION: &str = "v1.36.2";

@@ -249,8 +249,8 @@ impl Api {
                 self.health.answer(endpoint, Some(check), query).await
             }
             ["metrics"] => self.metrics.answer(&self.registry, &parts.headers),
-            ["openapi", "v2"] => openapi::v2(&parts.headers),
-            ["openapi", "v3", ref path @ ..] => self.serve_openapi(path.join("/"), query, parts).await,
+            ["openapi", "v2"] => self.serve_openapi(None, query, parts).await,
+            ["openapi", "v3", ref path @ ..] => self.serve_openapi(Some(path.join("/")), query, parts).await,
             ["api" | "apis", ..] => {
                 match self.faces.of(&self.registry).discovery.answer(segments, &parts.headers, query)? {
                     Some(answer) => Ok(answer),
@@ -277,18 +277,20 @@ impl Api {
         if is_served { Err(ApiError::no_such_path()) } else { Ok(response::not_found_page()) }
     }
 
-    /// The documents are made at the first request and take a while: not on the async threads.
+    /// Without a path the document of version 2. The documents are made at the first request and take a while: not on
+    /// the async threads.
     async fn serve_openapi(
         &self,
-        path: String,
+        path: Option<String>,
         query: &Query,
         parts: &http::request::Parts,
     ) -> Result<Answer, ApiError> {
         let openapi = Arc::clone(&self.faces.of(&self.registry).openapi);
         let (query, headers) = (query.clone(), parts.headers.clone());
-        let made = tokio::task::spawn_blocking(move || match path.as_str() {
-            "" => openapi.index(),
-            path => openapi.document(path, &query, &headers),
+        let made = tokio::task::spawn_blocking(move || match path.as_deref() {
+            None => openapi.v2(&headers),
+            Some("") => openapi.index(),
+            Some(path) => openapi.document(path, &query, &headers),
         });
         made.await.map_err(ApiError::internal)?
     }

@@ -1,9 +1,11 @@
-//! `/openapi/v3`: the index, and one document per group version; `/openapi/v2`, which defines nothing.
+//! `/openapi/v3`: the index, and one document per group version; `/openapi/v2`: one document of all of them.
 //!
 //! The documents are large and seldom asked for: each is made at the first request and kept compressed. The hash
 //! in a document's address lets clients keep it for ever.
 //!
 //! Source: Kubernetes, "The Kubernetes API", section "OpenAPI V3".
+
+mod v2_protobuf;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
@@ -14,7 +16,7 @@ use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, EXPIRES, HeaderMap, IF_NONE_MATCH, LOCATION, VARY};
 use reeve_kinds::Kind;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha512};
 
 use super::encode::gzip;
 use super::negotiate::{self, takes_gzip};
@@ -26,26 +28,6 @@ use crate::status::ApiError;
 /// the older one: it is no media type, and client-go parses what the answer says.
 const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 const V2_PROTOBUF_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-/// `{swagger: "2.0", info: {title: "Kubernetes", version: "v1"}, paths: {}}` as such a document.
-const V2_DOCUMENT: &[u8] = b"\x0a\x032.0\x12\x10\x0a\x0aKubernetes\x12\x02v1\x42\x00";
-
-/// The document of `/openapi/v2`. kubectl asks for it before it sends an object that no v3 document describes (a
-/// `List`, a kind that is not served) and checks only what the document defines: nothing here. The server itself
-/// checks every object it gets, and kubectl says of a kind that is not served that there is no such kind.
-pub(crate) fn v2(headers: &HeaderMap) -> Result<Answer, ApiError> {
-    for range in negotiate::accepted(headers) {
-        if range.takes(V2_PROTOBUF) && !range.takes("application/json") || range.takes(V2_PROTOBUF_OLD) {
-            return Ok(response::answer(StatusCode::OK, V2_PROTOBUF, full(V2_DOCUMENT)));
-        }
-        if range.takes("application/json") {
-            let info = json!({"title": "Kubernetes", "version": "v1"});
-            return Ok(response::json(StatusCode::OK, &json!({"swagger": "2.0", "info": info, "paths": {}})));
-        }
-    }
-    let message = format!("only the following media types are accepted: application/json, {V2_PROTOBUF}");
-    Err(ApiError::new(406, "NotAcceptable", message))
-}
-
 /// A document, packed.
 struct Packed {
     bytes: Bytes,
@@ -55,6 +37,8 @@ struct Packed {
 /// All documents, by the path below `/openapi/v3/`.
 pub(crate) struct OpenApi {
     documents: BTreeMap<String, Arc<Entry>>,
+    /// The document of version 2, as JSON and as protobuf.
+    v2: [OnceLock<Packed>; 2],
 }
 
 struct Entry {
@@ -90,7 +74,7 @@ impl OpenApi {
             let made = || Arc::new(Entry { group, version, kinds, packed: OnceLock::new() });
             (path, known.map_or_else(made, Arc::clone))
         };
-        Self { documents: versions.map(document).collect() }
+        Self { documents: versions.map(document).collect(), v2: [OnceLock::new(), OnceLock::new()] }
     }
 
     /// The index: where each document is, by its hash. Makes all documents: off the async threads.
@@ -124,7 +108,7 @@ impl OpenApi {
             response::set(&mut moved, LOCATION, &format!("/openapi/v3/{path}?hash={}", packed.hash));
             return Ok(moved);
         }
-        let mut answer = packed.answer(takes_gzip(headers)).map_err(ApiError::internal)?;
+        let mut answer = packed.answer(takes_gzip(headers), response::JSON).map_err(ApiError::internal)?;
         response::set(&mut answer, ETAG, &etag);
         response::set(&mut answer, VARY, "Accept-Encoding, Accept");
         if asked.is_some() {
@@ -134,28 +118,68 @@ impl OpenApi {
         Ok(answer)
     }
 
+    /// The document of `/openapi/v2`. Makes it when it is the first request: off the async threads.
+    pub(crate) fn v2(&self, headers: &HeaderMap) -> Result<Answer, ApiError> {
+        let in_protobuf = |range: &negotiate::MediaRange<'_>| {
+            let takes = |media_type| range.takes(media_type) && !range.takes("application/json");
+            match (takes(V2_PROTOBUF) || takes(V2_PROTOBUF_OLD), range.takes("application/json")) {
+                (true, _) => Some(true),
+                (false, true) => Some(false),
+                (false, false) => None,
+            }
+        };
+        let message = || ApiError::not_acceptable(&format!("application/json, {V2_PROTOBUF}"));
+        let protobuf = negotiate::accepted(headers).iter().find_map(in_protobuf).ok_or_else(message)?;
+        let [json, binary] = &self.v2;
+        let packed = self.packed_v2(if protobuf { binary } else { json }, protobuf)?;
+        let media_type = if protobuf { V2_PROTOBUF } else { response::JSON };
+        let etag = format!("\"{}\"", packed.hash);
+        let mut answer = if headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()) == Some(etag.as_str()) {
+            response::answer(StatusCode::NOT_MODIFIED, media_type, full(Bytes::new()))
+        } else {
+            packed.answer(takes_gzip(headers), media_type).map_err(ApiError::internal)?
+        };
+        response::set(&mut answer, ETAG, &etag);
+        response::set(&mut answer, VARY, "Accept-Encoding, Accept");
+        Ok(answer)
+    }
+
+    fn packed_v2<'p>(&self, place: &'p OnceLock<Packed>, protobuf: bool) -> Result<&'p Packed, ApiError> {
+        if let Some(packed) = place.get() {
+            return Ok(packed);
+        }
+        let made = |entry: &Arc<Entry>| reeve_kinds::openapi::document(&entry.kinds, entry.group, entry.version);
+        let document = reeve_kinds::openapi::v2(self.documents.values().filter_map(made));
+        let bytes = if protobuf { v2_protobuf::document(&document) } else { document.to_string().into_bytes() };
+        let packed = Packed::new(&bytes)?;
+        Ok(place.get_or_init(|| packed))
+    }
+
     fn packed(entry: &Entry) -> Result<&Packed, ApiError> {
         if let Some(packed) = entry.packed.get() {
             return Ok(packed);
         }
         let document = reeve_kinds::openapi::document(&entry.kinds, entry.group, entry.version)
             .ok_or_else(ApiError::no_such_path)?;
-        let text = document.to_string();
-        let hash: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02X}")).collect();
-        let bytes = gzip(text.as_bytes()).map_err(ApiError::internal)?;
-        Ok(entry.packed.get_or_init(|| Packed { bytes, hash }))
+        let packed = Packed::new(document.to_string().as_bytes())?;
+        Ok(entry.packed.get_or_init(|| packed))
     }
 }
 
 impl Packed {
-    fn answer(&self, gzip: bool) -> Result<Answer, BoxError> {
+    fn new(document: &[u8]) -> Result<Self, ApiError> {
+        let hash = Sha512::digest(document).iter().map(|byte| format!("{byte:02X}")).collect();
+        Ok(Self { bytes: gzip(document).map_err(ApiError::internal)?, hash })
+    }
+
+    fn answer(&self, gzip: bool, media_type: &'static str) -> Result<Answer, BoxError> {
         if gzip {
-            let mut answer = response::answer(StatusCode::OK, response::JSON, full(self.bytes.clone()));
+            let mut answer = response::answer(StatusCode::OK, media_type, full(self.bytes.clone()));
             response::set(&mut answer, CONTENT_ENCODING, "gzip");
             return Ok(answer);
         }
         let mut text = Vec::new();
         flate2::read::GzDecoder::new(&self.bytes[..]).read_to_end(&mut text)?;
-        Ok(response::answer(StatusCode::OK, response::JSON, full(text)))
+        Ok(response::answer(StatusCode::OK, media_type, full(text)))
     }
 }

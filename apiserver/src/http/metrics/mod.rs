@@ -18,8 +18,8 @@ use std::time::Instant;
 use http::StatusCode;
 use http::header::HeaderMap;
 
-pub(crate) use series::{Key, Running, Series, WatchSeries};
 use series::Table;
+pub(crate) use series::{Key, Running, Series, WatchSeries};
 use text::Page;
 
 use super::encode::gzip;

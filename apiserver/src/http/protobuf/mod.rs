@@ -11,7 +11,7 @@ mod encode;
 mod schema;
 mod shared;
 mod value;
-mod wire;
+pub(crate) mod wire;
 
 use serde_json::{Map, Value};
 

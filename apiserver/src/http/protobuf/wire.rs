@@ -133,19 +133,19 @@ fn low_bits(value: u64) -> u8 {
 }
 
 /// Appends a whole number or a truth value.
-pub(super) fn put_varint(number: u64, value: i64, out: &mut Vec<u8>) {
+pub(crate) fn put_varint(number: u64, value: i64, out: &mut Vec<u8>) {
     put_raw_varint(number << 3, out);
     put_raw_varint(u64::from_ne_bytes(value.to_ne_bytes()), out);
 }
 
 /// Appends the bits of a float.
-pub(super) fn put_fixed64(number: u64, bits: u64, out: &mut Vec<u8>) {
+pub(crate) fn put_fixed64(number: u64, bits: u64, out: &mut Vec<u8>) {
     put_raw_varint(number << 3 | 1, out);
     out.extend_from_slice(&bits.to_le_bytes());
 }
 
 /// Appends a text, bytes or a finished message.
-pub(super) fn put_bytes(number: u64, bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn put_bytes(number: u64, bytes: &[u8], out: &mut Vec<u8>) {
     put_raw_varint(number << 3 | 2, out);
     put_raw_varint(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
@@ -178,7 +178,7 @@ pub(super) fn set_length(out: &mut Vec<u8>, at: usize) {
 }
 
 /// Appends a message that `fill` writes.
-pub(super) fn nested<E>(
+pub(crate) fn nested<E>(
     number: u64,
     out: &mut Vec<u8>,
     fill: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,

@@ -1,0 +1,202 @@
+//! The OpenAPI v2 document: the v3 documents of all groups, in the older form.
+//!
+//! Old clients, generators and `kubectl explain --output plaintext-openapiv2` read it. Version 2 has no content types
+//! per body, no `oneOf` and one name space for the schemas of all groups.
+
+use serde_json::{Map, Value, json};
+
+/// Where schemas lie in version 3 and in version 2.
+const V3_SCHEMAS: &str = "#/components/schemas/";
+const V2_SCHEMAS: &str = "#/definitions/";
+
+/// The methods of a path.
+const METHODS: [&str; 5] = ["delete", "get", "patch", "post", "put"];
+
+/// Puts the v3 documents together as one v2 document.
+#[must_use]
+pub fn v2(documents: impl Iterator<Item = Value>) -> Value {
+    let (mut definitions, mut paths) = (Map::new(), Map::new());
+    for mut document in documents {
+        if let Some(Value::Object(schemas)) = document.pointer_mut("/components/schemas").map(Value::take) {
+            for (name, mut schema) in schemas {
+                // What several groups use stands in each of their documents.
+                if !definitions.contains_key(&name) {
+                    lower_schema(&mut schema);
+                    definitions.insert(name, schema);
+                }
+            }
+        }
+        if let Some(Value::Object(items)) = document.get_mut("paths").map(Value::take) {
+            paths.extend(items.into_iter().map(|(path, item)| (path, lower_path(item))));
+        }
+    }
+    let token = json!({
+        "description": "Bearer Token authentication", "type": "apiKey", "name": "authorization", "in": "header",
+    });
+    json!({
+        "swagger": "2.0",
+        "info": {"title": "Kubernetes", "version": "v1.36.2"},
+        "paths": paths,
+        "definitions": definitions,
+        "securityDefinitions": {"BearerToken": token},
+        "security": [{"BearerToken": []}],
+    })
+}
+
+fn lower_schema(schema: &mut Value) {
+    let Value::Object(fields) = schema else { return };
+    // Nothing stands beside a reference in version 3, which therefore wraps it.
+    if let Some([Value::Object(only)]) = fields.get("allOf").and_then(Value::as_array).map(Vec::as_slice)
+        && let Some(target) = only.get("$ref").cloned()
+    {
+        fields.remove("allOf");
+        fields.insert("$ref".to_owned(), target);
+    }
+    if let Some(Value::String(target)) = fields.get_mut("$ref")
+        && let Some(name) = target.strip_prefix(V3_SCHEMAS)
+    {
+        *target = format!("{V2_SCHEMAS}{name}");
+    }
+    // Of what may be a number or a text, version 2 only knows the text.
+    if fields.remove("oneOf").is_some() || fields.remove("anyOf").is_some() {
+        fields.entry("type").or_insert_with(|| "string".into());
+    }
+    for beyond in ["default", "nullable"] {
+        fields.remove(beyond);
+    }
+    for (name, value) in fields.iter_mut() {
+        match (name.as_str(), value) {
+            ("properties", Value::Object(all)) => all.values_mut().for_each(lower_schema),
+            ("allOf", Value::Array(all)) => all.iter_mut().for_each(lower_schema),
+            ("items" | "additionalProperties", inner) => lower_schema(inner),
+            _ => {}
+        }
+    }
+}
+
+fn lower_path(mut item: Value) -> Value {
+    if let Some(Value::Array(parameters)) = item.get_mut("parameters") {
+        parameters.iter_mut().for_each(lower_parameter);
+    }
+    for method in METHODS {
+        if let Some(Value::Object(operation)) = item.get_mut(method) {
+            lower_operation(operation);
+        }
+    }
+    item
+}
+
+fn lower_parameter(parameter: &mut Value) {
+    let Value::Object(fields) = parameter else { return };
+    if let Some(Value::Object(schema)) = fields.remove("schema") {
+        fields.extend(schema);
+    }
+}
+
+fn lower_operation(operation: &mut Map<String, Value>) {
+    let mut consumes = vec![Value::from("*/*")];
+    let mut parameters = Vec::new();
+    if let Some(body) = operation.remove("requestBody") {
+        let content = body.get("content").and_then(Value::as_object);
+        if let Some((first, rest)) =
+            content.map(|content| content.iter().collect::<Vec<_>>()).as_deref().and_then(<[_]>::split_first)
+        {
+            consumes = std::iter::once(first).chain(rest).map(|(name, _)| Value::from(name.as_str())).collect();
+            let mut schema = first.1.get("schema").cloned().unwrap_or_default();
+            lower_schema(&mut schema);
+            let mut own = json!({"name": "body", "in": "body", "schema": schema});
+            if body.get("required") == Some(&Value::Bool(true)) {
+                own["required"] = true.into();
+            }
+            parameters.push(own);
+        }
+    }
+    if let Some(Value::Array(mut others)) = operation.remove("parameters") {
+        others.iter_mut().for_each(lower_parameter);
+        parameters.extend(others);
+    }
+    if !parameters.is_empty() {
+        operation.insert("parameters".to_owned(), parameters.into());
+    }
+    let mut produces = Vec::new();
+    if let Some(Value::Object(responses)) = operation.get_mut("responses") {
+        for response in responses.values_mut().filter_map(Value::as_object_mut) {
+            let Some(Value::Object(content)) = response.remove("content") else { continue };
+            if produces.is_empty() {
+                produces = content.keys().map(|name| Value::from(name.as_str())).collect();
+            }
+            let schema = content.into_iter().next().and_then(|(_, mut media)| media.get_mut("schema").map(Value::take));
+            if let Some(mut schema) = schema {
+                lower_schema(&mut schema);
+                response.insert("schema".to_owned(), schema);
+            }
+        }
+    }
+    if produces.is_empty() {
+        produces.push("application/json".into());
+    }
+    operation.insert("consumes".to_owned(), consumes.into());
+    operation.insert("produces".to_owned(), produces.into());
+    operation.insert("schemes".to_owned(), json!(["https"]));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::builtin;
+    use crate::openapi::{document, group_versions};
+
+    fn whole() -> Value {
+        let kinds = builtin();
+        let versions = group_versions(&kinds);
+        v2(versions.iter().filter_map(|(group, version)| document(&kinds, group, version)))
+    }
+
+    fn references(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                fields.values().for_each(|inner| references(inner, found));
+            }
+            Value::Array(items) => items.iter().for_each(|inner| references(inner, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_schema_is_defined_once_for_all_groups_and_every_reference_leads_to_one() {
+        let document = whole();
+        let mut found = BTreeSet::new();
+        references(&document, &mut found);
+        assert!(found.len() > 100, "{}", found.len());
+        for target in found {
+            let name = target.strip_prefix(V2_SCHEMAS).expect(&target);
+            assert!(document["definitions"][name].is_object(), "{name}");
+        }
+        let text = document.to_string();
+        for word in ["\"requestBody\":", "\"components\":", "\"allOf\":[{\"$ref"] {
+            assert!(!text.contains(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn schemas_and_operations_keep_what_clients_look_for() {
+        let document = whole();
+        let deployment = &document["definitions"]["io.k8s.api.apps.v1.Deployment"];
+        assert_eq!(deployment["properties"]["spec"]["$ref"], "#/definitions/io.k8s.api.apps.v1.DeploymentSpec");
+        assert!(deployment["properties"]["spec"]["description"].is_string());
+        assert_eq!(deployment["x-kubernetes-group-version-kind"][0]["kind"], "Deployment");
+        let containers = &document["definitions"]["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+        assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
+        let quantity = &document["definitions"]["io.k8s.apimachinery.pkg.api.resource.Quantity"];
+        assert_eq!((&quantity["type"], quantity.get("oneOf")), (&json!("string"), None));
+        let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+        assert_eq!((&patch["parameters"][0]["in"], &patch["parameters"][0]["name"]), (&json!("body"), &json!("body")));
+        assert!(patch["consumes"].as_array().unwrap().contains(&json!("application/strategic-merge-patch+json")));
+        let dry_run = patch["parameters"].as_array().unwrap().iter().find(|one| one["name"] == "dryRun").unwrap();
+        assert_eq!((&dry_run["in"], &dry_run["type"]), (&json!("query"), &json!("string")));
+        assert_eq!(patch["responses"]["200"]["schema"]["$ref"], "#/definitions/io.k8s.api.apps.v1.Deployment");
+    }
+}
