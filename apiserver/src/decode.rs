@@ -18,6 +18,9 @@ pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// Deepest nesting that is taken: bounds the stack of every later walk over the value.
 pub(crate) const DEPTH_MAX: usize = 100;
 
+/// So much of a body that cannot be read stands in the answer.
+const BODY_BYTES_SHOWN: usize = 30;
+
 /// How many complaints are kept; the rest is one more of the same.
 const COMPLAINTS_MAX: usize = 64;
 
@@ -27,8 +30,10 @@ pub fn json(body: &[u8], kind: &str) -> Result<Body, ApiError> {
     let collector = Collector::default();
     let mut input = serde_json::Deserializer::from_slice(body);
     let value = collector.root().deserialize(&mut input).and_then(|value| input.end().map(|()| value));
-    let value =
-        value.map_err(|error| unrecognized(kind, "couldn't get version/kind; json parse error", &error, body))?;
+    let value = value.map_err(|error| {
+        let why = if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };
+        unrecognized(kind, &format!("couldn't get version/kind; json parse error: {why}"), body)
+    })?;
     Ok(Body { value, complaints: collector.finish() })
 }
 
@@ -37,10 +42,8 @@ pub fn yaml(body: &[u8], kind: &str) -> Result<Body, ApiError> {
     check_size(body)?;
     let collector = Collector::default();
     let input = serde_yaml::Deserializer::from_slice(body);
-    let value = collector
-        .root()
-        .deserialize(input)
-        .map_err(|error| unrecognized(kind, "error converting YAML to JSON: yaml", &error, body))?;
+    let value =
+        collector.root().deserialize(input).map_err(|error| unrecognized(kind, &yaml_complaint(&error), body))?;
     Ok(Body { value, complaints: collector.finish() })
 }
 
@@ -71,11 +74,27 @@ fn check_size(body: &[u8]) -> Result<(), ApiError> {
     if body.len() > BODY_BYTES_MAX { Err(ApiError::too_large(BODY_BYTES_MAX)) } else { Ok(()) }
 }
 
-fn unrecognized(kind: &str, step: &str, error: &dyn fmt::Display, body: &[u8]) -> ApiError {
-    let shown: String = body.iter().take(30).map(|byte| format!("{byte:02x}")).collect();
-    let more = if body.len() > 30 { " ..." } else { "" };
+/// As Kubernetes' reader says it: where only behind the first line, and without the column.
+fn yaml_complaint(error: &serde_yaml::Error) -> String {
+    let text = error.to_string();
+    let why = text.split_once(" at line ").map_or(text.as_str(), |(why, _)| why);
+    match error.location().map(|place| place.line()) {
+        Some(line) if line > 1 => format!("yaml: line {line}: {why}"),
+        _ => format!("yaml: {why}"),
+    }
+}
+
+/// The answer to a body that cannot be read, with the beginning of it.
+pub(crate) fn unrecognized(kind: &str, why: &str, body: &[u8]) -> ApiError {
+    let head = body.get(..BODY_BYTES_SHOWN).unwrap_or(body);
+    let shown = match body.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => String::from_utf8_lossy(head).into_owned(),
+        Some(_) => head.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    let more = if body.len() > head.len() { " ..." } else { "" };
     ApiError::bad_request(format!(
-        "the object provided is unrecognized (must be of type {kind}): {step}: {error} ({shown}{more})"
+        "the object provided is unrecognized (must be of type {kind}): {why} ({shown}{more})"
     ))
 }
 
@@ -306,7 +325,7 @@ mod tests {
             "{error}"
         );
         assert!(error.message.contains("line 1 column 7"), "{error}");
-        assert!(error.message.ends_with("(7b2261223a207d)"), "{error}");
+        assert!(error.message.ends_with("({\"a\": })"), "{error}");
     }
 
     #[test]

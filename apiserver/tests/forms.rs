@@ -130,14 +130,37 @@ async fn what_has_no_such_form_is_not_acceptable() {
     let refused = get(&cluster, "/api/v1/namespaces", "text/html").await.json();
     assert_eq!(
         refused["message"],
+        "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf, application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+    );
+    let refused = get(&cluster, "/api/v1/namespaces", "application/json;v=v1").await.json();
+    assert_eq!(
+        refused["message"],
         "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf"
     );
 }
 
 #[tokio::test]
+async fn a_head_has_no_body_behind_it_over_http_2_either() {
+    let cluster = Cluster::start().await;
+    let stream = connect(&cluster, Some(cluster.pki.admin()), b"h2").await.unwrap();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    tokio::spawn(connection);
+    for (path, code) in [("/livez", 200), ("/api/v1/pods", 405)] {
+        let request = http::Request::head(format!("https://k{path}"));
+        let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), code);
+        let body = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap();
+        assert!(body.to_bytes().is_empty());
+    }
+}
+
+#[tokio::test]
 async fn paths_that_lead_nowhere_are_told_apart_as_in_kubernetes() {
     let cluster = Cluster::start().await;
-    for path in ["/nothing", "/apis/example.com", "/apis/example.com/v1/widgets", "/openapi/v9"] {
+    for path in ["/nothing", "/healthz/nothing", "/apis/example.com", "/apis/example.com/v1/widgets", "/openapi/v9"] {
         let answer = get(&cluster, path, "*/*").await;
         assert_eq!((answer.code(), answer.body.as_slice()), (404, b"404 page not found\n".as_slice()), "{path}");
     }

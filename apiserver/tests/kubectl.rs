@@ -184,9 +184,9 @@ async fn a_list_is_applied_and_a_kind_that_is_not_served_is_named() {
     let file = cluster.write("list.yaml", &format!("apiVersion: v1\nkind: List\nitems:\n- {item}\n  colour: red\n"));
     let error = cluster.fails(&["apply", "-f", &file]);
     assert!(error.contains("unknown field \"colour\""), "the server checks each item: {error}");
-    let file = cluster.write("job.yaml", "apiVersion: batch/v1\nkind: Job\nmetadata:\n  name: pi\n");
+    let file = cluster.write("job.yaml", "apiVersion: example.com/v1\nkind: Job\nmetadata:\n  name: pi\n");
     let error = cluster.fails(&["apply", "-f", &file]);
-    assert!(error.contains("no matches for kind \"Job\" in version \"batch/v1\""), "{error}");
+    assert!(error.contains("no matches for kind \"Job\" in version \"example.com/v1\""), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,9 +44,9 @@ pub(crate) fn object(headers: &HeaderMap, body: &[u8], kind: &str) -> Result<Bod
     match media_type(headers) {
         "" | "application/json" => decode::json(body, kind),
         "application/yaml" => decode::yaml(body, kind),
-        protobuf::MEDIA_TYPE => protobuf::decode(body).map(Body::from).map_err(|error| {
-            ApiError::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {error}"))
-        }),
+        protobuf::MEDIA_TYPE => {
+            protobuf::decode(body).map(Body::from).map_err(|error| decode::unrecognized(kind, &error.to_string(), body))
+        }
         _ => Err(ApiError::unsupported_media_type(ACCEPTED)),
     }
 }

@@ -220,7 +220,12 @@ impl Discovery {
         let own = self.groups.iter().find(|own| own.group == group && own.version == version)?;
         let name = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
         let resources: Vec<Value> = own.resources.iter().flatten().map(Entry::legacy).collect();
-        Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": name, "resources": resources}))
+        let mut list = json!({"kind": "APIResourceList", "groupVersion": name, "resources": resources});
+        // The core group is older than the rule.
+        if !group.is_empty() {
+            list["apiVersion"] = "v1".into();
+        }
+        Some(list)
     }
 }
 

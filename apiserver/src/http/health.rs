@@ -30,7 +30,7 @@ impl Health {
     pub(crate) async fn answer(&self, endpoint: &str, single: Option<&str>, query: &Query) -> Result<Answer, ApiError> {
         let names = chosen(endpoint, single, query);
         if single.is_some() && names.is_empty() {
-            return Err(ApiError::no_such_path());
+            return Ok(response::not_found_page());
         }
         let mut report = String::new();
         let mut healthy = true;
@@ -41,13 +41,15 @@ impl Health {
             report.push_str(&line);
         }
         let verbose = query.get("verbose").is_some() && single.is_none();
-        Ok(match (healthy, verbose) {
+        let mut answer = match (healthy, verbose) {
             (true, false) => response::text(StatusCode::OK, "ok"),
             (true, true) => response::text(StatusCode::OK, format!("{report}{endpoint} check passed\n")),
             (false, _) => {
                 response::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{report}{endpoint} check failed\n"))
             }
-        })
+        };
+        response::set(&mut answer, http::header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+        Ok(answer)
     }
 
     async fn passes(&self, check: &str) -> bool {

@@ -107,6 +107,7 @@ impl Api {
         let api = Arc::clone(self);
         Box::pin(async move {
             let form = negotiate::ErrorForm::of(&request);
+            let is_head = request.method() == Method::HEAD;
             let mut observed = Observed::begin();
             let result = AssertUnwindSafe(api.serve(request, &mut observed)).catch_unwind().await;
             let mut answer = match result {
@@ -119,6 +120,9 @@ impl Api {
             };
             response::set(&mut answer, http::HeaderName::from_static("audit-id"), &api.rng.uuid());
             observed.end(&answer);
+            if is_head {
+                response::without_body(&mut answer);
+            }
             answer
         })
     }

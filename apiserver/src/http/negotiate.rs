@@ -208,6 +208,23 @@ const META_V1: &str = "meta.k8s.io/v1";
 /// What there is, in the order in which a range without preference gets it.
 const ENCODINGS: [Encoding; 3] = [Encoding::Json, Encoding::Yaml, Encoding::Protobuf];
 
+/// Refuses a client that takes no media type of a resource's path at all: before anybody looks what it asks for.
+pub(crate) fn check_media_types(headers: &HeaderMap, is_collection: bool) -> Result<(), ApiError> {
+    let takes_one = |range: &MediaRange<'_>| ENCODINGS.iter().any(|encoding| range.takes(encoding.media_type()));
+    let accepted = accepted(headers);
+    if accepted.is_empty() || accepted.iter().any(takes_one) {
+        return Ok(());
+    }
+    let streams = if is_collection {
+        ", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+    } else {
+        ""
+    };
+    let all = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+    let message = format!("406: Not Acceptable\n\nAvailable representations: {all}{streams}");
+    Err(ApiError { details: Some(Box::default()), ..ApiError::new(406, "NotAcceptable", message) })
+}
+
 /// Chooses the form; 406 when the client takes nothing that there is.
 pub(crate) fn format(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Format, ApiError> {
     let mut format = chosen(headers, query, offer).ok_or_else(not_acceptable)?;

@@ -13,7 +13,9 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, EXPIRES, HeaderMap, IF_NONE_MATCH, LOCATION, VARY};
+use http::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, EXPIRES, HeaderMap, IF_NONE_MATCH, LOCATION, VARY,
+};
 use reeve_kinds::Kind;
 use serde_json::json;
 use sha2::{Digest as _, Sha512};
@@ -89,7 +91,11 @@ impl OpenApi {
 
     /// One document. Makes it when it is the first request: off the async threads.
     pub(crate) fn document(&self, path: &str, query: &Query, headers: &HeaderMap) -> Result<Answer, ApiError> {
-        let entry = self.documents.get(path).ok_or_else(ApiError::no_such_path)?;
+        let Some(entry) = self.documents.get(path) else {
+            let mut answer = response::answer(StatusCode::NOT_FOUND, response::JSON, full(Bytes::new()));
+            answer.headers_mut().remove(CONTENT_TYPE);
+            return Ok(answer);
+        };
         if !negotiate::accepted(headers).iter().any(|range| range.takes("application/json")) {
             return Err(ApiError::new(
                 406,

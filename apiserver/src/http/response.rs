@@ -42,6 +42,15 @@ pub(crate) fn json(code: StatusCode, value: &Value) -> Answer {
     answer(code, JSON, full(format!("{value}\n")))
 }
 
+/// What is left for a client that asked for the head alone. In HTTP/2 a body behind it is an error of the connection.
+pub(crate) fn without_body(answer: &mut Answer) {
+    use hyper::body::Body as _;
+    if let Some(length) = answer.body().size_hint().exact() {
+        answer.headers_mut().insert(http::header::CONTENT_LENGTH, length.into());
+    }
+    *answer.body_mut() = full(Bytes::new());
+}
+
 /// A plain text.
 pub(crate) fn text(code: StatusCode, text: impl Into<Bytes>) -> Answer {
     answer(code, "text/plain; charset=utf-8", full(text.into()))

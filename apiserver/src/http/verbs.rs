@@ -123,6 +123,7 @@ fn request(call: &Call, resource: Arc<Resource>, part: &PartOf) -> Result<Reques
 
 async fn stored(api: &Api, call: Call, mut request: Request) -> Result<Answer, ApiError> {
     let resource = Arc::clone(&request.resource);
+    negotiate::check_media_types(&call.parts.headers, matches!(call.verb, "list" | "watch"))?;
     let offer = offer(&request);
     let format = negotiate::format(&call.parts.headers, &call.query, offer)?;
     let encoder = Encoder { resource: &resource, format, now: api.clock.now() };

@@ -77,7 +77,11 @@ impl Registry {
 
     /// A list of an exact revision: from the cache when nothing has changed since, else from the store's history.
     async fn list_at(&self, request: &Request, revision: Revision, page: &Page<'_>) -> Result<List, ApiError> {
-        self.cache.reach(revision).await?;
+        self.cache.reach(revision).await.map_err(|mut error| {
+            // Such a state does not come by waiting, if it is not there by now.
+            error.details.iter_mut().for_each(|details| details.retry_after_seconds = 0);
+            error
+        })?;
         let snapshot = request.resource.storage.snapshot();
         if snapshot.revision <= revision {
             return Ok(page.cut(&snapshot, revision));

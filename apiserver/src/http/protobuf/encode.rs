@@ -47,7 +47,9 @@ pub(crate) fn object(json: &[u8]) -> Result<Vec<u8>, EncodeError> {
         return object_as(api_version, kind, json);
     }
     let meta: TypeMeta<'_> = serde_json::from_slice(json)?;
-    object_as(&meta.api_version, &meta.kind, json)
+    // The oldest documents of discovery do not name it.
+    let api_version = if meta.api_version.is_empty() { "v1" } else { &meta.api_version };
+    object_as(api_version, &meta.kind, json)
 }
 
 /// `apiVersion` and `kind` where stored objects have them: nothing else is read then.

@@ -40,7 +40,7 @@ pub(crate) fn has(api_version: &str, kind: &str) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ProtobufError {
     /// The envelope is missing.
-    #[error("provided data does not appear to be a protobuf message, expected prefix {MAGIC:?}")]
+    #[error("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")]
     NoMagic,
     /// The bytes end in the middle of something.
     #[error("unexpected EOF")]
