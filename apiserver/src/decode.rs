@@ -47,6 +47,19 @@ pub fn yaml(body: &[u8], kind: &str) -> Result<Body, ApiError> {
     Ok(Body { value, complaints: collector.finish() })
 }
 
+/// Decodes a patch in JSON; `step` stands before the complaint.
+pub(crate) fn patch(body: &[u8], step: &str) -> Result<Body, ApiError> {
+    check_size(body)?;
+    let collector = Collector::default();
+    let mut input = serde_json::Deserializer::from_slice(body);
+    let value = collector.root().deserialize(&mut input).and_then(|value| input.end().map(|()| value));
+    let value = value.map_err(|error| {
+        let why = if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };
+        ApiError::bad_request(format!("{step}{why}"))
+    })?;
+    Ok(Body { value, complaints: collector.finish() })
+}
+
 /// Decodes a configuration for server-side apply: YAML, of which JSON is a part.
 pub(crate) fn apply(body: &[u8]) -> Result<Body, ApiError> {
     check_size(body)?;

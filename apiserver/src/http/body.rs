@@ -52,14 +52,20 @@ pub(crate) fn object(headers: &HeaderMap, body: &[u8], kind: &str) -> Result<Bod
 }
 
 /// Decodes a patch; `strategic`: whether the kind takes strategic merge patches.
-pub(crate) fn patch(headers: &HeaderMap, body: &[u8], kind: &str, strategic: bool) -> Result<Patch, ApiError> {
+pub(crate) fn patch(headers: &HeaderMap, body: &[u8], strategic: bool) -> Result<Patch, ApiError> {
     match media_type(headers) {
-        "application/json-patch+json" => Ok(Patch::Json(decode::json(body, "Patch")?.value)),
-        "application/merge-patch+json" => Ok(Patch::Merge(decode::json(body, kind)?)),
-        "application/strategic-merge-patch+json" if strategic => Ok(Patch::Strategic(decode::json(body, kind)?)),
+        "application/json-patch+json" => Ok(Patch::Json(decode::patch(body, "error decoding patch: ")?.value)),
+        "application/merge-patch+json" => Ok(Patch::Merge(decode::patch(body, "error decoding patch: ")?)),
+        "application/strategic-merge-patch+json" if strategic => Ok(Patch::Strategic(decode::patch(body, "")?)),
         "application/apply-patch+yaml" => Ok(Patch::Apply(decode::apply(body)?)),
-        _ => Err(ApiError::unsupported_media_type(&accepted_patches(strategic))),
+        _ => Err(unsupported()),
     }
+}
+
+/// Kubernetes' router refuses these before the code that knows the types of patches.
+fn unsupported() -> ApiError {
+    let message = "415: Unsupported Media Type";
+    ApiError { details: Some(Box::default()), ..ApiError::new(415, "UnsupportedMediaType", message) }
 }
 
 /// Whether the body is a configuration for server-side apply.
@@ -71,5 +77,5 @@ pub(crate) fn is_apply(headers: &HeaderMap) -> bool {
 pub(crate) fn check_patch_type(headers: &HeaderMap, strategic: bool) -> Result<(), ApiError> {
     let accepted = accepted_patches(strategic);
     let known = accepted.contains(&media_type(headers));
-    if known { Ok(()) } else { Err(ApiError::unsupported_media_type(&accepted)) }
+    if known { Ok(()) } else { Err(unsupported()) }
 }

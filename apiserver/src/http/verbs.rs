@@ -150,8 +150,7 @@ async fn stored(api: &Api, call: Call, mut request: Request) -> Result<Answer, A
             let strategic = resource.kind.patch_schema().is_some();
             body::check_patch_type(&call.parts.headers, strategic)?;
             prepare_patch(api, &call, &mut request)?;
-            let kind = request_kind(&request);
-            let patch = body::patch(&call.parts.headers, &body::read(call.body).await?, kind, strategic)?;
+            let patch = body::patch(&call.parts.headers, &body::read(call.body).await?, strategic)?;
             written(&encoder, &request, &api.registry.patch(&request, patch).await?).await
         }
         "delete" | "deletecollection" if request.subresource == Subresource::None => {

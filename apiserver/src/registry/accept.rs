@@ -1,6 +1,7 @@
 //! From a decoded body to an object of the kind: its type, its fields, and what to do about those it should not have.
 
 use reeve_kinds::Kind;
+use reeve_kinds::strict::DecodeError;
 use serde_json::Value;
 
 use super::meta;
@@ -32,17 +33,39 @@ pub(crate) fn whole(kind: &dyn Kind, body: Body, validation: FieldValidation) ->
     Ok(Accepted { object, warnings })
 }
 
+/// What is wrong with what a patch has made of an object.
+pub(crate) enum Refused {
+    /// A value does not fit its field.
+    Misfit(DecodeError),
+    /// Anything else, in words.
+    Other(String),
+}
+
+/// The form that an object must have.
+pub(crate) struct Form<'f> {
+    /// `apps/v1`
+    pub(crate) api_version: &'f str,
+    /// `Deployment`
+    pub(crate) kind: &'f str,
+    /// Brings it into that form; gives the paths of unknown fields.
+    pub(crate) conform: &'f dyn Fn(&mut Value) -> Result<Vec<String>, DecodeError>,
+}
+
 /// Checks what a patch has made of an object; complaints blame the patch.
 pub(crate) fn patched(
-    kind: &dyn Kind,
+    form: &Form<'_>,
     body: Body,
     validation: FieldValidation,
-    refuse: impl Fn(String) -> ApiError,
+    refuse: impl Fn(Refused) -> ApiError,
 ) -> Result<Accepted, ApiError> {
     let Body { value: mut object, complaints } = body;
-    set_type(&mut object, &kind.names().api_version(), kind.names().kind)?;
-    let unknown = kind.conform(&mut object).map_err(|error| refuse(error.to_string()))?;
-    let mut warnings = judge(complaints, unknown, validation).map_err(refuse)?;
+    let (version, own) = set_type_if_absent(&mut object, form.api_version, form.kind)?;
+    if version != form.api_version || own != form.kind {
+        let scheme = "in scheme \"pkg/runtime/scheme.go:111\"";
+        return Err(refuse(Refused::Other(format!("no kind {own:?} is registered for version {version:?} {scheme}"))));
+    }
+    let unknown = (form.conform)(&mut object).map_err(|error| refuse(Refused::Misfit(error)))?;
+    let mut warnings = judge(complaints, unknown, validation).map_err(|why| refuse(Refused::Other(why)))?;
     meta::fields(&mut object);
     warnings.extend(meta::drop_repeated_owners(&mut object, " after mutating admission happens"));
     Ok(Accepted { object, warnings })
@@ -50,6 +73,12 @@ pub(crate) fn patched(
 
 /// Fills in `apiVersion` and `kind`, or checks them. Gives what the object said.
 pub(crate) fn set_type(object: &mut Value, api_version: &str, kind: &str) -> Result<(String, String), ApiError> {
+    let (own_version, own_kind) = set_type_if_absent(object, api_version, kind)?;
+    check_type(own_version, own_kind, api_version, kind)
+}
+
+/// Fills in `apiVersion` and `kind`. Gives what the object says.
+fn set_type_if_absent(object: &mut Value, api_version: &str, kind: &str) -> Result<(String, String), ApiError> {
     let Some(fields) = object.as_object_mut() else {
         return Err(ApiError::bad_request(format!(
             "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; \
@@ -63,7 +92,15 @@ pub(crate) fn set_type(object: &mut Value, api_version: &str, kind: &str) -> Res
             wanted.to_owned()
         }
     };
-    let (own_version, own_kind) = (stated("apiVersion", api_version), stated("kind", kind));
+    Ok((stated("apiVersion", api_version), stated("kind", kind)))
+}
+
+fn check_type(
+    own_version: String,
+    own_kind: String,
+    api_version: &str,
+    kind: &str,
+) -> Result<(String, String), ApiError> {
     if own_version != api_version {
         return Err(ApiError::bad_request(format!(
             "the API version in the data ({own_version}) does not match the expected API version ({api_version})"

@@ -225,9 +225,6 @@ impl Registry {
                 answer => return answer,
             }
             let new = applied(request, config, None, self.clock.now())?;
-            if !matches!(meta::text(&new.object, "resourceVersion"), "" | "0") {
-                return Err(ApiError::not_found(request.resource.names(), &request.name));
-            }
             if let Some(refusal) = &request.options.create_refusal {
                 return Err((**refusal).clone());
             }

@@ -104,6 +104,12 @@ pub(crate) fn check_namespace(object: &mut Value, request: &Request) -> Result<(
     Ok(())
 }
 
+/// The object has no name.
+pub(crate) fn undeterminable(name: &str) -> ApiError {
+    let why = "was undeterminable: name must be provided";
+    ApiError::bad_request(format!("the name of the object ({name} based on URL) {why}"))
+}
+
 /// Checks that the object of an update is the one of the path.
 pub(crate) fn check_name(object: &mut Value, request: &Request) -> Result<(), ApiError> {
     let own = text(object, "name").to_owned();

@@ -34,6 +34,7 @@ mod delete_options;
 mod deletion;
 pub(crate) mod encode;
 mod housekeeping;
+mod json_patch;
 mod managed;
 pub(crate) mod meta;
 mod page;

@@ -1,35 +1,35 @@
 //! Changing an object by a patch.
 
-use json_patch::PatchOperation;
-use reeve_api::patch::{PatchSchema, merge_patch, strategic_merge};
+use reeve_api::patch::{PatchError, PatchSchema, go_text, merge_patch, strategic_merge};
+use reeve_kinds::Names;
 use reeve_kinds::field::{FieldError, FieldErrorKind};
+use reeve_kinds::strict::DecodeError;
 use serde_json::Value;
 use tracing::debug;
 
+use super::accept::{Accepted, Form, Refused};
 use super::answer::Written;
-use super::request::{Body, Patch, Request};
+use super::request::{Body, FieldValidation, Patch, Request};
 use super::update::Edited;
-use super::{Registry, accept, meta};
-use crate::decode::{BODY_BYTES_MAX, DEPTH_MAX};
+use super::{Registry, accept, json_patch, meta};
 use crate::status::ApiError;
-
-/// Most operations in one JSON patch; the limit of the Kubernetes API server.
-const OPERATIONS_MAX: usize = 10_000;
 
 impl Patch {
     /// Applies the patch. `schema` says how strategic merge patch merges lists; `None`: the kind does not take it.
     pub(crate) fn apply(&self, target: &mut Value, schema: Option<&dyn PatchSchema>) -> Result<(), ApiError> {
         match self {
-            Self::Json(operations) => apply_json(target, operations),
+            Self::Json(operations) => json_patch::apply(target, operations),
+            Self::Merge(patch) if patch.value.is_null() => Err(ApiError::bad_request("Invalid JSON Patch")),
             Self::Merge(patch) => {
-                check_object(&patch.value)?;
+                check_object(&patch.value, "error decoding patch: ")?;
                 merge_patch(target, &patch.value);
                 Ok(())
             }
             Self::Strategic(patch) => match schema {
+                Some(_) if patch.value.is_null() => Ok(()),
                 Some(schema) => {
-                    check_object(&patch.value)?;
-                    strategic_merge(target, &patch.value, schema).map_err(|error| rejected(&error.to_string()))
+                    check_object(&patch.value, "")?;
+                    strategic_merge(target, &patch.value, schema).map_err(|error| misdirected(&error))
                 }
                 None => Err(not_taken()),
             },
@@ -37,24 +37,65 @@ impl Patch {
         }
     }
 
-    fn complaints(&self) -> &[String] {
+    /// What the patch makes of an object of that form.
+    pub(super) fn carry_out(
+        &self,
+        current: &Value,
+        schema: Option<&dyn PatchSchema>,
+        form: &Form<'_>,
+        validation: FieldValidation,
+    ) -> Result<Accepted, ApiError> {
+        let mut object = current.clone();
+        self.apply(&mut object, schema)?;
+        if let (Self::Strategic(_), Some(fields)) = (self, object.as_object_mut()) {
+            // It is laid over a typed object: which type that is it cannot change.
+            fields.insert("apiVersion".to_owned(), form.api_version.into());
+            fields.insert("kind".to_owned(), form.kind.into());
+        }
+        let body = Body { value: object.clone(), complaints: self.complaints() };
+        accept::patched(form, body, validation, |why| match why {
+            Refused::Misfit(error) => self.refusal(&object, self.misfit(&error)),
+            Refused::Other(why) => self.refusal(&object, why),
+        })
+    }
+
+    fn complaints(&self) -> Vec<String> {
         match self {
-            Self::Merge(body) | Self::Strategic(body) | Self::Apply(body) => &body.complaints,
-            Self::Json(_) => &[],
+            Self::Merge(body) | Self::Strategic(body) | Self::Apply(body) => body.complaints.clone(),
+            Self::Json(operations) => json_patch::complaints(operations),
         }
     }
 
-    fn text(&self) -> String {
-        match self {
-            Self::Json(value) => value.to_string(),
-            Self::Merge(body) | Self::Strategic(body) | Self::Apply(body) => body.value.to_string(),
-        }
-    }
-
-    /// Refuses the patch for what it makes of the object.
-    pub(super) fn refusal(&self, why: String) -> ApiError {
-        let error = FieldError::new(FieldErrorKind::Invalid, "patch", self.text(), why);
+    /// Refuses the patch for what it has made of the object, `patched`.
+    fn refusal(&self, patched: &Value, why: String) -> ApiError {
+        let shown = match self {
+            Self::Strategic(body) => go_text(&body.value),
+            _ => patched.to_string(),
+        };
+        let error = FieldError::new(FieldErrorKind::Invalid, "patch", shown, why);
         ApiError::invalid_kind("", "", "", &[error])
+    }
+
+    /// How a value that does not fit its field is told: strategic merge patch has no JSON to decode.
+    fn misfit(&self, error: &DecodeError) -> String {
+        let DecodeError::Type { found, wanted, .. } = error else { return error.to_string() };
+        if !matches!(self, Self::Strategic(_)) {
+            return error.to_string();
+        }
+        let kind = match found.split(' ').next().unwrap_or_default() {
+            "array" => "slice",
+            "object" => "map",
+            "number" if found.contains('.') => "float64",
+            "number" => "int64",
+            other => other,
+        };
+        match wanted.as_str() {
+            "string" => format!("cannot convert {kind} to string"),
+            list if list.starts_with("[]") => format!("cannot restore slice from {kind}"),
+            map if map.starts_with("map[") || map == "v1.ResourceList" => format!("cannot restore map from {kind}"),
+            plain if !plain.contains('.') => format!("unrecognized type: {plain}"),
+            _ => format!("cannot restore struct from: {kind}"),
+        }
     }
 }
 
@@ -66,63 +107,22 @@ fn not_taken() -> ApiError {
     ])
 }
 
-fn apply_json(target: &mut Value, operations: &Value) -> Result<(), ApiError> {
-    let count = operations.as_array().map_or(0, Vec::len);
-    if count > OPERATIONS_MAX {
-        let message = format!("The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {count}");
-        return Err(ApiError::new(413, "RequestEntityTooLarge", message));
-    }
-    let patch: json_patch::Patch = serde_json::from_value(operations.clone())
-        .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
-    let mut carried = 0;
-    for operation in &patch.0 {
-        check_growth(target, operation, &mut carried)?;
-        json_patch::patch(target, std::slice::from_ref(operation)).map_err(|error| rejected(&error.to_string()))?;
-    }
-    Ok(())
-}
-
-/// Copies of copies double an object with every operation, and moves of one part into another nest it without end:
-/// both are bounded before they happen. `carried` counts the bytes of all parts copied and moved so far.
-fn check_growth(target: &Value, operation: &PatchOperation, carried: &mut usize) -> Result<(), ApiError> {
-    let (value, path) = match operation {
-        PatchOperation::Add(add) => (Some(&add.value), &add.path),
-        PatchOperation::Replace(replace) => (Some(&replace.value), &replace.path),
-        PatchOperation::Copy(copy) => (target.pointer(copy.from.as_str()), &copy.path),
-        PatchOperation::Move(own) => (target.pointer(own.from.as_str()), &own.path),
-        PatchOperation::Remove(_) | PatchOperation::Test(_) => return Ok(()),
-    };
-    // A part that is not there is the operation's own error.
-    let Some(value) = value else { return Ok(()) };
-    if matches!(operation, PatchOperation::Copy(_) | PatchOperation::Move(_)) {
-        *carried += value.to_string().len();
-        if *carried > BODY_BYTES_MAX {
-            return Err(rejected(&format!("its copies and moves carry more than {BODY_BYTES_MAX} bytes")));
-        }
-    }
-    if path.count() + depth(value) > DEPTH_MAX {
-        return Err(rejected(&format!("it nests the object deeper than {DEPTH_MAX} levels")));
-    }
-    Ok(())
-}
-
-/// Levels of objects and lists; 0 for a plain value.
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        _ => 0,
-    }
-}
-
 /// The patch does not fit the object. Kubernetes does not say more to the client; the log does.
-fn rejected(why: &str) -> ApiError {
+pub(super) fn rejected(why: &str) -> ApiError {
     debug!(why, "A patch does not fit its object.");
     let message = "the server rejected our request due to an error in our request";
     ApiError { details: Some(Box::default()), ..ApiError::new(422, "Invalid", message) }
 }
 
-fn check_object(patch: &Value) -> Result<(), ApiError> {
+/// Kubernetes passes most complaints about directives on as they are, without a reason.
+fn misdirected(error: &PatchError) -> ApiError {
+    match error {
+        PatchError::BadRetainKeys => ApiError::bad_request(error.to_string()),
+        other => ApiError::unknown(other.to_string()),
+    }
+}
+
+fn check_object(patch: &Value, step: &str) -> Result<(), ApiError> {
     let found = match patch {
         Value::Object(_) => return Ok(()),
         Value::Array(_) => "array",
@@ -132,7 +132,17 @@ fn check_object(patch: &Value) -> Result<(), ApiError> {
         Value::Null => "null",
     };
     let why = format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
-    Err(ApiError::bad_request(format!("error decoding patch: {why}")))
+    Err(ApiError::bad_request(format!("{step}{why}")))
+}
+
+/// A patch may not make another object of an object.
+fn check_same(names: &Names, object: &Value, current: &Value) -> Result<(), ApiError> {
+    let uid = meta::text(object, "uid");
+    if uid.is_empty() || uid == meta::text(current, "uid") {
+        return Ok(());
+    }
+    let error = || FieldError::new(FieldErrorKind::Invalid, "metadata.uid", uid, "field is immutable");
+    Err(ApiError::invalid(names, meta::text(current, "name"), &[error(), error()]))
 }
 
 impl Registry {
@@ -143,11 +153,17 @@ impl Registry {
         let kind = &*request.resource.kind;
         let schema = kind.patch_schema();
         self.change(request, |current| {
-            let mut object = current.clone();
-            patch.apply(&mut object, schema)?;
-            let body = Body { value: object, complaints: patch.complaints().to_vec() };
-            let mut accepted = accept::patched(kind, body, request.options.field_validation, |why| patch.refusal(why))?;
+            let form = Form {
+                api_version: &kind.names().api_version(),
+                kind: kind.names().kind,
+                conform: &|object: &mut Value| kind.conform(object),
+            };
+            let mut accepted = patch.carry_out(current, schema, &form, request.options.field_validation)?;
             meta::check_namespace(&mut accepted.object, request)?;
+            if meta::text(&accepted.object, "name").is_empty() {
+                return Err(meta::undeterminable(&request.name));
+            }
+            check_same(kind.names(), &accepted.object, current)?;
             meta::check_name(&mut accepted.object, request)?;
             Ok(Edited { object: accepted.object, warnings: accepted.warnings, unconditional: true, managed: None })
         })

@@ -6,8 +6,10 @@ use reeve_api::selector::LabelSelector;
 use reeve_kinds::ScalePaths;
 use reeve_kinds::field::{FieldError, FieldErrorKind};
 use reeve_kinds::managed::{self, Context, Managed, OneVersion, PathElement, Set};
+use reeve_kinds::strict;
 use serde_json::{Value, json};
 
+use super::accept::{Accepted, Form};
 use super::answer::{Object, Written};
 use super::request::{Body, Patch, Request, Subresource};
 use super::update::Edited;
@@ -84,7 +86,7 @@ fn wanted(scale: &Value, name: &str) -> Result<i64, ApiError> {
 /// What a write of a scale makes of it, and how its managers are decided.
 enum Change<'c> {
     /// The whole scale, or a patch of it.
-    Edit(&'c (dyn Fn(&Value) -> Result<Value, ApiError> + Sync)),
+    Edit(&'c (dyn Fn(&Value) -> Result<Accepted, ApiError> + Sync)),
     /// A configuration that is applied.
     Apply(&'c Body),
 }
@@ -97,12 +99,12 @@ impl Change<'_> {
         live: &Value,
         managers: Managed,
         now: &str,
-    ) -> Result<(Value, Managed), ApiError> {
+    ) -> Result<(Accepted, Managed), ApiError> {
         let context = Context {
             api_version: API_VERSION,
             kind: KIND,
             subresource: "scale",
-            schema: managed::scale_schema(),
+            schema: managed::scale_shape(),
             reset: &Set::default(),
             versions: &OneVersion,
             now,
@@ -111,16 +113,17 @@ impl Change<'_> {
             Self::Edit(edit) => {
                 let new = edit(live)?;
                 let manager = managers_of::manager(request);
-                let managers = managed::update(&context, Some(live), &new, managers, manager).unwrap_or_default();
+                let managers =
+                    managed::update(&context, Some(live), &new.object, managers, manager).unwrap_or_default();
                 Ok((new, managers))
             }
             Self::Apply(config) => {
                 let applied = managers_of::apply(&context, request, config, live, &managers.encode())?;
-                managers_of::judge(config, request.options.field_validation)?;
+                let warnings = managers_of::judge(config, request.options.field_validation)?;
                 let mut object = applied.object;
                 meta::check_namespace(&mut object, request)?;
                 meta::check_name(&mut object, request)?;
-                Ok((object, applied.managed))
+                Ok((Accepted { object, warnings }, applied.managed))
             }
         }
     }
@@ -135,7 +138,8 @@ impl Registry {
         let mut scale = body.value;
         accept::set_type(&mut scale, API_VERSION, KIND)?;
         meta::check_name(&mut scale, request)?;
-        self.write_scale(request, Change::Edit(&|_: &Value| Ok(scale.clone()))).await
+        let edit = |_: &Value| Ok(Accepted { object: scale.clone(), warnings: Vec::new() });
+        self.write_scale(request, Change::Edit(&edit)).await
     }
 
     pub(super) async fn patch_scale(&self, request: &Request, patch: &Patch) -> Result<Written, ApiError> {
@@ -143,8 +147,14 @@ impl Registry {
             return self.write_scale(request, Change::Apply(config)).await;
         }
         let edit = |current: &Value| {
-            let mut scale = current.clone();
-            patch.apply(&mut scale, Some(&NoSchema))?;
+            let conform = |object: &mut Value| strict::conform_to(managed::scale_shape(), object);
+            let form = Form { api_version: API_VERSION, kind: KIND, conform: &conform };
+            let validation = request.options.field_validation;
+            let mut scale = patch.carry_out(current, Some(&NoSchema), &form, validation)?;
+            if meta::text(&scale.object, "name").is_empty() {
+                return Err(meta::undeterminable(&request.name));
+            }
+            meta::check_name(&mut scale.object, request)?;
             Ok(scale)
         };
         self.write_scale(request, Change::Edit(&edit)).await
@@ -159,6 +169,7 @@ impl Registry {
             let parent = Managed::stored(meta::get(current, "managedFields")).unwrap_or_default();
             let (live, now) = (of(current, paths), meta::time(self.clock.now()));
             let (scale, managers) = change.carry_out(request, &live, managed::to_scale(&parent, &replicas), &now)?;
+            let Accepted { object: scale, warnings } = scale;
             let count = wanted(&scale, &request.name)?;
             let mut object = current.clone();
             put(&mut object, paths.spec_replicas, count.into());
@@ -166,11 +177,10 @@ impl Registry {
                 meta::set(&mut object, field, meta::get(&scale, field).clone());
             }
             let managed = Some(managed::from_scale(&parent, managers, &replicas, &version).encode());
-            Ok(Edited { object, warnings: Vec::new(), unconditional: true, managed })
+            Ok(Edited { object, warnings, unconditional: true, managed })
         };
         let mut written = self.change(&main, edit).await?;
         written.object = read(request, &written.object)?;
-        written.warnings.clear();
         Ok(written)
     }
 }

@@ -40,7 +40,7 @@ pub use entry::{Entry, Managed, ManagerId, Operation, is_reset};
 pub use fields::{field_set, remove, with_named_fields};
 pub use items::{Misfit, Misfits};
 pub use merge::merge;
-pub use scale::{ReplicasPaths, from_scale, scale_schema, to_scale};
+pub use scale::{ReplicasPaths, from_scale, scale_shape, to_scale};
 pub use schema::{
     ATOMIC, DEDUCED, ListKind, ListRule, MapFields, MapRule, MergeKey, MergeSchema, Rule, Scalar, Untyped,
 };

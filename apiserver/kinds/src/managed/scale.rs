@@ -4,16 +4,15 @@ use std::sync::OnceLock;
 
 use k8s_openapi::api::autoscaling::v1::Scale;
 
-use super::MergeSchema;
 use super::element::PathElement;
 use super::entry::{Entry, Managed, Operation};
 use super::set::{Path, Set};
 use crate::shape::{self, Shape};
 
-/// How scales are merged.
-pub fn scale_schema() -> &'static dyn MergeSchema {
+/// The fields of a scale.
+pub fn scale_shape() -> &'static Shape {
     static SHAPE: OnceLock<&'static Shape> = OnceLock::new();
-    *SHAPE.get_or_init(shape::of::<Scale>)
+    SHAPE.get_or_init(shape::of::<Scale>)
 }
 
 /// The version of the scale subresource.

@@ -272,6 +272,7 @@ const HELD: &[(&str, &[&str])] = &[
             "metadata",
             "regarding",
             "reportingComponent",
+            "reportingInstance",
             "source",
         ],
     ),

@@ -48,7 +48,7 @@ async fn a_patch_that_does_not_fit_changes_nothing_and_says_why() {
     let error = patch(&world, "configmaps/a", Patch::Strategic(json!([1]).into())).await.unwrap_err();
     assert_eq!(
         (error.code, error.message.as_str()),
-        (400, "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}")
+        (400, "json: cannot unmarshal array into Go value of type map[string]interface {}")
     );
     let mistyped = Patch::Merge(json!({"data": {"x": 1}}).into());
     let error = patch(&world, "configmaps/a", mistyped).await.unwrap_err();
@@ -113,4 +113,29 @@ async fn a_patch_neither_doubles_an_object_with_every_copy_nor_nests_it_with_eve
     let fine = json!([{"op": "copy", "from": "/data/x", "path": "/data/z"}, {"op": "move", "from": "/data/x", "path": "/data/w"}]);
     let patched = patch(&world, "configmaps/a", Patch::Json(fine)).await.unwrap();
     assert_eq!(patched["data"].as_object().unwrap().keys().collect::<Vec<_>>(), ["w", "z"]);
+}
+
+#[tokio::test]
+async fn a_patch_neither_renames_an_object_nor_makes_it_another_one() {
+    let world = World::new().await;
+    world.config_map("a", json!({})).await;
+    let error = async |patch_of| patch(&world, "configmaps/a", patch_of).await.unwrap_err();
+    let nameless = error(Patch::Merge(json!({"metadata": null}).into())).await;
+    let why = "the name of the object (a based on URL) was undeterminable: name must be provided";
+    assert_eq!((nameless.code, nameless.message.as_str()), (400, why));
+    let other = error(Patch::Json(json!([{"op": "replace", "path": "/metadata/uid", "value": "u"}]))).await;
+    assert_eq!(
+        (other.code, other.message.as_str()),
+        (422, r#"ConfigMap "a" is invalid: metadata.uid: Invalid value: "u": field is immutable"#)
+    );
+    let kind = error(Patch::Merge(json!({"kind": "Foo"}).into())).await;
+    let end = r#"no kind "Foo" is registered for version "v1" in scheme "pkg/runtime/scheme.go:111""#;
+    assert!(kind.code == 422 && kind.message.ends_with(end), "{kind}");
+    let kept = patch(&world, "configmaps/a", Patch::Strategic(json!({"kind": "Foo"}).into())).await.unwrap();
+    assert_eq!(kept["kind"], "ConfigMap");
+    let mistyped = error(Patch::Strategic(json!({"data": {"k": 1}}).into())).await;
+    let text = r#" "" is invalid: patch: Invalid value: "map[data:map[k:1]]": cannot convert int64 to string"#;
+    assert_eq!((mistyped.code, mistyped.message.as_str()), (422, text));
+    let directive = error(Patch::Strategic(json!({"data": {"$patch": "x"}}).into())).await;
+    assert_eq!((directive.code, directive.message.as_str()), (500, "unknown patch type: x in map: map[$patch:x]"));
 }

@@ -251,7 +251,7 @@ impl Diff {
 }
 
 fn merge_value<'v>(item: &'v Value, key: &str) -> Result<&'v Value, PatchError> {
-    item.get(key).ok_or_else(|| PatchError::NoMergeKey { item: item.to_string(), key: key.to_owned() })
+    item.get(key).ok_or_else(|| PatchError::NoMergeKey { item: super::go_text(item), key: key.to_owned() })
 }
 
 fn order_differs(original: &[Value], modified: &[Value], key: &str) -> bool {

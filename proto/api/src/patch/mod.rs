@@ -5,6 +5,8 @@
 //! observable behaviour of `kubectl apply`. JSON patch (RFC 6902) is the crate `json-patch`'s business, and
 //! server-side apply is not here.
 
+use serde_json::Value;
+
 mod create;
 mod merge;
 mod strategic;
@@ -61,50 +63,83 @@ impl PatchSchema for NoSchema {
     }
 }
 
-/// Why a patch cannot be applied or made. Always the fault of the patch (HTTP 400 or 422), never retryable.
+/// Why a patch cannot be applied or made, in Kubernetes' words. Always the fault of the patch, never retryable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatchError {
     /// A `$patch` directive that does not exist, or not at this place.
-    #[error("unknown directive {value:?} in field {field:?}: $patch takes \"delete\", \"replace\" or \"merge\"")]
+    #[error("unknown patch type: {value} in map: {map}")]
     UnknownDirective {
-        /// Where it stands.
-        field: String,
         /// What it says.
         value: String,
+        /// Where it stands, as Go shows maps.
+        map: String,
     },
-    /// A directive whose value has the wrong type.
-    #[error("the value of {directive:?} must be a list")]
-    DirectiveNotAList {
-        /// The directive with its field, `$setElementOrder/containers`.
-        directive: String,
+    /// An item of a list says that it is to be merged.
+    #[error("merging lists cannot yet be specified in the patch")]
+    MergingItem,
+    /// A value has the wrong type.
+    #[error("expected a {expected}, but received a {received}")]
+    WrongType {
+        /// Its Go type as it should be.
+        expected: &'static str,
+        /// Its Go type.
+        received: &'static str,
+    },
+    /// The items of a list and of its patch are not of one type.
+    #[error("list element types are not identical: {lists}")]
+    MixedItems {
+        /// Both, as Go shows lists.
+        lists: String,
     },
     /// An item of a list that is merged by key lacks the key.
     #[error("map: {item} does not contain declared merge key: {key}")]
     NoMergeKey {
-        /// The item as JSON.
+        /// The item, as Go shows maps.
         item: String,
         /// The key it lacks.
         key: String,
     },
-    /// `$retainKeys` leaves out a key that the patch sets.
-    #[error("$retainKeys lists {listed}, but the patch sets {key:?}")]
-    NotRetained {
-        /// The keys it lists.
-        listed: String,
-        /// The key that is missing.
-        key: String,
-    },
-    /// `$setElementOrder` leaves out an item that the patch sets.
-    #[error("the order in patch list of {field:?} doesn't match the $setElementOrder list: {item} is missing")]
+    /// `$retainKeys` is no list, or leaves out a key that the patch sets.
+    #[error("invalid patch format of retainKeys")]
+    BadRetainKeys,
+    /// `$setElementOrder` names the items in another order than the patch, or leaves some out.
+    #[error("The order in patch list:\n{patch}\n doesn't match $setElementOrder list:\n{order}\n")]
     OrderMismatch {
-        /// The list.
-        field: String,
-        /// The item that is missing from the order.
-        item: String,
+        /// The patch's items, as Go shows lists.
+        patch: String,
+        /// The order.
+        order: String,
     },
     /// The documents to compare, or a patch, are not objects.
     #[error("a strategic merge patch and what it is applied to must be objects")]
     NotAnObject,
+}
+
+/// A value as Go shows it (`%v`).
+#[must_use]
+pub fn go_text(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(go_text).collect::<Vec<_>>().join(" ")),
+        Value::Object(fields) => {
+            let fields: Vec<_> = fields.iter().map(|(key, value)| format!("{key}:{}", go_text(value))).collect();
+            format!("map[{}]", fields.join(" "))
+        }
+        plain => plain.to_string(),
+    }
+}
+
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "%!s(<nil>)",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
 }
 
 pub(crate) const DIRECTIVE: &str = "$patch";

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{
     DELETE_FROM_PRIMITIVE_LIST, DIRECTIVE, FieldStrategy, ListStrategy, PatchError, PatchSchema, RETAIN_KEYS,
-    SET_ELEMENT_ORDER, strategy_of,
+    SET_ELEMENT_ORDER, go_text, go_type, strategy_of,
 };
 
 /// Applies `patch` to `original`. On error `original` may be half changed: the caller drops it.
@@ -34,12 +34,17 @@ fn map_directive(patch: &Map<String, Value>) -> Result<MapDirective, PatchError>
         Some(Value::String(word)) if word == "merge" => Ok(MapDirective::Merge),
         Some(Value::String(word)) if word == "replace" => Ok(MapDirective::Replace),
         Some(Value::String(word)) if word == "delete" => Ok(MapDirective::Delete),
-        Some(other) => Err(PatchError::UnknownDirective { field: DIRECTIVE.to_owned(), value: plain(other) }),
+        Some(other) => Err(unknown(other, patch)),
     }
 }
 
-fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+fn unknown(directive: &Value, map: &Map<String, Value>) -> PatchError {
+    let value = match directive {
+        Value::String(word) => word.clone(),
+        // Go's way of showing what is no text where a text should be.
+        other => format!("%!s({}={})", go_type(other), go_text(other)),
+    };
+    PatchError::UnknownDirective { value, map: go_text(&Value::Object(map.clone())) }
 }
 
 fn is_directive(key: &str) -> bool {
@@ -63,36 +68,42 @@ fn merge_map(
         MapDirective::Merge => {}
     }
     retain_keys(original, patch)?;
-    for (key, value) in patch.iter().filter(|(key, _)| !is_directive(key)) {
+    // Lists that come with an order are merged first, by it.
+    for (key, value) in patch {
+        if let Some(field) = key.strip_prefix(SET_ELEMENT_ORDER) {
+            let patched = patch.get(field).filter(|value| !value.is_null());
+            set_element_order(original, field, list_of(value)?, patched, strategy_of(schema, field))?;
+        }
+    }
+    let ordered = |key: &str| patch.get(key).is_some_and(Value::is_array) && patch.contains_key(&order_of(key));
+    for (key, value) in patch.iter().filter(|(key, _)| !is_directive(key) && !ordered(key)) {
         merge_field(original, key, value, strategy_of(schema, key))?;
     }
     for (key, value) in patch {
-        if let Some(field) = key.strip_prefix(DELETE_FROM_PRIMITIVE_LIST) {
-            delete_from_list(original, field, list_of(key, value)?);
-        }
-    }
-    for (key, value) in patch {
-        if let Some(field) = key.strip_prefix(SET_ELEMENT_ORDER) {
-            let patched = patch.get(field).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-            set_element_order(original, field, list_of(key, value)?, patched, strategy_of(schema, field))?;
+        if let (Some(field), Value::Array(values)) = (key.strip_prefix(DELETE_FROM_PRIMITIVE_LIST), value) {
+            delete_from_list(original, field, values)?;
         }
     }
     Ok(())
 }
 
-fn list_of<'v>(directive: &str, value: &'v Value) -> Result<&'v [Value], PatchError> {
-    value.as_array().map(Vec::as_slice).ok_or_else(|| PatchError::DirectiveNotAList { directive: directive.to_owned() })
+fn order_of(field: &str) -> String {
+    format!("{SET_ELEMENT_ORDER}{field}")
+}
+
+fn list_of(value: &Value) -> Result<&[Value], PatchError> {
+    let wrong = PatchError::WrongType { expected: "[]interface {}", received: go_type(value) };
+    value.as_array().map(Vec::as_slice).ok_or(wrong)
 }
 
 /// `$retainKeys`: what is not listed goes, and the patch may set only what is listed.
 fn retain_keys(original: &mut Map<String, Value>, patch: &Map<String, Value>) -> Result<(), PatchError> {
     let Some(listed) = patch.get(RETAIN_KEYS) else { return Ok(()) };
-    let listed = list_of(RETAIN_KEYS, listed)?;
+    let Value::Array(listed) = listed else { return Err(PatchError::BadRetainKeys) };
     let listed_keys: HashSet<&str> = listed.iter().filter_map(Value::as_str).collect();
     let kept = |key: &str| listed_keys.contains(key);
-    let stray = patch.iter().find(|(key, value)| !is_directive(key) && !value.is_null() && !kept(key));
-    if let Some((key, _)) = stray {
-        return Err(PatchError::NotRetained { listed: Value::from(listed).to_string(), key: key.clone() });
+    if patch.iter().any(|(key, value)| !is_directive(key) && !value.is_null() && !kept(key)) {
+        return Err(PatchError::BadRetainKeys);
     }
     original.retain(|key, _| kept(key));
     Ok(())
@@ -121,15 +132,14 @@ fn merge_field(
                 merge_map(slot, patch, strategy.schema)?;
             }
         }
-        Value::Array(items) => {
-            let slot = original.entry(key.to_owned()).or_insert_with(|| Value::Array(Vec::new()));
-            if !slot.is_array() {
-                *slot = Value::Array(Vec::new());
+        Value::Array(items) => match original.get_mut(key) {
+            Some(Value::Array(slot)) => merge_list(slot, items, strategy)?,
+            _ => {
+                let mut slot = Vec::new();
+                fill_list(&mut slot, items, strategy)?;
+                original.insert(key.to_owned(), Value::Array(slot));
             }
-            if let Value::Array(slot) = slot {
-                merge_list(slot, items, strategy)?;
-            }
-        }
+        },
         plain => {
             original.insert(key.to_owned(), plain.clone());
         }
@@ -137,14 +147,51 @@ fn merge_field(
     Ok(())
 }
 
-fn merge_list(original: &mut Vec<Value>, patch: &[Value], strategy: FieldStrategy<'_>) -> Result<(), PatchError> {
+/// A list that was not there: the patch's items in their order, without what they only say to the merge.
+fn fill_list(slot: &mut Vec<Value>, items: &[Value], strategy: FieldStrategy<'_>) -> Result<(), PatchError> {
     match strategy.list {
-        ListStrategy::Replace => *original = without_directives(patch),
+        ListStrategy::MergeByKey(key) if items.iter().all(Value::is_object) => {
+            merge_list_by_key(slot, items, key, strategy.schema)
+        }
+        _ => {
+            *slot = without_directives(items);
+            Ok(())
+        }
+    }
+}
+
+fn merge_list(original: &mut Vec<Value>, patch: &[Value], strategy: FieldStrategy<'_>) -> Result<(), PatchError> {
+    if strategy.list == ListStrategy::Replace {
+        *original = without_directives(patch);
+        return Ok(());
+    }
+    check_items(original, patch)?;
+    let mut server = places(original, strategy.list);
+    match strategy.list {
+        ListStrategy::Replace => {}
         ListStrategy::MergeAsSet => {
             let mut there: HashSet<String> = original.iter().map(Value::to_string).collect();
             original.extend(patch.iter().filter(|item| there.insert(item.to_string())).cloned());
         }
-        ListStrategy::MergeByKey(key) => merge_list_by_key(original, patch, key, strategy.schema)?,
+        ListStrategy::MergeByKey(key) => {
+            if patch.iter().any(|item| item.get(DIRECTIVE).is_some_and(|word| word == "replace")) {
+                server.clear();
+            }
+            merge_list_by_key(original, patch, key, strategy.schema)?;
+        }
+    }
+    let named: Vec<Value> = patch.iter().filter(|item| item.get(DIRECTIVE).is_none()).cloned().collect();
+    reorder(original, &places(&named, strategy.list), &server, strategy.list);
+    Ok(())
+}
+
+/// All items of a merged list and of its patch are objects, or none is.
+fn check_items(original: &[Value], patch: &[Value]) -> Result<(), PatchError> {
+    let mut all = original.iter().chain(patch);
+    let Some(first) = all.next() else { return Ok(()) };
+    if all.any(|item| std::mem::discriminant(item) != std::mem::discriminant(first)) {
+        let list = |items: &[Value]| go_text(&Value::Array(items.to_vec()));
+        return Err(PatchError::MixedItems { lists: format!("[{} {}]", list(original), list(patch)) });
     }
     Ok(())
 }
@@ -168,10 +215,8 @@ fn merge_list_by_key(
                 deleted.insert(merge_key_of(item, key)?.to_string());
             }
             Some(Value::String(word)) if word == "replace" => original.clear(),
-            Some(Value::String(word)) if word == "merge" => rest.push(item),
-            Some(other) => {
-                return Err(PatchError::UnknownDirective { field: DIRECTIVE.to_owned(), value: plain(other) });
-            }
+            Some(Value::String(word)) if word == "merge" => return Err(PatchError::MergingItem),
+            Some(other) => return Err(unknown(other, item.as_object().unwrap_or(&Map::new()))),
         }
     }
     if !deleted.is_empty() {
@@ -200,14 +245,16 @@ fn merge_list_by_key(
 }
 
 fn merge_key_of<'v>(item: &'v Value, key: &str) -> Result<&'v Value, PatchError> {
-    item.get(key).ok_or_else(|| PatchError::NoMergeKey { item: item.to_string(), key: key.to_owned() })
+    item.get(key).ok_or_else(|| PatchError::NoMergeKey { item: go_text(item), key: key.to_owned() })
 }
 
-fn delete_from_list(original: &mut Map<String, Value>, field: &str, values: &[Value]) {
+fn delete_from_list(original: &mut Map<String, Value>, field: &str, values: &[Value]) -> Result<(), PatchError> {
     if let Some(Value::Array(list)) = original.get_mut(field) {
+        check_items(list, values)?;
         let values: HashSet<String> = values.iter().map(Value::to_string).collect();
         list.retain(|item| !values.contains(&item.to_string()));
     }
+    Ok(())
 }
 
 /// What makes two items the same one: the merge key's value, or all of it. `None`: an item without its merge key is
@@ -219,45 +266,88 @@ fn identity(item: &Value, strategy: ListStrategy<'_>) -> Option<String> {
     }
 }
 
-/// Brings the items named by the directive into its order; items only the server has keep their place
-/// relative to each other and, as far as that can be, to the items around them.
+/// Where each item stands.
+fn places(items: &[Value], strategy: ListStrategy<'_>) -> HashMap<String, usize> {
+    let mut places = HashMap::new();
+    for (place, item) in items.iter().enumerate() {
+        if let Some(identity) = identity(item, strategy) {
+            places.entry(identity).or_insert(place);
+        }
+    }
+    places
+}
+
+/// Merges the list and brings the items named by the directive into its order.
 fn set_element_order(
     original: &mut Map<String, Value>,
     field: &str,
     order: &[Value],
-    patched: &[Value],
+    patched: Option<&Value>,
     strategy: FieldStrategy<'_>,
 ) -> Result<(), PatchError> {
-    let mut places = HashMap::new();
-    for (place, entry) in order.iter().enumerate() {
-        if let Some(identity) = identity(entry, strategy.list) {
-            places.entry(identity).or_insert(place);
-        }
+    if let ListStrategy::MergeByKey(key) = strategy.list {
+        order.iter().try_for_each(|entry| merge_key_of(entry, key).map(drop))?;
     }
-    let position = |item: &Value| identity(item, strategy.list).and_then(|identity| places.get(&identity).copied());
-    let stray = patched.iter().find(|item| item.get(DIRECTIVE).is_none() && position(item).is_none());
-    if let Some(item) = stray {
-        return Err(PatchError::OrderMismatch { field: field.to_owned(), item: item.to_string() });
+    let patched = match patched {
+        Some(patched) => list_of(patched)?,
+        None => &[],
+    };
+    check_order(patched, order, strategy.list)?;
+    let server = match original.get(field) {
+        Some(Value::Array(list)) => places(list, strategy.list),
+        _ if patched.is_empty() => return Ok(()),
+        _ => HashMap::new(),
+    };
+    if !patched.is_empty() {
+        merge_field(original, field, &Value::Array(patched.to_vec()), strategy)?;
     }
-    let Some(Value::Array(list)) = original.get_mut(field) else { return Ok(()) };
-    let live = std::mem::take(list);
-    let (mut wanted, server_only): (Vec<_>, Vec<_>) =
-        live.into_iter().enumerate().partition(|(_, item)| position(item).is_some());
-    wanted.sort_by_cached_key(|(_, item)| position(item));
-    *list = interleave(wanted, server_only);
+    if let Some(Value::Array(list)) = original.get_mut(field) {
+        reorder(list, &places(order, strategy.list), &server, strategy.list);
+    }
     Ok(())
 }
 
-/// Inserts each left-over item before the first later one that stood behind it on the server.
-fn interleave(wanted: Vec<(usize, Value)>, server_only: Vec<(usize, Value)>) -> Vec<Value> {
-    let mut merged = Vec::with_capacity(wanted.len() + server_only.len());
-    let mut server_only = server_only.into_iter().peekable();
-    for (place, item) in wanted {
-        while let Some((_, own)) = server_only.next_if(|(own_place, _)| *own_place < place) {
-            merged.push(own);
-        }
-        merged.push(item);
+/// The patch names its items in the order of the directive.
+fn check_order(patched: &[Value], order: &[Value], strategy: ListStrategy<'_>) -> Result<(), PatchError> {
+    let kept: Vec<&Value> =
+        patched.iter().filter(|item| item.get(DIRECTIVE).is_none_or(|word| word != "delete")).collect();
+    let mut rest = kept.iter().map(|item| identity(item, strategy)).peekable();
+    for entry in order {
+        let entry = identity(entry, strategy);
+        rest.next_if(|item| *item == entry);
     }
-    merged.extend(server_only.map(|(_, own)| own));
-    merged
+    if rest.peek().is_none() {
+        return Ok(());
+    }
+    let kept = Value::Array(kept.into_iter().cloned().collect());
+    Err(PatchError::OrderMismatch { patch: go_text(&kept), order: go_text(&Value::Array(order.to_vec())) })
+}
+
+/// The items that `order` names, in its order, and the others as the server had them. An item that the server did not
+/// have stands before the others that are left.
+fn reorder(
+    list: &mut Vec<Value>,
+    order: &HashMap<String, usize>,
+    server: &HashMap<String, usize>,
+    strategy: ListStrategy<'_>,
+) {
+    let place = |places: &HashMap<String, usize>, item: &Value| {
+        identity(item, strategy).and_then(|identity| places.get(&identity).copied())
+    };
+    let (mut named, mut others): (Vec<_>, Vec<_>) =
+        std::mem::take(list).into_iter().partition(|item| place(order, item).is_some());
+    named.sort_by_cached_key(|item| place(order, item));
+    others.sort_by_cached_key(|item| place(server, item));
+    list.reserve(named.len() + others.len());
+    let mut others = others.into_iter().peekable();
+    for item in named {
+        let own = place(server, &item);
+        while let Some(other) =
+            others.next_if(|other| matches!((place(server, other), own), (Some(a), Some(b)) if a < b))
+        {
+            list.push(other);
+        }
+        list.push(item);
+    }
+    list.extend(others);
 }
