@@ -10,10 +10,11 @@ use serde_json::Value;
 use super::correlate::Pair;
 use super::embedded::{self, Malformed};
 use super::jsonpath::JsonPath;
+use super::rules::{self, Ratchet, Rules};
 use super::schema::Schema;
 use super::{columns, default, lists, openapi, prune, scale, validate, versions};
 use crate::errors::Errors;
-use crate::field::FieldError;
+use crate::field::{FieldError, FieldErrorKind};
 use crate::intern::{intern, intern_all};
 use crate::json::{at, flag, get, has, list, remove, set, text};
 use crate::kind::{Column, Kind, Names, Part, ScalePaths};
@@ -31,6 +32,7 @@ pub struct CustomKind {
     names: Names,
     list_kind: &'static str,
     schema: Schema,
+    rules: Option<Rules>,
     /// The schema as it was written, for OpenAPI.
     source: Value,
     /// `spec.preserveUnknownFields` of old definitions: nothing is pruned.
@@ -78,6 +80,7 @@ impl CustomKind {
             selectable: selectable.collect(),
             deprecation: deprecation(spec, own).map(|text| intern(&text)),
             names,
+            rules: Rules::of(&source, true),
             schema,
             source,
             terminating,
@@ -143,6 +146,32 @@ impl CustomKind {
         let mut found = Errors::default();
         lists::check(object, &self.schema, &Path::ROOT, &mut found);
         found.into_vec()
+    }
+
+    /// The rules in CEL, unless the object is too far from its schema to ask them.
+    fn written_rules(&self, object: &Value, old: Option<&Value>, errors: Errors) -> Vec<FieldError> {
+        let mut found = errors.into_vec();
+        let Some(rules) = &self.rules else { return found };
+        let blocking = |error: &FieldError| {
+            matches!(
+                error.kind,
+                FieldErrorKind::NotSupported
+                    | FieldErrorKind::Required
+                    | FieldErrorKind::TooLong
+                    | FieldErrorKind::TooMany
+                    | FieldErrorKind::TypeInvalid
+            )
+        };
+        if found.iter().any(blocking) {
+            let detail = "some validation rules were not checked because the object was invalid; correct the existing \
+                          errors to complete validation";
+            found.push(FieldError::new(FieldErrorKind::Invalid, "<nil>", Value::Null, detail));
+            return found;
+        }
+        let ratchet = old.map(|old| Ratchet::root(Pair { new: object, old, schema: &self.schema }));
+        let broken = rules::check(rules, &self.schema, object, old, ratchet.unwrap_or_default(), &Path::ROOT);
+        found.extend(broken);
+        found
     }
 
     /// What the schema says of the status that a change wants.
@@ -243,7 +272,7 @@ impl Kind for CustomKind {
         push_all(&mut errors, validate::check(&self.schema, object, ""));
         self.common_rules(object, &mut errors);
         push_all(&mut errors, self.list_rules(object));
-        errors.into_vec()
+        self.written_rules(object, None, errors)
     }
 
     fn prepare_update(&self, part: Part, object: &mut Value, old: &Value) {
@@ -287,7 +316,7 @@ impl Kind for CustomKind {
         if !found.is_empty() && self.list_rules(old).is_empty() {
             push_all(&mut errors, found);
         }
-        errors.into_vec()
+        self.written_rules(object, Some(old), errors)
     }
 
     fn deprecation(&self) -> Option<&'static str> {

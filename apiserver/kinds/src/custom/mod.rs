@@ -17,6 +17,7 @@
 //! | [`columns`], [`scale`], [`openapi`] | tables, replicas, documentation |
 //! | [`kind`] | all of it as a [`Kind`](crate::Kind) |
 //! | [`correlate`] | which old value a new value comes from: unchanged values are not judged again |
+//! | [`rules`], [`field_path`] | rules in CEL; the fields they blame |
 //! | [`lists`] | lists that are sets or maps have each item or key once |
 //! | [`jsonpath`] | the paths of printer columns and selectable fields |
 //!
@@ -27,6 +28,7 @@ pub(crate) mod columns;
 pub(crate) mod correlate;
 pub(crate) mod default;
 pub(crate) mod embedded;
+pub(crate) mod field_path;
 pub(crate) mod formats;
 pub(crate) mod jsonpath;
 pub(crate) mod kind;
@@ -35,6 +37,7 @@ pub(crate) mod number;
 pub(crate) mod openapi;
 pub(crate) mod pattern;
 pub(crate) mod prune;
+pub(crate) mod rules;
 pub(crate) mod scale;
 pub(crate) mod schema;
 #[cfg(test)]

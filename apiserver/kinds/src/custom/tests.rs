@@ -197,3 +197,69 @@ fn the_published_schema_has_type_and_metadata_and_says_what_a_number_or_text_is(
     let list = &published.all["com.example.v1.WidgetList"];
     assert_eq!(list["properties"]["items"]["items"]["$ref"], "#/components/schemas/com.example.v1.Widget");
 }
+
+/// A kind with rules in CEL.
+fn ruled() -> CustomKind {
+    let text = json!({"type": "string", "maxLength": 20, "x-kubernetes-validations": [
+        {"rule": "self == oldSelf", "message": "immutable"},
+        {"rule": "self.startsWith('x')"},
+        {"rule": "self.size() < 5", "messageExpression": "'too big: ' + self", "reason": "FieldValueInvalid"},
+    ]});
+    let entries = json!({"type": "array", "maxItems": 5, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
+        "items": {"type": "object", "required": ["k"], "properties": {"k": {"type": "string", "maxLength": 9},
+            "v": {"type": "integer", "x-kubernetes-validations": [{"rule": "self >= oldSelf"}]}}}});
+    let schema = json!({"type": "object",
+        "x-kubernetes-validations": [
+            {"rule": "has(self.spec)", "message": "spec needed"},
+            {"rule": "self.spec.a < self.spec.b", "fieldPath": ".spec.a", "reason": "FieldValueForbidden"},
+        ],
+        "properties": {"spec": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"},
+            "s": text, "m": entries}}}});
+    let mut crd = widgets();
+    crd["spec"]["versions"][0]["schema"] = json!({"openAPIV3Schema": schema});
+    CustomKind::new(&crd, "v1", false).unwrap()
+}
+
+#[test]
+fn rules_in_cel_are_asked_about_new_and_changed_values() {
+    let object = |spec: Value| json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a", "namespace": "n"}, "spec": spec});
+    let errors = |spec| lines(&ruled().validate_create(&object(spec)));
+    assert_eq!(
+        errors(json!({"a": 3, "b": 2, "s": "yyyyyy"})),
+        [
+            "spec.a: Forbidden: failed rule: self.spec.a < self.spec.b",
+            "spec.s: Invalid value: \"yyyyyy\": failed rule: self.startsWith('x')",
+            "spec.s: Invalid value: \"yyyyyy\": too big: yyyyyy",
+        ]
+    );
+    assert_eq!(
+        errors(json!({"a": "x", "b": 2, "s": "yyyyyy"})),
+        [
+            "spec.a: Invalid value: \"string\": spec.a in body must be of type integer: \"string\"",
+            "<nil>: Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation",
+        ]
+    );
+    let old = object(json!({"a": 1, "b": 2, "s": "xy", "m": [{"k": "a", "v": 3}]}));
+    assert!(ruled().validate_create(&old).is_empty());
+    let new = object(json!({"a": 1, "b": 2, "s": "xz", "m": [{"k": "b", "v": 1}, {"k": "a", "v": 2}]}));
+    assert_eq!(
+        lines(&ruled().validate_update(Part::Main, &new, &old)),
+        ["spec.m[1].v: Invalid value: 2: failed rule: self >= oldSelf", "spec.s: Invalid value: \"xz\": immutable",]
+    );
+    let mut bare = object(json!({}));
+    bare.as_object_mut().unwrap().remove("spec");
+    assert_eq!(
+        lines(&ruled().validate_create(&bare)),
+        [
+            "<nil>: Invalid value: spec needed",
+            "<nil>: Invalid value: \"object\": no such key: spec evaluating rule: self.spec.a < self.spec.b",
+        ]
+    );
+    // Broken before, and unchanged: only what changed is asked about again.
+    let (old, mut new) = (object(json!({"s": "xy", "a": 2, "b": 1})), object(json!({"s": "xy", "a": 2, "b": 1})));
+    new["metadata"]["labels"] = json!({"a": "b"});
+    assert_eq!(
+        lines(&ruled().validate_update(Part::Main, &new, &old)),
+        ["spec.a: Forbidden: failed rule: self.spec.a < self.spec.b"]
+    );
+}

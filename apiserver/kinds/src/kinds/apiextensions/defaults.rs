@@ -4,16 +4,18 @@ use serde_json::{Map, Value};
 
 use crate::custom::embedded::{self, Malformed};
 use crate::custom::prune;
+use crate::custom::rules::{self, Ratchet, Rules};
 use crate::custom::schema::Schema;
 use crate::custom::{is_meta_field, validate};
 use crate::errors::Errors;
 use crate::field::FieldError;
+use crate::json::get;
 use crate::path::Path;
 
 /// Everything wrong with the defaults of the schema of a whole object.
-pub(super) fn check(schema: &Schema, path: &Path<'_>, require_pruned: bool, errors: &mut Errors) {
+pub(super) fn check(schema: &Schema, source: &Value, path: &Path<'_>, require_pruned: bool, errors: &mut Errors) {
     let root = schema.as_root();
-    Walk { root: &root, require_pruned, steps: Vec::new() }.schema(&root, path, false, errors);
+    Walk { root: &root, require_pruned, steps: Vec::new() }.schema((&root, source), path, false, errors);
 }
 
 /// Whether a schema has defaults with fields it does not know.
@@ -46,30 +48,48 @@ struct Walk<'s> {
 }
 
 impl<'s> Walk<'s> {
-    fn schema(&mut self, schema: &'s Schema, path: &Path<'_>, inside_meta: bool, errors: &mut Errors) {
+    fn schema(
+        &mut self,
+        (schema, source): (&'s Schema, &Value),
+        path: &Path<'_>,
+        inside_meta: bool,
+        errors: &mut Errors,
+    ) {
         if schema.embedded && !self.steps.is_empty() {
-            Walk { root: schema, require_pruned: self.require_pruned, steps: Vec::new() }
-                .schema(schema, path, false, errors);
+            Walk { root: schema, require_pruned: self.require_pruned, steps: Vec::new() }.schema(
+                (schema, source),
+                path,
+                false,
+                errors,
+            );
             return;
         }
         if let Some(default) = &schema.default {
-            self.value(default, schema, path, inside_meta, errors);
+            self.value(default, (schema, source), path, inside_meta, errors);
         }
         if let Some(items) = schema.items.as_deref() {
             self.steps.push(Step::Item);
-            self.schema(items, &path.child("items"), inside_meta, errors);
+            self.schema((items, get(source, "items")), &path.child("items"), inside_meta, errors);
             self.steps.pop();
         }
         let properties = path.child("properties");
         for (name, property) in &schema.properties {
             let meta = inside_meta || (schema.embedded && is_meta_field(name));
             self.steps.push(Step::Field(name));
-            self.schema(property, &properties.key(name), meta, errors);
+            let source = get(get(source, "properties"), name);
+            self.schema((property, source), &properties.key(name), meta, errors);
             self.steps.pop();
         }
     }
 
-    fn value(&self, default: &Value, schema: &Schema, path: &Path<'_>, inside_meta: bool, errors: &mut Errors) {
+    fn value(
+        &self,
+        default: &Value,
+        (schema, source): (&Schema, &Value),
+        path: &Path<'_>,
+        inside_meta: bool,
+        errors: &mut Errors,
+    ) {
         let path = path.child("default");
         if inside_meta {
             if let Err(why) = self.in_metadata(default) {
@@ -91,9 +111,16 @@ impl<'s> Walk<'s> {
                 return;
             }
         }
-        for error in validate::check(schema, default, &path.to_string()) {
-            errors.push(error);
+        let mut found = validate::check(schema, default, &path.to_string());
+        if found.is_empty()
+            && let Some(rules) = Rules::of(source, schema.embedded)
+        {
+            found = rules::check(&rules, schema, default, Some(default), Ratchet::default(), &path);
+            if found.is_empty() {
+                found = rules::check(&rules, schema, default, None, Ratchet::default(), &path);
+            }
         }
+        found.into_iter().for_each(|error| errors.push(error));
     }
 
     /// Puts the default into an object of its own and judges that object's type and metadata.

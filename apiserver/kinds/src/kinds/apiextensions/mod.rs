@@ -5,13 +5,13 @@
 //! | `conform.rs` | schemas are brought into their form |
 //! | `internal.rs` | the spec as its rules see it |
 //! | `rules.rs`, `webhook.rs` | the rules for a spec |
-//! | `structural.rs`, `openapi.rs`, `defaults.rs`, `field_path.rs` | the rules for a schema |
+//! | `structural.rs`, `openapi.rs`, `defaults.rs`, `cel.rs` | the rules for a schema |
 //!
 //! What follows from a definition that was accepted is in [`crate::custom`].
 
+mod cel;
 mod conform;
 mod defaults;
-mod field_path;
 mod internal;
 mod openapi;
 mod rules;
@@ -166,7 +166,8 @@ impl Kind for Definitions {
             return errors.into_vec();
         }
         let (spec, old_spec, path) = (internal::spec(object), internal::spec(old), Path::of("spec"));
-        let options = Options::update(&old_spec, is_established(old));
+        let mut options = Options::update(&old_spec, is_established(old));
+        options.unchanged_schemas = unchanged_schemas(object, old);
         rules::spec(&spec, options.clone(), &path, &mut errors);
         rules::immutable(&spec, &old_spec, &options, &path, &mut errors);
         rest(object, Some(old), &mut errors);
@@ -206,6 +207,17 @@ fn rest(object: &Value, old: Option<&Value>, errors: &mut Errors) {
 fn storage_version(object: &Value) -> Option<String> {
     let versions = list(get(object, "spec"), "versions");
     versions.iter().find(|version| flag(version, "storage")).map(|version| text(version, "name").to_owned())
+}
+
+/// The versions whose schema a change leaves as it is.
+fn unchanged_schemas(object: &Value, old: &Value) -> Vec<String> {
+    let versions = |crd| list(get(crd, "spec"), "versions");
+    let same = |version: &&Value| {
+        versions(old)
+            .iter()
+            .any(|old| get(old, "name") == get(version, "name") && get(old, "schema") == get(version, "schema"))
+    };
+    versions(object).iter().filter(same).map(|version| text(version, "name").to_owned()).collect()
 }
 
 /// Fields of the status that are always there.

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::rules::Options;
-use crate::custom::is_meta_field;
+use crate::custom::{field_path, is_meta_field};
 use crate::errors::Errors;
 use crate::json::{entries, flag, get, has, list, text};
 use crate::path::Path;
@@ -324,7 +324,7 @@ fn rule_form(schema: &Value, rule: &Value, path: &Path<'_>, errors: &mut Errors)
     if broken_lines(field) {
         errors.invalid(&place, field, "must not contain line breaks");
     }
-    if super::field_path::resolve(field, schema, true).is_err() {
+    if field_path::resolve(field, schema, true).is_err() {
         errors.invalid(&place, field, "must be a valid path");
     }
 }

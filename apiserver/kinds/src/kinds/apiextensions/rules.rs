@@ -4,8 +4,8 @@ use reeve_api::names;
 use serde_json::Value;
 
 use super::internal::{schema_has, schemas, versions_shown};
-use super::{defaults, field_path, openapi, structural};
-use crate::custom::Schema;
+use super::{cel, defaults, openapi, structural};
+use crate::custom::{Schema, field_path};
 use crate::errors::Errors;
 use crate::json::{flag, get, has, list, text};
 use crate::path::Path;
@@ -58,6 +58,8 @@ pub(super) struct Options {
     pub(super) require_pruned_defaults: bool,
     pub(super) require_atomic_sets: bool,
     pub(super) require_map_keys: bool,
+    /// The versions whose schemas do not change: what their rules cost is not judged again.
+    pub(super) unchanged_schemas: Vec<String>,
     /// The old versions with their selectable fields, where there are too many already.
     pub(super) many_selectable: Vec<(String, Value)>,
 }
@@ -74,6 +76,7 @@ impl Options {
             require_pruned_defaults: true,
             require_atomic_sets: true,
             require_map_keys: true,
+            unchanged_schemas: Vec::new(),
             many_selectable: Vec::new(),
         }
     }
@@ -101,6 +104,7 @@ impl Options {
             require_pruned_defaults: !schemas(old).any(unpruned),
             require_atomic_sets: !any(&mut |schema| openapi::non_atomic_set(schema).is_some()),
             require_map_keys: !any(&mut |schema| bad_keys(schema)),
+            unchanged_schemas: Vec::new(),
             many_selectable: versions
                 .filter(|(_, one)| list(one, "selectableFields").len() > SELECTABLE_MAX)
                 .map(|(name, one)| (name.to_owned(), get(one, "selectableFields").clone()))
@@ -140,7 +144,8 @@ pub(super) fn spec(spec: &Value, mut options: Options, path: &Path<'_>, errors: 
     required_names(get(spec, "names"), &path.child("names"), errors);
     names(get(spec, "names"), &path.child("names"), errors);
     let any_status = has_status(spec) || list(spec, "versions").iter().any(has_status);
-    schema(get(spec, "validation"), any_status, &options, &path.child("validation"), errors);
+    let unchanged = options.unchanged_schemas.iter().any(|name| name == text(spec, "version"));
+    schema(get(spec, "validation"), any_status, unchanged, &options, &path.child("validation"), errors);
     subresources(get(spec, "subresources"), &path.child("subresources"), errors);
     columns(spec, path, errors);
     if !list(spec, "selectableFields").is_empty() {
@@ -238,7 +243,8 @@ fn versions(spec: &Value, options: &Options, path: &Path<'_>, errors: &mut Error
 
 fn version(version: &Value, status: bool, options: &Options, path: &Path<'_>, errors: &mut Errors) {
     deprecation(version, &path.child("deprecationWarning"), errors);
-    schema(get(version, "schema"), status, options, &path.child("schema"), errors);
+    let unchanged = options.unchanged_schemas.iter().any(|name| name == text(version, "name"));
+    schema(get(version, "schema"), status, unchanged, options, &path.child("schema"), errors);
     subresources(get(version, "subresources"), &path.child("subresources"), errors);
     columns(version, path, errors);
     if list(version, "selectableFields").is_empty() {
@@ -319,7 +325,7 @@ fn label(name: &str, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-fn schema(validation: &Value, status: bool, options: &Options, path: &Path<'_>, errors: &mut Errors) {
+fn schema(validation: &Value, status: bool, unchanged: bool, options: &Options, path: &Path<'_>, errors: &mut Errors) {
     let schema = get(validation, "openAPIV3Schema");
     if schema.is_null() {
         return;
@@ -333,6 +339,7 @@ fn schema(validation: &Value, status: bool, options: &Options, path: &Path<'_>, 
     }
     let path = path.child("openAPIV3Schema");
     let parsed = Schema::parse(schema);
+    // Rules are only looked at where everything else is sound.
     let mut sound = false;
     if options.require_structural
         && let Ok(parsed) = &parsed
@@ -342,12 +349,15 @@ fn schema(validation: &Value, status: bool, options: &Options, path: &Path<'_>, 
         found.into_iter().for_each(|error| errors.push(error));
         if structural {
             let count = errors.count();
-            defaults::check(parsed, &path, options.require_pruned_defaults, errors);
+            defaults::check(parsed, schema, &path, options.require_pruned_defaults, errors);
             sound = errors.count() == count;
         }
     }
-    openapi::check(schema, &path, &openapi::Place::root(options), errors);
-    let _ = sound;
+    let place = openapi::Place::root(options);
+    openapi::check(schema, &path, &place, errors);
+    if sound {
+        cel::check(schema, &path, &place, !unchanged, errors);
+    }
     if let Err(error) = parsed
         && options.require_structural
         && errors.count() == before

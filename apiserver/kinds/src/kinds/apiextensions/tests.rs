@@ -145,3 +145,53 @@ fn a_stored_version_may_not_go() {
         ],
     );
 }
+
+#[test]
+fn rules_in_cel_must_compile_and_cost_little() {
+    let rules = |rules: &str| {
+        crd(&format!("{{type: object, properties: {{a: {{type: string, x-kubernetes-validations: {rules}}}}}}}"))
+    };
+    let place = "spec.validation.openAPIV3Schema.properties[a].x-kubernetes-validations";
+    check_invalid(
+        &rules(
+            "[{rule: 'self == 1'}, {rule: 'self.size() + 1'}, {rule: 'true', optionalOldSelf: true}, \
+                {rule: 'true', messageExpression: '1'}]",
+        ),
+        &[
+            &format!(
+                "{place}[0].rule: Invalid value: {{\"Rule\":\"self == 1\",\"Message\":\"\",\"MessageExpression\":\"\",\"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}}: compilation failed: ERROR: <input>:1:6: found no matching overload for '_==_' applied to '(string, int)'\n | self == 1\n | .....^"
+            ),
+            &format!(
+                "{place}[1].rule: Invalid value: {{\"Rule\":\"self.size() + 1\",\"Message\":\"\",\"MessageExpression\":\"\",\"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}}: cel expression must evaluate to a bool"
+            ),
+            &format!("{place}[2].optionalOldSelf: Invalid value: true: may not be set if oldSelf is not used in rule"),
+            &format!(
+                "{place}[3].messageExpression: Invalid value: {{\"Rule\":\"true\",\"Message\":\"\",\"MessageExpression\":\"1\",\"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}}: messageExpression must evaluate to a string"
+            ),
+        ],
+    );
+    let much = "exceeds budget by factor of more than 100x (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)";
+    let place = "spec.validation.openAPIV3Schema.properties[l].items.items.x-kubernetes-validations";
+    let part = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema";
+    check_invalid(
+        &crd("{type: object, properties: {l: {type: array, items: {type: array, items: {type: string, \
+              x-kubernetes-validations: [{rule: 'self.contains(\"a\")'}, {rule: 'self == oldSelf'}]}}}}}"),
+        &[
+            &format!("{place}[0].rule: Forbidden: estimated rule cost {much}"),
+            &format!("{place}[1].rule: Forbidden: estimated rule cost {much}"),
+            &format!(
+                "{place}[1].rule: Invalid value: \"self == oldSelf\": oldSelf cannot be used on the uncorrelatable portion of the schema within spec.validation.openAPIV3Schema.properties[l]"
+            ),
+            &format!("{place}[1].rule: Forbidden: {part}"),
+            &format!("{place}[0].rule: Forbidden: {part}"),
+            &format!(
+                "spec.validation.openAPIV3Schema: Forbidden: x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema {much}"
+            ),
+        ],
+    );
+    check_invalid(
+        &crd("{type: object, properties: {l: {type: string, default: bad, \
+              x-kubernetes-validations: [{rule: 'self == \"good\"', message: must be good}]}}}"),
+        &["spec.validation.openAPIV3Schema.properties[l].default: Invalid value: \"bad\": must be good"],
+    );
+}

@@ -5,17 +5,17 @@ use serde_json::Value;
 use crate::json::get;
 
 /// A path that leads somewhere.
-pub(super) struct Resolved<'s> {
+pub(crate) struct Resolved<'s> {
     /// As Kubernetes prints it, without the first dot.
-    pub(super) path: String,
+    pub(crate) path: String,
     /// The first step.
-    pub(super) first: String,
+    pub(crate) first: String,
     /// The schema of what is there.
-    pub(super) schema: &'s Value,
+    pub(crate) schema: &'s Value,
 }
 
 /// Follows a path; the error says what is wrong with it. `brackets`: whether map keys may stand in brackets.
-pub(super) fn resolve<'s>(path: &str, schema: &'s Value, brackets: bool) -> Result<Resolved<'s>, String> {
+pub(crate) fn resolve<'s>(path: &str, schema: &'s Value, brackets: bool) -> Result<Resolved<'s>, String> {
     let mut found = Resolved { path: String::new(), first: String::new(), schema };
     let mut rest = path;
     while let Some(token) = take(&mut rest) {
