@@ -22,6 +22,8 @@ pub(crate) mod status;
 #[cfg(test)]
 mod tests;
 mod webhook;
+#[cfg(test)]
+mod webhook_tests;
 
 use std::sync::Arc;
 

@@ -31,7 +31,7 @@ impl Patch {
                     check_object(&patch.value, "")?;
                     strategic_merge(target, &patch.value, schema).map_err(|error| misdirected(&error))
                 }
-                None => Err(not_taken()),
+                None => Err(not_of_custom_resources()),
             },
             Self::Apply(_) => Err(not_taken()),
         }
@@ -97,6 +97,15 @@ impl Patch {
             _ => format!("cannot restore struct from: {kind}"),
         }
     }
+}
+
+/// Nobody knows how lists of custom resources merge strategically.
+fn not_of_custom_resources() -> ApiError {
+    ApiError::unsupported_media_type(&[
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/apply-patch+yaml",
+    ])
 }
 
 fn not_taken() -> ApiError {

@@ -59,8 +59,14 @@ fn of(object: &Value, paths: ScalePaths) -> Value {
         spec.insert("replicas".to_owned(), replicas.into());
     }
     let mut status = json!({ "replicas": at(object, paths.status_replicas).as_i64().unwrap_or(0) });
-    if let Ok(selector) = LabelSelector::from_value(at(object, paths.selector)) {
-        status["selector"] = selector.to_string().into();
+    match at(object, paths.selector) {
+        // Custom resources keep it as a text.
+        Value::String(selector) => status["selector"] = selector.as_str().into(),
+        selector => {
+            if let Ok(selector) = LabelSelector::from_value(selector) {
+                status["selector"] = selector.to_string().into();
+            }
+        }
     }
     json!({ "kind": KIND, "apiVersion": API_VERSION, "metadata": metadata, "spec": spec, "status": status })
 }
