@@ -3,12 +3,13 @@
 //! One task: names are given one definition at a time. It acts on the newest state of a definition, never on an
 //! event's content alone; what it writes comes back as an event and changes nothing more.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use reeve_kinds::Part;
+use reeve_store::Revision;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tracing::warn;
@@ -16,7 +17,7 @@ use tracing::warn;
 use super::status::{self, Taken};
 use super::webhook::Webhooks;
 use super::{cleanup, convert, offer, own_request};
-use crate::registry::{Body, EventType, Registry, Request, Resource, Subresource};
+use crate::registry::{Body, EventType, Object, Registry, Request, Resource, Subresource};
 use crate::status::ApiError;
 
 /// Pause before the definitions are watched anew after a failure.
@@ -30,12 +31,9 @@ pub(super) async fn start(registry: &Arc<Registry>, definitions: Arc<Resource>) 
         known: BTreeMap::new(),
         cleanups: HashMap::new(),
     };
-    let list = registry.list(&own_request(definitions, "")).await?;
-    for object in &list.items {
-        life.changed(registry, object.value()).await;
-    }
+    let revision = life.pass(registry).await?;
     let (stop, registry) = (registry.cache.stop.clone(), Arc::downgrade(registry));
-    tokio::spawn(async move { stop.run_until_cancelled(life.follow(registry)).await });
+    tokio::spawn(async move { stop.run_until_cancelled(life.follow(registry, revision)).await });
     Ok(())
 }
 
@@ -64,10 +62,12 @@ impl Drop for Life {
 }
 
 impl Life {
-    async fn follow(mut self, registry: Weak<Registry>) {
+    async fn follow(mut self, registry: Weak<Registry>, mut revision: Revision) {
         loop {
             let Some(strong) = registry.upgrade() else { return };
-            let watch = strong.watch(&own_request(Arc::clone(&self.definitions), "")).await;
+            let mut request = own_request(Arc::clone(&self.definitions), "");
+            request.options.resource_version = revision.to_string();
+            let watch = strong.watch(&request).await;
             drop(strong);
             match watch {
                 Ok(mut events) => {
@@ -79,7 +79,27 @@ impl Life {
                 Err(error) => warn!(%error, "Custom resource definitions cannot be watched; trying again."),
             }
             tokio::time::sleep(RETRY).await;
+            let Some(strong) = registry.upgrade() else { return };
+            match self.pass(&strong).await {
+                Ok(newer) => revision = newer,
+                Err(error) => warn!(%error, "Custom resource definitions cannot be read; trying again."),
+            }
         }
+    }
+
+    /// Looks at every definition there is, and withdraws those that are gone; as of the revision it gives.
+    async fn pass(&mut self, registry: &Arc<Registry>) -> Result<Revision, ApiError> {
+        let list = registry.list(&own_request(Arc::clone(&self.definitions), "")).await?;
+        let crds: Vec<Value> = list.items.iter().map(Object::value).collect();
+        let there: BTreeSet<&str> = crds.iter().filter_map(|crd| crd["metadata"]["name"].as_str()).collect();
+        let gone: Vec<String> = self.known.keys().filter(|name| !there.contains(name.as_str())).cloned().collect();
+        for name in gone {
+            self.gone(registry, &name).await;
+        }
+        for crd in crds {
+            self.changed(registry, crd).await;
+        }
+        Ok(list.revision)
     }
 
     async fn event(&mut self, registry: &Arc<Registry>, kind: EventType, crd: Value) {

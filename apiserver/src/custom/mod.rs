@@ -53,6 +53,6 @@ fn own_request(resource: Arc<Resource>, name: &str) -> Request {
         namespace: String::new(),
         name: name.to_owned(),
         subresource: Subresource::None,
-        options: Options::default(),
+        options: Options { field_manager: "kube-apiserver".to_owned(), ..Options::default() },
     }
 }

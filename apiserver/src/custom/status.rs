@@ -129,12 +129,8 @@ pub(super) fn set_condition(crd: &mut Value, condition: &Condition, now: Timesta
     let status = if condition.status { "True" } else { "False" };
     let since = find(crd, condition.kind).filter(|old| text(old, "status") == status);
     let since = since.map(|old| old["lastTransitionTime"].clone()).filter(|time| !time.is_null()).unwrap_or(time);
-    let observed = crd["metadata"]["generation"].clone();
-    let mut new = json!({"type": condition.kind, "status": status, "lastTransitionTime": since,
+    let new = json!({"type": condition.kind, "status": status, "lastTransitionTime": since,
         "reason": condition.reason, "message": condition.message});
-    if observed.as_i64().is_some_and(|generation| generation != 0) {
-        new["observedGeneration"] = observed;
-    }
     let conditions = &mut crd["status"]["conditions"];
     if !conditions.is_array() {
         *conditions = json!([]);

@@ -495,6 +495,7 @@ fn number_rules(kind: Option<Type>, checks: &Checks, number: GoNumber, path: &Pa
     }
 }
 
+#[derive(Clone, Copy)]
 struct Limit {
     bound: f64,
     exclusive: bool,

@@ -2,8 +2,9 @@
 //!
 //! Source: `apis/apiextensions/validation` (validation.go, cel_validation.go).
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::internal::rule_shown;
 use super::openapi::{self, Place};
 use crate::custom::rules::{Rule, cardinality, declared};
 use crate::errors::Errors;
@@ -30,7 +31,7 @@ impl Total {
         self.cost = self.cost.saturating_add(cost);
         if cost >= SCHEMA_COST_MAX / 100 {
             self.costliest.push((cost, place.to_string()));
-            self.costliest.sort_by(|one, other| other.0.cmp(&one.0));
+            self.costliest.sort_by_key(|rule| std::cmp::Reverse(rule.0));
             self.costliest.truncate(COSTLIEST);
         }
     }
@@ -111,11 +112,11 @@ impl Walk<'_, '_> {
             let cost = |program| Rule::cost(program, &decl).saturating_mul(often);
             self.cost(&path.child("rule"), "estimated rule cost", rule.program.as_ref().map_or(0, cost));
             if let Err(why) = &rule.program {
-                self.errors.invalid_object(&path.child("rule"), shown(written), why.as_str());
+                self.errors.invalid_object(&path.child("rule"), rule_shown(written), why.as_str());
             }
             match &rule.message {
                 Some(Err(why)) => {
-                    self.errors.invalid_object(&path.child("messageExpression"), shown(written), why.as_str());
+                    self.errors.invalid_object(&path.child("messageExpression"), rule_shown(written), why.as_str());
                 }
                 Some(Ok(program)) => {
                     let cost = Rule::cost(program, &decl);
@@ -170,17 +171,4 @@ fn too_much(what: &str, cost: u64, limit: u64) -> String {
         "{what} exceeds budget by factor of {factor} (try simplifying the rule, or adding maxItems, maxProperties, and \
          maxLength where arrays, maps, and strings are declared)"
     )
-}
-
-/// A rule as Kubernetes shows it: its internal type, whose fields have Go's names.
-fn shown(rule: &Value) -> String {
-    let text = |field: &str| json!(text(rule, field)).to_string();
-    crate::shown::object(&[
-        ("Rule", text("rule")),
-        ("Message", text("message")),
-        ("MessageExpression", text("messageExpression")),
-        ("Reason", get(rule, "reason").to_string()),
-        ("FieldPath", text("fieldPath")),
-        ("OptionalOldSelf", get(rule, "optionalOldSelf").to_string()),
-    ])
 }

@@ -102,3 +102,118 @@ pub(super) fn versions_shown(spec: &Value) -> String {
     });
     format!("[{}]", shown.collect::<Vec<_>>().join(","))
 }
+
+/// The form of a field of a schema in Go.
+#[derive(Clone, Copy)]
+enum Go {
+    Text,
+    Flag,
+    /// A pointer, a list or a value of its own: null when it is not there.
+    Plain,
+    Schema,
+    Schemas,
+    Map,
+    Items,
+    OrFlag,
+    Rules,
+}
+
+/// The fields of Kubernetes' internal `JSONSchemaProps`, in their order.
+const SCHEMA_FIELDS: [(&str, &str, Go); 44] = [
+    ("ID", "id", Go::Text),
+    ("Schema", "$schema", Go::Text),
+    ("Ref", "$ref", Go::Plain),
+    ("Description", "description", Go::Text),
+    ("Type", "type", Go::Text),
+    ("Nullable", "nullable", Go::Flag),
+    ("Format", "format", Go::Text),
+    ("Title", "title", Go::Text),
+    ("Default", "default", Go::Plain),
+    ("Maximum", "maximum", Go::Plain),
+    ("ExclusiveMaximum", "exclusiveMaximum", Go::Flag),
+    ("Minimum", "minimum", Go::Plain),
+    ("ExclusiveMinimum", "exclusiveMinimum", Go::Flag),
+    ("MaxLength", "maxLength", Go::Plain),
+    ("MinLength", "minLength", Go::Plain),
+    ("Pattern", "pattern", Go::Text),
+    ("MaxItems", "maxItems", Go::Plain),
+    ("MinItems", "minItems", Go::Plain),
+    ("UniqueItems", "uniqueItems", Go::Flag),
+    ("MultipleOf", "multipleOf", Go::Plain),
+    ("Enum", "enum", Go::Plain),
+    ("MaxProperties", "maxProperties", Go::Plain),
+    ("MinProperties", "minProperties", Go::Plain),
+    ("Required", "required", Go::Plain),
+    ("Items", "items", Go::Items),
+    ("AllOf", "allOf", Go::Schemas),
+    ("OneOf", "oneOf", Go::Schemas),
+    ("AnyOf", "anyOf", Go::Schemas),
+    ("Not", "not", Go::Schema),
+    ("Properties", "properties", Go::Map),
+    ("AdditionalProperties", "additionalProperties", Go::OrFlag),
+    ("PatternProperties", "patternProperties", Go::Map),
+    ("Dependencies", "dependencies", Go::Map),
+    ("AdditionalItems", "additionalItems", Go::OrFlag),
+    ("Definitions", "definitions", Go::Map),
+    ("ExternalDocs", "externalDocs", Go::Plain),
+    ("Example", "example", Go::Plain),
+    ("XPreserveUnknownFields", "x-kubernetes-preserve-unknown-fields", Go::Plain),
+    ("XEmbeddedResource", "x-kubernetes-embedded-resource", Go::Flag),
+    ("XIntOrString", "x-kubernetes-int-or-string", Go::Flag),
+    ("XListMapKeys", "x-kubernetes-list-map-keys", Go::Plain),
+    ("XListType", "x-kubernetes-list-type", Go::Plain),
+    ("XMapType", "x-kubernetes-map-type", Go::Plain),
+    ("XValidations", "x-kubernetes-validations", Go::Rules),
+];
+
+/// A schema as Kubernetes shows it in complaints.
+pub(super) fn schema_shown(schema: &Value) -> String {
+    let fields = SCHEMA_FIELDS.map(|(name, own, form)| (name, field_shown(get(schema, own), form)));
+    crate::shown::object(&fields)
+}
+
+fn field_shown(value: &Value, form: Go) -> String {
+    let all = |items: &[Value], each: &dyn Fn(&Value) -> String| {
+        format!("[{}]", items.iter().map(each).collect::<Vec<_>>().join(","))
+    };
+    match (form, value) {
+        (Go::Text, Value::Null) => "\"\"".to_owned(),
+        (Go::Flag, Value::Null) => "false".to_owned(),
+        (Go::Schema, Value::Object(_)) => schema_shown(value),
+        (Go::Schemas, Value::Array(items)) => all(items, &schema_shown),
+        (Go::Rules, Value::Array(items)) => all(items, &rule_shown),
+        (Go::Map, Value::Object(map)) => {
+            let entries = map.iter().map(|(name, schema)| format!("{}:{}", go_text(name), schema_shown(schema)));
+            format!("{{{}}}", entries.collect::<Vec<_>>().join(","))
+        }
+        (Go::Items, Value::Object(_)) => format!("{{\"Schema\":{},\"JSONSchemas\":null}}", schema_shown(value)),
+        (Go::Items, Value::Array(items)) => {
+            format!("{{\"Schema\":null,\"JSONSchemas\":{}}}", all(items, &schema_shown))
+        }
+        (Go::OrFlag, Value::Object(_)) => format!("{{\"Allows\":true,\"Schema\":{}}}", schema_shown(value)),
+        (Go::OrFlag, Value::Bool(allows)) => format!("{{\"Allows\":{allows},\"Schema\":null}}"),
+        (_, value) => escaped(&value.to_string()),
+    }
+}
+
+/// A rule as Kubernetes shows it in complaints.
+pub(super) fn rule_shown(rule: &Value) -> String {
+    let own = |field: &str| go_text(text(rule, field));
+    crate::shown::object(&[
+        ("Rule", own("rule")),
+        ("Message", own("message")),
+        ("MessageExpression", own("messageExpression")),
+        ("Reason", get(rule, "reason").to_string()),
+        ("FieldPath", own("fieldPath")),
+        ("OptionalOldSelf", get(rule, "optionalOldSelf").to_string()),
+    ])
+}
+
+fn go_text(text: &str) -> String {
+    escaped(&Value::from(text).to_string())
+}
+
+/// JSON as Go writes it, fit for HTML.
+fn escaped(json: &str) -> String {
+    json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+}

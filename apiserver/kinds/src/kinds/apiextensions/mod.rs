@@ -68,14 +68,19 @@ impl Kind for Definitions {
     wiring!(CustomResourceDefinition, NAMES, COLUMNS);
 
     fn conform(&self, object: &mut Value) -> Result<Vec<String>, DecodeError> {
-        let mut schemas = Vec::new();
+        let (mut schemas, mut empty_warnings) = (Vec::new(), Vec::new());
         if let Some(spec) = object.get_mut("spec") {
             for (index, version) in items_mut(spec, "versions").enumerate() {
                 let schema = version.get_mut("schema").and_then(|schema| remove(schema, "openAPIV3Schema"));
+                empty_warnings.extend((get(version, "deprecationWarning") == "").then_some(index));
                 schemas.extend(schema.filter(|schema| !schema.is_null()).map(|schema| (index, schema)));
             }
         }
         let mut unknown = strict::conform_to(self.shape(), object)?;
+        // An empty warning is something else than none.
+        for index in empty_warnings {
+            set(&mut object["spec"]["versions"][index], "deprecationWarning", "");
+        }
         for (index, mut schema) in schemas {
             let path = format!("spec.versions[{index}].schema.openAPIV3Schema");
             unknown.extend(conform::schema(&mut schema, &path)?);

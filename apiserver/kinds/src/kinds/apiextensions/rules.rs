@@ -3,7 +3,7 @@
 use reeve_api::names;
 use serde_json::Value;
 
-use super::internal::{schema_has, schemas, versions_shown};
+use super::internal::{schema_has, schema_shown, schemas, versions_shown};
 use super::{cel, defaults, openapi, structural};
 use crate::custom::{Schema, field_path};
 use crate::errors::Errors;
@@ -376,7 +376,7 @@ fn root_with_status(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
     } else if NOT_AT_ROOT.iter().any(|field| has(schema, field) && get(schema, field) != &Value::Bool(false)) {
         let detail =
             format!("only {AT_ROOT} fields are allowed at the root of the schema if the status subresource is enabled");
-        errors.invalid(&path.child("openAPIV3Schema"), schema.clone(), detail);
+        errors.invalid_object(&path.child("openAPIV3Schema"), schema_shown(schema), detail);
     }
 }
 

@@ -54,7 +54,7 @@ fn invariants(schema: &Value, level: Level, path: &Path<'_>, errors: &mut Errors
         }
     }
     extensions(schema, path, errors);
-    let first_any_of = list(schema, "allOf").first().is_some_and(|first| is_int_or_string(first));
+    let first_any_of = list(schema, "allOf").first().is_some_and(is_int_or_string);
     value_rules(schema, is_int_or_string(schema), first_any_of, path, errors);
     types(schema, level, path, errors);
     metadata(schema, level, path, errors);

@@ -1,5 +1,7 @@
 //! The rules for definitions, in Kubernetes' words.
 
+use serde_json::Value;
+
 use crate::testing::{check_created, check_invalid, check_update, check_valid};
 
 /// A small definition with the given schema of its one version.
@@ -194,4 +196,39 @@ fn rules_in_cel_must_compile_and_cost_little() {
               x-kubernetes-validations: [{rule: 'self == \"good\"', message: must be good}]}}}"),
         &["spec.validation.openAPIV3Schema.properties[l].default: Invalid value: \"bad\": must be good"],
     );
+}
+
+/// What kube-apiserver 1.36.2 says to bad definitions: `answers.json` has each with its complaints. Those of one
+/// object are in no certain order there, for fields are kept in Go's maps.
+#[test]
+fn bad_definitions_are_answered_as_kube_apiserver_answers_them() {
+    let answers: Vec<Value> = serde_json::from_str(include_str!("answers.json")).unwrap();
+    let mut wrong = Vec::new();
+    for answer in &answers {
+        let mut found = complaints(&answer["crd"]);
+        let mut expected: Vec<String> =
+            answer["errors"].as_array().unwrap().iter().map(|error| error.as_str().unwrap().to_owned()).collect();
+        found.sort();
+        expected.sort();
+        if found != expected {
+            wrong.push(format!(
+                "{}\nsays\n  {}\nbut should\n  {}",
+                answer["crd"]["spec"],
+                found.join("\n  "),
+                expected.join("\n  ")
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+fn complaints(crd: &Value) -> Vec<String> {
+    use crate::Kind as _;
+    let kind = super::Definitions;
+    let mut object = crd.clone();
+    let unknown = kind.conform(&mut object);
+    assert!(unknown.is_ok(), "{unknown:?}");
+    kind.default(&mut object);
+    kind.prepare_create(&mut object);
+    kind.validate_create(&object).iter().map(ToString::to_string).collect()
 }
