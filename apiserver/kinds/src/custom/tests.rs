@@ -263,3 +263,36 @@ fn rules_in_cel_are_asked_about_new_and_changed_values() {
         ["spec.a: Forbidden: failed rule: self.spec.a < self.spec.b"]
     );
 }
+
+/// What kube-apiserver 1.36.2 says to objects of one schema: `answers.json` has the schema, and each `spec` with its
+/// complaints. Those of one object are in no certain order there, for fields are kept in Go's maps.
+#[test]
+fn objects_are_answered_as_kube_apiserver_answers_them() {
+    let golden: Value = serde_json::from_str(include_str!("answers.json")).unwrap();
+    let mut crd = widgets();
+    crd["spec"]["versions"][0]["schema"] = json!({"openAPIV3Schema": golden["schema"]});
+    crd["spec"]["versions"][0]["subresources"] = json!({});
+    let kind = CustomKind::new(&crd, "v1", false).unwrap();
+    let mut wrong = Vec::new();
+    for answer in golden["answers"].as_array().unwrap() {
+        let mut object = json!({"apiVersion": "example.com/v1", "kind": "Widget", "spec": answer["spec"],
+            "metadata": {"name": "a", "namespace": "n"}});
+        kind.conform(&mut object).unwrap();
+        kind.default(&mut object);
+        kind.prepare_create(&mut object);
+        let mut found = lines(&kind.validate_create(&object));
+        let mut expected: Vec<String> =
+            answer["errors"].as_array().unwrap().iter().map(|error| error.as_str().unwrap().to_owned()).collect();
+        found.sort();
+        expected.sort();
+        if found != expected {
+            wrong.push(format!(
+                "{}\nsays\n  {}\nbut should\n  {}",
+                answer["spec"],
+                found.join("\n  "),
+                expected.join("\n  ")
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
