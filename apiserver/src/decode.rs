@@ -9,6 +9,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use crate::go_json;
 use crate::registry::Body;
 use crate::status::ApiError;
 
@@ -31,7 +32,8 @@ pub fn json(body: &[u8], kind: &str) -> Result<Body, ApiError> {
     let mut input = serde_json::Deserializer::from_slice(body);
     let value = collector.root().deserialize(&mut input).and_then(|value| input.end().map(|()| value));
     let value = value.map_err(|error| {
-        let why = if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };
+        // What is JSON all the same went beyond a limit of ours.
+        let why = if error.is_data() { error.to_string() } else { go_json::complaint(body) };
         unrecognized(kind, &format!("couldn't get version/kind; json parse error: {why}"), body)
     })?;
     Ok(Body { value, complaints: collector.finish() })
@@ -337,8 +339,10 @@ mod tests {
             error.message.starts_with("the object provided is unrecognized (must be of type ConfigMap): "),
             "{error}"
         );
-        assert!(error.message.contains("line 1 column 7"), "{error}");
+        assert!(error.message.contains("invalid character '}' looking for beginning of value"), "{error}");
         assert!(error.message.ends_with("({\"a\": })"), "{error}");
+        let error = json(b"text", "ConfigMap").unwrap_err();
+        assert!(error.message.ends_with("(expecting 'r') (74657874)"), "{error}");
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub mod decode;
 #[cfg(test)]
 mod fuzz;
 mod gate;
+mod go_json;
 mod http;
 pub mod pki;
 mod proxy_node;

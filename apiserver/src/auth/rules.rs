@@ -65,7 +65,8 @@ const BASIC: &[Rule] = &[
 const EVERYTHING: Rule = rule(&["*"], "*", &["*"]);
 
 /// What everybody may read whose identity was proven: Kubernetes' `system:discovery`.
-const DISCOVERY: &[&str] = &["/api", "/apis", "/openapi", "/version", "/livez", "/readyz", "/healthz"];
+const DISCOVERY: &[&str] =
+    &["/api", "/apis", "/openapi", "/version", "/livez", "/readyz", "/healthz", "/.well-known", "/openid"];
 /// What everybody may read: Kubernetes' `system:public-info-viewer`.
 const PUBLIC: &[&str] = &["/version", "/livez", "/readyz", "/healthz"];
 

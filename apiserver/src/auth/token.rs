@@ -88,6 +88,8 @@ impl Claims {
 pub(crate) struct TokenKey {
     issuer: String,
     key_id: String,
+    /// The two halves of the public point, 32 bytes each.
+    point: [Vec<u8>; 2],
     signing: EncodingKey,
     verifying: DecodingKey,
 }
@@ -100,7 +102,19 @@ impl TokenKey {
         let key_id = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         let signing = EncodingKey::from_ec_pem(key_pem.as_bytes())?;
         let verifying = DecodingKey::from_ec_pem(pair.public_key_pem().as_bytes())?;
-        Ok(Self { issuer: issuer.to_owned(), key_id, signing, verifying })
+        // Uncompressed: 4, then the halves.
+        let raw = pair.public_key_raw();
+        let half = |at: usize| raw.get(at..at + 32).map(<[u8]>::to_vec).unwrap_or_default();
+        Ok(Self { issuer: issuer.to_owned(), key_id, point: [half(1), half(33)], signing, verifying })
+    }
+
+    /// The public key as a JSON Web Key Set (RFC 7517): with it anybody can check tokens.
+    pub(crate) fn jwks(&self) -> serde_json::Value {
+        use base64::Engine as _;
+        let [x, y] = self.point.each_ref().map(|half| base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(half));
+        serde_json::json!({"keys": [
+            {"use": "sig", "kty": "EC", "kid": self.key_id, "crv": "P-256", "alg": "ES256", "x": x, "y": y},
+        ]})
     }
 
     /// The issuer, which is also the API server's own audience.

@@ -125,8 +125,8 @@ impl Filter {
 
 /// Fields by which kinds can be selected: who knows one of them words its refusals in the kind's own way, the
 /// others as the generic API server of Kubernetes does.
-const SELECTABLE_SOMEWHERE: [&str; 6] =
-    ["reason", "spec.clusterIP", "spec.nodeName", "spec.unschedulable", "status.phase", "type"];
+const SELECTABLE_SOMEWHERE: [&str; 7] =
+    ["reason", "spec.clusterIP", "spec.nodeName", "spec.unschedulable", "status.phase", "status.replicas", "type"];
 
 fn check_fields(resource: &Resource, fields: &FieldSelector) -> Result<(), ApiError> {
     let nothing = Value::Object(serde_json::Map::new());

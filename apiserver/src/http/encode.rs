@@ -101,7 +101,13 @@ impl Encoder<'_> {
         );
         let mut out = Vec::with_capacity(head.len() + size + 4);
         out.extend_from_slice(head.as_bytes());
-        join(items, &mut out, |item, out| out.extend_from_slice(trimmed(&item.json)));
+        join(items, &mut out, |item, out| match self.resource.listed(item) {
+            Some(rest) => {
+                out.push(b'{');
+                out.extend_from_slice(rest.strip_suffix(b"\n").unwrap_or(rest));
+            }
+            None => out.extend_from_slice(trimmed(&item.json)),
+        });
         out
     }
 

@@ -28,6 +28,11 @@ impl LiveFaces {
         Self { server_address, current: ArcSwapOption::empty() }
     }
 
+    /// Where clients reach the server, `HOST:PORT`.
+    pub(crate) fn server_address(&self) -> &str {
+        &self.server_address
+    }
+
     /// Those of what the registry serves now. What is made twice at the same time is the same.
     pub(crate) fn of(&self, registry: &Registry) -> Arc<Faces> {
         let resources = registry.resources();

@@ -12,6 +12,7 @@ mod faces;
 #[cfg(test)]
 pub(crate) mod fuzzed;
 mod health;
+mod issuer;
 mod metrics;
 mod negotiate;
 mod openapi;
@@ -252,6 +253,10 @@ impl Api {
             [endpoint @ ("livez" | "readyz" | "healthz"), check] => {
                 self.health.answer(endpoint, Some(check), query).await
             }
+            [".well-known", "openid-configuration"] => {
+                Ok(issuer::configuration(&self.token_key, self.faces.server_address()))
+            }
+            ["openid", "v1", "jwks"] => Ok(issuer::keys(&self.token_key)),
             ["metrics"] => self.metrics.answer(&self.registry, &parts.headers),
             ["openapi", "v2"] => self.serve_openapi(None, query, parts).await,
             ["openapi", "v3", ref path @ ..] => self.serve_openapi(Some(path.join("/")), query, parts).await,

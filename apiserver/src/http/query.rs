@@ -116,8 +116,8 @@ fn options_kind(verb: &str) -> &'static str {
     }
 }
 
-fn invalid(kind: &str, what: FieldErrorKind, field: &str, value: &str, detail: &str) -> ApiError {
-    ApiError::invalid_kind(kind, "meta.k8s.io", "", &[FieldError::new(what, field, Value::from(value), detail)])
+fn invalid(kind: &str, what: FieldErrorKind, field: &str, value: impl Into<Value>, detail: &str) -> ApiError {
+    ApiError::invalid_kind(kind, "meta.k8s.io", "", &[FieldError::new(what, field, value, detail)])
 }
 
 /// Longest name of a manager, in bytes.
@@ -189,7 +189,13 @@ fn dry_run(query: &Query, kind: &str) -> Result<bool, ApiError> {
     let mut asked = false;
     for value in query.all("dryRun") {
         if value != "All" {
-            return Err(invalid(kind, FieldErrorKind::NotSupported, "dryRun", value, "supported values: \"All\""));
+            return Err(invalid(
+                kind,
+                FieldErrorKind::NotSupported,
+                "dryRun",
+                vec![value],
+                "supported values: \"All\"",
+            ));
         }
         asked = true;
     }
@@ -202,7 +208,7 @@ fn field_validation(query: &Query, kind: &str) -> Result<FieldValidation, ApiErr
         "Ignore" => Ok(FieldValidation::Ignore),
         "Strict" => Ok(FieldValidation::Strict),
         other => {
-            let supported = "supported values: \"Ignore\", \"Strict\", \"Warn\"";
+            let supported = "supported values: \"\", \"Ignore\", \"Strict\", \"Warn\"";
             Err(invalid(kind, FieldErrorKind::NotSupported, "fieldValidation", other, supported))
         }
     }
@@ -327,7 +333,7 @@ mod tests {
         let text = |query, verb| parse(query, verb).unwrap_err().message;
         assert_eq!(
             text("dryRun=some", "patch"),
-            r#"PatchOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: "some": supported values: "All""#
+            r#"PatchOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: ["some"]: supported values: "All""#
         );
         assert_eq!(
             text("resourceVersionMatch=Exact", "list"),

@@ -136,7 +136,8 @@ async fn stored(api: &Api, call: Call, mut request: Request) -> Result<Answer, A
         }
         "create" => {
             let is_stored = request.subresource == Subresource::None;
-            if is_stored != request.name.is_empty() {
+            let lacks_namespace = resource.names().namespaced && request.namespace.is_empty();
+            if is_stored != request.name.is_empty() || lacks_namespace {
                 return Err(ApiError::method_not_supported(resource.names(), "create"));
             }
             let body = read_object(&request, call).await?;

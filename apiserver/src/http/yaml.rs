@@ -76,10 +76,11 @@ fn scalar(value: &Value, out: &mut String) {
     }
 }
 
-/// Plain when it is a simple word, else in double quotes with JSON's escapes, which YAML shares.
+/// Plain when it is a simple word (colons inside it are), else in double quotes with JSON's escapes, which YAML shares.
 fn text(value: &str, out: &mut String) {
     let begins_well = value.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_' || first == '/');
-    let simple = value.chars().all(|letter| letter.is_ascii_alphanumeric() || "_./-".contains(letter));
+    let simple =
+        value.chars().all(|letter| letter.is_ascii_alphanumeric() || "_./-:".contains(letter)) && !value.ends_with(':');
     if begins_well && simple && !RESERVED.iter().any(|word| value.eq_ignore_ascii_case(word)) {
         out.push_str(value);
     } else {

@@ -101,19 +101,36 @@ fn check_type(
     api_version: &str,
     kind: &str,
 ) -> Result<(String, String), ApiError> {
-    if own_version != api_version {
+    if own_version == api_version && own_kind == kind {
+        return Ok((own_version, own_kind));
+    }
+    let split = |version: &str| match version.rsplit_once('/') {
+        Some((group, version)) => (group.to_owned(), version.to_owned()),
+        None => (String::new(), version.to_owned()),
+    };
+    let ((own_group, version), (group, _)) = (split(&own_version), split(api_version));
+    let handled = format!("{own_kind} in version {version:?} cannot be handled as a {kind}");
+    let builtin = reeve_kinds::builtin();
+    let is_builtin = |version: &str, kind: &str| {
+        builtin.iter().map(|one| one.names()).any(|one| one.kind == kind && one.api_version() == version)
+    };
+    let is_unknown = own_version != api_version && !is_builtin(&own_version, &own_kind);
+    // Custom resources are not in the scheme.
+    if is_unknown && is_builtin(api_version, kind) {
         return Err(ApiError::bad_request(format!(
-            "the API version in the data ({own_version}) does not match the expected API version ({api_version})"
+            "{handled}: no kind {own_kind:?} is registered for version {own_version:?} in scheme \
+             \"pkg/runtime/scheme.go:111\""
         )));
     }
-    if own_kind != kind {
-        let version = own_version.rsplit('/').next().unwrap_or_default();
+    if own_kind != kind || own_group != group {
+        let package = if group.is_empty() { "core" } else { group.split('.').next().unwrap_or_default() };
         return Err(ApiError::bad_request(format!(
-            "{own_kind} in version {version:?} cannot be handled as a {kind}: \
-             converting (v1.{own_kind}) to (v1.{kind}): unknown conversion"
+            "{handled}: converting ({version}.{own_kind}) to ({package}.{kind}): unknown conversion"
         )));
     }
-    Ok((own_version, own_kind))
+    Err(ApiError::bad_request(format!(
+        "the API version in the data ({own_version}) does not match the expected API version ({api_version})"
+    )))
 }
 
 /// What follows from the complaints: warnings, nothing, or a refusal.

@@ -179,9 +179,8 @@ pub(crate) fn check_version(
         return Err(ApiError::invalid(names, name, &[error]));
     }
     if asked.parse::<u64>().is_err() {
-        let error =
-            FieldError::new(FieldErrorKind::Invalid, "metadata.resourceVersion", asked, "must be an unsigned integer");
-        return Err(ApiError::invalid(names, name, &[error]));
+        // Kubernetes passes on what its parser says, as a fault of its own.
+        return Err(ApiError::new(500, "", format!("strconv.ParseUint: parsing {asked:?}: invalid syntax")));
     }
     if asked == there { Ok(()) } else { Err(ApiError::modified(names, name)) }
 }
@@ -192,8 +191,30 @@ pub(crate) fn check_uid(object: &Value, current: &Value, names: &Names) -> Resul
     if asked.is_empty() || asked == there {
         Ok(())
     } else {
-        Err(uid_mismatch(names, text(current, "name"), asked, there))
+        let (namespace, name) = (text(current, "namespace"), text(current, "name"));
+        let key = kubernetes_key(names, namespace, name);
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition \
+             failed: UID in precondition: {asked}, UID in object meta: {there}"
+        );
+        Err(ApiError::conflict(names, name, &why))
     }
+}
+
+/// Where Kubernetes keeps an object in etcd: the key stands in some of its messages.
+fn kubernetes_key(names: &Names, namespace: &str, name: &str) -> String {
+    let folder = match (names.group, names.plural) {
+        ("", "services") => "services/specs",
+        ("", "endpoints") => "services/endpoints",
+        ("", "nodes") => "minions",
+        ("networking.k8s.io", "ingresses") => "ingress",
+        ("apiextensions.k8s.io" | "apiregistration.k8s.io", plural) => {
+            return format!("/registry/{}/{plural}/{name}", names.group);
+        }
+        (_, plural) => plural,
+    };
+    let namespace = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
+    format!("/registry/{folder}/{namespace}{name}")
 }
 
 /// The object is another one than the client means.

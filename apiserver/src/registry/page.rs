@@ -50,7 +50,10 @@ impl Token {
             };
             format!("illegal base64 data at input byte {at}")
         })?;
-        let wire: Wire = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+        let wire: Wire = serde_json::from_slice(&bytes).map_err(|error| {
+            // Go's words, where they are about the text and not about types.
+            if error.is_data() { error.to_string() } else { crate::go_json::complaint(&bytes) }
+        })?;
         if wire.v != VERSION {
             // The sentence in which this stands begins with the same words in Kubernetes.
             return Err(format!("server does not recognize this encoded version {}", wire.v));

@@ -146,6 +146,12 @@ impl Resource {
         key.into()
     }
 
+    /// The text of an object as it stands in a list, behind its opening brace: objects of built-in kinds do not say
+    /// there what they are. `None` stands as it is.
+    pub(crate) fn listed<'o>(&self, object: &'o Object) -> Option<&'o [u8]> {
+        if matches!(self.conversion, Conversion::By(_)) { None } else { object.json.strip_prefix(&self.head[..]) }
+    }
+
     /// Whether stored objects may have to be converted to be shown.
     pub(crate) fn converts(&self) -> bool {
         !matches!(self.conversion, Conversion::None)

@@ -97,11 +97,16 @@ async fn an_object_must_be_what_the_path_says() {
     let refused = async |object: Value| world.try_create("configmaps", object).await.unwrap_err().message;
     assert_eq!(
         refused(json!({"kind": "Secret", "metadata": {"name": "a"}})).await,
-        "Secret in version \"v1\" cannot be handled as a ConfigMap: converting (v1.Secret) to (v1.ConfigMap): unknown conversion"
+        "Secret in version \"v1\" cannot be handled as a ConfigMap: converting (v1.Secret) to (core.ConfigMap): unknown conversion"
     );
     assert_eq!(
         refused(json!({"apiVersion": "apps/v1", "metadata": {"name": "a"}})).await,
-        "the API version in the data (apps/v1) does not match the expected API version (v1)"
+        "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: no kind \"ConfigMap\" is registered for version \
+         \"apps/v1\" in scheme \"pkg/runtime/scheme.go:111\""
+    );
+    assert_eq!(
+        refused(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}})).await,
+        "Deployment in version \"v1\" cannot be handled as a ConfigMap: converting (v1.Deployment) to (core.ConfigMap): unknown conversion"
     );
     assert_eq!(
         refused(json!({"metadata": {"name": "a", "namespace": "kube-system"}})).await,
