@@ -308,13 +308,10 @@ impl Checker<'_, '_> {
         }
     }
 
-    fn join(&mut self, at: u32, before: Option<Type>, of: &Type) -> Type {
+    /// The type of both; anything when they do not fit (that lists are not mixed is checked on the finished types).
+    fn join(&mut self, before: Option<Type>, of: &Type) -> Type {
         let Some(before) = before else { return of.clone() };
-        if self.mapping.fits(&before, of) {
-            return most_general(&before, of);
-        }
-        self.mismatch(at, &before, of);
-        Type::Error
+        if self.mapping.fits(&before, of) { most_general(&before, of) } else { Type::Dyn }
     }
 
     fn check_list(&mut self, expr: &mut Expr) {
@@ -326,7 +323,7 @@ impl Checker<'_, '_> {
             if *optional {
                 of = self.unwrap_optional(element, &of);
             }
-            joined = Some(self.join(element.offset, joined, &of));
+            joined = Some(self.join(joined, &of));
         }
         let element = joined.unwrap_or_else(|| self.mapping.fresh());
         self.set(expr, Type::list(element));
@@ -338,13 +335,13 @@ impl Checker<'_, '_> {
         for entry in entries {
             self.check(&mut entry.key);
             let of = self.known(&entry.key);
-            keys = Some(self.join(entry.key.offset, keys, &of));
+            keys = Some(self.join(keys, &of));
             self.check(&mut entry.value);
             let mut of = self.known(&entry.value);
             if entry.optional {
                 of = self.unwrap_optional(&entry.value, &of);
             }
-            values = Some(self.join(entry.value.offset, values, &of));
+            values = Some(self.join(values, &of));
         }
         let key = keys.unwrap_or_else(|| self.mapping.fresh());
         let value = values.unwrap_or_else(|| self.mapping.fresh());

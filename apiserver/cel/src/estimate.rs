@@ -69,30 +69,26 @@ pub trait Sizes: Sync {
     fn size(&self, path: &[&str]) -> Option<SizeEstimate>;
 }
 
-/// The sizes a declaration says, for the variables called `names`, which are all declared by it.
+/// The sizes a declaration says, for variables that are all declared by it. As in Kubernetes, the name of the
+/// variable is of no account: whatever is no field of an object is taken for the object.
 #[derive(Debug, Clone, Copy)]
 pub struct DeclaredSizes<'d> {
-    /// The variables.
-    pub names: &'d [&'d str],
-    /// Their declaration.
+    /// The declaration.
     pub decl: &'d Decl,
 }
 
 impl Sizes for DeclaredSizes<'_> {
     fn size(&self, path: &[&str]) -> Option<SizeEstimate> {
-        let (first, rest) = path.split_first()?;
-        if !self.names.contains(first) {
-            return None;
-        }
+        let (_, rest) = path.split_first()?;
         let mut decl = self.decl;
         for name in rest {
             match (&decl.kind, *name) {
-                // The keys of a map are texts of any length.
-                (DeclKind::Map(_), "@keys") => return None,
+                // The keys of a map are texts of which no length is known, which Kubernetes counts as none.
+                (DeclKind::Map(_), "@keys") => return Some(SizeEstimate::default()),
                 (_, name) => decl = decl.element(name)?,
             }
         }
-        decl.max_elements.map(|max| SizeEstimate { min: 0, max })
+        Some(SizeEstimate { min: 0, max: decl.max_elements.unwrap_or(0) })
     }
 }
 

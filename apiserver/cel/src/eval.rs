@@ -178,7 +178,14 @@ impl<'e, 'v> Machine<'e, 'v> {
     }
 
     fn equal(&mut self, left: &Node, right: &Node, wanted: bool) -> Evaluated<'v> {
-        let args = [self.eval(left)?, self.eval(right)?];
+        let args = match (self.eval(left), self.eval(right)) {
+            (Ok(left), Ok(right)) => [left, right],
+            (Err(error), _) | (_, Err(error)) => {
+                let error = absorbable(error)?;
+                self.meter.charge(1)?;
+                return Err(error);
+            }
+        };
         self.meter.charge(Price::Equals.of(&args, None))?;
         let [left, right] = &args;
         match (equal(left, right), wanted) {
@@ -200,8 +207,22 @@ impl<'e, 'v> Machine<'e, 'v> {
 
     fn call(&mut self, call: &CallNode) -> Evaluated<'v> {
         let mut args = Vec::with_capacity(call.args.len());
+        let mut wrong = None;
         for arg in &call.args {
-            args.push(self.eval(arg)?);
+            match self.eval(arg) {
+                Ok(value) => args.push(value),
+                Err(error) => {
+                    wrong.get_or_insert(absorbable(error)?);
+                }
+            }
+            if wrong.is_some() && call.args.len() > 2 {
+                break;
+            }
+        }
+        if let Some(error) = wrong {
+            // Both sides of an operator are looked at, and it costs the least there is.
+            self.meter.charge(u64::from(call.args.len() <= 2))?;
+            return Err(error);
         }
         let result = match &call.native {
             Run::Native(native) => native(&mut self.meter, &args),
@@ -306,8 +327,7 @@ impl<'e, 'v> Machine<'e, 'v> {
                 }
             }
             other => {
-                let kind = other.type_name();
-                return Err(EvalError::message(format!("got '{kind}', expected iterable type")));
+                return Err(EvalError::message(format!("got '{}', expected iterable type", go_name(&other))));
             }
         }
         let result = self.eval(&fold.result);
@@ -387,13 +407,46 @@ fn unwrapped<'v>(value: Value<'v>, optional: bool, field: &str) -> Result<Option
     }
 }
 
-/// A call with arguments it has no form for says so with its name.
+/// A call with arguments it has no form for says so with its name; operators say less.
 fn named(error: EvalError, function: &str, args: &[Value<'_>]) -> EvalError {
     if error != EvalError::no_such_overload() {
         return error;
     }
-    let types: Vec<String> = args.iter().map(|arg| arg.type_name().into_owned()).collect();
-    EvalError::message(format!("no such overload: {function}({})", types.join(", ")))
+    let left = args.first();
+    let number = matches!(left, Some(Value::Int(_) | Value::Uint(_) | Value::Double(_)));
+    let time = matches!(left, Some(Value::Duration(_) | Value::Timestamp(_)));
+    let text = matches!(left, Some(Value::String(_) | Value::Bytes(_)));
+    let knows_operator = match function {
+        "_+_" => number || time || text || matches!(left, Some(Value::List(_))),
+        "_-_" => number || time,
+        "_*_" | "_/_" => number,
+        "_%_" => number && !matches!(left, Some(Value::Double(_))),
+        "_<_" | "_<=_" | "_>_" | "_>=_" => number || time || text || matches!(left, Some(Value::Bool(_))),
+        "matches" | "@in" => true,
+        "-_" | "!_" | "size" | "sort" => false,
+        _ => {
+            let types: Vec<String> = args.iter().map(|arg| arg.type_name().into_owned()).collect();
+            return EvalError::message(format!("no such overload: {function}({})", types.join(", ")));
+        }
+    };
+    if knows_operator { error } else { EvalError::message(format!("no such overload: {function}")) }
+}
+
+/// The name of a value's type in cel-go's code, which one message shows.
+fn go_name(value: &Value<'_>) -> &'static str {
+    match value {
+        Value::Null => "types.Null",
+        Value::Bool(_) => "types.Bool",
+        Value::Int(_) => "types.Int",
+        Value::Uint(_) => "types.Uint",
+        Value::Double(_) => "types.Double",
+        Value::String(_) => "types.String",
+        Value::Bytes(_) => "types.Bytes",
+        Value::Duration(_) => "types.Duration",
+        Value::Timestamp(_) => "types.Timestamp",
+        Value::Optional(_) => "*types.Optional",
+        _ => "*types.Type",
+    }
 }
 
 fn find<'v>(value: &Value<'v>, key: &Value<'_>, presence: bool) -> Result<Option<Value<'v>>, EvalError> {

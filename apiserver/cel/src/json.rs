@@ -145,7 +145,7 @@ fn at_depth(value: &Value<'_>, depth: usize) -> Option<Json> {
         Value::Struct(made) => {
             let mut object = JsonMap::new();
             for (name, value) in &made.fields {
-                object.insert(crate::escape::unescape(name)?, at_depth(value, depth + 1)?);
+                object.insert(name.clone(), at_depth(value, depth + 1)?);
             }
             Json::Object(object)
         }

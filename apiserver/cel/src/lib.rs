@@ -20,7 +20,7 @@
 //! // Compiled once: types are checked, and what it can cost at most is known before it runs.
 //! let rule = env.compile("self.replicas <= 5 && self.name.startsWith('a')").expect("it compiles");
 //! assert_eq!(*rule.output(), Type::Bool);
-//! let sizes = DeclaredSizes { names: &["self", "oldSelf"], decl: &decl };
+//! let sizes = DeclaredSizes { decl: &decl };
 //! assert!(rule.estimate(&sizes).max < 100);
 //!
 //! // Run on an object, which is not copied, within a limit of cost.

@@ -30,7 +30,9 @@ pub(crate) fn expand(call: Call, offset: u32, nodes: &mut Nodes) -> Result<Kind,
         };
     };
     match macro_of(true) {
-        ("all" | "exists" | "exists_one" | "existsOne", 2 | 3, _) => quantifier(&mut make, &function, *target, args),
+        ("all" | "exists" | "exists_one", 2 | 3, _) | ("existsOne", 3, _) => {
+            quantifier(&mut make, &function, *target, args)
+        }
         ("map", 2 | 3, _) => map(&mut make, *target, args),
         ("filter", 2, _) => filter(&mut make, *target, args),
         ("optMap" | "optFlatMap", 2, _) => opt_map(&mut make, &function, &target, args),

@@ -299,9 +299,6 @@ impl<'s> Parser<'s, '_> {
             }
             let mut count = 0;
             while self.token(0).is(symbol) {
-                if symbol == "-" && count > 0 && self.is_negative_number() {
-                    break;
-                }
                 self.at += 1;
                 count += 1;
             }
@@ -414,6 +411,10 @@ impl<'s> Parser<'s, '_> {
             return Ok(());
         }
         self.syntax(token.offset, &format!("mismatched input '{shown}' expecting {expected}"));
+        let next = self.token(1);
+        if token.kind != TokenKind::End && next.kind == TokenKind::End {
+            self.syntax(next.offset, &format!("mismatched input '<EOF>' expecting {OPERAND}"));
+        }
         Err(Stop)
     }
 
@@ -489,7 +490,7 @@ impl<'s> Parser<'s, '_> {
     fn fields(&mut self) -> Parsed<Vec<Field>> {
         let mut fields = Vec::new();
         loop {
-            if self.take_if("}").is_some() || self.comma_before("}") {
+            if self.take_if("}").is_some() || (fields.is_empty() && self.comma_before("}")) {
                 return Ok(fields);
             }
             let optional = self.take_if("?").is_some();
@@ -529,7 +530,7 @@ impl<'s> Parser<'s, '_> {
         let open = self.take();
         let mut elements = Vec::new();
         loop {
-            if self.take_if("]").is_some() || self.comma_before("]") {
+            if self.take_if("]").is_some() || (elements.is_empty() && self.comma_before("]")) {
                 break;
             }
             self.operand_here(OPERAND_OR_BRACKET, "]")?;
@@ -547,7 +548,7 @@ impl<'s> Parser<'s, '_> {
         let open = self.take();
         let mut entries = Vec::new();
         loop {
-            if self.take_if("}").is_some() || self.comma_before("}") {
+            if self.take_if("}").is_some() || (entries.is_empty() && self.comma_before("}")) {
                 break;
             }
             self.operand_here(OPERAND_OR_BRACE, "}")?;

@@ -97,6 +97,21 @@ impl Type {
         }
     }
 
+    /// As Kubernetes writes it where it says what an expression must evaluate to.
+    #[must_use]
+    pub fn declared(&self) -> String {
+        match self {
+            Self::List(element) => format!("list({})", element.declared()),
+            Self::Map(key, value) => format!("map({}, {})", key.declared(), value.declared()),
+            Self::Opaque(name, params) if !params.is_empty() => {
+                let params: Vec<String> = params.iter().map(Self::declared).collect();
+                format!("{name}({})", params.join(", "))
+            }
+            Self::TypeOf(Some(inner)) => format!("type({})", inner.declared()),
+            other => other.runtime_name(),
+        }
+    }
+
     /// The name a value of it answers to `type()` with.
     #[must_use]
     pub fn runtime_name(&self) -> String {

@@ -6,6 +6,7 @@ use crate::functions::{printf, regexes};
 use crate::issue::Issues;
 use crate::time::{Timestamp, parse_duration};
 use crate::types::Type;
+use crate::value::Value;
 
 pub(crate) fn validate(root: &Expr, checked: &Checked, issues: &mut Issues) {
     root.walk(&mut |expr| {
@@ -26,6 +27,11 @@ fn literal(expr: &Expr) -> Option<&str> {
 
 fn literal_arg(call: &Call, issues: &mut Issues) {
     let Some(arg) = call.args.first() else { return };
+    if let (Kind::Literal(Value::Int(seconds)), "timestamp") = (&arg.kind, call.function.as_str())
+        && Timestamp::from_seconds(*seconds).is_none()
+    {
+        issues.report(Some(arg.offset), "invalid timestamp argument");
+    }
     let Some(text) = literal(arg) else { return };
     let good = match call.function.as_str() {
         "duration" => parse_duration(text).is_some(),

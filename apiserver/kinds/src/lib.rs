@@ -45,6 +45,7 @@ mod age;
 mod claim;
 mod custom;
 mod errors;
+pub mod expressions;
 pub mod field;
 mod int_or_percent;
 mod intern;

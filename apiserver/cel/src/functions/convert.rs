@@ -11,7 +11,11 @@ use crate::value::Value;
 
 type Called<'v> = Result<Value<'v>, EvalError>;
 
+/// A text that is none of the wanted type; of other types there is no form of the function.
 fn wrong<'v>(value: &Value<'_>, to: &Type) -> Called<'v> {
+    if !matches!(value, Value::String(_)) {
+        return Err(EvalError::no_such_overload());
+    }
     let (from, to) = (value.type_name(), to.runtime_name());
     Err(EvalError::message(format!("type conversion error from '{from}' to '{to}'")))
 }

@@ -149,7 +149,7 @@ fn one(meter: &mut Meter, clause: Clause, value: &Value<'_>) -> Result<String, E
         ('d', Value::Uint(number)) => Some(number.to_string()),
         ('f', value) => double(value).map(|number| fixed(number, precision)),
         ('e', value) => double(value)
-            .map(|number| if number.is_finite() { numbers::scientific(number, precision) } else { infinite(number) }),
+            .map(|number| if number.is_finite() { power_of_ten(number, precision) } else { infinite(number) }),
         ('b', Value::Int(number)) => Some(signed(*number, format!("{:b}", number.unsigned_abs()))),
         ('b', Value::Uint(number)) => Some(format!("{number:b}")),
         ('b', Value::Bool(value)) => Some(if *value { "1" } else { "0" }.to_owned()),
@@ -182,6 +182,27 @@ fn double(value: &Value<'_>) -> Option<f64> {
 fn infinite(number: f64) -> String {
     let text = if number.is_nan() { "NaN" } else { "∞" };
     if number < 0.0 { format!("-{text}") } else { text.to_owned() }
+}
+
+/// `1.5×10⁰³`, as cel-go's formatter has it.
+fn power_of_ten(number: f64, precision: usize) -> String {
+    let scientific = numbers::scientific(number, precision);
+    let Some((digits, exponent)) = scientific.split_once('e') else { return scientific };
+    let raised = exponent.chars().map(|letter| match letter {
+        '-' => "⁻",
+        '0' => "⁰",
+        '1' => "¹",
+        '2' => "²",
+        '3' => "³",
+        '4' => "⁴",
+        '5' => "⁵",
+        '6' => "⁶",
+        '7' => "⁷",
+        '8' => "⁸",
+        '9' => "⁹",
+        _ => "",
+    });
+    format!("{digits}×10{}", raised.collect::<String>())
 }
 
 /// With thousands set apart, as the English of cel-go's formatter has it.

@@ -16,6 +16,9 @@ const NESTING_MAX: u32 = 1000;
 /// # Errors
 /// When it is no pattern, in Go's words as far as they are alike.
 pub fn compile(pattern: &str) -> Result<Regex, String> {
+    if let Some(twice) = repeated_twice(pattern) {
+        return Err(format!("error parsing regexp: invalid nested repetition operator: `{twice}`"));
+    }
     let translated = translate(pattern);
     let built = RegexBuilder::new(&translated)
         .size_limit(COMPILED_BYTES_MAX)
@@ -96,6 +99,43 @@ fn translate(pattern: &str) -> String {
         };
     }
     result
+}
+
+/// Two repetitions in a row, which Go refuses: `**`, `a{2}+`; a `?` after one is none.
+fn repeated_twice(pattern: &str) -> Option<&str> {
+    let bytes = pattern.as_bytes();
+    let (mut at, mut in_class, mut repeated) = (0, false, None::<usize>);
+    while let Some(byte) = bytes.get(at) {
+        let start = at;
+        let is_brace = *byte == b'{' && is_repetition(pattern.get(at + 1..).unwrap_or_default());
+        at += match byte {
+            b'\\' => 2,
+            b'{' if is_brace => pattern.get(at..).and_then(|rest| rest.find('}')).map_or(1, |end| end + 1),
+            _ => 1,
+        };
+        let operator = !in_class && (matches!(byte, b'*' | b'+' | b'?') || is_brace);
+        match (operator, repeated) {
+            (true, Some(before)) => return pattern.get(before..at),
+            (true, None) if start > 0 && !matches!(bytes.get(start - 1), Some(b'(' | b'|')) => {
+                at += usize::from(bytes.get(at) == Some(&b'?'));
+                repeated = Some(start);
+            }
+            _ => {
+                repeated = None;
+                in_class = match byte {
+                    b'[' if !in_class => {
+                        // A `]` right after the opening is itself.
+                        at += usize::from(bytes.get(at) == Some(&b'^'));
+                        at += usize::from(bytes.get(at) == Some(&b']'));
+                        true
+                    }
+                    b']' => false,
+                    _ => in_class,
+                };
+            }
+        }
+    }
+    None
 }
 
 /// `^` and a first `]` right after the opening of a class.

@@ -18,8 +18,6 @@ use crate::path::Path;
 const MESSAGE_MAX: usize = 5 * 1024;
 /// Largest request: what decides how often a value can be in an object.
 const REQUEST_BYTES_MAX: u64 = 3 * 1024 * 1024;
-/// The variables of every rule.
-const VARIABLES: [&str; 2] = ["self", "oldSelf"];
 
 /// One rule, compiled.
 pub(crate) struct Rule {
@@ -113,7 +111,7 @@ impl Rule {
 
     /// What the expressions cost at most, for one value.
     pub(crate) fn cost(program: &Program, decl: &Decl) -> u64 {
-        program.estimate(&DeclaredSizes { names: &VARIABLES, decl }).max
+        program.estimate(&DeclaredSizes { decl }).max
     }
 
     /// The message, or the rule itself.
