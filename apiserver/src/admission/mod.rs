@@ -50,6 +50,12 @@ pub(crate) fn admit_delete(_registry: &Registry, request: &Request, object: &Val
     node_restriction::admit_delete(request, object)
 }
 
+/// Before a pod is evicted.
+pub(crate) async fn admit_eviction(registry: &Registry, request: &Request, eviction: &Value) -> Result<(), ApiError> {
+    namespace_lifecycle::admit_create(registry, request, eviction).await?;
+    node_restriction::admit_eviction(registry, request, eviction)
+}
+
 /// Before a token for a service account is made; `spec` is the token request's as it was sent.
 pub(crate) fn admit_token(registry: &Registry, request: &Request, spec: &Value) -> Result<(), ApiError> {
     node_restriction::admit_token(registry, request, spec)

@@ -108,6 +108,18 @@ pub(super) fn admit_delete(request: &Request, object: &Value) -> Result<(), ApiE
     }
 }
 
+/// A node evicts its own pods only.
+pub(super) fn admit_eviction(registry: &Registry, request: &Request, eviction: &Value) -> Result<(), ApiError> {
+    let Some(node) = node(request) else { return Ok(()) };
+    let pods = registry.core("pods").ok_or_else(ApiError::no_such_path)?;
+    let pod = registry.peek(&pods, &request.namespace, &request.name);
+    let pod = pod.ok_or_else(|| ApiError::not_found(pods.names(), &request.name))?.value();
+    if pod["spec"]["nodeName"] == node {
+        return Ok(());
+    }
+    refuse(request, eviction, &format!("node \"{node}\" can only evict pods with spec.nodeName set to itself"))
+}
+
 /// Before a token is made; `request` names the service account, `spec` is the token request's as it was sent.
 pub(super) fn admit_token(registry: &Registry, request: &Request, spec: &Value) -> Result<(), ApiError> {
     let Some(node) = node(request) else { return Ok(()) };

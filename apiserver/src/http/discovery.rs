@@ -346,7 +346,7 @@ fn entries(resource: &Resource) -> Vec<Entry> {
 fn stored_part(names: &Names, part_of: Subresource) -> Entry {
     let verbs: &[&str] = match part_of {
         Subresource::None | Subresource::Part(_) | Subresource::Scale => &["get", "patch", "update"],
-        Subresource::Binding => &["create"],
+        Subresource::Binding | Subresource::Eviction => &["create"],
         Subresource::Finalize => &["update"],
     };
     match part_of {
@@ -355,6 +355,10 @@ fn stored_part(names: &Names, part_of: Subresource) -> Entry {
             Entry { group, version, ..part(names, "scale", "Scale", verbs) }
         }
         Subresource::Binding => part(names, "binding", "Binding", verbs),
+        Subresource::Eviction => {
+            let (group, version) = ("policy".to_owned(), "v1".to_owned());
+            Entry { group, version, ..part(names, "eviction", "Eviction", verbs) }
+        }
         other => part(names, other.name(), names.kind, verbs),
     }
 }

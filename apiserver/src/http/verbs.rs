@@ -196,6 +196,7 @@ fn request_kind(request: &Request) -> &'static str {
     match request.subresource {
         Subresource::Scale => "Scale",
         Subresource::Binding => "Binding",
+        Subresource::Eviction => "Eviction",
         _ => request.resource.names().kind,
     }
 }

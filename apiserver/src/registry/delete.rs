@@ -31,12 +31,17 @@ impl Registry {
         if let Some(why) = request.resource.kind.undeletable(&request.name) {
             return Err(ApiError::forbidden(request.resource.names(), &request.name, why));
         }
-        let mut written = self.delete_one(request, None).await?;
+        let mut written = self.delete_one(request, None, true).await?;
         if !written.is_status {
             written.object = request.resource.shown(written.object).await?;
         }
         written.warnings = deletion::warnings(request);
         Ok(written)
+    }
+
+    /// As [`Registry::delete_object`], for what has passed admission already.
+    pub(super) async fn delete_admitted(&self, request: &Request) -> Result<Written, ApiError> {
+        self.delete_one(request, None, false).await
     }
 
     /// Whether an answer to a deletion shows an object that others still hold.
@@ -55,8 +60,9 @@ impl Registry {
         deletion::warnings(request)
     }
 
-    /// Deletes the object; with a uid only that one: another one of its name counts as not found.
-    async fn delete_one(&self, request: &Request, uid: Option<&str>) -> Result<Written, ApiError> {
+    /// Deletes the object; with a uid only that one: another one of its name counts as not found. `admit`: whether
+    /// admission is still to be asked.
+    async fn delete_one(&self, request: &Request, uid: Option<&str>, admit: bool) -> Result<Written, ApiError> {
         let names = request.resource.names();
         let mut request = request.clone();
         let mut current = self.current(&request).await?;
@@ -64,7 +70,7 @@ impl Registry {
             if uid.is_some_and(|uid| uid != meta::text(&current.value(), "uid")) {
                 return Err(ApiError::not_found(names, &request.name));
             }
-            match self.try_delete(&mut request, &current).await? {
+            match self.try_delete(&mut request, &current, admit).await? {
                 Attempt::Done(written) => return Ok(written),
                 Attempt::Again(newer) => {
                     current = newer.ok_or_else(|| ApiError::not_found(names, &request.name))?;
@@ -74,7 +80,7 @@ impl Registry {
         Err(ApiError::modified(names, &request.name))
     }
 
-    async fn try_delete(&self, request: &mut Request, current: &Object) -> Result<Attempt, ApiError> {
+    async fn try_delete(&self, request: &mut Request, current: &Object, admit: bool) -> Result<Attempt, ApiError> {
         let object = encode::bare(current);
         deletion::check_preconditions(request, &object, &current.revision.to_string())?;
         let decision = deletion::plan(&request.resource, &object, &request.options, self.clock.now());
@@ -82,7 +88,9 @@ impl Registry {
             return Ok(Attempt::Done(shown(current.clone())));
         }
         // Again for each newer state: it may be another object of that name, on another node.
-        admission::admit_delete(self, request, &object)?;
+        if admit {
+            admission::admit_delete(self, request, &object)?;
+        }
         let (marked, removes) = match decision {
             Decision::Wait => return Ok(Attempt::Done(shown(current.clone()))),
             Decision::Remove => return self.remove(request, current, &object).await,
@@ -145,7 +153,7 @@ impl Registry {
         let mut one = request.clone();
         one.name = meta::text(&value, "name").to_owned();
         one.namespace = meta::text(&value, "namespace").to_owned();
-        match self.delete_one(&one, Some(meta::text(&value, "uid"))).await {
+        match self.delete_one(&one, Some(meta::text(&value, "uid")), true).await {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }

@@ -16,6 +16,7 @@
 //! | what the cluster adds and forbids | `crate::admission` |
 //! | cluster IPs and node ports | `services.rs` |
 //! | mark or remove | `deletion.rs` (decision), `delete.rs`, `delete_options.rs` |
+//! | a pod's deletion that its budget has a say in | `evict.rs`, `budget.rs` (decision) |
 //! | one transaction: the object, what must still hold, what is claimed | `commit.rs` |
 //! | the text that is stored, and with its revision the text that is sent | `encode.rs` |
 //!
@@ -27,12 +28,14 @@ mod answer;
 mod attribution;
 mod bind;
 mod bootstrap;
+mod budget;
 mod commit;
 mod create;
 mod delete;
 mod delete_options;
 mod deletion;
 pub(crate) mod encode;
+mod evict;
 mod housekeeping;
 mod json_patch;
 mod managed;
@@ -220,12 +223,13 @@ impl Registry {
         self.watch_objects(request).await
     }
 
-    /// Creates an object, or binds a pod.
+    /// Creates an object, binds a pod or evicts it.
     pub async fn create(&self, request: &Request, body: Body) -> Result<Written, ApiError> {
         check_part(request)?;
         match request.subresource {
             Subresource::None => self.create_object(request, body).await,
             Subresource::Binding => self.bind(request, body).await,
+            Subresource::Eviction => self.evict(request, body).await,
             _ => Err(ApiError::method_not_supported(request.resource.names(), "create")),
         }
     }
@@ -235,7 +239,9 @@ impl Registry {
         check_part(request)?;
         match request.subresource {
             Subresource::Scale => self.update_scale(request, body).await,
-            Subresource::Binding => Err(ApiError::method_not_supported(request.resource.names(), "update")),
+            Subresource::Binding | Subresource::Eviction => {
+                Err(ApiError::method_not_supported(request.resource.names(), "update"))
+            }
             _ => self.update_object(request, body).await,
         }
     }

@@ -32,7 +32,7 @@ impl Registry {
         match request.subresource {
             Subresource::None | Subresource::Part(_) => {}
             Subresource::Scale => return scale::read(request, &self.current_shown(request).await?),
-            Subresource::Binding | Subresource::Finalize => {
+            Subresource::Binding | Subresource::Eviction | Subresource::Finalize => {
                 return Err(ApiError::method_not_supported(request.resource.names(), "get"));
             }
         }

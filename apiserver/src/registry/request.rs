@@ -51,6 +51,8 @@ pub enum Subresource {
     Scale,
     /// `pods/NAME/binding`: create only.
     Binding,
+    /// `pods/NAME/eviction`: create only.
+    Eviction,
     /// `namespaces/NAME/finalize`: update only.
     Finalize,
 }
@@ -64,6 +66,7 @@ impl Subresource {
             Self::Part(part) => part.name(),
             Self::Scale => "scale",
             Self::Binding => "binding",
+            Self::Eviction => "eviction",
             Self::Finalize => "finalize",
         }
     }

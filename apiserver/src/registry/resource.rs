@@ -108,7 +108,7 @@ impl Resource {
     #[must_use]
     pub fn subresources(&self) -> Vec<Subresource> {
         let parts = self.kind.parts().iter().map(|part| Subresource::Part(*part));
-        let others = [Subresource::Scale, Subresource::Binding, Subresource::Finalize];
+        let others = [Subresource::Scale, Subresource::Binding, Subresource::Eviction, Subresource::Finalize];
         parts.chain(others.into_iter().filter(|one| self.has(*one))).collect()
     }
 
@@ -118,7 +118,7 @@ impl Resource {
             Subresource::None => true,
             Subresource::Part(part) => self.kind.parts().contains(&part),
             Subresource::Scale => self.kind.scale().is_some(),
-            Subresource::Binding => self.is("", "pods"),
+            Subresource::Binding | Subresource::Eviction => self.is("", "pods"),
             Subresource::Finalize => self.is("", "namespaces"),
         }
     }

@@ -4,6 +4,7 @@ mod applies;
 mod crud;
 mod delete;
 mod durable;
+mod evictions;
 mod faults;
 mod lists;
 mod nodes;
@@ -85,6 +86,7 @@ impl World {
             Subresource::Part(Part::Status),
             Subresource::Scale,
             Subresource::Binding,
+            Subresource::Eviction,
             Subresource::Finalize,
         ];
         Request {
