@@ -70,6 +70,9 @@ pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
     if let Some(review) = reviews::find(&path.group, &path.version, &path.resource) {
         return reviews::serve(api, call, review).await;
     }
+    if (path.group.as_str(), path.version.as_str(), path.resource.as_str()) == ("", "v1", "bindings") {
+        return bind(api, call).await;
+    }
     let Some(resource) = api.registry.resource(&path.group, &path.version, &path.resource) else {
         return api.nothing_there(Some(&path.group).filter(|group| !group.is_empty()).map(String::as_str));
     };
@@ -119,6 +122,27 @@ fn request(call: &Call, resource: Arc<Resource>, part: &PartOf) -> Result<Reques
         resource,
         subresource,
     })
+}
+
+/// `POST …/bindings`: the old way to say which node a pod goes to; the body names the pod.
+async fn bind(api: &Api, mut call: Call) -> Result<Answer, ApiError> {
+    let pods = api.registry.resource("", "v1", "pods").ok_or_else(ApiError::no_such_path)?.clone();
+    if call.path.is_longer || !call.path.name.is_empty() {
+        return Err(ApiError::no_such_path());
+    }
+    if call.verb != "create" || call.path.namespace.is_empty() {
+        return Err(ApiError::method_not_allowed());
+    }
+    let sent = std::mem::replace(&mut call.body, response::full(""));
+    let body = body::object(&call.parts.headers, &body::read(sent).await?, "Binding")?;
+    call.path.name = body.value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    if call.path.name.is_empty() {
+        return Err(ApiError::bad_request("Name parameter required."));
+    }
+    let request = request(&call, Arc::clone(&pods), &PartOf::Stored(Subresource::Binding))?;
+    let format = negotiate::format(&call.parts.headers, &call.query, offer(&request))?;
+    let encoder = Encoder { resource: &pods, format, now: api.clock.now() };
+    written(&encoder, &request, &api.registry.create(&request, body).await?).await
 }
 
 async fn stored(api: &Api, call: Call, mut request: Request) -> Result<Answer, ApiError> {

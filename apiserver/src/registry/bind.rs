@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::answer::{Object, Written};
 use super::request::{Body, Request, Subresource};
 use super::{Registry, accept, encode, meta};
+use crate::admission;
 use crate::status::{self, ApiError};
 
 /// How often a binding is tried on newer and newer states of the pod.
@@ -16,15 +17,18 @@ impl Registry {
         let mut binding = body.value;
         accept::set_type(&mut binding, "v1", "Binding")?;
         meta::check_namespace(&mut binding, request)?;
-        meta::check_name(&mut binding, request)?;
-        let node = target(&binding, &request.name)?;
-        check_annotations(&binding)?;
+        if meta::text(&binding, "name") != request.name {
+            return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
+        }
+        admission::mutate_binding(self, request, &mut binding);
+        let node = target(&binding)?.to_owned();
+        check_texts(&binding)?;
         let pod = Request { subresource: Subresource::None, ..request.clone() };
         let mut current = self.current(&pod).await?;
         for _ in 0..ATTEMPTS_MAX {
             let old = encode::bare(&current);
-            meta::check_uid(&binding, &old, pod.resource.names())?;
-            let bound = self.bound(&old, &binding, node).map_err(|why| conflict(&pod, &why))?;
+            check_preconditions(&pod, &binding, &old, &current)?;
+            let bound = self.bound(&old, &binding, &node).map_err(|why| conflict(&pod, &why))?;
             match self.write_raw(&pod, current.revision, &bound).await? {
                 Ok(written) => return Ok(accepted(&written)),
                 Err(Some(newer)) => current = newer,
@@ -51,7 +55,12 @@ impl Registry {
         if let Some(spec) = bound.get_mut("spec").and_then(Value::as_object_mut) {
             spec.insert("nodeName".to_owned(), node.into());
         }
-        merge_annotations(&mut bound, binding);
+        merge(&mut bound, binding, "annotations");
+        merge(&mut bound, binding, "labels");
+        if let Some(status) = bound.get_mut("status").and_then(Value::as_object_mut) {
+            // Where the scheduler meant to put it is of no use any more.
+            status.remove("nominatedNodeName");
+        }
         self.set_scheduled(&mut bound);
         Ok(bound)
     }
@@ -71,27 +80,40 @@ impl Registry {
 }
 
 /// They go into the pod as they are: what is no text would be an object that no client can read.
-fn check_annotations(binding: &Value) -> Result<(), ApiError> {
-    let annotations = meta::get(binding, "annotations");
-    let texts = annotations.as_object().is_some_and(|all| all.values().all(Value::is_string));
-    if texts || annotations.is_null() {
+fn check_texts(binding: &Value) -> Result<(), ApiError> {
+    for field in ["annotations", "labels"] {
+        let texts = meta::get(binding, field);
+        if !texts.is_null() && !texts.as_object().is_some_and(|all| all.values().all(Value::is_string)) {
+            return Err(ApiError::bad_request(format!(
+                "Binding in version \"v1\" cannot be handled as a Binding: json: cannot unmarshal value into Go struct \
+                 field ObjectMeta.metadata.{field} of type map[string]string",
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What the binding says of the pod's annotations or labels wins.
+fn merge(pod: &mut Value, binding: &Value, field: &str) {
+    let Some(new) = meta::get(binding, field).as_object().filter(|new| !new.is_empty()) else { return };
+    let mut all = meta::get(pod, field).as_object().cloned().unwrap_or_default();
+    all.extend(new.iter().map(|(key, value)| (key.clone(), value.clone())));
+    meta::set(pod, field, all);
+}
+
+/// The binding may name the pod's uid and version.
+fn check_preconditions(request: &Request, binding: &Value, pod: &Value, current: &Object) -> Result<(), ApiError> {
+    let names = request.resource.names();
+    meta::check_uid(binding, pod, names)?;
+    let (asked, there) = (meta::text(binding, "resourceVersion"), current.revision.to_string());
+    if asked.is_empty() || asked == there {
         return Ok(());
     }
-    Err(ApiError::bad_request(
-        "Binding in version \"v1\" cannot be handled as a Binding: json: cannot unmarshal value into Go struct field \
-         ObjectMeta.metadata.annotations of type map[string]string",
-    ))
+    Err(meta::version_mismatch(names, pod, asked, &there))
 }
 
-fn merge_annotations(pod: &mut Value, binding: &Value) {
-    let Some(new) = meta::get(binding, "annotations").as_object() else { return };
-    let mut all = meta::get(pod, "annotations").as_object().cloned().unwrap_or_default();
-    all.extend(new.iter().map(|(key, value)| (key.clone(), value.clone())));
-    meta::set(pod, "annotations", all);
-}
-
-/// The node a binding names.
-fn target<'b>(binding: &'b Value, pod: &str) -> Result<&'b str, ApiError> {
+/// The node a binding names. Kubernetes answers a complaint about it as if it were its own fault.
+fn target(binding: &Value) -> Result<&str, ApiError> {
     let (kind, name) = (&binding["target"]["kind"], binding["target"]["name"].as_str().unwrap_or_default());
     let mut errors = Vec::new();
     if !matches!(kind.as_str().unwrap_or_default(), "" | "Node") {
@@ -101,7 +123,12 @@ fn target<'b>(binding: &'b Value, pod: &str) -> Result<&'b str, ApiError> {
     if name.is_empty() {
         errors.push(FieldError::new(FieldErrorKind::Required, "target.name", Value::Null, ""));
     }
-    if errors.is_empty() { Ok(name) } else { Err(ApiError::invalid_kind("Binding", "", pod, &errors)) }
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    match texts.as_slice() {
+        [] => Ok(name),
+        [one] => Err(ApiError::unknown(one.as_str())),
+        several => Err(ApiError::unknown(format!("[{}]", several.join(", ")))),
+    }
 }
 
 fn conflict(request: &Request, why: &str) -> ApiError {

@@ -1,4 +1,5 @@
-//! The objects every cluster has: the system namespaces, and the Service by which pods reach the API server.
+//! The objects every cluster has: the system namespaces and PriorityClasses, and the Service by which pods reach the
+//! API server.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
@@ -14,6 +15,20 @@ use crate::status::ApiError;
 
 /// As Kubernetes makes them.
 const NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", "default"];
+
+/// The PriorityClasses that Kubernetes brings.
+const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
+    (
+        "system-node-critical",
+        2_000_001_000,
+        "Used for system critical pods that must not be moved from their current node.",
+    ),
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+    ),
+];
 
 /// The name of the Service and of what belongs to it.
 const NAME: &str = "kubernetes";
@@ -61,6 +76,13 @@ pub(super) async fn ensure(registry: &Registry, config: &RegistryConfig) -> Resu
         for name in NAMESPACES {
             let namespace = json!({ "metadata": { "name": name } });
             create_missing(registry, &namespaces, "", name, namespace).await?;
+        }
+    }
+    if let Some(classes) = registry.resource("scheduling.k8s.io", "v1", "priorityclasses") {
+        for (name, value, description) in PRIORITY_CLASSES {
+            let metadata = json!({ "name": name });
+            let class = json!({ "metadata": metadata, "value": value, "description": description });
+            create_missing(registry, &classes, "", name, class).await?;
         }
     }
     if let Some(services) = registry.core("services") {

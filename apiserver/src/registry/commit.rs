@@ -3,13 +3,14 @@
 use bytes::Bytes;
 use reeve_store::{Compare, KeyRange, KeyValue, Kv, Op, OpResponse, RangeRequest, Revision, Txn};
 
+use crate::admission::resource_quota::Taken;
 use crate::status::ApiError;
 
 /// Largest object that is stored: what the store takes in one transaction, less room for keys.
 const OBJECT_BYTES_MAX: usize = reeve_store::TXN_BYTES_MAX - 64 * 1024;
 
 /// What is written together, or not at all.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Plan {
     /// The object's key.
     pub(crate) key: Bytes,
@@ -23,6 +24,8 @@ pub(crate) struct Plan {
     pub(crate) claims: Vec<(Bytes, Bytes)>,
     /// Allocations given back with it.
     pub(crate) releases: Vec<Bytes>,
+    /// What is taken from the quotas of the namespace with it.
+    pub(crate) taken: Vec<Taken>,
 }
 
 /// How a write ended.
@@ -48,6 +51,10 @@ impl Plan {
         for (key, value) in self.claims {
             compare.push(Compare::ModRevision { key: key.clone(), equals: Revision(0) });
             then.push(Op::Put { key, value });
+        }
+        for taken in self.taken {
+            compare.push(Compare::ModRevision { key: taken.key.clone(), equals: taken.expect });
+            then.push(Op::Put { key: taken.key, value: taken.value });
         }
         then.extend(self.releases.into_iter().map(|key| Op::Delete(KeyRange::Key(key))));
         Txn { compare, then, otherwise: vec![Op::Range(RangeRequest::key(self.key))] }

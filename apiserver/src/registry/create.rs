@@ -8,11 +8,15 @@ use super::commit::{Outcome, Plan};
 use super::request::{Body, Request};
 use super::update::Edited;
 use super::{Registry, accept, attribution, encode, managed, meta};
-use crate::admission;
+use crate::admission::{self, Attributes, resource_quota};
 use crate::status::ApiError;
 
 /// How often a generated name is drawn, and how often a decision is made again that others have overtaken.
 const ATTEMPTS_MAX: u32 = 8;
+
+/// How often what an object costs is taken again from quotas that others have taken from meanwhile: of so many
+/// creations at the same time in a namespace with a quota, the last one still gets through.
+const TAKE_ATTEMPTS_MAX: u32 = 256;
 
 /// Length of the random part of a generated name.
 const SUFFIX_LEN: usize = 5;
@@ -85,6 +89,7 @@ impl Registry {
             self.finish_create(request, &mut object, &mut plan).await?;
             let warnings = request.resource.kind.warnings(&object, None);
             if request.options.dry_run {
+                resource_quota::take(self, &Attributes::create(request, Value::Null), &object)?;
                 match self.dry_create(request, &last_name, &object, warnings).await {
                     Err(error) if generated && error.is_already_exists() => continue,
                     answer => return answer,
@@ -93,7 +98,7 @@ impl Registry {
             let texts = request.resource.to_store(&object).await?;
             plan.key = request.resource.key(&request.namespace, &last_name);
             plan.value = Some(texts.stored.clone());
-            match plan.commit(&*self.kv).await? {
+            match self.commit_and_take(request, &object, plan).await? {
                 Outcome::Done(revision) => {
                     let object = texts.sent(revision);
                     return Ok(Written { object, created: true, is_status: false, warnings });
@@ -125,6 +130,27 @@ impl Registry {
             self.services.allocate(&self.cache, object, None, plan, &*self.rng)?;
         }
         Ok(())
+    }
+
+    /// Writes, and takes what the object costs from the quotas of its namespace; again while only they have changed.
+    async fn commit_and_take(&self, request: &Request, object: &Value, plan: Plan) -> Result<Outcome, ApiError> {
+        let attributes = Attributes::create(request, Value::Null);
+        for _ in 0..TAKE_ATTEMPTS_MAX {
+            let taken = resource_quota::take(self, &attributes, object)?;
+            if taken.is_empty() {
+                return plan.commit(&*self.kv).await;
+            }
+            let outcome = Plan { taken: taken.clone(), ..plan.clone() }.commit(&*self.kv).await?;
+            if !matches!(outcome, Outcome::Overtaken) {
+                return Ok(outcome);
+            }
+            self.cache.fresh().await?;
+            if resource_quota::take(self, &attributes, object)? == taken {
+                // Something else has changed.
+                return Ok(Outcome::Overtaken);
+            }
+        }
+        Ok(Outcome::Overtaken)
     }
 
     async fn dry_create(

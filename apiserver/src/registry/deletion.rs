@@ -4,6 +4,7 @@
 //! storage of namespaces and the strategies of the single kinds.
 
 use jiff::{SignedDuration, Timestamp};
+use reeve_kinds::Names;
 use serde_json::{Value, json};
 
 use super::meta;
@@ -109,8 +110,8 @@ pub(super) fn check_preconditions(request: &Request, object: &Value, version: &s
     let stale = wanted.resource_version.as_deref().filter(|wanted| *wanted != version);
     if request.resource.is("", "namespaces") {
         return match (uid, stale) {
-            (Some(uid), _) => Err(meta::uid_mismatch(names, name, uid, meta::text(object, "uid"))),
-            (None, Some(stale)) => Err(meta::version_mismatch(names, name, stale, version)),
+            (Some(uid), _) => Err(precondition_failed(names, name, "UID", uid, meta::text(object, "uid"))),
+            (None, Some(stale)) => Err(precondition_failed(names, name, "ResourceVersion", stale, version)),
             (None, None) => Ok(()),
         };
     }
@@ -127,6 +128,12 @@ pub(super) fn check_preconditions(request: &Request, object: &Value, version: &s
         (None, None) => return Ok(()),
     };
     Err(ApiError::conflict_of_kind(names, name, &why))
+}
+
+/// The words of namespaces.
+fn precondition_failed(names: &Names, name: &str, what: &str, asked: &str, there: &str) -> ApiError {
+    let why = format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {there}");
+    ApiError::conflict(names, name, &why)
 }
 
 /// Decides what a deletion does.

@@ -77,13 +77,9 @@ impl Registry {
 
     /// The budgets of the pod's namespace whose selectors match it.
     async fn budgets_of(&self, pod_request: &Request, pod: &Value) -> Result<Vec<Request>, ApiError> {
-        let Some(budgets) = self.resource("policy", "v1", "poddisruptionbudgets").cloned() else {
-            return Ok(Vec::new());
-        };
+        let Some(budgets) = self.resource("policy", "v1", "poddisruptionbudgets") else { return Ok(Vec::new()) };
         self.cache.fresh().await?;
-        let snapshot = self.cache.of(&budgets).snapshot();
-        let scope = format!("{}/", pod_request.namespace);
-        let all = snapshot.scan(&scope, b"").map(|(_, object)| object.value());
+        let all = self.peek_all(&budgets, &pod_request.namespace).into_iter().map(|object| object.value());
         let matching = all.filter(|budget| budget::matches(budget, pod));
         Ok(matching
             .map(|budget| Request {

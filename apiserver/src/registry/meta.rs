@@ -188,45 +188,62 @@ pub(crate) fn check_version(
 /// A UID that an update names must be that of the object.
 pub(crate) fn check_uid(object: &Value, current: &Value, names: &Names) -> Result<(), ApiError> {
     let (asked, there) = (text(object, "uid"), text(current, "uid"));
-    if asked.is_empty() || asked == there {
-        Ok(())
-    } else {
-        let (namespace, name) = (text(current, "namespace"), text(current, "name"));
-        let key = kubernetes_key(names, namespace, name);
-        let why = format!(
-            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition \
-             failed: UID in precondition: {asked}, UID in object meta: {there}"
-        );
-        Err(ApiError::conflict(names, name, &why))
-    }
-}
-
-/// Where Kubernetes keeps an object in etcd: the key stands in some of its messages.
-fn kubernetes_key(names: &Names, namespace: &str, name: &str) -> String {
-    let folder = match (names.group, names.plural) {
-        ("", "services") => "services/specs",
-        ("", "endpoints") => "services/endpoints",
-        ("", "nodes") => "minions",
-        ("networking.k8s.io", "ingresses") => "ingress",
-        ("apiextensions.k8s.io" | "apiregistration.k8s.io", plural) => {
-            return format!("/registry/{}/{plural}/{name}", names.group);
-        }
-        (_, plural) => plural,
-    };
-    let namespace = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
-    format!("/registry/{folder}/{namespace}{name}")
-}
-
-/// The object is another one than the client means.
-pub(crate) fn uid_mismatch(names: &Names, name: &str, asked: &str, there: &str) -> ApiError {
-    let why = format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {there}");
-    ApiError::conflict(names, name, &why)
+    if asked.is_empty() || asked == there { Ok(()) } else { Err(mismatch(names, current, "UID", asked, there)) }
 }
 
 /// The object is in another version than the client means.
-pub(crate) fn version_mismatch(names: &Names, name: &str, asked: &str, there: &str) -> ApiError {
+pub(crate) fn version_mismatch(names: &Names, current: &Value, asked: &str, there: &str) -> ApiError {
+    mismatch(names, current, "ResourceVersion", asked, there)
+}
+
+/// What Kubernetes' storage says when the object is not as the client means it to be.
+fn mismatch(names: &Names, current: &Value, what: &str, asked: &str, there: &str) -> ApiError {
     let why = format!(
-        "Precondition failed: ResourceVersion in precondition: {asked}, ResourceVersion in object meta: {there}"
+        "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: \
+         {what} in precondition: {asked}, {what} in object meta: {there}",
+        storage_key(names, text(current, "namespace"), text(current, "name"))
     );
-    ApiError::conflict(names, name, &why)
+    ApiError::conflict(names, text(current, "name"), &why)
+}
+
+/// Groups whose kinds Kubernetes keeps under their plain names.
+const PLAIN_GROUPS: [&str; 18] = [
+    "",
+    "admissionregistration.k8s.io",
+    "apps",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "coordination.k8s.io",
+    "discovery.k8s.io",
+    "events.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+    "networking.k8s.io",
+    "node.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "resource.k8s.io",
+    "scheduling.k8s.io",
+    "storage.k8s.io",
+    "storagemigration.k8s.io",
+];
+
+/// The key under which Kubernetes keeps an object: it stands in some of its texts.
+fn storage_key(names: &Names, namespace: &str, name: &str) -> String {
+    let plural = match (&*names.group, &*names.plural) {
+        ("", "endpoints") => "services/endpoints",
+        ("", "nodes") => "minions",
+        ("", "replicationcontrollers") => "controllers",
+        ("", "services") => "services/specs",
+        ("networking.k8s.io", "ingresses") => "ingress",
+        (_, plural) => plural,
+    };
+    let mut key = "/registry/".to_owned();
+    let group = if PLAIN_GROUPS.contains(&&*names.group) { "" } else { &*names.group };
+    for part in [group, plural, namespace].into_iter().filter(|part| !part.is_empty()) {
+        key.push_str(part);
+        key.push('/');
+    }
+    key.push_str(name);
+    key
 }

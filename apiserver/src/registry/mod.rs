@@ -207,6 +207,13 @@ impl Registry {
         resource.storage.get(resource.cache_key(namespace, name).as_bytes())
     }
 
+    /// All objects of a namespace (empty: of a cluster-wide kind) from the cache as it is now, without any wait.
+    pub(crate) fn peek_all(&self, resource: &Resource, namespace: &str) -> Vec<Object> {
+        let scope = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
+        let snapshot = resource.storage.snapshot();
+        snapshot.scan(&scope, b"").map(|(_, object)| object.clone()).collect()
+    }
+
     /// Reads one object, or its scale.
     pub async fn get(&self, request: &Request) -> Result<Object, ApiError> {
         check_part(request)?;

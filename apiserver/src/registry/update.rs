@@ -9,7 +9,7 @@ use super::answer::{Object, Written};
 use super::commit::{Outcome, Plan};
 use super::request::{Body, Request, Subresource};
 use super::{Registry, accept, attribution, encode, managed, meta};
-use crate::admission;
+use crate::admission::{self, Attributes, resource_quota};
 use crate::status::ApiError;
 
 /// How often a change is tried on newer and newer states before the client is told of the conflict.
@@ -83,6 +83,7 @@ impl Registry {
             meta::set(&mut old, "resourceVersion", Value::Null);
             let mut plan = Plan { expect: current.revision, ..Plan::default() };
             let new = self.settle(request, edited.object, edited.managed, &old, &mut plan).await?;
+            plan.taken = resource_quota::take(self, &Attributes::update(request, Value::Null, &old), &new)?;
             let mut warnings = edited.warnings;
             if request.subresource == Subresource::None {
                 warnings.extend(request.resource.kind.warnings(&new, Some(&old)));
@@ -153,6 +154,7 @@ impl Registry {
         plan.key = request.resource.key(&request.namespace, &request.name);
         if gone {
             plan.claims.clear();
+            plan.taken.clear();
             plan.releases = self.services.held(&request.resource, old);
         } else {
             plan.value = Some(texts.stored.clone());

@@ -187,7 +187,11 @@ async fn an_update_keeps_identity_and_refuses_a_namesake() {
     }
     let error = world.update("configmaps/a", json!({"metadata": {"name": "a", "uid": "other"}})).await.unwrap_err();
     assert!(
-        error.is_conflict() && error.message.contains("Precondition failed: UID in precondition: other"),
+        error.is_conflict()
+            && error.message.contains(
+                "StorageError: invalid object, Code: 4, Key: /registry/configmaps/default/a, ResourceVersion: 0, \
+                 AdditionalErrorMsg: Precondition failed: UID in precondition: other, UID in object meta: "
+            ),
         "{error}"
     );
 }

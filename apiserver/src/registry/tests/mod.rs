@@ -11,6 +11,7 @@ mod nodes;
 mod offers;
 mod patches;
 mod pods;
+mod quotas;
 mod scales;
 mod services;
 mod watches;

@@ -1,5 +1,6 @@
 //! Pod: containers that live and die together on one node.
 
+mod parts;
 mod rules;
 mod table;
 
@@ -38,7 +39,7 @@ impl Kind for Pods {
     wiring!(Pod, NAMES, table::COLUMNS);
 
     fn parts(&self) -> &'static [Part] {
-        &[Part::Status]
+        &[Part::Status, Part::EphemeralContainers, Part::Resize]
     }
 
     fn default(&self, object: &mut Value) {
@@ -93,6 +94,8 @@ impl Kind for Pods {
     fn prepare_update(&self, part: Part, object: &mut Value, old: &Value) {
         match part {
             Part::Main => copy_field(object, old, "status"),
+            Part::EphemeralContainers => parts::keep_ephemeral(object, old),
+            Part::Resize => parts::keep_resources(object, old),
             _ => {
                 pod::keep_for_status(object, old);
                 // The class is decided once; who does not say it means it.
@@ -109,6 +112,8 @@ impl Kind for Pods {
         META.update(object, old, &mut errors);
         match part {
             Part::Main => rules::spec_update(object, old, &mut errors),
+            Part::EphemeralContainers => parts::ephemeral_update(object, old, &mut errors),
+            Part::Resize => parts::resize(object, old, &mut errors),
             _ => rules::status_update(object, old, &mut errors),
         }
         errors.into_vec()
@@ -176,6 +181,8 @@ fn copy_nested(new: &mut Value, old: &Value, parent: &str, field: &str) {
     }
 }
 
+#[cfg(test)]
+mod part_tests;
 #[cfg(test)]
 mod rule_tests;
 #[cfg(test)]
