@@ -10,25 +10,11 @@ use tracing::warn;
 
 use super::request::{Body, Options, Request, Subresource, UserInfo};
 use super::resource::Resource;
-use super::{Registry, RegistryConfig, encode, meta};
+use super::{Registry, RegistryConfig, builtin, encode, meta};
 use crate::status::ApiError;
 
 /// As Kubernetes makes them.
 const NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", "default"];
-
-/// The PriorityClasses that Kubernetes brings.
-const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
-    (
-        "system-node-critical",
-        2_000_001_000,
-        "Used for system critical pods that must not be moved from their current node.",
-    ),
-    (
-        "system-cluster-critical",
-        2_000_000_000,
-        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
-    ),
-];
 
 /// The name of the Service and of what belongs to it.
 const NAME: &str = "kubernetes";
@@ -43,11 +29,18 @@ pub(super) fn spawn(registry: &Arc<Registry>, config: RegistryConfig) {
 async fn keep(registry: Weak<Registry>, config: RegistryConfig) {
     let Some(mut progress) = registry.upgrade().map(|registry| registry.cache.progress()) else { return };
     let mut settled = Vec::new();
+    if let Some(registry) = registry.upgrade()
+        && let Err(error) = registry.make_up_addresses().await
+    {
+        warn!(%error, "An IPAddress of a Service cannot be made.");
+    }
     while let Some(registry) = registry.upgrade() {
         // Looked at before the repair: what changes during it is looked at again.
         let found = versions(&registry);
         if found != settled {
-            if let Err(error) = ensure(&registry, &config).await {
+            let made = ensure(&registry, &config).await;
+            let made = if made.is_ok() { builtin::ensure(&registry, &config).await } else { made };
+            if let Err(error) = made {
                 warn!(%error, "An object that every cluster has cannot be made; trying again when it changes.");
             }
             settled = found;
@@ -67,7 +60,8 @@ fn versions(registry: &Registry) -> Vec<Option<Revision>> {
     let namespaces = NAMESPACES.map(|name| version(registry.core("namespaces"), "", name));
     let slices = registry.resource("discovery.k8s.io", "v1", "endpointslices");
     let others = [registry.core("services"), registry.core("endpoints"), slices];
-    namespaces.into_iter().chain(others.map(|resource| version(resource, "default", NAME))).collect()
+    let others = others.map(|resource| version(resource, "default", NAME));
+    namespaces.into_iter().chain(others).chain(builtin::versions(registry)).collect()
 }
 
 /// Makes what is missing and corrects the endpoints.
@@ -79,10 +73,9 @@ pub(super) async fn ensure(registry: &Registry, config: &RegistryConfig) -> Resu
         }
     }
     if let Some(classes) = registry.resource("scheduling.k8s.io", "v1", "priorityclasses") {
-        for (name, value, description) in PRIORITY_CLASSES {
-            let metadata = json!({ "name": name });
-            let class = json!({ "metadata": metadata, "value": value, "description": description });
-            create_missing(registry, &classes, "", name, class).await?;
+        for class in reeve_kinds::bootstrap::system_classes() {
+            let name = meta::text(&class, "name").to_owned();
+            create_missing(registry, &classes, "", &name, class).await?;
         }
     }
     if let Some(services) = registry.core("services") {
@@ -102,7 +95,7 @@ pub(super) async fn ensure(registry: &Registry, config: &RegistryConfig) -> Resu
     Ok(())
 }
 
-fn request(resource: &Arc<Resource>, namespace: &str, name: &str) -> Request {
+pub(super) fn request(resource: &Arc<Resource>, namespace: &str, name: &str) -> Request {
     Request {
         user: UserInfo::new("system:apiserver", &["system:masters", "system:authenticated"]),
         resource: Arc::clone(resource),
@@ -113,7 +106,7 @@ fn request(resource: &Arc<Resource>, namespace: &str, name: &str) -> Request {
     }
 }
 
-async fn create_missing(
+pub(super) async fn create_missing(
     registry: &Registry,
     resource: &Arc<Resource>,
     namespace: &str,

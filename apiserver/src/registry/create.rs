@@ -96,6 +96,7 @@ impl Registry {
                 }
             }
             let texts = request.resource.to_store(&object).await?;
+            self.with_addresses(&mut plan, &object);
             plan.key = request.resource.key(&request.namespace, &last_name);
             plan.value = Some(texts.stored.clone());
             match self.commit_and_take(request, &object, plan).await? {

@@ -124,12 +124,13 @@ impl Registry {
         if request.options.dry_run {
             return done(current.clone());
         }
-        let plan = Plan {
+        let mut plan = Plan {
             key: request.resource.key(&request.namespace, &request.name),
             expect: current.revision,
             releases: self.services.held(&request.resource, object),
             ..Plan::default()
         };
+        self.with_addresses(&mut plan, object);
         match plan.commit(&*self.kv).await? {
             Outcome::Done(revision) => done(encode::sent(&encode::stored(object), revision)),
             Outcome::Changed(newer) => Ok(Attempt::Again(newer.map(|kv| encode::sent(&kv.value, kv.mod_revision)))),

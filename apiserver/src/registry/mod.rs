@@ -24,11 +24,13 @@
 //! what every cluster has, `housekeeping.rs` drops old history and events.
 
 mod accept;
+mod addresses;
 mod answer;
 mod attribution;
 mod bind;
 mod bootstrap;
 mod budget;
+mod builtin;
 mod commit;
 mod create;
 mod delete;
@@ -152,6 +154,7 @@ impl Registry {
         let services = Allocators::new(&config);
         let registry = Arc::new(Self { cache, clock, rng, kv, resources, served, services });
         bootstrap::ensure(&registry, &config).await?;
+        builtin::ensure(&registry, &config).await?;
         crate::custom::start(&registry).await?;
         bootstrap::spawn(&registry, config);
         housekeeping::spawn(&registry);

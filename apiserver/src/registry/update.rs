@@ -159,6 +159,7 @@ impl Registry {
         } else {
             plan.value = Some(texts.stored.clone());
         }
+        self.with_addresses(&mut plan, old);
         match plan.commit(&*self.kv).await? {
             // What is gone with this change is shown in the version that it was changed in.
             Outcome::Done(_) if gone => Ok(Attempt::Done(texts.sent(current.revision))),

@@ -1,6 +1,7 @@
 //! Guarantees of the registry, on the real kinds and the in-memory store. `World` is the only caller of its verbs.
 
 mod applies;
+mod builtin;
 mod crud;
 mod delete;
 mod durable;
