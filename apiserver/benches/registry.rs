@@ -12,7 +12,7 @@ use futures::StreamExt;
 use reeve_api::clock::RealClock;
 use reeve_api::rng::SeededRng;
 use reeve_apiserver::registry::{
-    Body, Options, Patch, Registry, RegistryConfig, RegistryParts, Request, Subresource, UserInfo, Watch,
+    Body, Options, Patch, Registry, RegistryConfig, RegistryParts, Request, Subresource, UserInfo, Warnings, Watch,
 };
 use reeve_store::MemoryKv;
 use serde_json::{Value, json};
@@ -45,6 +45,7 @@ fn request(registry: &Registry, name: &str) -> Request {
         name: name.to_owned(),
         subresource: Subresource::None,
         options: Options::default(),
+        warnings: Warnings::default(),
     }
 }
 

@@ -50,6 +50,8 @@ pub struct ApiError {
     pub details: Option<Box<Details>>,
     /// `metadata.continue` of the Status: lets a client go on with an inconsistent list.
     pub continue_token: String,
+    /// Texts for the `Warning` header.
+    pub warnings: Vec<String>,
 }
 
 fn qualified(names: &Names) -> String {
@@ -64,7 +66,14 @@ impl ApiError {
     /// An error without details.
     #[must_use]
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None, continue_token: String::new() }
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            details: None,
+            continue_token: String::new(),
+            warnings: Vec::new(),
+        }
     }
 
     fn about(code: u16, reason: &'static str, message: String, names: &Names, name: &str) -> Self {

@@ -5,7 +5,7 @@
 use reeve_api::quantity::Quantity;
 use serde_json::Value;
 
-use super::{Attributes, Operation, refused};
+use super::{Attributes, Operation, forbidden};
 use crate::registry::{Registry, meta};
 use crate::status::ApiError;
 
@@ -23,7 +23,7 @@ pub(super) fn validate(registry: &Registry, attributes: &Attributes<'_>) -> Resu
         return Ok(());
     }
     if old["status"]["phase"] != "Bound" {
-        return Err(refused(attributes, "Only bound persistent volume claims can be expanded"));
+        return Err(forbidden(attributes, "Only bound persistent volume claims can be expanded"));
     }
     let annotated = meta::get(claim, "annotations")["volume.beta.kubernetes.io/storage-class"].as_str();
     let name = annotated.or_else(|| claim["spec"]["storageClassName"].as_str()).unwrap_or_default();
@@ -34,5 +34,5 @@ pub(super) fn validate(registry: &Registry, attributes: &Attributes<'_>) -> Resu
     }
     let why = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must \
                support resize";
-    Err(refused(attributes, why))
+    Err(forbidden(attributes, why))
 }

@@ -7,7 +7,7 @@ use reeve_api::quantity::Quantity;
 use reeve_api::quota::{self, Amounts};
 use serde_json::{Map, Value, json};
 
-use super::{Attributes, Operation, refused};
+use super::{Attributes, Operation, forbidden};
 use crate::registry::{Registry, meta};
 use crate::status::ApiError;
 
@@ -34,8 +34,8 @@ pub(super) fn validate(registry: &Registry, attributes: &Attributes<'_>) -> Resu
         let complaints = if is_pod { pod(&attributes.object, &range) } else { claim(&attributes.object, &range) };
         match complaints.as_slice() {
             [] => {}
-            [one] => return Err(refused(attributes, one)),
-            several => return Err(refused(attributes, &format!("[{}]", several.join(", ")))),
+            [one] => return Err(forbidden(attributes, one)),
+            several => return Err(forbidden(attributes, &format!("[{}]", several.join(", ")))),
         }
     }
     Ok(())

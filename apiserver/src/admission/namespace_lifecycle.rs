@@ -1,19 +1,38 @@
 //! NamespaceLifecycle: nothing is created where there is no namespace or where it is going away, and three
 //! namespaces are never deleted.
 
-use serde_json::Value;
-
-use super::{Guards, forbidden};
-use crate::registry::{Registry, Request, Subresource, meta};
+use super::{Attributes, Guards, Operation, forbidden};
+use crate::registry::{Object, Registry, meta};
 use crate::status::{ApiError, Cause};
 
 /// These are never deleted.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
-/// The namespace must be there and stay there until the object is written.
-pub(super) async fn admit_create(registry: &Registry, request: &Request, object: &Value) -> Result<Guards, ApiError> {
+/// The namespace must be there; for creations, of subresources too, it must not be going away.
+pub(super) async fn admit(registry: &Registry, attributes: &Attributes<'_>) -> Result<(), ApiError> {
+    let request = attributes.request;
+    match attributes.operation {
+        Operation::Delete if attributes.is("", "namespaces") && IMMORTAL.contains(&request.name.as_str()) => {
+            Err(ApiError::forbidden(request.resource.names(), &request.name, "this namespace may not be deleted"))
+        }
+        // A change of an object needs no look: the object would not be there without its namespace.
+        Operation::Delete | Operation::Connect | Operation::Update => Ok(()),
+        Operation::Create => living(registry, attributes).await.map(drop),
+    }
+}
+
+/// The namespace must stay as it is until the object is written.
+pub(super) async fn guards(registry: &Registry, attributes: &Attributes<'_>) -> Result<Guards, ApiError> {
+    let Some(namespace) = living(registry, attributes).await? else { return Ok(Guards::new()) };
+    let Some(namespaces) = registry.core("namespaces") else { return Ok(Guards::new()) };
+    Ok(vec![(namespaces.key("", &attributes.request.namespace), namespace.revision)])
+}
+
+/// The namespace of what is created; `None` for what lies in none.
+async fn living(registry: &Registry, attributes: &Attributes<'_>) -> Result<Option<Object>, ApiError> {
+    let request = attributes.request;
     let Some(namespaces) = registry.core("namespaces").filter(|_| request.resource.names().namespaced) else {
-        return Ok(Guards::new());
+        return Ok(None);
     };
     let name = &request.namespace;
     let mut found = registry.peek(&namespaces, "", name);
@@ -24,9 +43,9 @@ pub(super) async fn admit_create(registry: &Registry, request: &Request, object:
     }
     let Some(namespace) = found else { return Err(ApiError::not_found(namespaces.names(), name)) };
     if is_terminating(&namespace.json) && meta::is_terminating(&namespace.value()) {
-        return Err(terminating(request, object));
+        return Err(terminating(attributes));
     }
-    Ok(vec![(namespaces.key("", name), namespace.revision)])
+    Ok(Some(namespace))
 }
 
 /// A cheap look before the parse: the word does not stand in the text of a namespace that lives.
@@ -35,10 +54,10 @@ fn is_terminating(json: &[u8]) -> bool {
     json.windows(WORD.len()).any(|window| window == WORD)
 }
 
-fn terminating(request: &Request, object: &Value) -> ApiError {
-    let namespace = &request.namespace;
+fn terminating(attributes: &Attributes<'_>) -> ApiError {
+    let namespace = &attributes.request.namespace;
     let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
-    let mut error = forbidden(request, object, &why);
+    let mut error = forbidden(attributes, &why);
     if let Some(details) = &mut error.details {
         details.causes.push(Cause {
             reason: "NamespaceTerminating".to_owned(),
@@ -47,13 +66,4 @@ fn terminating(request: &Request, object: &Value) -> ApiError {
         });
     }
     error
-}
-
-/// The namespaces that the cluster cannot do without stay.
-pub(super) fn admit_delete(request: &Request) -> Result<(), ApiError> {
-    let main = request.resource.is("", "namespaces") && request.subresource == Subresource::None;
-    if main && IMMORTAL.contains(&request.name.as_str()) {
-        return Err(ApiError::forbidden(request.resource.names(), &request.name, "this namespace may not be deleted"));
-    }
-    Ok(())
 }

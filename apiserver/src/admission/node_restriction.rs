@@ -4,12 +4,11 @@
 //! What a node may see and which verbs it has is the authorizer's part; this looks at the objects. Source: Kubernetes,
 //! "Admission controllers", section "NodeRestriction". Static pods are not served, so a node creates no pods at all.
 
-use reeve_kinds::Part;
 use serde_json::Value;
 
-use super::forbidden;
+use super::{Attributes, Operation, forbidden};
 use crate::auth;
-use crate::registry::{Registry, Request, Subresource, meta};
+use crate::registry::{Registry, meta};
 use crate::status::ApiError;
 
 /// Only this namespace holds the leases of nodes.
@@ -36,93 +35,92 @@ const NODE_LABELS: [&str; 13] = [
 ];
 const NODE_NAMESPACES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 
-/// The node that asks; `None` when somebody else does.
-fn node(request: &Request) -> Option<&str> {
-    auth::node_of(&request.user)
-}
-
-fn refuse(request: &Request, object: &Value, why: &str) -> Result<(), ApiError> {
-    Err(forbidden(request, object, why))
-}
-
-pub(super) fn admit_create(request: &Request, object: &Value) -> Result<(), ApiError> {
-    let Some(node) = node(request) else { return Ok(()) };
-    let resource = &request.resource;
+pub(super) fn admit(registry: &Registry, attributes: &Attributes<'_>) -> Result<(), ApiError> {
+    // Somebody else's requests are no concern of this rule.
+    let Some(node) = auth::node_of(&attributes.request.user) else { return Ok(()) };
+    let resource = &attributes.request.resource;
     if resource.is("", "nodes") {
-        own_node(request, object, node, meta::text(object, "name"))?;
-        labels(request, object, &Value::Null, &format!("node \"{node}\" is not allowed to set the following labels: "))
+        admit_node(attributes, node)
     } else if resource.is("coordination.k8s.io", "leases") {
-        own_lease(request, object, node, meta::text(object, "name"))
+        admit_lease(attributes, node)
     } else if resource.is("", "pods") {
-        // A pod of its own making would let a node ask for any service account's token.
-        refuse(request, object, &format!("node \"{node}\" can not create pods"))
+        admit_pod(registry, attributes, node)
+    } else if resource.is("", "serviceaccounts") && attributes.subresource == "token" {
+        admit_token(registry, attributes, node)
     } else {
         Ok(())
     }
 }
 
-pub(super) fn admit_update(request: &Request, object: &Value, old: &Value) -> Result<(), ApiError> {
-    let Some(node) = node(request) else { return Ok(()) };
-    let resource = &request.resource;
-    if resource.is("", "nodes") {
-        own_node(request, object, node, &request.name)?;
-        if object["spec"]["taints"] != old["spec"]["taints"] {
-            return refuse(request, object, &format!("node \"{node}\" is not allowed to modify taints"));
+fn refuse(attributes: &Attributes<'_>, why: &str) -> Result<(), ApiError> {
+    Err(forbidden(attributes, why))
+}
+
+fn admit_node(attributes: &Attributes<'_>, node: &str) -> Result<(), ApiError> {
+    let name = attributes.name();
+    if name != node {
+        return refuse(attributes, &format!("node \"{node}\" is not allowed to modify node \"{name}\""));
+    }
+    let (object, old) = (&attributes.object, attributes.old.unwrap_or(&Value::Null));
+    match attributes.operation {
+        Operation::Create => {
+            let why = format!("node \"{node}\" is not allowed to set the following labels: ");
+            labels(attributes, &Value::Null, &why)
+        }
+        Operation::Update if object["spec"]["taints"] != old["spec"]["taints"] => {
+            refuse(attributes, &format!("node \"{node}\" is not allowed to modify taints"))
         }
         // The garbage collector would delete the node for it.
-        if meta::get(object, "ownerReferences") != meta::get(old, "ownerReferences") {
-            return refuse(request, object, &format!("node \"{node}\" is not allowed to modify ownerReferences"));
+        Operation::Update if meta::get(object, "ownerReferences") != meta::get(old, "ownerReferences") => {
+            refuse(attributes, &format!("node \"{node}\" is not allowed to modify ownerReferences"))
         }
-        labels(request, object, old, "is not allowed to modify labels: ")
-    } else if resource.is("coordination.k8s.io", "leases") {
-        own_lease(request, object, node, &request.name)
-    } else if resource.is("", "pods") {
-        if request.subresource != Subresource::Part(Part::Status) {
-            return refuse(
-                request,
-                object,
-                &format!("unexpected operation \"UPDATE\", node \"{node}\" can only create and delete mirror pods"),
-            );
-        }
-        own_pod(request, old, node, "update pod status for")?;
-        if meta::get(object, "labels") != meta::get(old, "labels") {
-            return refuse(request, object, &format!("node \"{node}\" cannot update labels through pod status"));
-        }
-        Ok(())
-    } else {
-        Ok(())
+        Operation::Update => labels(attributes, old, "is not allowed to modify labels: "),
+        Operation::Delete | Operation::Connect => Ok(()),
     }
 }
 
-pub(super) fn admit_delete(request: &Request, object: &Value) -> Result<(), ApiError> {
-    let Some(node) = node(request) else { return Ok(()) };
-    let resource = &request.resource;
-    if resource.is("", "nodes") {
-        own_node(request, object, node, &request.name)
-    } else if resource.is("coordination.k8s.io", "leases") {
-        own_lease(request, object, node, &request.name)
-    } else if resource.is("", "pods") {
-        own_pod(request, object, node, "delete")
-    } else {
-        Ok(())
+fn admit_pod(registry: &Registry, attributes: &Attributes<'_>, node: &str) -> Result<(), ApiError> {
+    let old = attributes.old.unwrap_or(&Value::Null);
+    match (attributes.operation, attributes.subresource) {
+        // A pod of its own making would let a node ask for any service account's token.
+        (Operation::Create, "") => refuse(attributes, &format!("node \"{node}\" can not create pods")),
+        (Operation::Create, "eviction") => admit_eviction(registry, attributes, node),
+        (Operation::Delete, "") => own_pod(attributes, old, node, "delete"),
+        (Operation::Update, "status") => {
+            own_pod(attributes, old, node, "update pod status for")?;
+            if meta::get(&attributes.object, "labels") != meta::get(old, "labels") {
+                let why = format!("node \"{node}\" cannot update labels through pod status");
+                return refuse(attributes, &why);
+            }
+            Ok(())
+        }
+        (operation, "") => refuse(
+            attributes,
+            &format!(
+                "unexpected operation {:?}, node \"{node}\" can only create and delete mirror pods",
+                operation.name()
+            ),
+        ),
+        (_, other) => refuse(
+            attributes,
+            &format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"),
+        ),
     }
 }
 
 /// A node evicts its own pods only.
-pub(super) fn admit_eviction(registry: &Registry, request: &Request, eviction: &Value) -> Result<(), ApiError> {
-    let Some(node) = node(request) else { return Ok(()) };
+fn admit_eviction(registry: &Registry, attributes: &Attributes<'_>, node: &str) -> Result<(), ApiError> {
+    let request = attributes.request;
     let pods = registry.core("pods").ok_or_else(ApiError::no_such_path)?;
     let pod = registry.peek(&pods, &request.namespace, &request.name);
     let pod = pod.ok_or_else(|| ApiError::not_found(pods.names(), &request.name))?.value();
-    if pod["spec"]["nodeName"] == node {
-        return Ok(());
-    }
-    refuse(request, eviction, &format!("node \"{node}\" can only evict pods with spec.nodeName set to itself"))
+    own_pod(attributes, &pod, node, "evict")
 }
 
-/// Before a token is made; `request` names the service account, `spec` is the token request's as it was sent.
-pub(super) fn admit_token(registry: &Registry, request: &Request, spec: &Value) -> Result<(), ApiError> {
-    let Some(node) = node(request) else { return Ok(()) };
+/// Before a token is made; the request names the service account, the object is the token request as it was sent.
+fn admit_token(registry: &Registry, attributes: &Attributes<'_>, node: &str) -> Result<(), ApiError> {
+    let request = attributes.request;
+    let spec = &attributes.object["spec"];
     let refuse = |why: &str| Err(ApiError::forbidden(request.resource.names(), &request.name, why));
     let bound = &spec["boundObjectRef"];
     let name = bound["name"].as_str().unwrap_or_default();
@@ -164,36 +162,25 @@ fn audience(pod: &Value, spec: &Value) -> Result<(), String> {
     if found { Ok(()) } else { Err(format!("audience \"{audience}\" not found in pod spec volume")) }
 }
 
-fn own_node(request: &Request, object: &Value, node: &str, name: &str) -> Result<(), ApiError> {
-    if name == node {
+fn admit_lease(attributes: &Attributes<'_>, node: &str) -> Result<(), ApiError> {
+    if attributes.request.namespace != LEASE_NAMESPACE {
+        return refuse(attributes, &format!("can only access leases in the \"{LEASE_NAMESPACE}\" system namespace"));
+    }
+    if attributes.name() == node {
         return Ok(());
     }
-    refuse(request, object, &format!("node \"{node}\" is not allowed to modify node \"{name}\""))
+    refuse(attributes, "can only access node lease with the same name as the requesting node")
 }
 
-fn own_lease(request: &Request, object: &Value, node: &str, name: &str) -> Result<(), ApiError> {
-    if request.namespace != LEASE_NAMESPACE {
-        return refuse(
-            request,
-            object,
-            &format!("can only access leases in the \"{LEASE_NAMESPACE}\" system namespace"),
-        );
-    }
-    if name == node {
-        return Ok(());
-    }
-    refuse(request, object, "can only access node lease with the same name as the requesting node")
-}
-
-fn own_pod(request: &Request, pod: &Value, node: &str, verb: &str) -> Result<(), ApiError> {
+fn own_pod(attributes: &Attributes<'_>, pod: &Value, node: &str, verb: &str) -> Result<(), ApiError> {
     if pod["spec"]["nodeName"] == node {
         return Ok(());
     }
-    refuse(request, pod, &format!("node \"{node}\" can only {verb} pods with spec.nodeName set to itself"))
+    refuse(attributes, &format!("node \"{node}\" can only {verb} pods with spec.nodeName set to itself"))
 }
 
-fn labels(request: &Request, object: &Value, old: &Value, refusal: &str) -> Result<(), ApiError> {
-    let (new, former) = (meta::get(object, "labels"), &old["metadata"]["labels"]);
+fn labels(attributes: &Attributes<'_>, old: &Value, refusal: &str) -> Result<(), ApiError> {
+    let (new, former) = (meta::get(&attributes.object, "labels"), &old["metadata"]["labels"]);
     let keys = [new, former].into_iter().filter_map(Value::as_object).flat_map(|labels| labels.keys());
     let mut changed: Vec<&str> =
         keys.map(String::as_str).filter(|key| is_protected(key) && new.get(*key) != former.get(*key)).collect();
@@ -202,7 +189,7 @@ fn labels(request: &Request, object: &Value, old: &Value, refusal: &str) -> Resu
     if changed.is_empty() {
         return Ok(());
     }
-    refuse(request, object, &format!("{refusal}{}", changed.join(", ")))
+    refuse(attributes, &format!("{refusal}{}", changed.join(", ")))
 }
 
 /// Whether a node may not set, change or remove the label on itself.

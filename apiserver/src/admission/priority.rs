@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::{Attributes, Operation, refused};
+use super::{Attributes, Operation, forbidden};
 use crate::registry::{Registry, meta};
 use crate::status::ApiError;
 
@@ -45,7 +45,7 @@ pub(super) async fn mutate(registry: &Registry, attributes: &mut Attributes<'_>)
             let mut pod = std::mem::take(&mut attributes.object);
             let done = set(&mut pod, &class);
             attributes.object = pod;
-            done.map_err(|why| refused(attributes, &why))
+            done.map_err(|why| forbidden(attributes, &why))
         }
         _ => Ok(()),
     }
@@ -63,7 +63,7 @@ pub(super) fn validate(registry: &Registry, attributes: &Attributes<'_>) -> Resu
         return Ok(());
     }
     let why = format!("PriorityClass {} is already marked as default. Only one default can exist", default.name);
-    Err(refused(attributes, &why))
+    Err(forbidden(attributes, &why))
 }
 
 fn default_class(registry: &Registry) -> Option<Class> {
@@ -87,7 +87,7 @@ async fn class_for(registry: &Registry, attributes: &Attributes<'_>) -> Result<C
             found = registry.peek(&classes, "", name);
         }
     }
-    let why = || refused(attributes, &format!("no PriorityClass with name {name} was found"));
+    let why = || forbidden(attributes, &format!("no PriorityClass with name {name} was found"));
     found.map(|class| Class::of(&class.value())).ok_or_else(why)
 }
 

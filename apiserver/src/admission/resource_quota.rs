@@ -9,7 +9,7 @@ use reeve_api::quota::{self, Amounts, Resource};
 use reeve_store::Revision;
 use serde_json::{Map, Value};
 
-use super::{Attributes, Operation, forbidden};
+use super::{Attributes, Operation, forbidden_object};
 use crate::registry::{Registry, encode, meta};
 use crate::status::ApiError;
 
@@ -45,7 +45,7 @@ pub(crate) fn take(registry: &Registry, attributes: &Attributes<'_>, object: &Va
     let mut taken = Vec::new();
     for quota in found {
         let value = encode::bare(&quota);
-        let changed = asked.take_from(&value).map_err(|why| forbidden(attributes.request, object, &why))?;
+        let changed = asked.take_from(&value).map_err(|why| forbidden_object(attributes, object, &why))?;
         if let Some(used) = changed {
             let key = quotas.key(&request.namespace, meta::text(&value, "name"));
             taken.push(Taken { key, expect: quota.revision, value: encode::stored(&with_used(value, &used)) });

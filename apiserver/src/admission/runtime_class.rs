@@ -1,11 +1,11 @@
 //! RuntimeClass: pods that name a class get its overhead, its node selector and its tolerations; a class that does not
-//! exist is refused.
+//! exist is forbidden.
 //!
 //! Source: Kubernetes' plugin `runtimeclass`.
 
 use serde_json::{Map, Value, json};
 
-use super::{Attributes, refused};
+use super::{Attributes, forbidden};
 use crate::registry::Registry;
 use crate::status::ApiError;
 
@@ -15,7 +15,7 @@ pub(super) async fn mutate(registry: &Registry, attributes: &mut Attributes<'_>)
     let mut pod = std::mem::take(&mut attributes.object);
     let done = bring(&mut pod, &class);
     attributes.object = pod;
-    done.map_err(|why| refused(attributes, &why))
+    done.map_err(|why| forbidden(attributes, &why))
 }
 
 /// Overhead comes from the class and from nowhere else.
@@ -29,7 +29,7 @@ pub(super) async fn validate(registry: &Registry, attributes: &Attributes<'_>) -
     } else {
         (!is_same(&wanted["podFixed"], stated)).then_some(MISMATCH)
     };
-    why.map_or(Ok(()), |why| Err(refused(attributes, why)))
+    why.map_or(Ok(()), |why| Err(forbidden(attributes, why)))
 }
 
 const MISMATCH: &str = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
@@ -42,7 +42,7 @@ async fn class_of(registry: &Registry, attributes: &Attributes<'_>) -> Result<Op
         registry.fresh().await?;
         found = registry.peek(&classes, "", name);
     }
-    let why = || refused(attributes, &format!("pod rejected: RuntimeClass {name:?} not found"));
+    let why = || forbidden(attributes, &format!("pod rejected: RuntimeClass {name:?} not found"));
     found.map(|class| class.value()).ok_or_else(why).map(Some)
 }
 

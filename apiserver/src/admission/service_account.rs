@@ -6,8 +6,8 @@ use std::time::Duration;
 use reeve_api::rng::RngExt as _;
 use serde_json::{Map, Value, json};
 
-use super::forbidden;
-use crate::registry::{Object, Registry, Request};
+use super::{Attributes, forbidden};
+use crate::registry::{Object, Registry};
 use crate::status::ApiError;
 
 /// Where the token and its companions are mounted; fixed by client libraries.
@@ -23,18 +23,15 @@ const DEFAULT: &str = "default";
 const DEFAULT_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Sets the account and mounts what belongs to it.
-pub(super) async fn admit(registry: &Registry, request: &Request, pod: &mut Value) -> Result<(), ApiError> {
-    let name = account_name(pod);
-    let account = find(registry, &request.namespace, &name).await?;
-    let Some(account) = account else {
-        let why = format!(
-            "error looking up service account {}/{name}: serviceaccount \"{name}\" not found",
-            request.namespace
-        );
-        return Err(forbidden(request, pod, &why));
+pub(super) async fn admit(registry: &Registry, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {
+    let name = account_name(&attributes.object);
+    let namespace = &attributes.request.namespace;
+    let Some(account) = find(registry, namespace, &name).await? else {
+        let why = format!("error looking up service account {namespace}/{name}: serviceaccount \"{name}\" not found");
+        return Err(forbidden(attributes, &why));
     };
     let account = account.value();
-    let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
+    let Some(spec) = attributes.object.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
     spec.insert("serviceAccountName".to_owned(), name.as_str().into());
     spec.insert("serviceAccount".to_owned(), name.into());
     let pull_secrets = &account["imagePullSecrets"];

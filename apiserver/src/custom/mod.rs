@@ -27,7 +27,7 @@ mod webhook_tests;
 
 use std::sync::Arc;
 
-use crate::registry::{Options, Registry, Request, Resource, Subresource, UserInfo};
+use crate::registry::{Options, Registry, Request, Resource, Subresource, UserInfo, Warnings};
 use crate::status::ApiError;
 
 /// Group and resource of the definitions themselves.
@@ -54,5 +54,6 @@ fn own_request(resource: Arc<Resource>, name: &str) -> Request {
         name: name.to_owned(),
         subresource: Subresource::None,
         options: Options { field_manager: "kube-apiserver".to_owned(), ..Options::default() },
+        warnings: Warnings::default(),
     }
 }

@@ -91,6 +91,7 @@ pub(crate) fn options(query: &Query, verb: &str) -> Result<Options, ApiError> {
         }
         options.dry_run = dry_run(query, kind)?;
         options.field_validation = field_validation(query, kind)?;
+        options.field_validation_stated = query.get("fieldValidation").is_some_and(|stated| !stated.is_empty());
     } else if !matches!(verb, "get" | "delete") {
         // What else a deletion says stands in its body, or is read from here when there is none.
         let is_watch = verb == "watch";

@@ -79,6 +79,7 @@ pub(crate) fn error(error: &ApiError, encoding: Option<Encoding>) -> Answer {
     if wait > 0 {
         response.headers_mut().insert(RETRY_AFTER, wait.into());
     }
+    warn(&mut response, &error.warnings);
     response
 }
 

@@ -8,7 +8,7 @@ use reeve_api::rng::{RngExt as _, SharedRng};
 use reeve_kinds::field::{FieldError, FieldErrorKind};
 use serde_json::{Value, json};
 
-use crate::admission;
+use crate::admission::{self, Attributes};
 use crate::auth::token::{Claims, Named, Private, TokenKey};
 use crate::registry::{Registry, Request};
 use crate::status::ApiError;
@@ -37,9 +37,11 @@ struct Bound {
 
 impl TokenRequests<'_> {
     /// Answers the request with the token in `status`. `request` names the service account.
-    pub(crate) async fn answer(&self, request: &Request, mut body: Value) -> Result<Value, ApiError> {
+    pub(crate) async fn answer(&self, request: &Request, body: Value) -> Result<Value, ApiError> {
         let account = self.registry.get(request).await?.value();
-        admission::admit_token(self.registry, request, &body["spec"])?;
+        let attributes =
+            Attributes::create(request, body).of_kind("token", ("authentication.k8s.io", "v1", "TokenRequest"));
+        let mut body = admission::admit_body(self.registry, attributes).await?;
         let seconds = validate(&mut body, self.key.issuer())?;
         let bound = self.bound(request, body.pointer("/spec/boundObjectRef")).await?;
         let named = Named { name: request.name.clone(), uid: text(&account, "/metadata/uid") };

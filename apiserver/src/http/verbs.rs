@@ -19,7 +19,7 @@ use super::route::ResourcePath;
 use super::token_request::TokenRequests;
 use super::{Api, body, protobuf};
 use crate::decode;
-use crate::registry::{Registry, Request, Resource, Subresource, UserInfo, Watch, Written};
+use crate::registry::{Registry, Request, Resource, Subresource, UserInfo, Warnings, Watch, Written};
 use crate::status::ApiError;
 
 /// So many events are written together when they are ready together.
@@ -87,21 +87,27 @@ pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
     }
     let part = part_of(&resource, &path.subresource).ok_or_else(ApiError::no_such_path)?;
     let request = request(&call, resource, &part)?;
-    match part {
+    let warnings = request.warnings.clone();
+    let answered = match part {
         PartOf::Stored(_) => {
-            let deprecation = request.resource.kind.deprecation();
+            if let Some(text) = request.resource.kind.deprecation() {
+                warnings.add(text);
+            }
             // Which verbs there are is said by the paths of Kubernetes, before any kind is asked.
             let served = stored(api, call, request).await;
-            let mut answer =
-                served.map_err(|error| if error.code == 405 { ApiError::method_not_allowed() } else { error })?;
-            if let Some(text) = deprecation {
-                response::warn(&mut answer, &[text.to_owned()]);
-            }
-            Ok(answer)
+            served.map_err(|error| if error.code == 405 { ApiError::method_not_allowed() } else { error })
         }
         PartOf::Log => api.nodes.log(&api.registry, &request, &call.query).await,
         PartOf::Stream => api.nodes.stream(&api.registry, &request, call).await,
         PartOf::Token => token(api, call, request).await,
+    };
+    let warnings = warnings.take();
+    match answered {
+        Ok(mut answer) => {
+            response::warn(&mut answer, &warnings);
+            Ok(answer)
+        }
+        Err(error) => Err(ApiError { warnings, ..error }),
     }
 }
 
@@ -121,6 +127,7 @@ fn request(call: &Call, resource: Arc<Resource>, part: &PartOf) -> Result<Reques
         options,
         resource,
         subresource,
+        warnings: Warnings::default(),
     })
 }
 

@@ -12,8 +12,10 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Empty;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
 
 use super::{Nodes, Place, container, kubelet, locate};
+use crate::admission::{self, Attributes};
 use crate::http::{Answer, Call, Query, full, too_many_requests};
 use crate::registry::{Registry, Request};
 use crate::status::ApiError;
@@ -38,6 +40,7 @@ pub(super) async fn answer(
     mut call: Call,
 ) -> Result<Answer, ApiError> {
     let asked = Asked::parse(&call.path.subresource, &call.query);
+    asked.admit(registry, request).await?;
     let place = locate(registry, request, asked.container).await?;
     let place =
         place.ok_or_else(|| ApiError::bad_request(format!("pod {} does not have a host assigned", request.name)))?;
@@ -91,6 +94,31 @@ impl<'q> Asked<'q> {
             stderr: query.flag("stderr"),
             tty: query.flag("tty"),
         }
+    }
+
+    /// Admission sees a connection by its options, before anything is looked up.
+    async fn admit(&self, registry: &Registry, request: &Request) -> Result<(), ApiError> {
+        if request.options.dry_run {
+            return Err(ApiError::bad_request("dryRun is not supported"));
+        }
+        let kind = if self.verb == "exec" { "PodExecOptions" } else { "PodAttachOptions" };
+        let attributes = Attributes::connect(request, self.options(kind)).of_kind(self.verb, ("", "v1", kind));
+        admission::admit_body(registry, attributes).await.map(drop)
+    }
+
+    fn options(&self, kind: &str) -> Value {
+        let mut options = json!({ "kind": kind, "apiVersion": "v1" });
+        let flags = [("stdin", self.stdin), ("stdout", self.stdout), ("stderr", self.stderr), ("tty", self.tty)];
+        for (name, _) in flags.into_iter().filter(|(_, set)| *set) {
+            options[name] = true.into();
+        }
+        if !self.container.is_empty() {
+            options["container"] = self.container.into();
+        }
+        if self.verb == "exec" {
+            options["command"] = json!(self.command);
+        }
+        options
     }
 
     fn validate(&self) -> Result<(), ApiError> {

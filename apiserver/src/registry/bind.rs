@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::answer::{Object, Written};
 use super::request::{Body, Request, Subresource};
 use super::{Registry, accept, encode, meta};
-use crate::admission;
+use crate::admission::{self, Attributes};
 use crate::status::{self, ApiError};
 
 /// How often a binding is tried on newer and newer states of the pod.
@@ -20,7 +20,8 @@ impl Registry {
         if meta::text(&binding, "name") != request.name {
             return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
         }
-        admission::mutate_binding(self, request, &mut binding);
+        let attributes = Attributes::create(request, binding).of_kind("binding", ("", "v1", "Binding"));
+        let binding = admission::admit_body(self, attributes).await?;
         let node = target(&binding)?.to_owned();
         check_texts(&binding)?;
         let pod = Request { subresource: Subresource::None, ..request.clone() };

@@ -8,7 +8,7 @@ use reeve_store::Revision;
 use serde_json::{Value, json};
 use tracing::warn;
 
-use super::request::{Body, Options, Request, Subresource, UserInfo};
+use super::request::{Body, Options, Request, Subresource, UserInfo, Warnings};
 use super::resource::Resource;
 use super::{Registry, RegistryConfig, builtin, encode, meta};
 use crate::status::ApiError;
@@ -103,6 +103,7 @@ pub(super) fn request(resource: &Arc<Resource>, namespace: &str, name: &str) -> 
         name: name.to_owned(),
         subresource: Subresource::None,
         options: Options::default(),
+        warnings: Warnings::default(),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Further objects that every cluster has: those of flow control, the default ServiceCIDR; and whether a FlowSchema refers to a level that exists.
+//! Further objects that every cluster has: those of flow control, the default ServiceCIDR; and whether a FlowSchema
+//! refers to a level that exists.
 //!
 //! Source: `pkg/registry/scheduling/rest`, `pkg/registry/flowcontrol/ensurer` and the service CIDR controller of
 //! Kubernetes v1.36. Made at the start, all at once, and again when somebody deletes or changes them.

@@ -40,7 +40,7 @@ impl Registry {
         if !request.name.is_empty() {
             meta::check_name(&mut object, request)?;
         }
-        meta::begin(&mut object, self.rng.uuid(), self.clock.now());
+        meta::wipe(&mut object);
         kind.default(&mut object);
         let managed = managed::of_new(request, &object, &sent, self.clock.now());
         self.create_managed(request, object, managed, accepted.warnings).await
@@ -49,7 +49,7 @@ impl Registry {
     /// Creates what an apply has made of nothing.
     pub(super) async fn create_edited(&self, request: &Request, new: Edited) -> Result<Written, ApiError> {
         let mut object = new.object;
-        meta::begin(&mut object, self.rng.uuid(), self.clock.now());
+        meta::wipe(&mut object);
         request.resource.kind.default(&mut object);
         self.create_managed(request, object, new.managed.unwrap_or_default(), new.warnings).await
     }
@@ -62,23 +62,30 @@ impl Registry {
         managed: Value,
         warnings: Vec<String>,
     ) -> Result<Written, ApiError> {
+        meta::set(&mut object, "managedFields", managed.clone());
+        let mut attributes = Attributes::create(request, object);
+        admission::mutate(self, &mut attributes).await?;
+        let mut object = std::mem::take(&mut attributes.object);
+        meta::check_namespace(&mut object, request)?;
+        meta::begin(&mut object, self.rng.uuid(), self.clock.now());
         request.resource.kind.prepare_create(&mut object);
         attribution::complete_new(request, &mut object, self.clock.now());
         meta::set(&mut object, "managedFields", managed);
-        let mut written = self.create_prepared(request, &object).await?;
+        let mut written = self.create_prepared(attributes, &object).await?;
         written.warnings.splice(0..0, warnings);
         Ok(written)
     }
 
     /// Decides and writes, again while others overtake the decision.
-    async fn create_prepared(&self, request: &Request, prepared: &Value) -> Result<Written, ApiError> {
+    async fn create_prepared(&self, mut attributes: Attributes<'_>, prepared: &Value) -> Result<Written, ApiError> {
+        let request = attributes.request;
         let names = request.resource.names();
         let generated = meta::text(prepared, "name").is_empty() && !meta::text(prepared, "generateName").is_empty();
         let mut last_name = String::new();
         for _ in 0..ATTEMPTS_MAX {
-            let mut object = prepared.clone();
-            let mut plan =
-                Plan { guards: admission::admit_create(self, request, &mut object).await?, ..Plan::default() };
+            attributes.object = prepared.clone();
+            let mut plan = Plan { guards: admission::guards(self, &attributes).await?, ..Plan::default() };
+            let mut object = std::mem::take(&mut attributes.object);
             if generated {
                 meta::set(&mut object, "name", self.generate_name(meta::text(prepared, "generateName")));
                 // Some defaults and labels hold the name.
@@ -86,7 +93,7 @@ impl Registry {
                 request.resource.kind.prepare_create(&mut object);
             }
             last_name = meta::text(&object, "name").to_owned();
-            self.finish_create(request, &mut object, &mut plan).await?;
+            self.finish_create(&mut attributes, &mut object, &mut plan).await?;
             let warnings = request.resource.kind.warnings(&object, None);
             if request.options.dry_run {
                 resource_quota::take(self, &Attributes::create(request, Value::Null), &object)?;
@@ -119,9 +126,14 @@ impl Registry {
         ))
     }
 
-    /// Validates, then claims what the object needs.
-    async fn finish_create(&self, request: &Request, object: &mut Value, plan: &mut Plan) -> Result<(), ApiError> {
-        let resource = &request.resource;
+    /// The kind's own rules, the claims on what there is only once, then the validating phase of admission.
+    async fn finish_create(
+        &self,
+        attributes: &mut Attributes<'_>,
+        object: &mut Value,
+        plan: &mut Plan,
+    ) -> Result<(), ApiError> {
+        let resource = &attributes.request.resource;
         let errors = resource.kind.validate_create(object);
         if !errors.is_empty() {
             return Err(ApiError::invalid(resource.names(), meta::text(object, "name"), &errors));
@@ -130,6 +142,9 @@ impl Registry {
             self.cache.fresh().await?;
             self.services.allocate(&self.cache, object, None, plan, &*self.rng)?;
         }
+        attributes.object = std::mem::take(object);
+        admission::validate(self, attributes).await?;
+        *object = std::mem::take(&mut attributes.object);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use super::deletion::{self, Decision};
 use super::request::Request;
 use super::resource::Resource;
 use super::{Registry, encode, meta};
-use crate::admission;
+use crate::admission::{self, Attributes};
 use crate::status::{self, ApiError};
 
 /// How often a deletion is tried on newer and newer states.
@@ -26,12 +26,23 @@ enum Attempt {
     Again(Option<Object>),
 }
 
+/// What admission is asked about a deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// Nothing: it has let the deletion through before.
+    Before,
+    /// The object that the request names.
+    ForObject,
+    /// An object of the collection that the request names.
+    ForCollection,
+}
+
 impl Registry {
     pub(super) async fn delete_object(&self, request: &Request) -> Result<Written, ApiError> {
         if let Some(why) = request.resource.kind.undeletable(&request.name) {
             return Err(ApiError::forbidden(request.resource.names(), &request.name, why));
         }
-        let mut written = self.delete_one(request, None, true).await?;
+        let mut written = self.delete_one(request, None, Asked::ForObject).await?;
         if !written.is_status {
             written.object = request.resource.shown(written.object).await?;
         }
@@ -41,7 +52,7 @@ impl Registry {
 
     /// As [`Registry::delete_object`], for what has passed admission already.
     pub(super) async fn delete_admitted(&self, request: &Request) -> Result<Written, ApiError> {
-        self.delete_one(request, None, false).await
+        self.delete_one(request, None, Asked::Before).await
     }
 
     /// Whether an answer to a deletion shows an object that others still hold.
@@ -60,9 +71,8 @@ impl Registry {
         deletion::warnings(request)
     }
 
-    /// Deletes the object; with a uid only that one: another one of its name counts as not found. `admit`: whether
-    /// admission is still to be asked.
-    async fn delete_one(&self, request: &Request, uid: Option<&str>, admit: bool) -> Result<Written, ApiError> {
+    /// Deletes the object; with a uid only that one: another one of its name counts as not found.
+    async fn delete_one(&self, request: &Request, uid: Option<&str>, asked: Asked) -> Result<Written, ApiError> {
         let names = request.resource.names();
         let mut request = request.clone();
         let mut current = self.current(&request).await?;
@@ -70,7 +80,7 @@ impl Registry {
             if uid.is_some_and(|uid| uid != meta::text(&current.value(), "uid")) {
                 return Err(ApiError::not_found(names, &request.name));
             }
-            match self.try_delete(&mut request, &current, admit).await? {
+            match self.try_delete(&mut request, &current, asked).await? {
                 Attempt::Done(written) => return Ok(written),
                 Attempt::Again(newer) => {
                     current = newer.ok_or_else(|| ApiError::not_found(names, &request.name))?;
@@ -80,7 +90,7 @@ impl Registry {
         Err(ApiError::modified(names, &request.name))
     }
 
-    async fn try_delete(&self, request: &mut Request, current: &Object, admit: bool) -> Result<Attempt, ApiError> {
+    async fn try_delete(&self, request: &mut Request, current: &Object, asked: Asked) -> Result<Attempt, ApiError> {
         let object = encode::bare(current);
         deletion::check_preconditions(request, &object, &current.revision.to_string())?;
         let decision = deletion::plan(&request.resource, &object, &request.options, self.clock.now());
@@ -88,8 +98,11 @@ impl Registry {
             return Ok(Attempt::Done(shown(current.clone())));
         }
         // Again for each newer state: it may be another object of that name, on another node.
-        if admit {
-            admission::admit_delete(self, request, &object)?;
+        if asked != Asked::Before {
+            let old = current.value();
+            let of_collection = asked == Asked::ForCollection;
+            let mut attributes = Attributes { of_collection, ..Attributes::delete(request, &old) };
+            admission::admit(self, &mut attributes).await?;
         }
         let (marked, removes) = match decision {
             Decision::Wait => return Ok(Attempt::Done(shown(current.clone()))),
@@ -154,7 +167,7 @@ impl Registry {
         let mut one = request.clone();
         one.name = meta::text(&value, "name").to_owned();
         one.namespace = meta::text(&value, "namespace").to_owned();
-        match self.delete_one(&one, Some(meta::text(&value, "uid")), true).await {
+        match self.delete_one(&one, Some(meta::text(&value, "uid")), Asked::ForCollection).await {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }

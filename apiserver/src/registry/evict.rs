@@ -9,7 +9,7 @@ use super::answer::{Object, Written};
 use super::budget::{self, Verdict};
 use super::request::{Body, Options, Request, Subresource};
 use super::{Registry, accept, deletion, encode, meta};
-use crate::admission;
+use crate::admission::{self, Attributes};
 use crate::status::{self, ApiError};
 
 /// How often an eviction is tried on newer and newer states of the pod, and of the budget.
@@ -21,7 +21,8 @@ const VERSIONS: [&str; 2] = ["policy/v1", "policy/v1beta1"];
 impl Registry {
     pub(super) async fn evict(&self, request: &Request, body: Body) -> Result<Written, ApiError> {
         let eviction = read(request, body)?;
-        admission::admit_eviction(self, request, &eviction).await?;
+        let attributes = Attributes::create(request, eviction).of_kind("eviction", ("policy", "v1", "Eviction"));
+        let eviction = admission::admit_body(self, attributes).await?;
         let asked = deletion_of(request, &eviction)?;
         let pod = Request { subresource: Subresource::None, options: Options::default(), ..request.clone() };
         let Some(guarded) = self.evict_unguarded(&pod, &asked).await? else { return Ok(evicted()) };

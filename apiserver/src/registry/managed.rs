@@ -176,7 +176,7 @@ pub(super) fn applied(
     }
     meta::check_namespace(&mut object, request)?;
     meta::check_name(&mut object, request)?;
-    Ok(Edited { object, warnings, unconditional: true, managed: Some(applied.managed.encode()) })
+    Ok(Edited { object, warnings, unconditional: true, managed: Some(applied.managed.encode()), shown: None })
 }
 
 /// Applies a configuration to an object whose managers are given.

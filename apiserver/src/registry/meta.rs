@@ -124,7 +124,16 @@ pub(crate) fn check_name(object: &mut Value, request: &Request) -> Result<(), Ap
     Ok(())
 }
 
-/// Takes out of a new object what only the server writes, and gives it identity and time of birth.
+/// Takes out of a new object what only the server writes.
+pub(crate) fn wipe(object: &mut Value) {
+    if let Some(metadata) = fields(object) {
+        for field in SERVER_OWNED.iter().chain(&["resourceVersion"]) {
+            metadata.remove(*field);
+        }
+    }
+}
+
+/// Gives a new object identity and time of birth, whatever admission wrote there.
 pub(crate) fn begin(object: &mut Value, uid: String, now: Timestamp) {
     if let Some(metadata) = fields(object) {
         for field in SERVER_OWNED.iter().chain(&["resourceVersion"]) {

@@ -73,6 +73,7 @@ pub use answer::{EventType, List, Object, Watch, WatchEvent, Written};
 pub(crate) use page::Token;
 pub use request::{
     Body, FieldValidation, Options, Patch, Preconditions, Propagation, Request, Subresource, UserInfo, VersionMatch,
+    Warnings,
 };
 pub use resource::{Convert, Resource, Resources};
 

@@ -174,7 +174,8 @@ impl Registry {
             }
             check_same(kind.names(), &accepted.object, current)?;
             meta::check_name(&mut accepted.object, request)?;
-            Ok(Edited { object: accepted.object, warnings: accepted.warnings, unconditional: true, managed: None })
+            let (object, warnings) = (accepted.object, accepted.warnings);
+            Ok(Edited { object, warnings, unconditional: true, managed: None, shown: None })
         })
         .await
     }

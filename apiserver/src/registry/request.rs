@@ -3,7 +3,7 @@
 //! Plain data: the HTTP side fills it in from path, query string and body. Nothing here reads HTTP.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reeve_kinds::Part;
@@ -121,6 +121,8 @@ pub struct Options {
     pub dry_run: bool,
     /// `fieldValidation`
     pub field_validation: FieldValidation,
+    /// Whether `field_validation` was said, rather than assumed.
+    pub field_validation_stated: bool,
     /// `fieldManager`
     pub field_manager: String,
     /// Whose fields they are when there is no `fieldManager`: the program's name in `User-Agent`.
@@ -185,6 +187,29 @@ pub struct Request {
     pub subresource: Subresource,
     /// The options.
     pub options: Options,
+    /// What the client is warned of, whether the request succeeds or not.
+    pub warnings: Warnings,
+}
+
+/// Texts for the `Warning` header that come up while a request is served. Clones collect in one place.
+#[derive(Debug, Clone, Default)]
+pub struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Warnings {
+    /// Adds a text; one that is empty or there already is not added.
+    pub fn add(&self, text: impl Into<String>) {
+        let text = text.into();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !text.is_empty() && !all.contains(&text) {
+            all.push(text);
+        }
+    }
+
+    /// Takes what has been collected, in order.
+    #[must_use]
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// A decoded body: see [`crate::decode`].

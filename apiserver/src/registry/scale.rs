@@ -12,12 +12,13 @@ use serde_json::{Value, json};
 use super::accept::{Accepted, Form};
 use super::answer::{Object, Written};
 use super::request::{Body, Patch, Request, Subresource};
-use super::update::Edited;
+use super::update::{Edited, Shown};
 use super::{Registry, accept, managed as managers_of, meta};
 use crate::status::ApiError;
 
 const API_VERSION: &str = "autoscaling/v1";
 const KIND: &str = "Scale";
+const SCALE: (&str, &str, &str) = ("autoscaling", "v1", KIND);
 
 fn paths(request: &Request) -> Result<ScalePaths, ApiError> {
     request.resource.kind.scale().ok_or_else(ApiError::no_such_path)
@@ -69,6 +70,16 @@ fn of(object: &Value, paths: ScalePaths) -> Value {
         }
     }
     json!({ "kind": KIND, "apiVersion": API_VERSION, "metadata": metadata, "spec": spec, "status": status })
+}
+
+/// Brings what a scale asks for into its object.
+fn bring(scale: &Value, object: &mut Value, paths: ScalePaths, name: &str) -> Result<(), ApiError> {
+    let replicas = wanted(scale, name)?;
+    put(object, paths.spec_replicas, replicas.into());
+    for field in ["resourceVersion", "uid"] {
+        meta::set(object, field, meta::get(scale, field).clone());
+    }
+    Ok(())
 }
 
 /// The replicas a scale asks for.
@@ -176,14 +187,13 @@ impl Registry {
             let (live, now) = (of(current, paths), meta::time(self.clock.now()));
             let (scale, managers) = change.carry_out(request, &live, managed::to_scale(&parent, &replicas), &now)?;
             let Accepted { object: scale, warnings } = scale;
-            let count = wanted(&scale, &request.name)?;
             let mut object = current.clone();
-            put(&mut object, paths.spec_replicas, count.into());
-            for field in ["resourceVersion", "uid"] {
-                meta::set(&mut object, field, meta::get(&scale, field).clone());
-            }
+            bring(&scale, &mut object, paths, &request.name)?;
             let managed = Some(managed::from_scale(&parent, managers, &replicas, &version).encode());
-            Ok(Edited { object, warnings, unconditional: true, managed })
+            let name = request.name.clone();
+            let put = move |scale: &Value, object: &mut Value| bring(scale, object, paths, &name);
+            let shown = Some(Shown { kind: SCALE, old: live, new: scale, put: Box::new(put) });
+            Ok(Edited { object, warnings, unconditional: true, managed, shown })
         };
         let mut written = self.change(&main, edit).await?;
         written.object = read(request, &written.object)?;

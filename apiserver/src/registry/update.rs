@@ -25,6 +25,20 @@ pub(super) struct Edited {
     pub(super) unconditional: bool,
     /// Who manages what then, where the edit has decided that itself.
     pub(super) managed: Option<Value>,
+    /// What admission is shown in place of the object, for a subresource with a body of its own.
+    pub(super) shown: Option<Shown>,
+}
+
+/// A subresource's own body, as admission sees it.
+pub(super) struct Shown {
+    /// Its group, version and kind.
+    pub(super) kind: (&'static str, &'static str, &'static str),
+    /// As it is.
+    pub(super) old: Value,
+    /// As it is to be.
+    pub(super) new: Value,
+    /// Brings what admission made of it into the object.
+    pub(super) put: Box<dyn Fn(&Value, &mut Value) -> Result<(), ApiError> + Send + Sync>,
 }
 
 impl Registry {
@@ -48,7 +62,8 @@ impl Registry {
         }
         let edit = |_: &Value| {
             let (object, warnings) = (accepted.object.clone(), accepted.warnings.clone());
-            Ok(Edited { object, warnings, unconditional: kind.unconditional_update(), managed: None })
+            let unconditional = kind.unconditional_update();
+            Ok(Edited { object, warnings, unconditional, managed: None, shown: None })
         };
         self.change(request, edit).await
     }
@@ -77,12 +92,12 @@ impl Registry {
         let mut current = self.current_shown(request).await?;
         for _ in 0..ATTEMPTS_MAX {
             let mut old = current.value();
-            let edited = edit(&old)?;
+            let mut edited = edit(&old)?;
             meta::check_uid(&edited.object, &old, names)?;
             meta::check_version(&edited.object, &old, names, edited.unconditional)?;
             meta::set(&mut old, "resourceVersion", Value::Null);
             let mut plan = Plan { expect: current.revision, ..Plan::default() };
-            let new = self.settle(request, edited.object, edited.managed, &old, &mut plan).await?;
+            let new = self.settle(request, &mut edited, &mut old, &mut plan).await?;
             plan.taken = resource_quota::take(self, &Attributes::update(request, Value::Null, &old), &new)?;
             let mut warnings = edited.warnings;
             if request.subresource == Subresource::None {
@@ -96,43 +111,105 @@ impl Registry {
         Err(ApiError::modified(names, &request.name))
     }
 
-    /// Defaults, rules and admission: from the wanted state to the one that is stored.
+    /// Defaults, managers, admission and rules: from the wanted state to the one that is stored. `plan` says which
+    /// revision it starts from; neither state has a resourceVersion before and after.
     async fn settle(
         &self,
         request: &Request,
-        mut object: Value,
-        decided: Option<Value>,
-        old: &Value,
+        edited: &mut Edited,
+        old: &mut Value,
         plan: &mut Plan,
     ) -> Result<Value, ApiError> {
         let resource = &request.resource;
+        let mut object = std::mem::take(&mut edited.object);
+        let stated = meta::get(&object, "resourceVersion").clone();
         let sent = managed::take(&mut object);
-        let managers = |object: &Value| {
+        let decided = edited.managed.take();
+        let managers = |object: &Value, old: &Value| {
             decided.clone().unwrap_or_else(|| managed::of_changed(request, object, old, &sent, self.clock.now()))
         };
         let mut errors: Vec<FieldError> = meta::carry_over(&mut object, old);
-        if request.subresource == Subresource::Finalize {
-            let mut new = finalize(&object, old);
-            meta::set(&mut new, "managedFields", managers(&object));
-            return Ok(new);
-        }
         let part = if let Subresource::Part(part) = request.subresource { part } else { Part::Main };
-        resource.kind.default(&mut object);
-        let mut managers_now = (!managed::is_narrow(part)).then(|| managers(&object));
-        resource.kind.prepare_update(part, &mut object, old);
-        attribution::complete_changed(request, part, &mut object, old, self.clock.now());
-        let managers_now = managers_now.take().unwrap_or_else(|| managers(&object));
+        let is_finalize = request.subresource == Subresource::Finalize;
+        if !is_finalize {
+            resource.kind.default(&mut object);
+        }
+        let early = (!managed::is_narrow(part)).then(|| managers(&object, old));
+        meta::set(&mut object, "managedFields", early.clone().unwrap_or_default());
+        meta::set(&mut object, "resourceVersion", stated);
+        self.mutate_change(request, edited, (&mut object, old), plan.expect).await?;
+        if is_finalize {
+            object = finalize(&object, old);
+        } else {
+            resource.kind.prepare_update(part, &mut object, old);
+            attribution::complete_changed(request, part, &mut object, old, self.clock.now());
+        }
+        let managers_now = early.unwrap_or_else(|| managers(&object, old));
         meta::set(&mut object, "managedFields", managers_now);
-        admission::admit_update(self, request, &object, old)?;
-        errors.extend(reeve_kinds::common_changes(&*resource.kind, &object, old));
-        errors.extend(resource.kind.validate_update(part, &object, old));
+        if !is_finalize {
+            errors.extend(reeve_kinds::common_changes(&*resource.kind, &object, old));
+            errors.extend(resource.kind.validate_update(part, &object, old));
+        }
         if !errors.is_empty() {
             return Err(ApiError::invalid(resource.names(), &request.name, &errors));
         }
         if resource.is("", "services") && part == Part::Main {
             self.services.allocate(&self.cache, &mut object, Some(old), plan, &*self.rng)?;
         }
+        self.validate_change(request, edited, (&mut object, old), plan.expect).await?;
         Ok(object)
+    }
+
+    /// The mutating phase of admission: on the object, or on the body that its subresource has.
+    async fn mutate_change(
+        &self,
+        request: &Request,
+        edited: &mut Edited,
+        (new, old): (&mut Value, &mut Value),
+        revision: Revision,
+    ) -> Result<(), ApiError> {
+        if let Some(shown) = &mut edited.shown {
+            let attributes = Attributes::update(request, std::mem::take(&mut shown.new), &shown.old);
+            let mut attributes = attributes.of_kind(Subresource::Scale.name(), shown.kind);
+            admission::mutate(self, &mut attributes).await?;
+            shown.new = std::mem::take(&mut attributes.object);
+            (shown.put)(&shown.new, new)?;
+        } else {
+            meta::set(old, "resourceVersion", revision.to_string());
+            let mut attributes = Attributes::update(request, std::mem::take(new), old);
+            admission::mutate(self, &mut attributes).await?;
+            *new = attributes.object;
+            meta::set(old, "resourceVersion", Value::Null);
+            meta::check_namespace(new, request)?;
+            meta::check_name(new, request)?;
+        }
+        // What an update cannot change, admission cannot change either.
+        meta::carry_over(new, old);
+        Ok(())
+    }
+
+    /// The validating phase of admission, which sees both states with the resourceVersion there is.
+    async fn validate_change(
+        &self,
+        request: &Request,
+        edited: &Edited,
+        (new, old): (&mut Value, &mut Value),
+        revision: Revision,
+    ) -> Result<(), ApiError> {
+        if let Some(shown) = &edited.shown {
+            let attributes = Attributes::update(request, shown.new.clone(), &shown.old);
+            return admission::validate(self, &attributes.of_kind(Subresource::Scale.name(), shown.kind)).await;
+        }
+        for object in [&mut *new, &mut *old] {
+            meta::set(object, "resourceVersion", revision.to_string());
+        }
+        let attributes = Attributes::update(request, std::mem::take(new), old);
+        admission::validate(self, &attributes).await?;
+        *new = attributes.object;
+        for object in [new, old] {
+            meta::set(object, "resourceVersion", Value::Null);
+        }
+        Ok(())
     }
 
     async fn write_change(

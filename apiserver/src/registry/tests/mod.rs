@@ -98,6 +98,7 @@ impl World {
             name: name.to_owned(),
             subresource: all.into_iter().find(|one| one.name() == subresource).expect(path),
             options: Options::default(),
+            warnings: Warnings::default(),
         }
     }
 

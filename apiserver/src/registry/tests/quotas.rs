@@ -71,6 +71,8 @@ async fn pods_get_the_limits_of_the_namespace_and_the_priority_of_their_class() 
         (&made["spec"]["priority"], &made["spec"]["containers"][0]["resources"]["limits"]["cpu"]),
         (&json!(7), &json!("500m"))
     );
+    let cleared = world.merge("pods/a", json!({"spec": {"priority": null, "preemptionPolicy": null}})).await.unwrap();
+    assert_eq!(cleared["spec"]["priority"], 7, "a change keeps the priority that it does not state");
     pod["metadata"]["name"] = "system".into();
     pod["spec"]["priorityClassName"] = "system-node-critical".into();
     assert_eq!(world.create("pods", pod.clone()).await["spec"]["priority"], 2_000_001_000);
