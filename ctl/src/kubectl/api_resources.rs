@@ -43,7 +43,7 @@ pub(crate) async fn run(args: ApiResourcesArgs, api: &Api) -> Result<(), CliErro
             && args.verbs.iter().all(|verb| own.can(verb))
             && args.categories.iter().all(|category| own.categories.contains(category))
     };
-    let mut found: Vec<&Resource> = mapper.all().iter().filter(fits).collect();
+    let mut found: Vec<&Resource> = mapper.preferred().filter(fits).collect();
     match args.sort_by.as_str() {
         "name" => found.sort_by(|a, b| a.plural.cmp(&b.plural)),
         "kind" => found.sort_by(|a, b| a.kind.cmp(&b.kind)),

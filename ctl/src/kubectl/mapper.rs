@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures::StreamExt as _;
 use serde_json::Value;
 
 use super::api::{Api, Url, encode};
@@ -91,6 +92,9 @@ impl Resource {
     }
 }
 
+/// So many lists of resources are asked for at the same time.
+const LISTS_AT_ONCE: usize = 4;
+
 /// Everything the server offers, in the server's order of preference.
 #[derive(Debug, Clone)]
 pub(crate) struct Mapper {
@@ -113,11 +117,24 @@ impl Mapper {
             let path = if version.contains('/') { format!("/apis/{version}") } else { format!("/api/{version}") };
             api.get(&Url::new(path)).await
         });
+        // A few at once: each may be a connection of its own until the first has shown that they can share one.
+        let mut lists = futures::stream::iter(lists).buffered(LISTS_AT_ONCE);
         let mut resources = Vec::new();
-        for (version, list) in versions.iter().zip(futures::future::join_all(lists).await) {
+        for version in &versions {
+            let Some(list) = lists.next().await else { break };
             resources.extend(parse_list(version, &list?));
         }
+        drop(lists);
         Ok(Self { resources })
+    }
+
+    /// Every resource in the version that its group prefers, or else in the next that has it.
+    pub(crate) fn preferred(&self) -> impl Iterator<Item = &Resource> {
+        let is_first = |own: &&Resource| {
+            let same = |other: &&Resource| other.group == own.group && other.plural == own.plural;
+            self.resources.iter().find(same).is_some_and(|first| first.version == own.version)
+        };
+        self.resources.iter().filter(is_first)
     }
 
     /// Every resource, subresources left out.

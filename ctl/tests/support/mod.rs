@@ -40,7 +40,7 @@ impl Cluster {
             advertise: address,
         };
         let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
-        let config = ApiServerConfig { registry, pki: pki.clone(), issuer, connections_max: 100 };
+        let config = ApiServerConfig { registry, pki: pki.clone(), issuer, connections_max: 1000 };
         let kinds = reeve_kinds::builtin();
         let parts = RegistryParts { kv: Arc::new(MemoryKv::new()), kinds, clock, rng: SeededRng::shared() };
         let server = ApiServer::start(config, parts).await.unwrap();
