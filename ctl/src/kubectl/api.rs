@@ -1,6 +1,7 @@
 //! Requests to the server, and its answers as values or errors in kubectl's words.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::AsyncBufReadExt as _;
@@ -233,21 +234,22 @@ fn parse(bytes: &[u8]) -> Result<Value, CliError> {
 }
 
 /// How many warnings the server sent, for `--warnings-as-errors`.
-static WARNINGS: AtomicUsize = AtomicUsize::new(0);
+/// What the server has warned of, each text once.
+static WARNINGS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// How many warnings the server has sent to this program.
+/// How many different warnings the server has sent to this program.
 pub(crate) fn warnings() -> usize {
-    WARNINGS.load(Ordering::Relaxed)
+    WARNINGS.lock().unwrap_or_else(PoisonError::into_inner).len()
 }
 
-/// The server's warnings, on standard error as kubectl prints them. RFC 7234: `299 - "text"`.
+/// The server's warnings, on standard error as kubectl prints them: each once. RFC 7234: `299 - "text"`.
 fn warn(headers: &http::HeaderMap) {
     for value in headers.get_all(header::WARNING) {
         let Ok(text) = value.to_str() else { continue };
         let quoted = text.split_once('"').and_then(|(_, rest)| rest.rsplit_once('"')).map(|(text, _)| text);
-        if let Some(text) = quoted {
-            WARNINGS.fetch_add(1, Ordering::Relaxed);
-            eprintln!("Warning: {}", text.replace("\\\"", "\"").replace("\\\\", "\\"));
+        let Some(text) = quoted.map(|text| text.replace("\\\"", "\"").replace("\\\\", "\\")) else { continue };
+        if WARNINGS.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone()) {
+            eprintln!("Warning: {text}");
         }
     }
 }
