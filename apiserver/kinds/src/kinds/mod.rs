@@ -1,6 +1,8 @@
 //! The built-in kinds, one folder for each API group.
 
+mod admissionregistration;
 mod apiextensions;
+mod apiregistration;
 mod apps;
 mod autoscaling;
 mod batch;
@@ -36,6 +38,7 @@ pub mod bootstrap {
 pub fn builtin() -> Vec<Arc<dyn Kind>> {
     let groups = [
         core::kinds(),
+        apiregistration::kinds(),
         apps::kinds(),
         events::kinds(),
         autoscaling::kinds(),
@@ -45,6 +48,7 @@ pub fn builtin() -> Vec<Arc<dyn Kind>> {
         policy::kinds(),
         rbac::kinds(),
         storage::kinds(),
+        admissionregistration::kinds(),
         apiextensions::kinds(),
         scheduling::kinds(),
         coordination::kinds(),

@@ -7,6 +7,7 @@ use super::Shape;
 
 /// Numbers and truth values that are no pointers in Go: zero and false are left out.
 const PLAIN_SCALARS: &[(&str, &[&str])] = &[
+    ("APIServiceSpec", &["insecureSkipTLSVerify"]),
     ("AWSElasticBlockStoreVolumeSource", &["partition", "readOnly"]),
     ("AzureFilePersistentVolumeSource", &["readOnly"]),
     ("AzureFileVolumeSource", &["readOnly"]),
@@ -80,6 +81,7 @@ const PLAIN_SCALARS: &[(&str, &[&str])] = &[
     ("StatefulSetStatus", &["currentReplicas", "observedGeneration", "readyReplicas", "updatedReplicas"]),
     ("StorageOSPersistentVolumeSource", &["readOnly"]),
     ("StorageOSVolumeSource", &["readOnly"]),
+    ("ValidatingAdmissionPolicyStatus", &["observedGeneration"]),
     ("VolumeMount", &["readOnly"]),
 ];
 
