@@ -14,6 +14,7 @@
 //! | `http` | paths, queries, forms of answers, discovery, OpenAPI, health, protobuf bodies, `TokenRequest`, reviews |
 //! | `proxy_node` | log, exec and attach, passed through to the kubelet |
 //! | [`pki`] | authorities, certificates and keys in the data folder |
+//! | `outbound` | calls to webhooks and aggregated API servers |
 //! | [`registry`] | the verbs on objects |
 //! | `custom` | CustomResourceDefinitions: what is served of them, conversion, their end |
 //! | `cache`, `admission` | the watch cache; what is checked and filled in before an object is stored |
@@ -29,6 +30,7 @@ mod fuzz;
 mod gate;
 mod go_json;
 mod http;
+mod outbound;
 pub mod pki;
 mod proxy_node;
 pub mod registry;

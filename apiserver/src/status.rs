@@ -52,6 +52,8 @@ pub struct ApiError {
     pub continue_token: String,
     /// Texts for the `Warning` header.
     pub warnings: Vec<String>,
+    /// The `Status` as somebody else has written it (a webhook): sent as it is.
+    pub foreign: Option<Box<Value>>,
 }
 
 fn qualified(names: &Names) -> String {
@@ -73,7 +75,14 @@ impl ApiError {
             details: None,
             continue_token: String::new(),
             warnings: Vec::new(),
+            foreign: None,
         }
+    }
+
+    /// An error whose `Status` somebody else has written.
+    #[must_use]
+    pub fn foreign(code: u16, message: impl Into<String>, status: Value) -> Self {
+        Self { foreign: Some(Box::new(status)), ..Self::new(code, "", message) }
     }
 
     fn about(code: u16, reason: &'static str, message: String, names: &Names, name: &str) -> Self {
@@ -313,6 +322,9 @@ impl ApiError {
     /// The body of the response.
     #[must_use]
     pub fn status(&self) -> Value {
+        if let Some(status) = &self.foreign {
+            return Value::clone(status);
+        }
         let mut metadata = Map::new();
         if !self.continue_token.is_empty() {
             metadata.insert("continue".to_owned(), self.continue_token.clone().into());

@@ -109,7 +109,6 @@ impl<'a> Attributes<'a> {
     }
 
     /// The namespace; for a Namespace its own name, for cluster-wide kinds empty.
-    #[expect(dead_code, reason = "a fact that admission webhooks and policies ask for")]
     pub(crate) fn namespace(&self) -> &str {
         if self.request.resource.is("", "namespaces") { self.name() } else { &self.request.namespace }
     }
@@ -125,7 +124,6 @@ impl<'a> Attributes<'a> {
 
     /// The options of the verb as an object: `CreateOptions`, `UpdateOptions` (also of a patch, as in Kubernetes),
     /// `DeleteOptions`; null for connections.
-    #[expect(dead_code, reason = "a fact that admission webhooks and policies ask for")]
     pub(crate) fn options(&self) -> Value {
         let options = &self.request.options;
         let kind = match self.operation {
@@ -138,7 +136,6 @@ impl<'a> Attributes<'a> {
     }
 
     /// Whether nothing is to be written.
-    #[expect(dead_code, reason = "a fact that admission webhooks and policies ask for")]
     pub(crate) fn is_dry_run(&self) -> bool {
         self.request.options.dry_run && self.operation != Operation::Connect
     }

@@ -24,12 +24,16 @@ mod priority;
 pub(crate) mod resource_quota;
 mod runtime_class;
 mod service_account;
+mod webhook;
 
 use bytes::Bytes;
 use reeve_store::Revision;
 use serde_json::Value;
 
 pub(crate) use attributes::{Attributes, Operation};
+pub(crate) use webhook::{Webhooks, is_configuration};
+
+use webhook::Reinvocation;
 
 use crate::registry::{Registry, meta};
 use crate::status::ApiError;
@@ -37,8 +41,23 @@ use crate::status::ApiError;
 /// Facts that a decision rests on: keys whose revisions must not change before the write.
 pub(crate) type Guards = Vec<(Bytes, Revision)>;
 
-/// The mutating phase: `attributes.object` is what comes out of it.
+/// The mutating phase: `attributes.object` is what comes out of it. All plugins run a second time when a webhook has
+/// changed the object, because those before it may want to do something about the change.
 pub(crate) async fn mutate(registry: &Registry, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {
+    let mut again = Reinvocation::default();
+    mutate_once(registry, attributes, &mut again).await?;
+    if again.is_needed {
+        again.is_second = true;
+        mutate_once(registry, attributes, &mut again).await?;
+    }
+    Ok(())
+}
+
+async fn mutate_once(
+    registry: &Registry,
+    attributes: &mut Attributes<'_>,
+    again: &mut Reinvocation,
+) -> Result<(), ApiError> {
     namespace_lifecycle::admit(registry, attributes).await?;
     limit_ranger::mutate(registry, attributes);
     let is_new_pod = is_new_pod(attributes);
@@ -56,7 +75,7 @@ pub(crate) async fn mutate(registry: &Registry, attributes: &mut Attributes<'_>)
     }
     default_class::ingress(registry, attributes);
     pod_topology_labels::mutate(registry, attributes);
-    Ok(())
+    registry.webhooks.mutate(registry, attributes, again).await
 }
 
 /// The validating phase. ResourceQuota, the last plugin of it, is asked with the write: see [`resource_quota::take`].
@@ -67,7 +86,7 @@ pub(crate) async fn validate(registry: &Registry, attributes: &Attributes<'_>) -
     if is_new_pod(attributes) {
         runtime_class::validate(registry, attributes).await?;
     }
-    Ok(())
+    registry.webhooks.validate(registry, attributes).await
 }
 
 fn is_new_pod(attributes: &Attributes<'_>) -> bool {

@@ -13,6 +13,9 @@ use crate::status::ApiError;
 /// Where the token and its companions are mounted; fixed by client libraries.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
+/// What the names of these volumes begin with.
+const VOLUME_PREFIX: &str = "kube-api-access-";
+
 /// Life of a token: an hour, and the seven seconds by which Kubernetes marks tokens of this kind.
 const TOKEN_SECONDS: i64 = 3607;
 
@@ -41,7 +44,13 @@ pub(super) async fn admit(registry: &Registry, attributes: &mut Attributes<'_>) 
     }
     let wanted = spec.get("automountServiceAccountToken").and_then(Value::as_bool);
     if wanted.or_else(|| account["automountServiceAccountToken"].as_bool()).unwrap_or(true) {
-        mount(spec, &format!("kube-api-access-{}", registry.rng.suffix(5)));
+        let volumes = spec.get("volumes").and_then(Value::as_array).into_iter().flatten();
+        let there = volumes.filter_map(|volume| volume["name"].as_str()).find(|name| name.starts_with(VOLUME_PREFIX));
+        match there.map(str::to_owned) {
+            // From an earlier round: containers that came since get it too.
+            Some(volume) => _ = mount_into_all(spec, &volume),
+            None => mount(spec, &format!("{VOLUME_PREFIX}{}", registry.rng.suffix(5))),
+        }
     }
     Ok(())
 }
@@ -69,13 +78,7 @@ async fn find(registry: &Registry, namespace: &str, name: &str) -> Result<Option
 
 /// Mounts the volume into every container that has nothing at its place; the volume is only made when one has not.
 fn mount(spec: &mut Map<String, Value>, volume: &str) {
-    let mut used = false;
-    for list in ["initContainers", "containers"] {
-        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            used |= mount_into(container, volume);
-        }
-    }
-    if !used {
+    if !mount_into_all(spec, volume) {
         return;
     }
     let volumes = spec.entry("volumes").or_insert_with(|| json!([]));
@@ -85,6 +88,16 @@ fn mount(spec: &mut Map<String, Value>, volume: &str) {
     if let Some(volumes) = volumes.as_array_mut() {
         volumes.push(token_volume(volume));
     }
+}
+
+fn mount_into_all(spec: &mut Map<String, Value>, volume: &str) -> bool {
+    let mut used = false;
+    for list in ["initContainers", "containers"] {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            used |= mount_into(container, volume);
+        }
+    }
+    used
 }
 
 fn mount_into(container: &mut Value, volume: &str) -> bool {

@@ -81,7 +81,7 @@ pub(super) fn complaints(patch: &Value) -> Vec<String> {
 ///
 /// # Errors
 /// When it is no patch, or does not fit the object, which may then be half changed.
-pub(super) fn apply(target: &mut Value, patch: &Value) -> Result<(), ApiError> {
+pub(crate) fn apply(target: &mut Value, patch: &Value) -> Result<(), ApiError> {
     let mut carried = 0;
     for operation in operations(patch)? {
         carry_out(target, &operation, &mut carried).map_err(|why| super::patch::rejected(&why))?;

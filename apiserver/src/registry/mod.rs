@@ -68,6 +68,7 @@ use reeve_kinds::Kind;
 use reeve_store::SharedKv;
 use tokio::sync::watch;
 
+pub(crate) use self::json_patch::apply as apply_json_patch;
 pub use answer::{EventType, List, Object, Watch, WatchEvent, Written};
 #[cfg(test)]
 pub(crate) use page::Token;
@@ -77,6 +78,7 @@ pub use request::{
 };
 pub use resource::{Convert, Resource, Resources};
 
+use crate::admission::{self, Webhooks};
 use crate::cache::{Cache, Feed, Ingest};
 use crate::status::ApiError;
 use services::Allocators;
@@ -129,6 +131,8 @@ pub struct Registry {
     /// Told the generation of what is served.
     served: watch::Sender<u64>,
     services: Allocators,
+    /// Who is asked before an object is written.
+    pub(crate) webhooks: Webhooks,
 }
 
 impl Drop for Registry {
@@ -151,11 +155,13 @@ impl Registry {
         let resources = Resources::builtin(kinds.into_iter().map(resource).collect());
         let feed = Feed::load(&cache, orders).await.map_err(|error| ApiError::store(&error))?;
         feed.spawn(&cache);
+        let webhooks = Webhooks::new(&resources);
         let (resources, served) = (ArcSwap::from_pointee(resources), watch::Sender::new(0));
         let services = Allocators::new(&config);
-        let registry = Arc::new(Self { cache, clock, rng, kv, resources, served, services });
+        let registry = Arc::new(Self { cache, clock, rng, kv, resources, served, services, webhooks });
         bootstrap::ensure(&registry, &config).await?;
         builtin::ensure(&registry, &config).await?;
+        registry.webhooks.open();
         crate::custom::start(&registry).await?;
         bootstrap::spawn(&registry, config);
         housekeeping::spawn(&registry);
@@ -237,47 +243,61 @@ impl Registry {
     /// Creates an object, binds a pod or evicts it.
     pub async fn create(&self, request: &Request, body: Body) -> Result<Written, ApiError> {
         check_part(request)?;
-        match request.subresource {
+        let written = match request.subresource {
             Subresource::None => self.create_object(request, body).await,
             Subresource::Binding => self.bind(request, body).await,
             Subresource::Eviction => self.evict(request, body).await,
             _ => Err(ApiError::method_not_supported(request.resource.names(), "create")),
-        }
+        };
+        self.acknowledge(request, written).await
     }
 
     /// Replaces an object, its status, its scale or its finalizers.
     pub async fn update(&self, request: &Request, body: Body) -> Result<Written, ApiError> {
         check_part(request)?;
-        match request.subresource {
+        let written = match request.subresource {
             Subresource::Scale => self.update_scale(request, body).await,
             Subresource::Binding | Subresource::Eviction => {
                 Err(ApiError::method_not_supported(request.resource.names(), "update"))
             }
             _ => self.update_object(request, body).await,
-        }
+        };
+        self.acknowledge(request, written).await
     }
 
     /// Changes an object, its status or its scale by a patch.
     pub async fn patch(&self, request: &Request, patch: Patch) -> Result<Written, ApiError> {
         check_part(request)?;
-        match request.subresource {
+        let written = match request.subresource {
             Subresource::None | Subresource::Part(_) => self.patch_object(request, &patch).await,
             Subresource::Scale => self.patch_scale(request, &patch).await,
             _ => Err(ApiError::method_not_supported(request.resource.names(), "patch")),
-        }
+        };
+        self.acknowledge(request, written).await
     }
 
     /// Deletes an object, or begins to. The options of a `DeleteOptions` body are already in the request.
     pub async fn delete(&self, request: &Request) -> Result<Written, ApiError> {
-        match request.subresource {
+        let written = match request.subresource {
             Subresource::None => self.delete_object(request).await,
             _ => Err(ApiError::method_not_supported(request.resource.names(), "delete")),
-        }
+        };
+        self.acknowledge(request, written).await
     }
 
     /// Deletes every object of a collection that the selectors match; answers what was deleted.
     pub async fn delete_collection(&self, request: &Request) -> Result<List, ApiError> {
-        self.delete_matching(request).await
+        let deleted = self.delete_matching(request).await;
+        self.acknowledge(request, deleted).await
+    }
+
+    /// What decides about other requests holds for the next one: a configuration of admission is only acknowledged
+    /// when it is in the cache, from which it is read.
+    async fn acknowledge<T>(&self, request: &Request, written: Result<T, ApiError>) -> Result<T, ApiError> {
+        if admission::is_configuration(&request.resource) && written.is_ok() {
+            self.cache.fresh().await?;
+        }
+        written
     }
 
     /// Ends all watches and stops following the store: for a shutdown. Reads and writes must have ended before.

@@ -16,6 +16,7 @@ mod quotas;
 mod scales;
 mod services;
 mod watches;
+mod webhooks;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -1,0 +1,147 @@
+//! One question to one webhook.
+
+use std::time::Duration;
+
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderValue, Request, StatusCode};
+use reeve_api::rng::RngExt as _;
+use serde_json::Value;
+use tracing::{debug, warn};
+
+use super::config::{Client, Hook};
+use super::review::{self, Verdict};
+use crate::admission::Attributes;
+use crate::http::full;
+use crate::outbound::{self, CallError, Caller};
+use crate::registry::Registry;
+use crate::status::ApiError;
+
+/// Longest answer that is read: a patch may replace a whole object, and travels as Base64.
+const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Most of an answer that is no review that is shown.
+const SHOWN_BYTES_MAX: usize = 2048;
+
+/// Why a webhook has not let a request through.
+pub(super) enum Failed {
+    /// It could not be asked or gave no usable answer: its failure policy decides.
+    Calling(String),
+    /// It, or the rule about dry runs, refuses the request.
+    Refused(ApiError),
+}
+
+/// Asks. Warnings go to the client whatever the answer.
+pub(super) async fn ask(registry: &Registry, hook: &Hook, attributes: &Attributes<'_>) -> Result<Verdict, Failed> {
+    if attributes.is_dry_run() && !matches!(hook.side_effects.as_str(), "None" | "NoneOnDryRun") {
+        if hook.side_effects.is_empty() {
+            return Err(Failed::Calling("Webhook SideEffects is nil".to_owned()));
+        }
+        let why = format!("admission webhook {:?} does not support dry run", hook.name);
+        return Err(Failed::Refused(ApiError::bad_request(why)));
+    }
+    let version = hook.review_version.ok_or_else(|| {
+        let why = "webhook does not accept known AdmissionReview versions (v1, v1beta1)";
+        Failed::Calling(format!("could not create admission objects: {why}"))
+    })?;
+    let no_client = |why: &String| Failed::Calling(format!("could not get REST client: {why}"));
+    let (client, caller) = (hook.client.as_ref().map_err(no_client)?, hook.caller.as_ref().map_err(no_client)?);
+    let uid = registry.rng.uuid();
+    let question = review::question(attributes, version, &uid);
+    let answer = post(caller, client, &question, hook.timeout).await;
+    let answer = answer.map_err(|why| Failed::Calling(format!("failed to call webhook: {why}")))?;
+    let verdict = review::verdict(&answer, version, &uid, hook.flavor).map_err(|why| {
+        // Two of the complaints speak for themselves.
+        let speaks = why.starts_with("received undecodable patch") || why.starts_with("unsupported patch type");
+        Failed::Calling(if speaks { why } else { format!("received invalid webhook response: {why}") })
+    })?;
+    for (key, value) in &verdict.annotations {
+        debug!(webhook = hook.name, key, %value, "A webhook annotates a request.");
+    }
+    verdict.warnings.iter().for_each(|text| attributes.request.warnings.add(text.as_str()));
+    if verdict.is_allowed { Ok(verdict) } else { Err(Failed::Refused(denial(&hook.name, verdict.result))) }
+}
+
+async fn post(caller: &Caller, client: &Client, question: &Value, timeout: Duration) -> Result<Value, String> {
+    let path = format!("{}?timeout={}s", client.path, timeout.as_secs());
+    let told = |error: CallError| format!("Post \"https://{}{path}\": {error}", client.place.authority());
+    let mut request = Request::post(&path).body(full(question.to_string())).map_err(|error| error.to_string())?;
+    let headers = request.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*"));
+    headers.insert(USER_AGENT, HeaderValue::from_static("kube-apiserver-admission"));
+    let answer = async {
+        let answer = caller.send(request).await?;
+        let code = answer.status();
+        Ok::<_, CallError>((code, outbound::read(answer.into_body(), ANSWER_BYTES_MAX).await?))
+    };
+    let answer = tokio::time::timeout(timeout, answer).await.unwrap_or_else(|_| Err(CallError::deadline()));
+    let (code, body) = answer.map_err(told)?;
+    if !code.is_success() {
+        return Err(unsuccessful(code, &body));
+    }
+    serde_json::from_slice(&body).map_err(|error| format!("couldn't get version/kind; json parse error: {error}"))
+}
+
+/// What an answer says that is no success, in the words of Kubernetes' client: a `Status` speaks for itself.
+fn unsuccessful(code: StatusCode, body: &[u8]) -> String {
+    let parsed: Option<Value> = serde_json::from_slice(body).ok();
+    if let Some(message) = parsed.as_ref().filter(|status| status["kind"] == "Status") {
+        return message["message"].as_str().unwrap_or_default().to_owned();
+    }
+    let shown = String::from_utf8_lossy(&body[..body.len().min(SHOWN_BYTES_MAX)]);
+    let shown = shown.trim();
+    match code.as_u16() {
+        400 => "the server rejected our request for an unknown reason".to_owned(),
+        401 => "the server has asked for the client to provide credentials".to_owned(),
+        403 | 415 => shown.to_owned(),
+        404 => "the server could not find the requested resource".to_owned(),
+        405 => "the server does not allow this method on the requested resource".to_owned(),
+        409 => "the server reported a conflict".to_owned(),
+        422 => "the server rejected our request due to an error in our request".to_owned(),
+        429 => "the server has received too many requests and has asked us to try again later".to_owned(),
+        503 => "the server is currently unable to handle the request".to_owned(),
+        504 => {
+            "the server was unable to return a response in the time allotted, but may still be processing the request"
+                .to_owned()
+        }
+        500.. => format!("an error on the server ({shown:?}) has prevented the request from succeeding"),
+        other => format!("the server responded with the status code {other} but did not return more information"),
+    }
+}
+
+/// The refusal as the client sees it: the webhook's own `Status`, which says at least that and by whom.
+fn denial(name: &str, result: Value) -> ApiError {
+    let denied = format!("admission webhook {name:?} denied the request");
+    let text = |field: &str| result[field].as_str().unwrap_or_default().to_owned();
+    let message = match (text("message"), text("reason")) {
+        (message, _) if !message.is_empty() => format!("{denied}: {message}"),
+        (_, reason) if !reason.is_empty() => format!("{denied}: {reason}"),
+        _ => format!("{denied} without explanation"),
+    };
+    let code =
+        result["code"].as_u64().and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code));
+    let mut status = if result.is_object() { result } else { serde_json::json!({}) };
+    let code = code.unwrap_or(400);
+    status["kind"] = "Status".into();
+    status["apiVersion"] = "v1".into();
+    status["status"] = "Failure".into();
+    status["code"] = code.into();
+    status["message"] = message.as_str().into();
+    if !status["metadata"].is_object() {
+        status["metadata"] = serde_json::json!({});
+    }
+    if let Some(fields) = status.as_object_mut() {
+        fields.retain(|_, value| !value.is_null() && *value != "");
+    }
+    ApiError::foreign(code, message, status)
+}
+
+/// What becomes of a request whose webhook could not be asked.
+pub(super) fn judge(hook: &Hook, why: &str) -> Result<(), ApiError> {
+    let told = format!("failed calling webhook {:?}: {why}", hook.name);
+    if hook.is_ignorable {
+        warn!(webhook = hook.name, why = told, "A webhook could not be asked; the request goes on.");
+        return Ok(());
+    }
+    Err(ApiError::internal(told))
+}
