@@ -1,11 +1,10 @@
 //! Names of fields as identifiers: `a-b` is written `a__dash__b`, `namespace` is written `__namespace__`.
 
-/// Words no identifier may be.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
+/// Words that have a meaning of their own.
+const KEYWORDS: [&str; 4] = ["true", "false", "null", "in"];
+
+/// Words that are fields, but never variables or functions.
+pub(crate) const RESERVED: [&str; 17] = [
     "as",
     "break",
     "const",
@@ -25,13 +24,20 @@ const RESERVED: [&str; 21] = [
     "while",
 ];
 
+/// Whether a variable may be called so.
+#[must_use]
+pub fn is_identifier(name: &str) -> bool {
+    let starts = name.starts_with(|first: char| first == '_' || first.is_ascii_alphabetic());
+    starts && name.chars().all(|one| one == '_' || one.is_ascii_alphanumeric()) && !is_reserved(name)
+}
+
 /// How a field called `name` is written in an expression; none when it cannot be.
 #[must_use]
 pub fn escape(name: &str) -> Option<String> {
     if name.is_empty() || name.starts_with(|letter: char| letter.is_ascii_digit()) {
         return None;
     }
-    if RESERVED.contains(&name) {
+    if is_reserved(name) {
         return Some(format!("__{name}__"));
     }
     let mut escaped = String::with_capacity(name.len());
@@ -76,7 +82,7 @@ pub fn unescape(escaped: &str) -> Option<String> {
             "dot" => name.push('.'),
             "dash" => name.push('-'),
             "slash" => name.push('/'),
-            word if RESERVED.contains(&word) && word.len() + 4 == escaped.len() => name.push_str(word),
+            word if is_reserved(word) && word.len() + 4 == escaped.len() => name.push_str(word),
             _ => return None,
         }
         rest = tail;
@@ -86,5 +92,5 @@ pub fn unescape(escaped: &str) -> Option<String> {
 
 /// Whether `word` can be a field's name but no identifier.
 pub(crate) fn is_reserved(word: &str) -> bool {
-    RESERVED.contains(&word)
+    KEYWORDS.contains(&word) || RESERVED.contains(&word)
 }

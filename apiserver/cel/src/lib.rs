@@ -70,7 +70,7 @@ mod value;
 pub use decl::{Decl, DeclKind, FieldDecl, ListType, ObjectDecl, Resolve};
 pub use env::{Env, TypeResolver};
 pub use error::EvalError;
-pub use escape::{escape, unescape};
+pub use escape::{escape, is_identifier, unescape};
 pub use estimate::{CostEstimate, DeclaredSizes, NoSizes, SizeEstimate, Sizes};
 pub use functions::authz::{Authorizer, Check, Decision};
 pub use functions::regexes::compile as compile_pattern;

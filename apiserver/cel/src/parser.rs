@@ -5,6 +5,7 @@
 //! be skipped the rest of the text is not looked at.
 
 use crate::ast::{Call, Entry, Expr, Field, Fold, Kind, Presence, UNUSED};
+use crate::escape::RESERVED;
 use crate::issue::Issues;
 use crate::lexer::{Token, TokenKind, tokens};
 use crate::macros;
@@ -39,26 +40,6 @@ const OPERATORS: [(usize, &str, &str); 12] = [
     (2, "*", "_*_"),
     (2, "/", "_/_"),
     (2, "%", "_%_"),
-];
-/// Words that are fields, but never variables or functions.
-const RESERVED: [&str; 17] = [
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
 ];
 
 /// Parsing cannot go on; the reason has been reported.

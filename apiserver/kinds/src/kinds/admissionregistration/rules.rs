@@ -288,41 +288,13 @@ pub(super) fn variables(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
         let name = text(variable, "name");
         if name.trim().is_empty() {
             errors.required(&path.child("name"), "name is not specified");
-        } else if !is_identifier(name) {
+        } else if !reeve_cel::is_identifier(name) {
             errors.invalid(&path.child("name"), name, "must be a valid CEL identifier");
         }
         let kind = Expression { has_params, gives: Gives::Variable };
         let path = path.child("expression");
         expression(text(variable, "expression"), kind, "expression is not specified", &path, errors);
     }
-}
-
-fn is_identifier(name: &str) -> bool {
-    const RESERVED: [&str; 21] = [
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    ];
-    let starts = name.starts_with(|first: char| first == '_' || first.is_ascii_alphabetic());
-    starts && name.chars().all(|one| one == '_' || one.is_ascii_alphanumeric()) && !RESERVED.contains(&name)
 }
 
 /// The texts of a list.
