@@ -36,7 +36,7 @@ impl Converter {
         let stored = all.into_iter().find(|version| version["storage"] == true).map(|version| text(&version["name"]));
         let conversion = &spec["conversion"];
         let strategy = match conversion["strategy"].as_str() {
-            Some("Webhook") => Strategy::Webhook(Box::new(Target::of(&conversion["webhook"]))),
+            Some("Webhook") => Strategy::Webhook(Box::new(Target::of(&conversion["webhook"], &webhooks))),
             _ => Strategy::None,
         };
         let (group, kind) = (text(&spec["group"]), text(&spec["names"]["kind"]));

@@ -6,7 +6,7 @@
 //! | `offer.rs` | the kinds of a definition, as the registry takes them |
 //! | `convert.rs` | objects from one version into another |
 //! | `review.rs` | the questions to conversion webhooks and their answers: pure |
-//! | `webhook.rs` | asking them over TLS |
+//! | `webhook.rs` | asking them over HTTPS |
 //! | `lifecycle.rs` | follows the definitions and does what follows from each change |
 //! | `cleanup.rs` | a definition that goes takes its objects with it |
 //!
@@ -46,7 +46,7 @@ pub(crate) async fn start(registry: &Arc<Registry>) -> Result<(), ApiError> {
 }
 
 /// A request of the server's own.
-fn own_request(resource: Arc<Resource>, name: &str) -> Request {
+pub(crate) fn own_request(resource: Arc<Resource>, name: &str) -> Request {
     Request {
         user: UserInfo::new(USER, &["system:masters"]),
         resource,

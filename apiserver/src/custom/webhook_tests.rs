@@ -98,6 +98,7 @@ async fn a_webhook_that_cannot_be_reached_or_trusted_is_told() {
     define(&world, with_webhook(port, &other)).await;
     create(&world, "v1", json!({"metadata": {"name": "a"}, "spec": {"size": 5}})).await.unwrap();
     let error = world.registry.get(&widget(&world, "v2", "a")).await.unwrap_err();
-    let text = format!("failed: Post \"https://127.0.0.1:{port}/convert\": tls: failed to verify certificate");
+    let text =
+        format!("failed: Post \"https://127.0.0.1:{port}/convert?timeout=30s\": tls: failed to verify certificate");
     assert!(error.code == 500 && error.message.contains(&text), "{}", error.message);
 }

@@ -128,14 +128,14 @@ impl Connector {
         };
         let addresses = tokio::net::lookup_host((host.as_str(), port)).await;
         let addresses: Vec<SocketAddr> = addresses.map_err(|_| DialError::Lookup(host.clone()))?.collect();
-        let mut failed = DialError::Lookup(host);
+        let mut first_failed = None;
         for address in addresses {
             match TcpStream::connect(address).await {
                 Ok(stream) => return Ok(stream),
-                Err(source) => failed = DialError::Connect { address, source },
+                Err(source) => drop(first_failed.get_or_insert(DialError::Connect { address, source })),
             }
         }
-        Err(failed)
+        Err(first_failed.unwrap_or(DialError::Lookup(host)))
     }
 }
 

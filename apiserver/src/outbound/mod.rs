@@ -19,10 +19,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde_json::Value;
 
 pub(crate) use services::Services;
 pub(crate) use trust::{Trust, TrustError};
@@ -35,6 +37,9 @@ const IDLE_TIME_MAX: Duration = Duration::from_secs(90);
 
 /// Most connections kept idle per address.
 const IDLE_MAX: usize = 16;
+
+/// Most of an answer that is shown where it says nothing in the expected form.
+const SHOWN_BYTES_MAX: usize = 2048;
 
 /// Where calls go.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -121,6 +126,11 @@ impl Caller {
         Ok(Self { client, place })
     }
 
+    /// `HOST:PORT` of its place.
+    pub(crate) fn authority(&self) -> String {
+        self.place.authority()
+    }
+
     /// Sends one request; the path and query are the request's, the address is the caller's. Gives the head of the
     /// answer; its body follows. The caller of this sets the deadline.
     pub(crate) async fn send(&self, mut request: http::Request<Body>) -> Result<http::Response<Incoming>, CallError> {
@@ -158,5 +168,32 @@ pub(crate) async fn read(body: Incoming, limit: usize) -> Result<Bytes, CallErro
             Err(CallError(format!("the answer is longer than {limit} bytes")))
         }
         Err(error) => Err(CallError(error.to_string())),
+    }
+}
+
+/// What an answer says that is no success, in the words of Kubernetes' client: a `Status` speaks for itself.
+pub(crate) fn unsuccessful(code: StatusCode, body: &[u8]) -> String {
+    let parsed: Option<Value> = serde_json::from_slice(body).ok();
+    if let Some(message) = parsed.as_ref().filter(|status| status["kind"] == "Status") {
+        return message["message"].as_str().unwrap_or_default().to_owned();
+    }
+    let shown = String::from_utf8_lossy(&body[..body.len().min(SHOWN_BYTES_MAX)]);
+    let shown = shown.trim();
+    match code.as_u16() {
+        400 => "the server rejected our request for an unknown reason".to_owned(),
+        401 => "the server has asked for the client to provide credentials".to_owned(),
+        403 | 415 => shown.to_owned(),
+        404 => "the server could not find the requested resource".to_owned(),
+        405 => "the server does not allow this method on the requested resource".to_owned(),
+        409 => "the server reported a conflict".to_owned(),
+        422 => "the server rejected our request due to an error in our request".to_owned(),
+        429 => "the server has received too many requests and has asked us to try again later".to_owned(),
+        503 => "the server is currently unable to handle the request".to_owned(),
+        504 => {
+            "the server was unable to return a response in the time allotted, but may still be processing the request"
+                .to_owned()
+        }
+        500.. => format!("an error on the server ({shown:?}) has prevented the request from succeeding"),
+        other => format!("the server responded with the status code {other} but did not return more information"),
     }
 }

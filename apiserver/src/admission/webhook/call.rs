@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Request};
 use reeve_api::rng::RngExt as _;
 use serde_json::Value;
 use tracing::{debug, warn};
@@ -18,9 +18,6 @@ use crate::status::ApiError;
 
 /// Longest answer that is read: a patch may replace a whole object, and travels as Base64.
 const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// Most of an answer that is no review that is shown.
-const SHOWN_BYTES_MAX: usize = 2048;
 
 /// Why a webhook has not let a request through.
 pub(super) enum Failed {
@@ -77,36 +74,9 @@ async fn post(caller: &Caller, client: &Client, question: &Value, timeout: Durat
     let answer = tokio::time::timeout(timeout, answer).await.unwrap_or_else(|_| Err(CallError::deadline()));
     let (code, body) = answer.map_err(told)?;
     if !code.is_success() {
-        return Err(unsuccessful(code, &body));
+        return Err(outbound::unsuccessful(code, &body));
     }
     serde_json::from_slice(&body).map_err(|error| format!("couldn't get version/kind; json parse error: {error}"))
-}
-
-/// What an answer says that is no success, in the words of Kubernetes' client: a `Status` speaks for itself.
-fn unsuccessful(code: StatusCode, body: &[u8]) -> String {
-    let parsed: Option<Value> = serde_json::from_slice(body).ok();
-    if let Some(message) = parsed.as_ref().filter(|status| status["kind"] == "Status") {
-        return message["message"].as_str().unwrap_or_default().to_owned();
-    }
-    let shown = String::from_utf8_lossy(&body[..body.len().min(SHOWN_BYTES_MAX)]);
-    let shown = shown.trim();
-    match code.as_u16() {
-        400 => "the server rejected our request for an unknown reason".to_owned(),
-        401 => "the server has asked for the client to provide credentials".to_owned(),
-        403 | 415 => shown.to_owned(),
-        404 => "the server could not find the requested resource".to_owned(),
-        405 => "the server does not allow this method on the requested resource".to_owned(),
-        409 => "the server reported a conflict".to_owned(),
-        422 => "the server rejected our request due to an error in our request".to_owned(),
-        429 => "the server has received too many requests and has asked us to try again later".to_owned(),
-        503 => "the server is currently unable to handle the request".to_owned(),
-        504 => {
-            "the server was unable to return a response in the time allotted, but may still be processing the request"
-                .to_owned()
-        }
-        500.. => format!("an error on the server ({shown:?}) has prevented the request from succeeding"),
-        other => format!("the server responded with the status code {other} but did not return more information"),
-    }
 }
 
 /// The refusal as the client sees it: the webhook's own `Status`, which says at least that and by whom.
