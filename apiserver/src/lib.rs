@@ -14,6 +14,7 @@
 //! | `http` | paths, queries, forms of answers, discovery, OpenAPI, health, protobuf bodies, `TokenRequest`, reviews |
 //! | `proxy_node` | log, exec and attach, passed through to the kubelet |
 //! | [`pki`] | authorities, certificates and keys in the data folder |
+//! | `aggregator` | groups that other servers serve: APIServices, passing requests on |
 //! | `outbound` | calls to webhooks and aggregated API servers |
 //! | [`registry`] | the verbs on objects |
 //! | `custom` | CustomResourceDefinitions: what is served of them, conversion, their end |
@@ -21,6 +22,7 @@
 //! | [`decode`], [`status`] | bodies into values; errors into `metav1.Status` |
 
 mod admission;
+mod aggregator;
 pub mod auth;
 mod cache;
 mod custom;

@@ -24,6 +24,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::aggregator::Aggregator;
+use crate::auth::front_proxy::{Authorities, Shown};
 use crate::auth::token::TokenKey;
 use crate::auth::{self, Authenticator, FixedRules, TokenKeyError};
 use crate::gate::{Gate, Place, Room};
@@ -122,6 +124,7 @@ pub struct ApiServer {
 /// What every connection needs.
 struct Serving {
     acceptor: TlsAcceptor,
+    authorities: Authorities,
     connections: Arc<Semaphore>,
     gate: Arc<Gate>,
     certificates: Certificates,
@@ -140,6 +143,8 @@ struct Certificates {
     serving: Arc<LiveCertificate>,
     /// To kubelets.
     kubelet_client: Arc<LiveCertificate>,
+    /// To aggregated API servers.
+    front_proxy_client: Arc<LiveCertificate>,
 }
 
 impl Drop for ApiServer {
@@ -157,6 +162,7 @@ impl ApiServer {
         let kubelet = Kubelet::new(&config.pki, Arc::clone(&certificates.kubelet_client))?;
         let serving = Serving {
             acceptor: TlsAcceptor::from(Arc::new(tls(&config.pki, Arc::clone(&certificates.serving))?)),
+            authorities: Authorities::new(&config.pki)?,
             certificates,
             connections: Arc::new(Semaphore::new(config.connections_max)),
             gate: Gate::new(Room::of(config.connections_max)),
@@ -166,14 +172,17 @@ impl ApiServer {
         };
         let token_key = Arc::new(TokenKey::new(config.pki.signing_key_pem(), &config.issuer)?);
         let registry = Registry::start(config.registry.clone(), parts.clone()).await.map_err(StartError::Registry)?;
+        let aggregator = Aggregator::new(&registry, Arc::clone(&serving.certificates.front_proxy_client));
+        aggregator.start(&registry, &config.pki).await.map_err(StartError::Registry)?;
         let clock = parts.clock;
         let key = Arc::clone(&token_key);
         let api = Api {
             authenticator: Authenticator { key, registry: Arc::clone(&registry), clock: Arc::clone(&clock) },
             authorizer: Box::new(FixedRules { graph: Arc::clone(&registry.cache.graph) }),
-            faces: LiveFaces::new(config.registry.advertise.to_string()),
+            faces: LiveFaces::new(config.registry.advertise.to_string(), Arc::clone(&aggregator)),
             health: Health { kv: parts.kv, shutdown: shutdown.clone() },
             nodes: Nodes::new(kubelet, shutdown.clone()),
+            aggregator,
             registry,
             token_key,
             clock,
@@ -243,7 +252,8 @@ impl Certificates {
     fn new(pki: Pki, clock: SharedClock) -> Result<Self, UnusableCertificate> {
         let (serving, kubelet_client) =
             (LiveCertificate::new(pki.serving())?, LiveCertificate::new(pki.kubelet_client())?);
-        Ok(Self { pki, clock, serving, kubelet_client })
+        let front_proxy_client = LiveCertificate::new(pki.front_proxy_client())?;
+        Ok(Self { pki, clock, serving, kubelet_client, front_proxy_client })
     }
 
     /// Looks from time to time; the clock may jump, so no single sleep is relied on.
@@ -262,13 +272,16 @@ impl Certificates {
         let renewed = renewed.map_err(|_| RenewError::Interrupted)??;
         self.serving.replace(renewed.serving())?;
         self.kubelet_client.replace(renewed.kubelet_client())?;
+        self.front_proxy_client.replace(renewed.front_proxy_client())?;
         Ok(())
     }
 }
 
 fn tls(pki: &Pki, shown: Arc<LiveCertificate>) -> Result<ServerConfig, StartError> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes())?)?;
+    for ca in [pki.ca_pem(), pki.front_proxy_ca_pem()] {
+        roots.add(CertificateDer::from_pem_slice(ca.as_bytes())?)?;
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .allow_unauthenticated()
@@ -320,10 +333,9 @@ async fn connection(stream: TcpStream, api: Arc<Api>, serving: &Serving, place: 
             return tracing::debug!("a TLS handshake took too long");
         }
     };
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let peer =
-        Peer { certificate: certificate.and_then(|der| auth::certificate::user(der)), place: Some(Arc::clone(place)) };
-    if peer.certificate.is_some() {
+    let certificate = serving.authorities.read(stream.get_ref().1.peer_certificates());
+    let peer = Peer { certificate, place: Some(Arc::clone(place)) };
+    if matches!(peer.certificate, Shown::User(_) | Shown::FrontProxy) {
         place.prove();
     }
     let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {

@@ -4,8 +4,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIResource, OwnerReference
 use kube::api::{DynamicObject, PartialObjectMeta};
 use kube::core::ApiResource;
 use kube::{Api, Client};
+use tracing::debug;
 
-use crate::requests::{is_not_found, message};
+use crate::requests::is_not_found;
 
 /// One kind, as the API server describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub(crate) struct Kinds {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) group: String,
-    /// `metrics.k8s.io/v1: the server is currently unable to handle the request`.
+    /// `metrics.k8s.io/v1: stale GroupVersion discovery: metrics.k8s.io/v1`.
     pub(crate) text: String,
 }
 
@@ -103,7 +104,9 @@ pub(crate) async fn discover(client: &Client) -> kube::Result<Kinds> {
                 // Gone since the groups were listed.
                 Err(error) if is_not_found(&error) => {}
                 Err(error) => {
-                    let text = format!("{version}: {}", message(&error));
+                    debug!(version, %error, "The resources of a group and version cannot be listed.");
+                    // The words of a client that reads the aggregated document, as Kubernetes' controllers do.
+                    let text = format!("{version}: stale GroupVersion discovery: {version}");
                     kinds.failures.push(Failure { group: group.name.clone(), text });
                 }
             }

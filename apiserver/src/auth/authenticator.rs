@@ -2,19 +2,23 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
 use reeve_api::clock::SharedClock;
 use serde_json::Value;
 
+use super::front_proxy::Shown;
 use super::token::{Claims, Named, TokenKey};
-use super::{anonymous, authenticated};
+use super::{anonymous, authenticated, front_proxy};
 use crate::registry::{Registry, UserInfo};
 use crate::status::ApiError;
 
 /// What a request over the network shows.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Credentials<'r> {
-    /// The user of the connection's client certificate.
-    pub(crate) certificate: Option<&'r UserInfo>,
+    /// What the connection's client certificate says.
+    pub(crate) certificate: Option<&'r Shown>,
+    /// The request's headers: what a front proxy says.
+    pub(crate) headers: Option<&'r HeaderMap>,
     /// The value of the `Authorization` header.
     pub(crate) authorization: Option<&'r str>,
 }
@@ -29,10 +33,18 @@ pub(crate) struct Authenticator {
 impl Authenticator {
     /// The user; anonymous when nothing is shown. Wrong credentials are 401, never anonymous.
     pub(crate) fn authenticate(&self, shown: Credentials<'_>) -> Result<UserInfo, ApiError> {
-        if let Some(user) = shown.certificate {
-            return Ok(authenticated(user.clone()));
+        let named = match shown.certificate {
+            Some(Shown::User(user)) => Some(user.clone()),
+            Some(Shown::FrontProxy) => shown.headers.and_then(front_proxy::user),
+            _ => None,
+        };
+        if let Some(user) = named {
+            return Ok(authenticated(user));
         }
-        let Some(header) = shown.authorization else { return Ok(anonymous()) };
+        let Some(header) = shown.authorization else {
+            let nothing = matches!(shown.certificate, None | Some(Shown::Nothing));
+            return if nothing { Ok(anonymous()) } else { Err(unauthorized()) };
+        };
         let (scheme, token) = header.split_once(' ').unwrap_or((header, ""));
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(unauthorized());

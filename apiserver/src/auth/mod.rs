@@ -1,13 +1,14 @@
 //! Who asks, and what they may do.
 //!
-//! Authentication turns a client certificate (`certificate`) or a service-account token (`token`) into a
-//! `UserInfo`; authorization ([`Authorizer`]) answers yes or no: fixed rules for the components (`rules`), and for
-//! nodes (`node`) what their pods refer to (`graph`). Nothing is allowed by default. What is not here: rules about
-//! the content of a write, such as whose status a node changes (that is admission).
+//! Authentication turns a client certificate (`certificate`), a service-account token (`token`) or the headers of a
+//! front proxy (`front_proxy`) into a `UserInfo`; authorization ([`Authorizer`]) answers yes or no: fixed rules for the
+//! components (`rules`), and for nodes (`node`) what their pods refer to (`graph`). Nothing is allowed by default. What
+//! is not here: rules about the content of a write, such as whose status a node changes (that is admission).
 
 mod authenticator;
 mod authorizer;
 pub(crate) mod certificate;
+pub(crate) mod front_proxy;
 pub(crate) mod graph;
 mod node;
 mod rules;

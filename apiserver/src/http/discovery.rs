@@ -1,8 +1,10 @@
 //! What is served, told to clients: the old documents one by one, and the aggregated one.
 //!
-//! Made once at start: the kinds are fixed. Source: Kubernetes, "The Kubernetes API", section "Discovery API";
+//! Made anew when other resources are served, here or by other servers. Source: Kubernetes, "The Kubernetes API", section "Discovery API";
 //! the types `APIGroupList`, `APIResourceList` and `apidiscovery.k8s.io/v2` `APIGroupDiscoveryList`.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -19,37 +21,15 @@ use super::query::Query;
 use super::response::{self, Answer, full};
 use super::reviews::{REVIEWS, Review};
 use super::{encode, protobuf};
+use crate::aggregator::priorities::{self, Priority, REGISTRATION};
+use crate::aggregator::table::{Listed, Table, by_version, in_order};
+use crate::aggregator::{Aggregator, Told};
 use crate::auth::verbs;
 use crate::registry::{Resource, Subresource};
 use crate::status::ApiError;
 
 /// What stands behind the media type of aggregated documents.
 const AGGREGATED: &str = ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-
-/// The built-in groups in the order of Kubernetes' priorities. All others follow by name.
-const GROUPS: &[&str] = &[
-    "",
-    "apiregistration.k8s.io",
-    "apps",
-    "events.k8s.io",
-    "authentication.k8s.io",
-    "authorization.k8s.io",
-    "autoscaling",
-    "batch",
-    "certificates.k8s.io",
-    "networking.k8s.io",
-    "policy",
-    "rbac.authorization.k8s.io",
-    "storage.k8s.io",
-    "admissionregistration.k8s.io",
-    "apiextensions.k8s.io",
-    "scheduling.k8s.io",
-    "coordination.k8s.io",
-    "node.k8s.io",
-    "discovery.k8s.io",
-    "resource.k8s.io",
-    "flowcontrol.apiserver.k8s.io",
-];
 
 /// Built-in kinds that are stored in another form than the one in which they are served: group and kind, and the group
 /// and version they are stored as.
@@ -77,6 +57,7 @@ struct Entry {
 struct GroupVersion {
     group: &'static str,
     version: &'static str,
+    priority: Priority,
     resources: Vec<Vec<Entry>>,
     /// Whether it has kinds of the registry, with objects and a schema.
     has_kinds: bool,
@@ -117,17 +98,43 @@ impl Document {
     }
 }
 
+/// What APIServices say.
+#[derive(Default)]
+pub(crate) struct Others {
+    /// The order of the list of groups; `None`: there are no APIServices.
+    listed: Option<Vec<Listed>>,
+    /// What other servers serve, and what they tell of it.
+    served: Vec<(Listed, Option<Arc<Told>>)>,
+}
+
+impl Others {
+    /// As they stand in `table`.
+    pub(crate) fn of(aggregator: &Aggregator, table: Option<&Table>) -> Self {
+        let served = table.into_iter().flat_map(Table::backends).map(|backend| {
+            let (group, version) = (backend.group.clone(), backend.version.clone());
+            (Listed { group, version, priority: backend.priority }, aggregator.told(&backend.name))
+        });
+        Self { listed: table.map(|table| table.listed.clone()), served: served.collect() }
+    }
+}
+
 /// All documents of discovery.
 pub(crate) struct Discovery {
     server_address: String,
     groups: Vec<GroupVersion>,
+    /// The list of groups with their versions.
+    listed: Vec<(String, Vec<Listed>)>,
     core: Document,
     named: Document,
 }
 
 impl Discovery {
-    /// For these resources. `server_address` (`HOST:PORT`) stands in the `/api` document.
-    pub(crate) fn new<'r>(resources: impl Iterator<Item = &'r Arc<Resource>>, server_address: String) -> Self {
+    /// For these resources and what others serve. `server_address` (`HOST:PORT`) stands in the `/api` document.
+    pub(crate) fn new<'r>(
+        resources: impl Iterator<Item = &'r Arc<Resource>>,
+        server_address: String,
+        others: &Others,
+    ) -> Self {
         let mut groups: Vec<GroupVersion> = Vec::new();
         for resource in resources {
             let names = resource.names();
@@ -136,20 +143,28 @@ impl Discovery {
         for review in &REVIEWS {
             add(&mut groups, (review.group, review.version), vec![review_entry(review)], false);
         }
-        let rank = |group: &str| GROUPS.iter().position(|own| *own == group).unwrap_or(GROUPS.len());
-        // Stable: versions stay in the order in which the kinds give them.
-        groups.sort_by(|a, b| (rank(a.group), a.group).cmp(&(rank(b.group), b.group)));
+        groups.sort_by(|a, b| {
+            a.group.cmp(b.group).then_with(|| by_version((a.priority, a.version), (b.priority, b.version)))
+        });
         for group in &mut groups {
             group.resources.sort_by(|a, b| a.first().map(|one| &one.name).cmp(&b.first().map(|one| &one.name)));
         }
-        let core = Document::new(&aggregated(groups.iter().filter(|group| group.group.is_empty())));
-        let named = Document::new(&aggregated(groups.iter().filter(|group| !group.group.is_empty())));
-        Self { server_address, groups, core, named }
+        let core = Document::new(&aggregated(groups.iter().filter(|one| one.group.is_empty()), &[]));
+        let named = Document::new(&aggregated(groups.iter().filter(|one| !one.group.is_empty()), &others.served));
+        let listed = listed(&groups, others.listed.as_deref());
+        Self { server_address, groups, listed, core, named }
     }
 
     /// The group versions that are served, in order.
     pub(crate) fn versions(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         self.groups.iter().map(|group| (group.group, group.version))
+    }
+
+    /// Those that are served and those of the list of groups.
+    pub(crate) fn all_versions(&self) -> impl Iterator<Item = (&str, &str)> {
+        let listed = self.listed.iter().flat_map(|(_, versions)| versions);
+        let own = self.groups.iter().map(|own| (own.group, own.version));
+        own.chain(listed.map(|one| (one.group.as_str(), one.version.as_str())))
     }
 
     /// Those of them that have kinds with objects.
@@ -188,25 +203,17 @@ impl Discovery {
         json!({"kind": "APIVersions", "versions": versions, "serverAddressByClientCIDRs": addresses})
     }
 
-    fn group_names(&self) -> Vec<&'static str> {
-        let mut names: Vec<&str> = Vec::new();
-        for own in &self.groups {
-            if !own.group.is_empty() && !names.contains(&own.group) {
-                names.push(own.group);
-            }
-        }
-        names
-    }
-
     fn group_list(&self) -> Vec<Value> {
-        self.group_names().into_iter().filter_map(|name| self.group_body(name)).collect()
+        self.listed.iter().filter_map(|(group, versions)| group_body(group, versions)).collect()
     }
 
+    /// Who is not in the list can still be asked for.
     fn group_body(&self, group: &str) -> Option<Value> {
-        let version = |own: &GroupVersion| json!({"groupVersion": format!("{}/{}", own.group, own.version), "version": own.version});
-        let versions: Vec<Value> = self.groups.iter().filter(|own| own.group == group).map(version).collect();
-        let preferred = versions.first().cloned()?;
-        Some(json!({"name": group, "versions": versions, "preferredVersion": preferred}))
+        if let Some((group, versions)) = self.listed.iter().find(|(own, _)| own == group) {
+            return group_body(group, versions);
+        }
+        let own: Vec<Listed> = self.groups.iter().filter(|own| own.group == group).map(GroupVersion::listed).collect();
+        group_body(group, &own)
     }
 
     fn group(&self, group: &str) -> Option<Value> {
@@ -227,6 +234,38 @@ impl Discovery {
         }
         Some(list)
     }
+}
+
+impl GroupVersion {
+    fn listed(&self) -> Listed {
+        Listed { group: self.group.to_owned(), version: self.version.to_owned(), priority: self.priority }
+    }
+}
+
+fn group_body(group: &str, versions: &[Listed]) -> Option<Value> {
+    let version = |own: &Listed| json!({"groupVersion": format!("{group}/{}", own.version), "version": own.version});
+    let versions: Vec<Value> = versions.iter().map(version).collect();
+    let preferred = versions.first().cloned()?;
+    Some(json!({"name": group, "versions": versions, "preferredVersion": preferred}))
+}
+
+/// The list of groups: what APIServices say, and what they do not say yet of custom resources. The group of APIServices
+/// has none and stands first.
+fn listed(groups: &[GroupVersion], said: Option<&[Listed]>) -> Vec<(String, Vec<Listed>)> {
+    let own = groups.iter().filter(|own| !own.group.is_empty()).map(GroupVersion::listed);
+    let is_first = |one: &Listed| one.group == REGISTRATION.0;
+    let (first, own): (Vec<Listed>, Vec<Listed>) = own.partition(is_first);
+    let mut all: Vec<Listed> = said.unwrap_or_default().to_vec();
+    all.retain(|one| !one.group.is_empty() && !is_first(one));
+    for one in own {
+        let is_said = all.iter().any(|said| said.group == one.group && said.version == one.version);
+        let waits = said.is_none() || priorities::builtin(&one.group, &one.version).is_none();
+        if !is_said && waits {
+            all.push(one);
+        }
+    }
+    let first = (!first.is_empty()).then(|| (REGISTRATION.0.to_owned(), first));
+    first.into_iter().chain(in_order(all)).collect()
 }
 
 impl Entry {
@@ -283,7 +322,10 @@ fn add(groups: &mut Vec<GroupVersion>, (group, version): (&'static str, &'static
             own.resources.push(new);
             own.has_kinds |= kinds;
         }
-        None => groups.push(GroupVersion { group, version, resources: vec![new], has_kinds: kinds }),
+        None => {
+            let priority = priorities::builtin(group, version).unwrap_or(priorities::CUSTOM);
+            groups.push(GroupVersion { group, version, priority, resources: vec![new], has_kinds: kinds });
+        }
     }
 }
 
@@ -379,27 +421,41 @@ fn part(names: &Names, name: &str, kind: &str, verbs: &[&'static str]) -> Entry 
     }
 }
 
-fn aggregated<'g>(groups: impl Iterator<Item = &'g GroupVersion>) -> Value {
-    let mut items: Vec<Value> = Vec::new();
-    for own in groups {
+/// The document of all groups. What another server serves is told as that server tells it.
+fn aggregated<'g>(own: impl Iterator<Item = &'g GroupVersion>, others: &[(Listed, Option<Arc<Told>>)]) -> Value {
+    let is_others =
+        |own: &GroupVersion| others.iter().any(|(one, _)| one.group == own.group && one.version == own.version);
+    let mut all: Vec<(Listed, Value)> = Vec::new();
+    for own in own.filter(|own| !is_others(own)) {
         let resources: Vec<Value> =
             own.resources.iter().filter_map(|entries| aggregated_resource(own, entries)).collect();
         let version = json!({"version": own.version, "freshness": "Current", "resources": resources});
-        match items
-            .iter_mut()
-            .find(|item| item.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default() == own.group)
-        {
-            Some(item) => {
-                if let Some(Value::Array(versions)) = item.get_mut("versions") {
-                    versions.push(version);
-                }
-            }
-            None => {
-                let metadata = if own.group.is_empty() { json!({}) } else { json!({"name": own.group}) };
-                items.push(json!({"metadata": metadata, "versions": [version]}));
-            }
-        }
+        all.push((own.listed(), version));
     }
+    // Who could not be asked yet is told of once he was.
+    for (one, told) in others.iter().filter_map(|(one, told)| Some((one, told.as_ref()?))) {
+        let freshness = if told.is_current { "Current" } else { "Stale" };
+        let mut version = json!({"version": one.version, "freshness": freshness});
+        if !told.resources.is_empty() {
+            version["resources"] = json!(told.resources);
+        }
+        all.push((one.clone(), version));
+    }
+    let mut groups: BTreeMap<String, Vec<(Listed, Value)>> = BTreeMap::new();
+    for (one, version) in all {
+        groups.entry(one.group.clone()).or_default().push((one, version));
+    }
+    let highest = |versions: &[(Listed, Value)]| versions.iter().map(|(one, _)| one.priority.group).max();
+    let mut groups: Vec<(String, Vec<(Listed, Value)>)> = groups.into_iter().collect();
+    // Stable: among equals by name.
+    groups.sort_by_key(|(_, versions)| Reverse(highest(versions)));
+    let items = groups.into_iter().map(|(group, mut versions)| {
+        versions.sort_by(|(a, _), (b, _)| by_version((a.priority, &a.version), (b.priority, &b.version)));
+        let versions: Vec<Value> = versions.into_iter().map(|(_, version)| version).collect();
+        let metadata = if group.is_empty() { json!({}) } else { json!({"name": group}) };
+        json!({"metadata": metadata, "versions": versions})
+    });
+    let items: Vec<Value> = items.collect();
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
 }
 

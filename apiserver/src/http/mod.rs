@@ -26,6 +26,7 @@ mod token_request;
 mod verbs;
 mod yaml;
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +41,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use discovery::Discovery;
+pub(crate) use discovery::{Discovery, Others};
 pub(crate) use faces::LiveFaces;
 pub(crate) use health::Health;
 pub(crate) use metrics::Metrics;
@@ -52,6 +53,8 @@ pub(crate) use response::{Answer, Body, BoxError, error, full, text};
 use route::ResourcePath;
 pub(crate) use verbs::Call;
 
+use crate::aggregator::{Aggregator, Passed};
+use crate::auth::front_proxy::Shown;
 use crate::auth::token::TokenKey;
 use crate::auth::{self, Attributes, Authenticator, Authorizer, Credentials, Decision, Target};
 use crate::gate::Place;
@@ -73,8 +76,8 @@ pub(crate) struct InProcess(pub(crate) UserInfo);
 /// Marks a request from the network: what its connection has shown.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Peer {
-    /// Who its client certificate names.
-    pub(crate) certificate: Option<UserInfo>,
+    /// What its client certificate says.
+    pub(crate) certificate: Shown,
     /// Its place among the server's connections.
     pub(crate) place: Option<Arc<Place>>,
 }
@@ -87,6 +90,7 @@ pub(crate) struct Api {
     pub(crate) faces: LiveFaces,
     pub(crate) health: Health,
     pub(crate) nodes: Nodes,
+    pub(crate) aggregator: Arc<Aggregator>,
     pub(crate) token_key: Arc<TokenKey>,
     pub(crate) clock: SharedClock,
     pub(crate) rng: SharedRng,
@@ -95,6 +99,11 @@ pub(crate) struct Api {
     /// What several watchers get as protobuf.
     pub(crate) protobuf: Arc<Shared>,
     pub(crate) metrics: Metrics,
+}
+
+/// Whether there are reviews of that group and version: they are no kinds of the registry.
+pub(crate) fn has_review(group: &str, version: &str) -> bool {
+    reviews::REVIEWS.iter().any(|review| review.group == group && review.version == version)
 }
 
 /// How many short requests may run at once.
@@ -138,6 +147,12 @@ impl Api {
         let (parts, body) = request.into_parts();
         let Some(path) = route::resource(&segments) else {
             self.authorize_path(&user, &parts.method, parts.uri.path())?;
+            if let Some(backend) = self.aggregator.backend_of_path(&segments, |path| self.has_document(path)) {
+                let is_discovery = segments.len() == 3;
+                let shutdown = self.shutdown.clone();
+                let passed = Passed { user, parts, body, is_watch: false, is_discovery, shutdown };
+                return Ok(self.aggregator.pass_on(&backend, passed).await);
+            }
             observed.series = path_key(&segments, &parts.method).and_then(|key| self.metrics.request(&key, || true));
             return self.serve_path(&segments, &query, &parts).await;
         };
@@ -174,7 +189,8 @@ impl Api {
         let authorization = request.headers().get(http::header::AUTHORIZATION);
         // A header that is not text is a wrong credential, not a missing one.
         let authorization = authorization.map(|value| value.to_str().unwrap_or_default());
-        let shown = Credentials { certificate: peer.and_then(|peer| peer.certificate.as_ref()), authorization };
+        let (certificate, headers) = (peer.map(|peer| &peer.certificate), Some(request.headers()));
+        let shown = Credentials { certificate, headers, authorization };
         let user = self.authenticator.authenticate(shown)?;
         if user.name != auth::ANONYMOUS {
             peer.and_then(|peer| peer.place.as_ref()).inspect(|place| place.prove());
@@ -257,7 +273,7 @@ impl Api {
                 Ok(issuer::configuration(&self.token_key, self.faces.server_address()))
             }
             ["openid", "v1", "jwks"] => Ok(issuer::keys(&self.token_key)),
-            ["metrics"] => self.metrics.answer(&self.registry, &parts.headers),
+            ["metrics"] => self.metrics.answer(&self.registry, &self.aggregator.metrics, &parts.headers),
             ["openapi", "v2"] => self.serve_openapi(None, query, parts).await,
             ["openapi", "v3", ref path @ ..] => self.serve_openapi(Some(path.join("/")), query, parts).await,
             ["api" | "apis", ..] => {
@@ -295,13 +311,19 @@ impl Api {
         parts: &http::request::Parts,
     ) -> Result<Answer, ApiError> {
         let openapi = Arc::clone(&self.faces.of(&self.registry).openapi);
+        let others = if path.as_deref() == Some("") { self.aggregator.documents() } else { BTreeMap::new() };
         let (query, headers) = (query.clone(), parts.headers.clone());
         let made = tokio::task::spawn_blocking(move || match path.as_deref() {
             None => openapi.v2(&headers),
-            Some("") => openapi.index(),
+            Some("") => openapi.index(others),
             Some(path) => openapi.document(path, &query, &headers),
         });
         made.await.map_err(ApiError::internal)?
+    }
+
+    /// Whether an OpenAPI document is this server's own.
+    fn has_document(&self, path: &str) -> bool {
+        self.faces.of(&self.registry).openapi.has(path)
     }
 
     fn paths(&self) -> Vec<String> {
@@ -309,7 +331,7 @@ impl Api {
             ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
                 .map(str::to_owned)
                 .to_vec();
-        for (group, version) in self.faces.of(&self.registry).discovery.versions() {
+        for (group, version) in self.faces.of(&self.registry).discovery.all_versions() {
             if group.is_empty() {
                 paths.push(format!("/api/{version}"));
             } else {

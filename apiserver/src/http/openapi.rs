@@ -17,7 +17,7 @@ use http::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, EXPIRES, HeaderMap, IF_NONE_MATCH, LOCATION, VARY,
 };
 use reeve_kinds::Kind;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha512};
 
 use super::encode::gzip;
@@ -79,9 +79,15 @@ impl OpenApi {
         Self { documents: versions.map(document).collect(), v2: [OnceLock::new(), OnceLock::new()] }
     }
 
-    /// The index: where each document is, by its hash. Makes all documents: off the async threads.
-    pub(crate) fn index(&self) -> Result<Answer, ApiError> {
-        let mut paths = serde_json::Map::new();
+    /// Whether there is a document of that path.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        self.documents.contains_key(path)
+    }
+
+    /// The index: where each document is, by its hash; `others` are entries of other servers. Makes all documents: off
+    /// the async threads.
+    pub(crate) fn index(&self, others: BTreeMap<String, Value>) -> Result<Answer, ApiError> {
+        let mut paths: Map<String, Value> = others.into_iter().collect();
         for (path, entry) in &self.documents {
             let hash = &Self::packed(entry)?.hash;
             paths.insert(path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}));

@@ -18,6 +18,7 @@ use super::reviews;
 use super::route::ResourcePath;
 use super::token_request::TokenRequests;
 use super::{Api, body, protobuf};
+use crate::aggregator::Passed;
 use crate::decode;
 use crate::registry::{Registry, Request, Resource, Subresource, UserInfo, Warnings, Watch, Written};
 use crate::status::ApiError;
@@ -67,6 +68,11 @@ fn part_of(resource: &Resource, name: &str) -> Option<PartOf> {
 /// Answers a request for a resource.
 pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
     let path = &call.path;
+    if let Some(backend) = api.aggregator.backend(&path.group, &path.version) {
+        let (user, is_watch, shutdown) = (call.user, call.verb == "watch", api.shutdown.clone());
+        let passed = Passed { user, parts: call.parts, body: call.body, is_watch, is_discovery: false, shutdown };
+        return Ok(api.aggregator.pass_on(&backend, passed).await);
+    }
     if let Some(review) = reviews::find(&path.group, &path.version, &path.resource) {
         return reviews::serve(api, call, review).await;
     }

@@ -1,8 +1,10 @@
 //! The cluster's certificates and keys: made at first start, kept in one folder, re-issued when they no longer fit.
 //!
-//! Two authorities. The *cluster CA* signs what servers show and what API clients present. The *kubelet client CA*
+//! Three authorities. The *cluster CA* signs what servers show and what API clients present. The *kubelet client CA*
 //! signs exactly one certificate, the API server's own for talking to kubelets; an agent that demands it admits
-//! nobody else. Which certificate must hold what is decided in `leaf`; this file reads and writes the folder.
+//! nobody else. The *front-proxy CA* signs what a server shows that passes on requests in other users' names: the API
+//! server's own, towards aggregated API servers. Which certificate must hold what is decided in `leaf`; this file
+//! reads and writes the folder.
 //! What is not here: the kubeconfig (that is `ctl`), TLS handshakes (`server.rs`), tokens (`auth`).
 //!
 //! Source of the names and usages: Kubernetes, "PKI certificates and requirements".
@@ -22,6 +24,9 @@ use rcgen::{CertificateParams, Issuer, KeyPair};
 pub use leaf::Usage;
 use leaf::{Authority, LeafPlan};
 pub use live::{LiveCertificate, UnusableCertificate};
+
+/// The common name of those who may speak for other users; kubeadm's.
+pub const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
 
 /// Why the folder could not be read or completed. Not retryable without a change to the folder or the disk.
 #[derive(Debug, thiserror::Error)]
@@ -106,9 +111,11 @@ struct Inner {
     config: PkiConfig,
     cluster_ca: Authority,
     kubelet_client_ca: Authority,
+    front_proxy_ca: Authority,
     serving: CertKey,
     admin: CertKey,
     kubelet_client: CertKey,
+    front_proxy_client: CertKey,
     signing_key_pem: String,
 }
 
@@ -119,20 +126,25 @@ impl Pki {
         file::make_dir(&config.dir)?;
         let cluster_ca = open_authority(&config.dir, "ca", "reeve-ca", now)?;
         let kubelet_client_ca = open_authority(&config.dir, "kubelet-client-ca", "reeve-kubelet-client-ca", now)?;
+        let front_proxy_ca = open_authority(&config.dir, "front-proxy-ca", "reeve-front-proxy-ca", now)?;
         file::write_if_changed(&config.dir.join("ca.crt"), &cluster_ca.cert_key.cert_pem)?;
         let leaf = |name: &str, authority: &Authority, plan: &LeafPlan| open_leaf(&config.dir, name, authority, plan);
         let admin = leaf("admin", &cluster_ca, &LeafPlan::client("kubernetes-admin", &["system:masters"], now))?;
         let serving = leaf("apiserver", &cluster_ca, &serving_plan(config, now))?;
         let client = LeafPlan::client("kube-apiserver-kubelet-client", &[], now);
         let kubelet_client = leaf("apiserver-kubelet-client", &kubelet_client_ca, &client)?;
+        let client = LeafPlan::client(FRONT_PROXY_CLIENT, &[], now);
+        let front_proxy_client = leaf("front-proxy-client", &front_proxy_ca, &client)?;
         let signing_key_pem = open_signing_key(&config.dir.join("sa.key"))?;
         Ok(Self(Arc::new(Inner {
             config: config.clone(),
             cluster_ca,
             kubelet_client_ca,
+            front_proxy_ca,
             serving,
             admin,
             kubelet_client,
+            front_proxy_client,
             signing_key_pem,
         })))
     }
@@ -171,6 +183,18 @@ impl Pki {
     #[must_use]
     pub fn kubelet_client(&self) -> &CertKey {
         &self.0.kubelet_client
+    }
+
+    /// Certificate of the authority whose clients may speak for other users, PEM: `requestheader-client-ca-file`.
+    #[must_use]
+    pub fn front_proxy_ca_pem(&self) -> &str {
+        &self.0.front_proxy_ca.cert_key.cert_pem
+    }
+
+    /// What the API server presents to aggregated API servers; its name is [`FRONT_PROXY_CLIENT`].
+    #[must_use]
+    pub fn front_proxy_client(&self) -> &CertKey {
+        &self.0.front_proxy_client
     }
 
     /// The key that signs service-account tokens: P-256, PKCS#8, PEM.

@@ -25,6 +25,7 @@ use text::Page;
 use super::encode::gzip;
 use super::negotiate::takes_gzip;
 use super::response::{self, Answer, full};
+use crate::aggregator::Availability;
 use crate::registry::Registry;
 use crate::status::ApiError;
 
@@ -105,11 +106,17 @@ impl Metrics {
     }
 
     /// Answers `/metrics`.
-    pub(crate) fn answer(&self, registry: &Registry, headers: &HeaderMap) -> Result<Answer, ApiError> {
+    pub(crate) fn answer(
+        &self,
+        registry: &Registry,
+        aggregated: &Availability,
+        headers: &HeaderMap,
+    ) -> Result<Answer, ApiError> {
         let mut page = Page::default();
         self.requests(&mut page);
         self.others(&mut page);
         objects(registry, &mut page);
+        unavailable(aggregated, &mut page);
         process::write(&mut page);
         let body = page.finish();
         let packed = takes_gzip(headers);
@@ -237,6 +244,22 @@ fn objects(registry: &Registry, page: &mut Page) {
         "[STABLE] [DEPRECATED, consider using apiserver_resource_objects instead] Number of stored objects at the time of last check split by kind. In case of a fetching error, the value will be -1.",
     );
     counts.iter().for_each(|(_, labels, count)| page.sample("", labels, count));
+}
+
+/// Which other API servers cannot be used.
+fn unavailable(aggregated: &Availability, page: &mut Page) {
+    page.family(
+        "aggregator_unavailable_apiservice",
+        "gauge",
+        "[ALPHA] Gauge of APIServices which are marked as unavailable broken down by APIService name.",
+    );
+    aggregated.now().iter().for_each(|(labels, value)| page.sample("", labels, value));
+    page.family(
+        "aggregator_unavailable_apiservice_total",
+        "counter",
+        "[ALPHA] Counter of APIServices which are marked as unavailable broken down by APIService name and reason.",
+    );
+    aggregated.so_far().iter().for_each(|(labels, value)| page.sample("", labels, value));
 }
 
 /// A request on its way: when it began, and where it is counted once that is known.
