@@ -164,7 +164,8 @@ impl TypeResolver for PatchTypes {
         match (type_name, field) {
             ("JSONPatch", "op" | "from" | "path") => Some(Type::String),
             ("JSONPatch", "value") => Some(Type::Dyn),
-            ("JSONPatch", _) => None,
+            // Of no type that there is: whatever is given does not fit, and that is what Kubernetes says.
+            ("JSONPatch", _) => Some(Type::object("")),
             _ => self.is_type(type_name).then_some(Type::Dyn),
         }
     }
@@ -285,6 +286,7 @@ mod tests {
         }
         let applied = "Object{metadata: Object.metadata{labels: {'a': 'b'}}, spec: Object.spec{replicas: 1}}";
         assert!(compiler.compile(applied, Gives::ApplyConfiguration).is_ok());
-        assert!(refused(&compiler, "[JSONPatch{oops: 1}]", Gives::JsonPatch).contains("undefined field 'oops'"));
+        let unknown = refused(&compiler, "[JSONPatch{oops: 1}]", Gives::JsonPatch);
+        assert!(unknown.contains("expected type of field 'oops' is '' but provided type is 'int'"), "{unknown}");
     }
 }

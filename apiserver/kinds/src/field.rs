@@ -26,6 +26,8 @@ pub enum FieldErrorKind {
     NotFound,
     /// The value has the wrong type.
     TypeInvalid,
+    /// The server is at fault, not the value.
+    Internal,
 }
 
 impl FieldErrorKind {
@@ -42,6 +44,7 @@ impl FieldErrorKind {
             Self::TooMany => "FieldValueTooMany",
             Self::NotFound => "FieldValueNotFound",
             Self::TypeInvalid => "FieldValueTypeInvalid",
+            Self::Internal => "InternalError",
         }
     }
 
@@ -55,11 +58,12 @@ impl FieldErrorKind {
             Self::TooLong => "Too long",
             Self::TooMany => "Too many",
             Self::NotFound => "Not found",
+            Self::Internal => "Internal error",
         }
     }
 
     fn shows_value(self) -> bool {
-        !matches!(self, Self::Required | Self::Forbidden | Self::TooLong)
+        !matches!(self, Self::Required | Self::Forbidden | Self::TooLong | Self::Internal)
     }
 }
 

@@ -5,9 +5,9 @@ use k8s_openapi::api::admissionregistration::v1::MutatingAdmissionPolicy;
 use reeve_api::names;
 use serde_json::Value;
 
-use super::rules::{self, Expression, Gives};
-use super::{next_generation, param_kind, reserved_name};
+use super::{next_generation, param_kind, reserved_name, rules};
 use crate::errors::Errors;
+use crate::expressions::{Compiler, Gives};
 use crate::field::FieldError;
 use crate::json::{get, has, list, object_mut, set_default, text};
 use crate::kind::{Column, Kind, Names, Part};
@@ -48,7 +48,7 @@ impl Kind for MutatingAdmissionPolicies {
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
         META.create(object, &mut errors);
-        spec_rules(get(object, "spec"), &mut errors);
+        spec_rules(get(object, "spec"), None, &mut errors);
         errors.into_vec()
     }
 
@@ -59,7 +59,7 @@ impl Kind for MutatingAdmissionPolicies {
     fn validate_update(&self, _part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
         META.update(object, old, &mut errors);
-        spec_rules(get(object, "spec"), &mut errors);
+        spec_rules(get(object, "spec"), Some(get(old, "spec")), &mut errors);
         errors.into_vec()
     }
 
@@ -77,26 +77,29 @@ impl Kind for MutatingAdmissionPolicies {
     }
 }
 
-fn spec_rules(spec: &Value, errors: &mut Errors) {
+fn spec_rules(spec: &Value, old: Option<&Value>, errors: &mut Errors) {
     let path = Path::of("spec");
     errors.one_of(&path.child("failurePolicy"), text(spec, "failurePolicy"), rules::FAILURE_POLICIES);
     rules::param_kind(get(spec, "paramKind"), &path.child("paramKind"), errors);
     rules::match_constraints(spec, &path, errors);
     rules::mutating_operations(get(spec, "matchConstraints"), &path.child("matchConstraints"), errors);
-    rules::match_conditions(spec, has(spec, "paramKind"), &path, errors);
-    rules::variables(spec, &path, errors);
+    if !rules::same_conditions(spec, old) {
+        rules::match_conditions(spec, has(spec, "paramKind"), &path, errors);
+    }
+    let mut compiler = Compiler::with_variables(has(spec, "paramKind"));
+    rules::variables(spec, &mut compiler, &path, errors);
     let (mutations, here) = (list(spec, "mutations"), path.child("mutations"));
     if mutations.is_empty() {
         errors.required(&here, "mutations must contain at least one item");
     }
     for (index, one) in mutations.iter().enumerate() {
-        mutation(one, has(spec, "paramKind"), &here.index(index), errors);
+        mutation(one, &compiler, &here.index(index), errors);
     }
     let policy = text(spec, "reinvocationPolicy");
     errors.one_of(&path.child("reinvocationPolicy"), policy, rules::REINVOCATION_POLICIES);
 }
 
-fn mutation(mutation: &Value, has_params: bool, path: &Path<'_>, errors: &mut Errors) {
+fn mutation(mutation: &Value, compiler: &Compiler, path: &Path<'_>, errors: &mut Errors) {
     let (patch_type, gives, own, other) = match text(mutation, "patchType") {
         "JSONPatch" => ("JSONPatch", Gives::JsonPatch, "jsonPatch", "applyConfiguration"),
         "ApplyConfiguration" => ("ApplyConfiguration", Gives::ApplyConfiguration, "applyConfiguration", "jsonPatch"),
@@ -104,8 +107,12 @@ fn mutation(mutation: &Value, has_params: bool, path: &Path<'_>, errors: &mut Er
     };
     let here = path.child(own);
     if has(mutation, own) {
-        let written = text(get(mutation, own), "expression");
-        rules::expression(written, Expression { has_params, gives }, "", &here.child("expression"), errors);
+        let (written, here) = (text(get(mutation, own), "expression").trim(), here.child("expression"));
+        if written.is_empty() {
+            errors.required(&here, "");
+        } else {
+            rules::compile(compiler, written, gives, written, &here, errors);
+        }
     } else {
         errors.required(&here, format!("must be specified when patchType is {patch_type}"));
     }
@@ -122,11 +129,17 @@ mod tests {
     const PLAIN: &str = "{apiVersion: admissionregistration.k8s.io/v1, kind: MutatingAdmissionPolicy,
         metadata: {name: a}, spec: {reinvocationPolicy: Never, matchConstraints: {resourceRules:
         [{operations: [CREATE], apiGroups: [''], apiVersions: [v1], resources: [pods]}]},
-        mutations: [{patchType: JSONPatch, jsonPatch: {expression: '[]'}}]}}";
+        mutations: [{patchType: JSONPatch, jsonPatch: {expression: 'object.x ? [JSONPatch{op: \"remove\", path: \"/x\"}] : []'}}]}}";
 
     #[test]
     fn a_policy_that_changes_objects_is_valid_and_counted() {
         check_valid(PLAIN);
+        check_invalid(
+            &PLAIN.replace("object.x ?", "object.x; ?").replace("Never", "IfNeeded"),
+            &[
+                "spec.mutations[0].jsonPatch.expression: Invalid value: \"object.x; ? [JSONPatch{op: \\\"remove\\\", path: \\\"/x\\\"}] : []\": compilation failed: ERROR: <input>:1:9: Syntax error: token recognition error at: ';'\n | object.x; ? [JSONPatch{op: \"remove\", path: \"/x\"}] : []\n | ........^",
+            ],
+        );
         assert_eq!(row(PLAIN), "a | 1 | <unset> | <unknown>");
     }
 
@@ -135,7 +148,7 @@ mod tests {
         check_invalid(
             &PLAIN
                 .replace("[CREATE]", "[CREATE, DELETE]")
-                .replace("jsonPatch: {expression: '[]'}", "applyConfiguration: {}")
+                .replace("jsonPatch: {expression", "applyConfiguration: {expression")
                 .replace("reinvocationPolicy: Never, ", ""),
             &[
                 "spec.matchConstraints.resourceRules.operations: Unsupported value: \"DELETE\": supported values: \"*\", \"CONNECT\", \"CREATE\", \"UPDATE\"",

@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 
 use reeve_api::names;
+use reeve_cel::Program;
 use serde_json::{Value, json};
 
 use crate::errors::Errors;
+use crate::expressions::{Compiler, Gives, Refused};
+use crate::field::FieldErrorKind;
 use crate::json::{get, has, items_mut, list, set_default, some_mut, text};
 use crate::meta;
 use crate::path::Path;
@@ -19,36 +22,23 @@ const MUTATING_OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "UPDATE"];
 const SCOPES: &[&str] = &["*", "Cluster", "Namespaced"];
 const MATCH_CONDITIONS_MAX: usize = 64;
 
-/// What an expression may speak of besides the request and its objects, and what it must give.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Expression {
-    /// `params` is there.
-    pub(super) has_params: bool,
-    /// What it gives.
-    pub(super) gives: Gives,
+/// Compiles an expression and tells what is wrong with it; `shown` is what it is told of.
+pub(super) fn compile(
+    compiler: &Compiler,
+    text: &str,
+    gives: Gives,
+    shown: &str,
+    path: &Path<'_>,
+    errors: &mut Errors,
+) {
+    refused(compiler.compile(text, gives), shown, path, errors);
 }
 
-/// What an expression must give.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Gives {
-    /// Yes or no.
-    Truth,
-    /// A text, for whoever is refused.
-    Message,
-    /// A text or nothing, for the audit log.
-    Annotation,
-    /// Anything; other expressions use it by its name.
-    Variable,
-    /// A list of JSON patch operations.
-    JsonPatch,
-    /// An object that is applied.
-    ApplyConfiguration,
-}
-
-/// An expression must be there. The one place where all expressions of this group are looked at.
-pub(super) fn expression(written: &str, _: Expression, missing: &str, path: &Path<'_>, errors: &mut Errors) {
-    if written.trim().is_empty() {
-        errors.required(path, missing);
+fn refused(compiled: Result<Program, Refused>, shown: &str, path: &Path<'_>, errors: &mut Errors) {
+    match compiled {
+        Ok(_) => {}
+        Err(refused) if refused.internal => errors.add(FieldErrorKind::Internal, path, Value::Null, refused.detail),
+        Err(refused) => errors.invalid(path, shown, refused.detail),
     }
 }
 
@@ -161,17 +151,22 @@ fn resources(all: &[&str], path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-/// The conditions under which a webhook is called or a policy evaluated.
+/// The conditions under which a webhook is called or a policy evaluated. They may not speak of variables.
 pub(super) fn match_conditions(owner: &Value, has_params: bool, path: &Path<'_>, errors: &mut Errors) {
     let (all, path) = (list(owner, "matchConditions"), path.child("matchConditions"));
+    let compiler = Compiler::new(has_params);
     if all.len() > MATCH_CONDITIONS_MAX {
         errors.too_many(&path, all.len(), MATCH_CONDITIONS_MAX);
     }
     let mut seen = BTreeSet::new();
     for (index, condition) in all.iter().enumerate() {
         let path = path.index(index);
-        let kind = Expression { has_params, gives: Gives::Truth };
-        expression(text(condition, "expression"), kind, "", &path.child("expression"), errors);
+        let (written, here) = (text(condition, "expression").trim(), path.child("expression"));
+        if written.is_empty() {
+            errors.required(&here, "");
+        } else {
+            compile(&compiler, written, Gives::Truth, written, &here, errors);
+        }
         let (name, path) = (text(condition, "name"), path.child("name"));
         if name.is_empty() {
             errors.required(&path, "");
@@ -182,6 +177,13 @@ pub(super) fn match_conditions(owner: &Value, has_params: bool, path: &Path<'_>,
             errors.duplicate(&path, name);
         }
     }
+}
+
+/// Whether a change leaves a policy's conditions, and what they may speak of, as they are; then they are not looked
+/// at again.
+pub(super) fn same_conditions(spec: &Value, old: Option<&Value>) -> bool {
+    let same = |field: &str| old.is_some_and(|old| get(spec, field) == get(old, field));
+    same("paramKind") && same("matchConditions")
 }
 
 /// `matchConstraints` of a policy, `matchResources` of a binding.
@@ -279,10 +281,9 @@ fn api_version(stated: &str, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-/// The variables of a policy.
-pub(super) fn variables(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+/// The variables of a policy; from here on `compiler` knows them.
+pub(super) fn variables(spec: &Value, compiler: &mut Compiler, path: &Path<'_>, errors: &mut Errors) {
     let path = path.child("variables");
-    let has_params = has(spec, "paramKind");
     for (index, variable) in list(spec, "variables").iter().enumerate() {
         let path = path.index(index);
         let name = text(variable, "name");
@@ -291,9 +292,12 @@ pub(super) fn variables(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
         } else if !reeve_cel::is_identifier(name) {
             errors.invalid(&path.child("name"), name, "must be a valid CEL identifier");
         }
-        let kind = Expression { has_params, gives: Gives::Variable };
-        let path = path.child("expression");
-        expression(text(variable, "expression"), kind, "expression is not specified", &path, errors);
+        let (written, path) = (text(variable, "expression"), path.child("expression"));
+        if written.trim().is_empty() {
+            errors.required(&path, "expression is not specified");
+        } else {
+            refused(compiler.variable(name, written), written, &path, errors);
+        }
     }
 }
 

@@ -7,9 +7,9 @@ use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use reeve_api::names;
 use serde_json::Value;
 
-use super::rules::{self, Expression, Gives};
-use super::{next_generation, param_kind, reserved_name};
+use super::{next_generation, param_kind, reserved_name, rules};
 use crate::errors::Errors;
+use crate::expressions::{Compiler, Gives};
 use crate::field::FieldError;
 use crate::json::{at, copy_field, get, has, int, list, object_mut, set, set_default, text, text_at};
 use crate::kind::{Column, Kind, Names, Part};
@@ -62,7 +62,7 @@ impl Kind for ValidatingAdmissionPolicies {
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
         META.create(object, &mut errors);
-        spec_rules(object, &mut errors);
+        spec_rules(object, None, &mut errors);
         errors.into_vec()
     }
 
@@ -77,7 +77,7 @@ impl Kind for ValidatingAdmissionPolicies {
         if part == Part::Status {
             status_rules(get(object, "status"), &mut errors);
         } else {
-            spec_rules(object, &mut errors);
+            spec_rules(object, Some(get(old, "spec")), &mut errors);
         }
         errors.into_vec()
     }
@@ -96,13 +96,20 @@ impl Kind for ValidatingAdmissionPolicies {
     }
 }
 
-fn spec_rules(object: &Value, errors: &mut Errors) {
+fn spec_rules(object: &Value, old: Option<&Value>, errors: &mut Errors) {
     let (spec, path) = (get(object, "spec"), Path::of("spec"));
     errors.one_of(&path.child("failurePolicy"), text(spec, "failurePolicy"), rules::FAILURE_POLICIES);
     rules::param_kind(get(spec, "paramKind"), &path.child("paramKind"), errors);
     rules::match_constraints(spec, &path, errors);
-    rules::match_conditions(spec, has(spec, "paramKind"), &path, errors);
-    rules::variables(spec, &path, errors);
+    if !rules::same_conditions(spec, old) {
+        rules::match_conditions(spec, has(spec, "paramKind"), &path, errors);
+    }
+    let has_params = has(spec, "paramKind");
+    let mut compiler = match list(spec, "variables") {
+        [] => Compiler::new(has_params),
+        _ => Compiler::with_variables(has_params),
+    };
+    rules::variables(spec, &mut compiler, &path, errors);
     let (validations, annotations) = (list(spec, "validations"), list(spec, "auditAnnotations"));
     if validations.is_empty() && annotations.is_empty() {
         for field in ["validations", "auditAnnotations"] {
@@ -112,21 +119,24 @@ fn spec_rules(object: &Value, errors: &mut Errors) {
     }
     let here = path.child("validations");
     for (index, one) in validations.iter().enumerate() {
-        validation(one, has(spec, "paramKind"), &here.index(index), errors);
+        validation(one, &compiler, &here.index(index), errors);
     }
-    audit_annotations(object, &path.child("auditAnnotations"), errors);
+    audit_annotations(object, &compiler, &path.child("auditAnnotations"), errors);
 }
 
-fn validation(validation: &Value, has_params: bool, path: &Path<'_>, errors: &mut Errors) {
-    let truth = Expression { has_params, gives: Gives::Truth };
-    let missing = "expression is not specified";
-    rules::expression(text(validation, "expression"), truth, missing, &path.child("expression"), errors);
+fn validation(validation: &Value, compiler: &Compiler, path: &Path<'_>, errors: &mut Errors) {
+    let (written, here) = (text(validation, "expression"), path.child("expression"));
+    if written.trim().is_empty() {
+        errors.required(&here, "expression is not specified");
+    } else {
+        rules::compile(compiler, written, Gives::Truth, written, &here, errors);
+    }
     let (written, here) = (text(validation, "messageExpression"), path.child("messageExpression"));
     if !written.is_empty() {
         if written.trim().is_empty() {
             errors.invalid(&here, written, "must be non-empty if specified");
         } else {
-            rules::expression(written, Expression { has_params, gives: Gives::Message }, "", &here, errors);
+            rules::compile(compiler, written, Gives::Message, written, &here, errors);
         }
     }
     let (message, here) = (text(validation, "message"), path.child("message"));
@@ -138,7 +148,7 @@ fn validation(validation: &Value, has_params: bool, path: &Path<'_>, errors: &mu
     rules::choice(validation, "reason", REASONS, path, errors);
 }
 
-fn audit_annotations(object: &Value, path: &Path<'_>, errors: &mut Errors) {
+fn audit_annotations(object: &Value, compiler: &Compiler, path: &Path<'_>, errors: &mut Errors) {
     let spec = get(object, "spec");
     let (all, name) = (list(spec, "auditAnnotations"), text_at(object, &["metadata", "name"]));
     let mut seen = BTreeSet::new();
@@ -156,11 +166,12 @@ fn audit_annotations(object: &Value, path: &Path<'_>, errors: &mut Errors) {
             errors.invalid_each(&here, &whole, names::qualified_name(&whole));
         }
         let (written, value) = (text(annotation, "valueExpression"), path.child("valueExpression"));
-        if written.trim().len() > ANNOTATION_BYTES_MAX {
-            errors.required(&value, format!("must not exceed {ANNOTATION_BYTES_MAX} bytes in length"));
-        } else {
-            let kind = Expression { has_params: has(spec, "paramKind"), gives: Gives::Annotation };
-            rules::expression(written, kind, "valueExpression is not specified", &value, errors);
+        match written.trim() {
+            "" => errors.required(&value, "valueExpression is not specified"),
+            long if long.len() > ANNOTATION_BYTES_MAX => {
+                errors.required(&value, format!("must not exceed {ANNOTATION_BYTES_MAX} bytes in length"));
+            }
+            trimmed => rules::compile(compiler, trimmed, Gives::Annotation, written, &value, errors),
         }
         if !seen.insert(key) {
             errors.duplicate(&here, key);
@@ -270,6 +281,27 @@ mod tests {
                 "spec.validations[0].expression: Required value: expression is not specified",
                 "spec.validations[0].message: Invalid value: \"a\\nb\": must not contain line breaks",
                 "spec.validations[0].reason: Unsupported value: \"Gone\": supported values: \"Forbidden\", \"Invalid\", \"RequestEntityTooLarge\"",
+            ],
+        );
+    }
+
+    #[test]
+    fn expressions_must_compile() {
+        let more = "[{expression: 'variables.n > 1 && params.x == 1'}], paramKind: {apiVersion: v1, kind: ConfigMap},
+            variables: [{name: n, expression: object.x}]";
+        check_valid(&PLAIN.replace("[{expression: 'true'}]", more));
+        check_invalid(
+            &PLAIN.replace(
+                "[{expression: 'true'}]",
+                "[{expression: 'params', messageExpression: '1'}, {expression: \"object.x.find('[') == ''\"}],
+                auditAnnotations: [{key: k, valueExpression: ' 1 '}], matchConditions: [{name: c, expression: ' 1 '}]",
+            ),
+            &[
+                "spec.matchConditions[0].expression: Invalid value: \"1\": must evaluate to bool but got int",
+                "spec.validations[0].expression: Invalid value: \"params\": compilation failed: ERROR: <input>:1:1: undeclared reference to 'params' (in container '')\n | params\n | ^",
+                "spec.validations[0].messageExpression: Invalid value: \"1\": must evaluate to string but got int",
+                "spec.validations[1].expression: Internal error: program instantiation failed: error parsing regexp: missing closing ]: `[`",
+                "spec.auditAnnotations[0].valueExpression: Invalid value: \" 1 \": must evaluate to one of [string null_type] but got int",
             ],
         );
     }

@@ -63,7 +63,7 @@ macro_rules! configuration {
             fn validate_create(&self, object: &Value) -> Vec<FieldError> {
                 let mut errors = Errors::default();
                 META.create(object, &mut errors);
-                hooks(object, &mut errors);
+                hooks(object, None, &mut errors);
                 errors.into_vec()
             }
 
@@ -74,7 +74,7 @@ macro_rules! configuration {
             fn validate_update(&self, _part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
                 let mut errors = Errors::default();
                 META.update(object, old, &mut errors);
-                hooks(object, &mut errors);
+                hooks(object, Some(old), &mut errors);
                 errors.into_vec()
             }
 
@@ -109,12 +109,20 @@ fn default_hook(hook: &mut Value, mutating: bool) {
     }
 }
 
-fn hooks(object: &Value, errors: &mut Errors) {
+fn hooks(object: &Value, old: Option<&Value>, errors: &mut Errors) {
     let path = Path::of("webhooks");
+    let conditions = |object: &Value| -> Vec<Value> {
+        list(object, "webhooks").iter().map(|hook| get(hook, "matchConditions").clone()).collect()
+    };
+    // Conditions that a change leaves as they are, are not looked at again.
+    let same_conditions = old.is_some_and(|old| conditions(old) == conditions(object));
     let mut seen = BTreeSet::new();
     for (index, hook) in list(object, "webhooks").iter().enumerate() {
         let path = path.index(index);
         one_hook(hook, &path, errors);
+        if !same_conditions {
+            rules::match_conditions(hook, false, &path, errors);
+        }
         review_versions(hook, &path.child("admissionReviewVersions"), errors);
         let name = text(hook, "name");
         if !name.is_empty() && !seen.insert(name) {
@@ -145,7 +153,6 @@ fn one_hook(hook: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
     rules::choice(hook, "reinvocationPolicy", rules::REINVOCATION_POLICIES, path, errors);
     client_config(get(hook, "clientConfig"), &path.child("clientConfig"), errors);
-    rules::match_conditions(hook, false, path, errors);
 }
 
 /// A name of at least three parts.
@@ -328,5 +335,20 @@ mod tests {
         assert_eq!(updated(crate::Part::Main, PLAIN, change).0["metadata"]["generation"], 2);
         let label = |object: &mut serde_json::Value| object["metadata"]["labels"] = serde_json::json!({ "a": "b" });
         assert_eq!(updated(crate::Part::Main, PLAIN, label).0["metadata"]["generation"], 1);
+    }
+
+    #[test]
+    fn conditions_must_compile_and_know_no_parameters() {
+        let with =
+            |conditions: &str| PLAIN.replace("sideEffects", &format!("matchConditions: [{conditions}], sideEffects"));
+        check_valid(&with("{name: a, expression: \"object.metadata.name != 'x'\"}"));
+        check_invalid(
+            &with("{name: a, expression: params.x}, {name: a, expression: ' '}"),
+            &[
+                "webhooks[0].matchConditions[0].expression: Invalid value: \"params.x\": compilation failed: ERROR: <input>:1:1: undeclared reference to 'params' (in container '')\n | params.x\n | ^",
+                "webhooks[0].matchConditions[1].expression: Required value",
+                "webhooks[0].matchConditions[1].name: Duplicate value: \"a\"",
+            ],
+        );
     }
 }
