@@ -1,7 +1,12 @@
-//! The user that a client certificate names: the common name is the user, the organizations are the groups.
+//! The user that a client certificate names: the common name is the user, the organizations are the groups. Which
+//! certificate it was stands in the user's extra facts.
 //!
 //! Source: Kubernetes, "Authenticating", section "X.509 client certificates". The chain itself was checked by TLS.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::registry::UserInfo;
@@ -14,7 +19,17 @@ pub(crate) fn user(der: &[u8]) -> Option<UserInfo> {
         return None;
     }
     let groups = certificate.subject().iter_organization().filter_map(|group| group.as_str().ok());
-    Some(UserInfo { name: name.to_owned(), groups: groups.map(str::to_owned).collect(), ..UserInfo::default() })
+    let groups = groups.map(str::to_owned).collect();
+    Some(UserInfo { name: name.to_owned(), groups, extra: credential(der), ..UserInfo::default() })
+}
+
+/// Which credential the user has shown.
+fn credential(der: &[u8]) -> BTreeMap<String, Vec<String>> {
+    let mut id = "X509SHA256=".to_owned();
+    for byte in Sha256::digest(der) {
+        let _ = write!(id, "{byte:02x}");
+    }
+    BTreeMap::from([("authentication.kubernetes.io/credential-id".to_owned(), vec![id])])
 }
 
 #[cfg(test)]
@@ -29,7 +44,10 @@ mod tests {
         name.push(rcgen::DnType::CommonName, "system:node:a");
         params.distinguished_name = name;
         let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
-        assert_eq!(user(certificate.der()), Some(UserInfo::new("system:node:a", &["system:nodes"])));
+        let read = user(certificate.der()).unwrap();
+        assert_eq!((read.name.as_str(), read.groups.as_slice()), ("system:node:a", &["system:nodes".to_owned()][..]));
+        let id = &read.extra["authentication.kubernetes.io/credential-id"][0];
+        assert!(id.starts_with("X509SHA256=") && id.len() == 11 + 64, "{id}");
         assert_eq!(user(b"nonsense"), None);
     }
 }

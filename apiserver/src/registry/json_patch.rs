@@ -81,156 +81,236 @@ pub(super) fn complaints(patch: &Value) -> Vec<String> {
 ///
 /// # Errors
 /// When it is no patch, or does not fit the object, which may then be half changed.
-pub(crate) fn apply(target: &mut Value, patch: &Value) -> Result<(), ApiError> {
+pub(super) fn apply(target: &mut Value, patch: &Value) -> Result<(), ApiError> {
+    let operations = operations(patch)?;
+    carry_out_all(target, &operations).map_err(|fault| super::patch::rejected(&fault.to_string()))
+}
+
+/// The same for admission, whose answers say what does not fit, in the words of Kubernetes' library.
+///
+/// # Errors
+/// When it is no patch, or does not fit the object, which may then be half changed.
+pub(crate) fn apply_told(target: &mut Value, patch: &Value) -> Result<(), Fault> {
+    let operations = operations(patch).map_err(|error| Fault::Unfit(error.message))?;
+    carry_out_all(target, &operations)
+}
+
+/// Why a patch does not fit an object.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fault {
+    /// What a `test` names is something else: the patch is not meant for this object.
+    #[error("testing value {0} failed: test failed")]
+    Test(String),
+    /// An operation cannot be carried out.
+    #[error("{0}")]
+    Unfit(String),
+}
+
+impl From<String> for Fault {
+    fn from(why: String) -> Self {
+        Self::Unfit(why)
+    }
+}
+
+fn carry_out_all(target: &mut Value, operations: &[Map<String, Value>]) -> Result<(), Fault> {
     let mut carried = 0;
-    for operation in operations(patch)? {
-        carry_out(target, &operation, &mut carried).map_err(|why| super::patch::rejected(&why))?;
+    operations.iter().try_for_each(|operation| carry_out(target, operation, &mut carried))
+}
+
+/// `missing value`: what most complaints end with.
+const MISSING: &str = "missing value";
+
+fn carry_out(target: &mut Value, operation: &Map<String, Value>, carried: &mut usize) -> Result<(), Fault> {
+    let text = |field: &str| operation.get(field).and_then(Value::as_str);
+    let value = || operation.get("value").cloned().unwrap_or_default();
+    let kind = text("op").unwrap_or("unknown");
+    let from = || {
+        let why = || format!("{kind} operation failed to decode from: operation, missing from field: {MISSING}");
+        text("from").ok_or_else(why)
+    };
+    let path = || {
+        let why = if matches!(kind, "replace" | "move" | "test") { "operation missing path field: " } else { "" };
+        text("path").ok_or_else(|| format!("{kind} operation failed to decode path: {why}{MISSING}"))
+    };
+    match kind {
+        "add" => {
+            let path = path()?;
+            let place = Place::of(target, path)
+                .ok_or_else(|| format!("add operation does not apply: doc is missing path: {path:?}: {MISSING}"))?;
+            place.add(value()).map_err(|why| format!("error in add for path: '{path}': {why}"))?;
+        }
+        "remove" => {
+            let path = path()?;
+            let mut place = Place::of(target, path)
+                .ok_or_else(|| format!("remove operation does not apply: doc is missing path: {path:?}: {MISSING}"))?;
+            place.remove().map_err(|why| format!("error in remove for path: '{path}': {why}"))?;
+        }
+        "replace" => replace(target, path()?, value())?,
+        "test" => test(target, path()?, &value())?,
+        "move" | "copy" => carry_over(target, (kind == "move", from()?), path, carried)?,
+        other => return Err(Fault::Unfit(format!("Unexpected kind: {other}"))),
     }
     Ok(())
 }
 
-fn carry_out(target: &mut Value, operation: &Map<String, Value>, carried: &mut usize) -> Result<(), String> {
-    let text = |field: &str| operation.get(field).and_then(Value::as_str);
-    let path = || text("path").ok_or("operation missing path field");
-    let from = || text("from").ok_or("operation missing from field");
-    let value = || operation.get("value").cloned().unwrap_or_default();
-    match text("op").unwrap_or("unknown") {
-        "add" => add(target, path()?, value()),
-        "remove" => remove(target, path()?).map(drop),
-        "replace" => replace(target, path()?, value()),
-        "test" => test(target, path()?, &value()),
-        "move" => {
-            let moved = remove(target, from()?)?;
-            carry(&moved, carried)?;
-            add(target, path()?, moved)
-        }
-        "copy" => {
-            let copied = get(target, from()?)?.cloned().unwrap_or_default();
-            carry(&copied, carried)?;
-            add(target, path()?, copied)
-        }
-        other => Err(format!("Unexpected kind: {other}")),
+/// `move` (which takes it away) and `copy`.
+fn carry_over<'p>(
+    target: &mut Value,
+    (moves, from): (bool, &str),
+    path: impl Fn() -> Result<&'p str, String>,
+    carried: &mut usize,
+) -> Result<(), Fault> {
+    let kind = if moves { "move" } else { "copy" };
+    let mut place = Place::of(target, from)
+        .ok_or_else(|| format!("{kind} operation does not apply: doc is missing from path: {from}: {MISSING}"))?;
+    let key = if moves { format!("path: '{}'", place.key) } else { format!("from: '{from}'") };
+    let told = |why: String| format!("error in {kind} for {key}: {why}");
+    let value = place.get().map_err(told)?.cloned().unwrap_or_default();
+    if moves {
+        place.remove().map_err(told)?;
     }
+    let path = path()?;
+    let place = Place::of(target, path).ok_or_else(|| {
+        format!("{kind} operation does not apply: doc is missing destination path: {path}: {MISSING}")
+    })?;
+    carry(&value, carried)?;
+    let told = |why| match moves {
+        true => format!("error in move for path: '{path}': {why}"),
+        false => format!("error while adding value during copy: {why}"),
+    };
+    Ok(place.add(value).map_err(told)?)
 }
 
 /// Copies of copies double an object with every operation, and moves of one part into another nest it without end.
 fn carry(value: &Value, carried: &mut usize) -> Result<(), String> {
     *carried += value.to_string().len();
     if *carried > BODY_BYTES_MAX {
-        return Err(format!("its copies and moves carry more than {BODY_BYTES_MAX} bytes"));
+        return Err(format!(
+            "Unable to complete the copy, the accumulated size increase of copy is {carried}, exceeding the limit {BODY_BYTES_MAX}"
+        ));
     }
     Ok(())
 }
 
-/// The steps of a path, the last one apart; `None`: it names no place in the object.
-fn steps(path: &str) -> Option<(Vec<String>, String)> {
-    let mut steps: Vec<String> = path.split('/').map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
-    if steps.len() < 2 {
-        return None;
-    }
-    let last = steps.pop()?;
-    steps.remove(0);
-    Some((steps, last))
-}
-
-fn missing(path: &str) -> String {
-    format!("doc is missing path: {path}")
-}
-
-/// The object or list that holds what the path names, and how that is called in it.
-fn holder<'t>(target: &'t mut Value, path: &str) -> Result<(&'t mut Value, String, usize), String> {
-    let (parents, last) = steps(path).ok_or_else(|| missing(path))?;
-    let mut place = target;
-    for step in &parents {
-        place = match place {
-            Value::Object(fields) => fields.get_mut(step),
-            Value::Array(items) => index(step, items.len()).and_then(|at| items.get_mut(at)),
-            _ => None,
-        }
-        .ok_or_else(|| missing(path))?;
-    }
-    if place.is_object() || place.is_array() { Ok((place, last, parents.len() + 1)) } else { Err(missing(path)) }
+/// A place in an object: what holds it, and how it is called there.
+struct Place<'t> {
+    holder: &'t mut Value,
+    key: String,
+    /// How deep the place is.
+    depth: usize,
 }
 
 /// A place in a list of that length; below zero it counts from the end.
-fn index(step: &str, length: usize) -> Option<usize> {
-    let at: i64 = step.parse().ok()?;
-    let length = i64::try_from(length).ok()?;
-    usize::try_from(if at < 0 { at + length } else { at }).ok()
+fn index(step: &str, length: usize) -> Result<usize, String> {
+    let at: i64 = step.parse().map_err(|_| format!("strconv.Atoi: parsing {step:?}: invalid syntax"))?;
+    let length = i64::try_from(length).unwrap_or(i64::MAX);
+    let from_start = if at < 0 { at.saturating_add(length) } else { at };
+    let within = usize::try_from(from_start).ok().filter(|_| from_start < length);
+    within.ok_or_else(|| format!("Unable to access invalid index: {at}: invalid index referenced"))
 }
 
-fn get<'t>(target: &'t mut Value, path: &str) -> Result<Option<&'t Value>, String> {
-    match holder(target, path)? {
-        (Value::Object(fields), last, _) => Ok(fields.get(&last)),
-        (Value::Array(items), last, _) => {
-            let found = index(&last, items.len()).and_then(|at| items.get(at));
-            found.map(Some).ok_or_else(|| missing(path))
+impl<'t> Place<'t> {
+    /// The place a path names; none when nothing can be there.
+    fn of(target: &'t mut Value, path: &str) -> Option<Self> {
+        let mut steps: Vec<String> = path.split('/').map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
+        if steps.len() < 2 {
+            return None;
         }
-        _ => Err(missing(path)),
+        let key = steps.pop()?;
+        let mut holder = target;
+        for step in steps.iter().skip(1) {
+            holder = match holder {
+                Value::Object(fields) => fields.get_mut(step)?,
+                Value::Array(items) => {
+                    let at = index(step, items.len()).ok()?;
+                    items.get_mut(at)?
+                }
+                _ => return None,
+            };
+        }
+        let depth = steps.len();
+        (holder.is_object() || holder.is_array()).then_some(Self { holder, key, depth })
+    }
+
+    fn get(&mut self) -> Result<Option<&Value>, String> {
+        match &*self.holder {
+            Value::Array(items) => Ok(items.get(index(&self.key, items.len())?)),
+            holder => Ok(holder.get(&self.key)),
+        }
+    }
+
+    fn check_depth(&self, value: &Value) -> Result<(), String> {
+        if self.depth + nesting(value) > DEPTH_MAX {
+            return Err(format!("it nests the object deeper than {DEPTH_MAX} levels"));
+        }
+        Ok(())
+    }
+
+    fn add(self, value: Value) -> Result<(), String> {
+        self.check_depth(&value)?;
+        let key = self.key;
+        match self.holder {
+            Value::Object(fields) => drop(fields.insert(key, value)),
+            Value::Array(items) if key == "-" => items.push(value),
+            Value::Array(items) => {
+                if key.parse::<i64>().is_err() {
+                    let why = index(&key, 0).err().unwrap_or_default();
+                    return Err(format!("value was not a proper array index: '{key}': {why}"));
+                }
+                items.insert(index(&key, items.len() + 1)?, value);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self) -> Result<(), String> {
+        match self.holder {
+            Value::Object(fields) => {
+                let why = || format!("Unable to remove nonexistent key: {}: {MISSING}", self.key);
+                fields.remove(&self.key).map(drop).ok_or_else(why)
+            }
+            Value::Array(items) => {
+                items.remove(index(&self.key, items.len())?);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 }
 
-fn add(target: &mut Value, path: &str, value: Value) -> Result<(), String> {
-    let (place, last, depth) = holder(target, path)?;
-    if depth + nesting(&value) > DEPTH_MAX {
-        return Err(format!("it nests the object deeper than {DEPTH_MAX} levels"));
-    }
-    match place {
-        Value::Object(fields) => {
-            fields.insert(last, value);
-        }
-        Value::Array(items) if last == "-" => items.push(value),
-        Value::Array(items) => {
-            let at = index(&last, items.len() + 1).filter(|at| *at <= items.len()).ok_or_else(|| missing(path))?;
-            items.insert(at, value);
-        }
-        _ => return Err(missing(path)),
-    }
-    Ok(())
-}
-
-fn remove(target: &mut Value, path: &str) -> Result<Value, String> {
-    match holder(target, path)? {
-        (Value::Object(fields), last, _) => {
-            fields.remove(&last).ok_or_else(|| format!("Unable to remove nonexistent key: {last}"))
-        }
-        (Value::Array(items), last, _) => {
-            let at = index(&last, items.len()).filter(|at| *at < items.len()).ok_or_else(|| missing(path))?;
-            Ok(items.remove(at))
-        }
-        _ => Err(missing(path)),
-    }
-}
-
-fn replace(target: &mut Value, path: &str, value: Value) -> Result<(), String> {
+fn replace(target: &mut Value, path: &str, value: Value) -> Result<(), Fault> {
     if path.is_empty() {
         if !value.is_object() && !value.is_array() {
-            return Err("replace operation value must be object or array".to_owned());
+            return Err(Fault::Unfit("replace operation value must be object or array: %!w(<nil>)".to_owned()));
         }
         *target = value;
         return Ok(());
     }
-    let (place, last, depth) = holder(target, path)?;
-    if depth + nesting(&value) > DEPTH_MAX {
-        return Err(format!("it nests the object deeper than {DEPTH_MAX} levels"));
-    }
-    match place {
-        Value::Object(fields) => {
-            fields.insert(last, value);
-            Ok(())
-        }
+    let mut place = Place::of(target, path)
+        .ok_or_else(|| format!("replace operation does not apply: doc is missing path: {path}: {MISSING}"))?;
+    place.get().map_err(|_| format!("replace operation does not apply: doc is missing key: {path}: {MISSING}"))?;
+    place.check_depth(&value)?;
+    match place.holder {
         Value::Array(items) => {
-            let at = index(&last, items.len()).ok_or_else(|| missing(path))?;
-            *items.get_mut(at).ok_or_else(|| missing(path))? = value;
-            Ok(())
+            let at = index(&place.key, items.len())?;
+            items[at] = value;
         }
-        _ => Err(missing(path)),
+        holder => holder[place.key.as_str()] = value,
     }
+    Ok(())
 }
 
-fn test(target: &mut Value, path: &str, value: &Value) -> Result<(), String> {
-    let same = if path.is_empty() { &*target == value } else { get(target, path)?.unwrap_or(&Value::Null) == value };
-    if same { Ok(()) } else { Err(format!("testing value {path} failed")) }
+fn test(target: &mut Value, path: &str, value: &Value) -> Result<(), Fault> {
+    let same = if path.is_empty() {
+        &*target == value
+    } else {
+        let mut place = Place::of(target, path)
+            .ok_or_else(|| format!("test operation does not apply: is missing path: {path}: {MISSING}"))?;
+        let there = place.get().map_err(|why| format!("error in test for path: '{path}': {why}"))?;
+        there.unwrap_or(&Value::Null) == value
+    };
+    if same { Ok(()) } else { Err(Fault::Test(path.to_owned())) }
 }
 
 /// Levels of objects and lists; 0 for a plain value.
