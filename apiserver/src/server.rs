@@ -172,13 +172,15 @@ impl ApiServer {
         };
         let token_key = Arc::new(TokenKey::new(config.pki.signing_key_pem(), &config.issuer)?);
         let registry = Registry::start(config.registry.clone(), parts.clone()).await.map_err(StartError::Registry)?;
+        let authorizer: Arc<dyn auth::Authorizer> = Arc::new(FixedRules { graph: Arc::clone(&registry.cache.graph) });
+        registry.policies.set_authorizer(Arc::clone(&authorizer));
         let aggregator = Aggregator::new(&registry, Arc::clone(&serving.certificates.front_proxy_client));
         aggregator.start(&registry, &config.pki).await.map_err(StartError::Registry)?;
         let clock = parts.clock;
         let key = Arc::clone(&token_key);
         let api = Api {
             authenticator: Authenticator { key, registry: Arc::clone(&registry), clock: Arc::clone(&clock) },
-            authorizer: Box::new(FixedRules { graph: Arc::clone(&registry.cache.graph) }),
+            authorizer,
             faces: LiveFaces::new(config.registry.advertise.to_string(), Arc::clone(&aggregator)),
             health: Health { kv: parts.kv, shutdown: shutdown.clone() },
             nodes: Nodes::new(kubelet, shutdown.clone()),

@@ -3,9 +3,13 @@
 //! The same facts as Kubernetes' `admission.Attributes`. Built by the verbs of the registry, changed by nobody but the
 //! mutating phase, and that in `object` alone.
 
+use std::sync::Arc;
+
+use reeve_kinds::Names;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::registry::{FieldValidation, Options, Propagation, Request, meta};
+use crate::registry::{FieldValidation, Options, Propagation, Request, Resource, meta};
 
 /// What is done to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +37,7 @@ impl Operation {
 }
 
 /// A kind in a version of its group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct GroupVersionKind<'a> {
     /// Empty for the core group.
     pub(crate) group: &'a str,
@@ -41,6 +45,14 @@ pub(crate) struct GroupVersionKind<'a> {
     pub(crate) version: &'a str,
     /// `Pod`
     pub(crate) kind: &'a str,
+}
+
+/// Another version of the request's resource, in which it is shown to who asks for that version.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) resource: Arc<Resource>,
+    /// Of the object.
+    pub(crate) kind: GroupVersionKind<'static>,
 }
 
 /// One admission: the question, and what is found besides yes or no.
@@ -60,6 +72,8 @@ pub(crate) struct Attributes<'a> {
     pub(crate) old: Option<&'a Value>,
     /// Whether the request is for a collection: then the single objects are nameless to whoever is asked.
     pub(crate) of_collection: bool,
+    /// Set when `object` and `old` are in another version than the request's.
+    pub(crate) seen: Option<Seen>,
 }
 
 impl<'a> Attributes<'a> {
@@ -73,6 +87,7 @@ impl<'a> Attributes<'a> {
             object,
             old: None,
             of_collection: false,
+            seen: None,
         }
     }
 
@@ -106,6 +121,27 @@ impl<'a> Attributes<'a> {
     /// Whether the object itself, of that resource, is meant.
     pub(crate) fn is(&self, group: &str, plural: &str) -> bool {
         self.subresource.is_empty() && self.request.resource.is(group, plural)
+    }
+
+    /// Whether `object` is of the resource's kind; bodies of subresources may be of another.
+    pub(crate) fn is_of_resource(&self) -> bool {
+        let names = self.request.resource.names();
+        self.kind.kind == names.kind && self.kind.group == names.group
+    }
+
+    /// The resource in the version of `object`.
+    pub(crate) fn resource(&self) -> &Arc<Resource> {
+        self.seen.as_ref().map_or(&self.request.resource, |seen| &seen.resource)
+    }
+
+    /// What the resource is called in the version of `object`.
+    pub(crate) fn names(&self) -> &Names {
+        self.resource().names()
+    }
+
+    /// The kind of `object` in its version.
+    pub(crate) fn kind_seen(&self) -> GroupVersionKind<'_> {
+        self.seen.as_ref().map_or(self.kind, |seen| seen.kind)
     }
 
     /// The namespace; for a Namespace its own name, for cluster-wide kinds empty.

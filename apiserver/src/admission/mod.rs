@@ -17,13 +17,17 @@ mod claim_resize;
 mod default_class;
 mod default_toleration_seconds;
 mod limit_ranger;
+mod matching;
 mod namespace_lifecycle;
 mod node_restriction;
 mod pod_topology_labels;
+mod policy;
 mod priority;
+mod reinvocation;
 pub(crate) mod resource_quota;
 mod runtime_class;
 mod service_account;
+mod versions;
 mod webhook;
 
 use bytes::Bytes;
@@ -31,9 +35,10 @@ use reeve_store::Revision;
 use serde_json::Value;
 
 pub(crate) use attributes::{Attributes, Operation};
+pub(crate) use policy::PolicyBook;
 pub(crate) use webhook::{Webhooks, is_configuration};
 
-use webhook::Reinvocation;
+use reinvocation::Rounds;
 
 use crate::registry::{Registry, meta};
 use crate::status::ApiError;
@@ -41,14 +46,14 @@ use crate::status::ApiError;
 /// Facts that a decision rests on: keys whose revisions must not change before the write.
 pub(crate) type Guards = Vec<(Bytes, Revision)>;
 
-/// The mutating phase: `attributes.object` is what comes out of it. All plugins run a second time when a webhook has
-/// changed the object, because those before it may want to do something about the change.
+/// The mutating phase: `attributes.object` is what comes out of it. All plugins run a second time when a policy or
+/// webhook has changed the object, because those before it may want to do something about the change.
 pub(crate) async fn mutate(registry: &Registry, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {
-    let mut again = Reinvocation::default();
-    mutate_once(registry, attributes, &mut again).await?;
-    if again.is_needed {
-        again.is_second = true;
-        mutate_once(registry, attributes, &mut again).await?;
+    let mut rounds = Rounds::default();
+    mutate_once(registry, attributes, &mut rounds).await?;
+    if rounds.is_needed {
+        rounds.is_second = true;
+        mutate_once(registry, attributes, &mut rounds).await?;
     }
     Ok(())
 }
@@ -56,7 +61,7 @@ pub(crate) async fn mutate(registry: &Registry, attributes: &mut Attributes<'_>)
 async fn mutate_once(
     registry: &Registry,
     attributes: &mut Attributes<'_>,
-    again: &mut Reinvocation,
+    rounds: &mut Rounds,
 ) -> Result<(), ApiError> {
     namespace_lifecycle::admit(registry, attributes).await?;
     limit_ranger::mutate(registry, attributes);
@@ -75,7 +80,8 @@ async fn mutate_once(
     }
     default_class::ingress(registry, attributes);
     pod_topology_labels::mutate(registry, attributes);
-    registry.webhooks.mutate(registry, attributes, again).await
+    policy::mutate(registry, attributes, rounds).await?;
+    registry.webhooks.mutate(registry, attributes, rounds).await
 }
 
 /// The validating phase. ResourceQuota, the last plugin of it, is asked with the write: see [`resource_quota::take`].
@@ -86,6 +92,7 @@ pub(crate) async fn validate(registry: &Registry, attributes: &Attributes<'_>) -
     if is_new_pod(attributes) {
         runtime_class::validate(registry, attributes).await?;
     }
+    policy::validate(registry, attributes).await?;
     registry.webhooks.validate(registry, attributes).await
 }
 
@@ -118,7 +125,7 @@ fn forbidden(attributes: &Attributes<'_>, why: &str) -> ApiError {
 
 /// As [`forbidden`], for an object that is not in the attributes.
 fn forbidden_object(attributes: &Attributes<'_>, object: &Value, why: &str) -> ApiError {
-    let name = [meta::text(object, "name"), meta::text(object, "generateName"), &attributes.request.name];
-    let name = name.into_iter().find(|name| !name.is_empty()).unwrap_or_default();
+    let name = [meta::text(object, "name"), meta::text(object, "generateName"), attributes.name()];
+    let name = name.into_iter().find(|name| !name.is_empty()).unwrap_or("Unknown");
     ApiError::forbidden(attributes.request.resource.names(), name, why)
 }

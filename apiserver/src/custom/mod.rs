@@ -20,7 +20,7 @@ mod offer;
 mod review;
 pub(crate) mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod webhook;
 #[cfg(test)]
 mod webhook_tests;

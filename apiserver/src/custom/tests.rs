@@ -13,7 +13,7 @@ use crate::status::ApiError;
 const NAME: &str = "widgets.example.com";
 
 /// A definition with one version per given name; the first is stored.
-pub(super) fn definition(versions: &[&str]) -> Value {
+pub(crate) fn definition(versions: &[&str]) -> Value {
     let version = |(index, name): (usize, &&str)| {
         json!({"name": name, "served": true, "storage": index == 0, "subresources": {"status": {}},
             "schema": {"openAPIV3Schema": {"type": "object", "properties": {
@@ -30,7 +30,7 @@ fn definitions(world: &World, name: &str) -> Request {
     own_request(world.registry.resource(DEFINITIONS.0, "v1", DEFINITIONS.1).unwrap(), name)
 }
 
-pub(super) async fn define(world: &World, crd: Value) {
+pub(crate) async fn define(world: &World, crd: Value) {
     let name = crd["metadata"]["name"].as_str().unwrap().to_owned();
     world.registry.create(&definitions(world, ""), Body::from(crd)).await.unwrap();
     wait(world, |registry| {
@@ -57,7 +57,7 @@ pub(super) fn widget(world: &World, version: &str, name: &str) -> Request {
     Request { resource, name: name.to_owned(), ..world.request("configmaps") }
 }
 
-pub(super) async fn create(world: &World, version: &str, body: Value) -> Result<Value, ApiError> {
+pub(crate) async fn create(world: &World, version: &str, body: Value) -> Result<Value, ApiError> {
     Ok(world.registry.create(&widget(world, version, ""), Body::from(body)).await?.object.value())
 }
 

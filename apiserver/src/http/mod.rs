@@ -86,7 +86,7 @@ pub(crate) struct Peer {
 pub(crate) struct Api {
     pub(crate) registry: Arc<Registry>,
     pub(crate) authenticator: Authenticator,
-    pub(crate) authorizer: Box<dyn Authorizer>,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) faces: LiveFaces,
     pub(crate) health: Health,
     pub(crate) nodes: Nodes,

@@ -68,7 +68,7 @@ use reeve_kinds::Kind;
 use reeve_store::SharedKv;
 use tokio::sync::watch;
 
-pub(crate) use self::json_patch::apply as apply_json_patch;
+pub(crate) use self::json_patch::{Fault as PatchFault, apply_told as apply_json_patch};
 pub use answer::{EventType, List, Object, Watch, WatchEvent, Written};
 #[cfg(test)]
 pub(crate) use page::Token;
@@ -78,7 +78,7 @@ pub use request::{
 };
 pub use resource::{Convert, Resource, Resources};
 
-use crate::admission::{self, Webhooks};
+use crate::admission::{self, PolicyBook, Webhooks};
 use crate::cache::{Cache, Feed, Ingest};
 use crate::status::ApiError;
 use services::Allocators;
@@ -133,6 +133,8 @@ pub struct Registry {
     services: Allocators,
     /// Who is asked before an object is written.
     pub(crate) webhooks: Webhooks,
+    /// The policies in force.
+    pub(crate) policies: PolicyBook,
 }
 
 impl Drop for Registry {
@@ -155,13 +157,14 @@ impl Registry {
         let resources = Resources::builtin(kinds.into_iter().map(resource).collect());
         let feed = Feed::load(&cache, orders).await.map_err(|error| ApiError::store(&error))?;
         feed.spawn(&cache);
-        let webhooks = Webhooks::new(&resources);
+        let (webhooks, policies) = (Webhooks::new(&resources), PolicyBook::new(&resources));
         let (resources, served) = (ArcSwap::from_pointee(resources), watch::Sender::new(0));
         let services = Allocators::new(&config);
-        let registry = Arc::new(Self { cache, clock, rng, kv, resources, served, services, webhooks });
+        let registry = Arc::new(Self { cache, clock, rng, kv, resources, served, services, webhooks, policies });
         bootstrap::ensure(&registry, &config).await?;
         builtin::ensure(&registry, &config).await?;
         registry.webhooks.open();
+        registry.policies.open();
         crate::custom::start(&registry).await?;
         bootstrap::spawn(&registry, config);
         housekeeping::spawn(&registry);
@@ -296,6 +299,7 @@ impl Registry {
     async fn acknowledge<T>(&self, request: &Request, written: Result<T, ApiError>) -> Result<T, ApiError> {
         if admission::is_configuration(&request.resource) && written.is_ok() {
             self.cache.fresh().await?;
+            self.policies.refresh();
         }
         written
     }

@@ -157,6 +157,11 @@ impl Resource {
         !matches!(self.conversion, Conversion::None)
     }
 
+    /// Whether a CustomResourceDefinition makes it.
+    pub(crate) fn is_custom(&self) -> bool {
+        matches!(self.conversion, Conversion::By(_))
+    }
+
     /// Stored objects as this version shows them.
     pub(crate) async fn shown_all(&self, objects: Vec<Object>) -> Result<Vec<Object>, ApiError> {
         let is_foreign = |object: &Object| !object.json.starts_with(&self.head);
@@ -193,6 +198,21 @@ impl Resource {
             self.kind.from_stored(&mut value);
         }
         value
+    }
+
+    /// An object of this version in the version of `other`, which is on the same storage.
+    pub(crate) async fn translated(&self, other: &Self, mut object: Value) -> Result<Value, ApiError> {
+        if let Conversion::By(by) = &other.conversion {
+            let converted = by.convert(vec![object], other.names().version).await?.into_iter().next();
+            return converted.ok_or_else(|| ApiError::internal("the conversion lost the object"));
+        }
+        if matches!(self.conversion, Conversion::Pure) {
+            self.kind.to_stored(&mut object);
+        }
+        if matches!(other.conversion, Conversion::Pure) {
+            other.kind.from_stored(&mut object);
+        }
+        Ok(object)
     }
 
     fn shown_pure(&self, object: Object) -> Object {
@@ -285,6 +305,12 @@ impl Resources {
     /// Those of an owner.
     pub(crate) fn of_owner(&self, owner: &str) -> &[Arc<Resource>] {
         self.custom.iter().find(|(name, _)| name == owner).map(|(_, all)| all.as_slice()).unwrap_or_default()
+    }
+
+    /// The other versions of a resource: those on the same storage.
+    pub(crate) fn siblings<'r>(&'r self, resource: &'r Resource) -> impl Iterator<Item = &'r Arc<Resource>> {
+        let candidates = self.by_plural.get(resource.names().plural).into_iter().flatten();
+        candidates.filter(|other| Arc::ptr_eq(&other.storage, &resource.storage) && other.names() != resource.names())
     }
 
     /// The resource of that group, version and plural name.

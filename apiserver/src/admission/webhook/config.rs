@@ -6,9 +6,10 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reeve_api::selector::LabelSelector;
 use serde_json::Value;
 
+use crate::admission::matching::{Criteria, texts};
+use crate::admission::policy::Conditions;
 use crate::cache::Snapshot;
 use crate::outbound::{Caller, Place, Services, Trust};
 use crate::registry::{Resource, meta};
@@ -34,28 +35,16 @@ pub(super) struct Client {
     ca_bundle: Vec<u8>,
 }
 
-/// One rule of a webhook.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Rule {
-    pub(super) operations: Vec<String>,
-    pub(super) groups: Vec<String>,
-    pub(super) versions: Vec<String>,
-    pub(super) resources: Vec<String>,
-    pub(super) scope: String,
-}
-
 /// One webhook, ready to be asked.
 pub(super) struct Hook {
     pub(super) flavor: Flavor,
     /// Name of its configuration, its own name and its place there: tells it from all others.
     pub(super) uid: String,
     pub(super) name: String,
-    pub(super) rules: Vec<Rule>,
+    pub(super) about: Criteria,
+    pub(super) conditions: Conditions,
     /// Requests are let through when it cannot be asked.
     pub(super) is_ignorable: bool,
-    /// `Err` says what is wrong with the selector.
-    pub(super) namespaces: Result<LabelSelector, String>,
-    pub(super) objects: Result<LabelSelector, String>,
     /// Empty: nobody has said.
     pub(super) side_effects: String,
     pub(super) timeout: Duration,
@@ -124,20 +113,15 @@ impl Configured {
     fn hook(&self, hook: &Value, uid: String, before: &[Hook]) -> Hook {
         let client = client(&hook["clientConfig"]);
         let caller = client.clone().and_then(|client| self.caller(&client, before));
-        let selector = |field: &str| LabelSelector::from_value(&hook[field]).map_err(|error| error.to_string());
-        // No selector selects all, as the empty one does.
-        let selector =
-            |field: &str| if hook[field].is_null() { Ok(LabelSelector::everything()) } else { selector(field) };
         let versions = texts(hook, "admissionReviewVersions");
         let known = versions.iter().find_map(|version| ["v1", "v1beta1"].into_iter().find(|known| known == version));
         Hook {
             flavor: self.flavor,
             uid,
             name: text(hook, "name").to_owned(),
-            rules: hook["rules"].as_array().into_iter().flatten().map(rule).collect(),
+            about: Criteria::of_webhook(hook),
+            conditions: Conditions::of_webhook(hook),
             is_ignorable: text(hook, "failurePolicy") == "Ignore",
-            namespaces: selector("namespaceSelector"),
-            objects: selector("objectSelector"),
             side_effects: text(hook, "sideEffects").to_owned(),
             timeout: Duration::from_secs(hook["timeoutSeconds"].as_u64().unwrap_or(TIMEOUT_SECONDS)),
             review_version: known,
@@ -162,20 +146,6 @@ impl Configured {
 
 fn text<'v>(value: &'v Value, field: &str) -> &'v str {
     value[field].as_str().unwrap_or_default()
-}
-
-fn texts(value: &Value, field: &str) -> Vec<String> {
-    value[field].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
-fn rule(rule: &Value) -> Rule {
-    Rule {
-        operations: texts(rule, "operations"),
-        groups: texts(rule, "apiGroups"),
-        versions: texts(rule, "apiVersions"),
-        resources: texts(rule, "resources"),
-        scope: text(rule, "scope").to_owned(),
-    }
 }
 
 fn client(config: &Value) -> Result<Client, String> {

@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `config.rs` | the configurations, made ready once per change |
-//! | `matching.rs` | which webhooks are asked about a request: pure |
+//! | `asked.rs` | which webhooks are asked about a request, and in which version |
 //! | `review.rs` | the question as an `AdmissionReview`, and what an answer means: pure |
 //! | `call.rs` | one question over HTTPS |
 //! | `mutating.rs` | one after the other, each on what the one before made; and again when something changed |
@@ -12,22 +12,19 @@
 //! Without a configuration a request pays for two looks into the cache. Configurations of webhooks and policies are
 //! never subject to webhooks themselves: a broken one can always be taken away. Source of rules and words:
 //! `k8s.io/apiserver/pkg/admission/plugin/webhook`. There is no audit log, so audit annotations go to the log.
-//! What is not here yet: `matchConditions` are kept, and the webhook is asked as if they held; a rule means the version
-//! it names (`matchPolicy: Exact`) only.
 
+mod asked;
 mod call;
 mod config;
-mod matching;
 mod mutating;
-mod review;
+pub(super) mod review;
 mod validating;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub(crate) use mutating::Reinvocation;
-
 use super::Attributes;
+use super::reinvocation::Rounds;
 use crate::outbound::Services;
 use crate::registry::{Registry, Resource, Resources};
 use crate::status::ApiError;
@@ -88,14 +85,14 @@ impl Webhooks {
     }
 
     /// Asks the mutating webhooks; `attributes.object` is what they make of it.
-    pub(crate) async fn mutate(
+    pub(in crate::admission) async fn mutate(
         &self,
         registry: &Registry,
         attributes: &mut Attributes<'_>,
-        again: &mut Reinvocation,
+        rounds: &mut Rounds,
     ) -> Result<(), ApiError> {
         match self.hooks(self.mutating.as_ref(), attributes) {
-            Some(hooks) => mutating::ask(registry, &hooks, attributes, again).await,
+            Some(hooks) => mutating::ask(registry, &hooks, attributes, rounds).await,
             None => Ok(()),
         }
     }

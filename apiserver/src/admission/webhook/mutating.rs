@@ -1,75 +1,62 @@
 //! MutatingAdmissionWebhook: one after the other, each on what those before it made of the object.
 
-use std::collections::BTreeSet;
-
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::Value;
 
+use super::asked::{Asked, asked};
 use super::call::{self, Failed};
 use super::config::Hook;
-use super::matching;
 use crate::admission::Attributes;
+use crate::admission::reinvocation::Rounds;
+use crate::admission::versions::check_kind;
 use crate::registry::{Registry, apply_json_patch};
 use crate::status::ApiError;
-
-/// What is remembered between the two rounds of the mutating phase. In the second round, which follows when a webhook
-/// has changed the object, only those are asked again that were asked before the change and want to be.
-#[derive(Debug, Default)]
-pub(crate) struct Reinvocation {
-    /// Whether this is the second round.
-    pub(crate) is_second: bool,
-    /// Whether a second round is needed.
-    pub(crate) is_needed: bool,
-    last_output: Value,
-    asked: BTreeSet<String>,
-    again: BTreeSet<String>,
-}
-
-impl Reinvocation {
-    /// Something has changed: whoever was asked before is asked again.
-    fn changed(&mut self) {
-        self.again.append(&mut self.asked);
-    }
-}
 
 /// Asks all that are meant.
 pub(super) fn ask<'a>(
     registry: &'a Registry,
     hooks: &'a [Hook],
     attributes: &'a mut Attributes<'_>,
-    again: &'a mut Reinvocation,
+    rounds: &'a mut Rounds,
 ) -> BoxFuture<'a, Result<(), ApiError>> {
-    ask_in_order(registry, hooks, attributes, again).boxed()
+    ask_in_order(registry, hooks, attributes, rounds).boxed()
 }
 
 async fn ask_in_order(
     registry: &Registry,
     hooks: &[Hook],
     attributes: &mut Attributes<'_>,
-    again: &mut Reinvocation,
+    rounds: &mut Rounds,
 ) -> Result<(), ApiError> {
-    if again.is_second && again.last_output != attributes.object {
-        again.changed();
-    }
+    rounds.webhooks.begin(rounds.is_second, &attributes.object);
     for hook in hooks {
-        if !matching::is_asked(registry, hook, attributes).await? {
-            continue;
-        }
+        let how = asked(registry, hook, attributes).await?;
         // Whoever was not meant in the first round is not asked in the second.
-        if again.is_second && !again.again.contains(&hook.uid) {
+        if matches!(how, Asked::No) || (rounds.is_second && !rounds.webhooks.is_again(&hook.uid)) {
             continue;
         }
-        let changed = one(registry, hook, attributes).await?;
+        let changed = match how {
+            Asked::InVersion(version) => {
+                let mut seen = version.attributes(attributes);
+                let changed = one(registry, hook, &mut seen).await?;
+                let object = std::mem::take(&mut seen.object);
+                if changed {
+                    attributes.object = version.back(attributes, &object).await?;
+                }
+                changed
+            }
+            _ => one(registry, hook, attributes).await?,
+        };
         if changed {
-            again.changed();
-            again.is_needed = true;
+            rounds.webhooks.changed();
+            rounds.is_needed = true;
         }
         if hook.is_reinvoked {
-            again.asked.insert(hook.uid.clone());
+            rounds.webhooks.note(hook.uid.clone());
         }
     }
-    again.last_output = attributes.object.clone();
+    rounds.webhooks.end(&attributes.object);
     Ok(())
 }
 
@@ -90,22 +77,25 @@ async fn one(registry: &Registry, hook: &Hook, attributes: &mut Attributes<'_>) 
         )));
     }
     let mut patched = attributes.object.clone();
-    apply_json_patch(&mut patched, &verdict.patch).map_err(|error| ApiError::internal(error.message))?;
+    apply_json_patch(&mut patched, &verdict.patch).map_err(|fault| ApiError::internal(fault.to_string()))?;
     conform(attributes, &mut patched)?;
     let changed = patched != attributes.object;
+    if attributes.is_of_resource() {
+        attributes.resource().kind.default(&mut patched);
+    }
     attributes.object = patched;
     Ok(changed)
 }
 
-/// Brings what a patch made back into the form of its kind: types, known fields, defaults.
+/// Brings what a patch made back into the form of its kind, which it must still be of: types and known fields.
 fn conform(attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiError> {
     if !object.is_object() {
         return Err(ApiError::internal("a webhook's patch has made something else of the object"));
     }
-    let (kind, names) = (&attributes.request.resource.kind, attributes.request.resource.names());
-    if attributes.kind.kind == names.kind && attributes.kind.group == names.group {
-        kind.conform(object).map_err(|error| ApiError::internal(error.to_string()))?;
-        kind.default(object);
+    check_kind(attributes, object).map_err(ApiError::unknown)?;
+    if attributes.is_of_resource() {
+        let conformed = attributes.resource().kind.conform(object);
+        conformed.map_err(|error| ApiError::internal(error.to_string()))?;
     }
     Ok(())
 }

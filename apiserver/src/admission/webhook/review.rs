@@ -4,6 +4,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use reeve_kinds::Names;
 use serde_json::{Map, Value, json};
 
 use super::config::Flavor;
@@ -26,11 +27,9 @@ pub(super) struct Verdict {
 
 /// The question, in a version that the webhook speaks.
 pub(super) fn question(attributes: &Attributes<'_>, version: &str, uid: &str) -> Value {
-    let (kind, names) = (attributes.kind, attributes.request.resource.names());
-    let kind = json!({ "group": kind.group, "version": kind.version, "kind": kind.kind });
-    let resource = json!({ "group": names.group, "version": names.version, "resource": names.plural });
     let mut request = json!({
-        "uid": uid, "kind": kind, "resource": resource, "requestKind": kind, "requestResource": resource,
+        "uid": uid, "kind": attributes.kind_seen(), "resource": resource(attributes.names()),
+        "requestKind": attributes.kind, "requestResource": resource(attributes.request.resource.names()),
         "operation": attributes.operation.name(), "userInfo": user(&attributes.request.user),
         "object": attributes.object, "oldObject": attributes.old, "dryRun": attributes.is_dry_run(),
         "options": attributes.options(),
@@ -48,7 +47,13 @@ pub(super) fn question(attributes: &Attributes<'_>, version: &str, uid: &str) ->
     json!({ "kind": "AdmissionReview", "apiVersion": format!("{GROUP}/{version}"), "request": request })
 }
 
-fn user(user: &UserInfo) -> Value {
+/// A `GroupVersionResource`.
+pub(in crate::admission) fn resource(names: &Names) -> Value {
+    json!({ "group": names.group, "version": names.version, "resource": names.plural })
+}
+
+/// A `UserInfo` of `authentication.k8s.io/v1`.
+pub(in crate::admission) fn user(user: &UserInfo) -> Value {
     let mut shown = json!({ "username": user.name });
     if !user.uid.is_empty() {
         shown["uid"] = user.uid.as_str().into();

@@ -3,10 +3,11 @@
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 
+use super::asked::{Asked, asked};
 use super::call::{self, Failed};
 use super::config::Hook;
-use super::matching;
 use crate::admission::Attributes;
+use crate::admission::versions::InVersion;
 use crate::registry::Registry;
 use crate::status::ApiError;
 
@@ -20,13 +21,15 @@ pub(super) fn ask<'a>(
     attributes: &'a Attributes<'a>,
 ) -> BoxFuture<'a, Result<(), ApiError>> {
     async move {
-        let mut asked = Vec::new();
+        let mut calls = Vec::new();
         for hook in hooks {
-            if matching::is_asked(registry, hook, attributes).await? {
-                asked.push(one(registry, hook, attributes));
+            match asked(registry, hook, attributes).await? {
+                Asked::No => {}
+                Asked::AsIs => calls.push(one(registry, hook, attributes, None)),
+                Asked::InVersion(version) => calls.push(one(registry, hook, attributes, Some(version))),
             }
         }
-        futures::stream::iter(asked).buffer_unordered(PARALLEL_MAX).try_collect::<()>().await
+        futures::stream::iter(calls).buffer_unordered(PARALLEL_MAX).try_collect::<()>().await
     }
     .boxed()
 }
@@ -35,9 +38,14 @@ fn one<'a>(
     registry: &'a Registry,
     hook: &'a Hook,
     attributes: &'a Attributes<'a>,
+    version: Option<Box<InVersion>>,
 ) -> BoxFuture<'a, Result<(), ApiError>> {
     async move {
-        match call::ask(registry, hook, attributes).await {
+        let answer = match version {
+            None => call::ask(registry, hook, attributes).await,
+            Some(version) => call::ask(registry, hook, &version.attributes(attributes)).await,
+        };
+        match answer {
             Ok(_) => Ok(()),
             Err(Failed::Refused(refusal)) => Err(refusal),
             Err(Failed::Calling(why)) => call::judge(hook, &why),

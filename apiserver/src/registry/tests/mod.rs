@@ -12,6 +12,7 @@ mod nodes;
 mod offers;
 mod patches;
 mod pods;
+mod policies;
 mod quotas;
 mod scales;
 mod services;

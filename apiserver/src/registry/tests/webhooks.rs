@@ -16,6 +16,8 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::{World, data};
+use crate::admission::{self, Attributes};
+use crate::custom::tests::{create, define, definition};
 use crate::registry::Patch;
 
 /// A webhook of the test's own; it ends with the test.
@@ -249,4 +251,95 @@ async fn webhooks_are_never_asked_about_themselves() {
     assert!(refusal(&world, "a").await.1.ends_with("denied the request without explanation"));
     world.delete("validatingwebhookconfigurations/test").await.unwrap();
     world.config_map("a", json!({})).await;
+}
+
+#[tokio::test]
+async fn conditions_decide_whether_a_webhook_is_asked() {
+    let world = World::new().await;
+    let hook = Webhook::start(|_| json!({"allowed": false})).await;
+    let mut picky = hook.entry("a.example.com", "CREATE");
+    picky["matchConditions"] = json!([
+        {"name": "named", "expression": "object.metadata.name != 'skip-me'"},
+        {"name": "asked", "expression": "request.operation == 'CREATE' && object.data.a == 'b'"}
+    ]);
+    configure(&world, "validating", vec![picky]).await;
+    world.config_map("skip-me", json!({"a": "b"})).await;
+    world.config_map("other", json!({"a": "c"})).await;
+    assert_eq!(hook.calls(), 0);
+    assert!(refusal(&world, "x").await.1.ends_with("denied the request without explanation"));
+    let error = world.try_create("configmaps", json!({"metadata": {"name": "y"}})).await.unwrap_err();
+    let why = "expression 'request.operation == 'CREATE' && object.data.a == 'b'' resulted in error: no such key: data";
+    assert_eq!((error.code, error.message), (403, format!("configmaps \"y\" is forbidden: {why}")));
+    let ignore = json!([{"op": "add", "path": "/webhooks/0/failurePolicy", "value": "Ignore"}]);
+    let path = world.request("validatingwebhookconfigurations/test");
+    world.registry.patch(&path, Patch::Json(ignore)).await.unwrap();
+    world.create("configmaps", json!({"metadata": {"name": "y"}})).await;
+    assert_eq!(hook.calls(), 1, "a condition that goes wrong does not hold then");
+}
+
+#[tokio::test]
+async fn a_webhook_gets_the_version_it_knows_and_its_changes_come_back_in_the_clients() {
+    let world = World::new().await;
+    define(&world, definition(&["v1", "v2"])).await;
+    let hook = Webhook::start(|request| {
+        assert_eq!((&request["object"]["apiVersion"], &request["kind"]["version"]), (&json!("example.com/v1"), &json!("v1")));
+        assert_eq!((&request["resource"]["version"], &request["requestResource"]["version"]), (&json!("v1"), &json!("v2")));
+        assert_eq!(request["requestKind"], json!({"group": "example.com", "version": "v2", "kind": "Widget"}));
+        patch(&json!([{"op": "replace", "path": "/spec/size", "value": 7}, {"op": "add", "path": "/spec/odd", "value": 1}]))
+    })
+    .await;
+    let mut about = hook.entry("a.example.com", "CREATE");
+    about["rules"][0]["apiGroups"] = json!(["example.com"]);
+    about["rules"][0]["apiVersions"] = json!(["v1"]);
+    about["rules"][0]["resources"] = json!(["widgets"]);
+    configure(&world, "mutating", vec![about]).await;
+    let made = create(&world, "v2", json!({"metadata": {"name": "a"}, "spec": {"color": "red"}})).await.unwrap();
+    assert_eq!((&made["apiVersion"], &made["spec"]), (&json!("example.com/v2"), &json!({"color": "red", "size": 7})));
+    let exact = json!([{"op": "replace", "path": "/webhooks/0/matchPolicy", "value": "Exact"}]);
+    let path = world.request("mutatingwebhookconfigurations/test");
+    world.registry.patch(&path, Patch::Json(exact)).await.unwrap();
+    create(&world, "v2", json!({"metadata": {"name": "b"}})).await.unwrap();
+    assert_eq!(hook.calls(), 1, "another version is another resource then");
+}
+
+#[tokio::test]
+async fn connections_are_refused_by_what_they_ask_for() {
+    let world = World::new().await;
+    let hook = Webhook::start(|request| {
+        assert_eq!((&request["operation"], &request["subResource"]), (&json!("CONNECT"), &json!("exec")));
+        assert_eq!(request["kind"], json!({"group": "", "version": "v1", "kind": "PodExecOptions"}));
+        json!({"allowed": request["object"]["command"][0] != "sh"})
+    })
+    .await;
+    let mut about = hook.entry("a.example.com", "CONNECT");
+    about["rules"][0]["resources"] = json!(["pods/exec"]);
+    configure(&world, "validating", vec![about]).await;
+    let request = world.request("pods/a");
+    let connect = async |command: &str| {
+        let options = json!({"apiVersion": "v1", "kind": "PodExecOptions", "command": [command]});
+        let attributes = Attributes::connect(&request, options).of_kind("exec", ("", "v1", "PodExecOptions"));
+        admission::admit_body(&world.registry, attributes).await
+    };
+    connect("ls").await.unwrap();
+    let refused = connect("sh").await.unwrap_err();
+    assert_eq!(refused.message, "admission webhook \"a.example.com\" denied the request without explanation");
+}
+
+#[tokio::test]
+async fn what_a_webhook_adds_gets_its_defaults_and_another_kind_is_refused() {
+    let world = World::new().await;
+    let port = json!([{"op": "add", "path": "/spec/ports/-", "value": {"name": "b", "port": 81}}]);
+    let kind = json!([{"op": "replace", "path": "/kind", "value": "Secret"}]);
+    let hook = Webhook::start(move |request| patch(if request["name"] == "bad" { &kind } else { &port })).await;
+    let mut about = hook.entry("a.example.com", "CREATE");
+    about["rules"][0]["resources"] = json!(["services"]);
+    configure(&world, "mutating", vec![about]).await;
+    let service = |name: &str| json!({"metadata": {"name": name}, "spec": {"ports": [{"name": "a", "port": 80}]}});
+    let made = world.create("services", service("good")).await;
+    assert_eq!(made["spec"]["ports"][1], json!({"name": "b", "port": 81, "protocol": "TCP", "targetPort": 81}));
+    let error = world.try_create("services", service("bad")).await.unwrap_err();
+    assert_eq!(
+        (error.code, error.message.as_str()),
+        (500, "converting (v1.Secret) to (core.Service): unknown conversion")
+    );
 }
