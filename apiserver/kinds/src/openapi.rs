@@ -12,6 +12,7 @@ mod operations;
 mod paths;
 mod schemas;
 mod v2;
+mod v2_custom;
 
 use std::sync::Arc;
 
@@ -51,7 +52,18 @@ pub fn group_versions(kinds: &[Arc<dyn Kind>]) -> Vec<(&'static str, &'static st
 /// The document of one group and version (the group is empty for core); `None` when none of `kinds` is in it.
 #[must_use]
 pub fn document(kinds: &[Arc<dyn Kind>], group: &str, version: &str) -> Option<Value> {
+    described(kinds, group, version).map(|described| described.document)
+}
+
+/// A document, and which of its schemas are those of custom resources.
+struct Described {
+    document: Value,
+    custom: Vec<String>,
+}
+
+fn described(kinds: &[Arc<dyn Kind>], group: &str, version: &str) -> Option<Described> {
     let (mut all, mut complete, mut paths) = (schemas::shared(), Map::new(), Map::new());
+    let mut custom = Vec::new();
     let wanted = kinds.iter().filter(|kind| kind.names().group == group && kind.names().version == version);
     for kind in wanted {
         let Schemas { own, all: more, complete: is_complete } = kind.schemas();
@@ -60,6 +72,7 @@ pub fn document(kinds: &[Arc<dyn Kind>], group: &str, version: &str) -> Option<V
         }
         if is_complete {
             complete.extend(more);
+            custom.push(own.clone());
         } else {
             all.extend(more);
             schemas::add_kind(&mut all, kind.names(), &own);
@@ -71,7 +84,7 @@ pub fn document(kinds: &[Arc<dyn Kind>], group: &str, version: &str) -> Option<V
     }
     schemas::finish(&mut all);
     all.extend(complete);
-    Some(json!({
+    let document = json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": VERSION},
         "paths": paths,
@@ -86,7 +99,8 @@ pub fn document(kinds: &[Arc<dyn Kind>], group: &str, version: &str) -> Option<V
                 },
             },
         },
-    }))
+    });
+    Some(Described { document, custom })
 }
 
 #[cfg(test)]

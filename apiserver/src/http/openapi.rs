@@ -160,8 +160,8 @@ impl OpenApi {
         if let Some(packed) = place.get() {
             return Ok(packed);
         }
-        let made = |entry: &Arc<Entry>| reeve_kinds::openapi::document(&entry.kinds, entry.group, entry.version);
-        let document = reeve_kinds::openapi::v2(self.documents.values().filter_map(made));
+        let versions = self.documents.values().map(|entry| (&entry.kinds[..], entry.group, entry.version));
+        let document = reeve_kinds::openapi::v2(versions);
         let bytes = if protobuf { v2_protobuf::document(&document) } else { document.to_string().into_bytes() };
         let packed = Packed::new(&bytes)?;
         Ok(place.get_or_init(|| packed))

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::correlate::Pair;
 use super::embedded::{self, Malformed};
 use super::jsonpath::JsonPath;
+use super::merging::Merging;
 use super::rules::{self, Ratchet, Rules};
 use super::schema::Schema;
 use super::{columns, default, lists, openapi, prune, scale, validate, versions};
@@ -18,6 +19,7 @@ use crate::field::{FieldError, FieldErrorKind};
 use crate::intern::{intern, intern_all};
 use crate::json::{at, flag, get, has, list, remove, set, text};
 use crate::kind::{Column, Kind, Names, Part, ScalePaths};
+use crate::managed::{DEDUCED, MergeSchema};
 use crate::meta::{self, MetaRules};
 use crate::openapi::Schemas;
 use crate::path::Path;
@@ -32,6 +34,8 @@ pub struct CustomKind {
     names: Names,
     list_kind: &'static str,
     schema: Schema,
+    /// `None`: nothing is known of its fields.
+    merging: Option<Merging>,
     rules: Option<Rules>,
     /// The schema as it was written, for OpenAPI.
     source: Value,
@@ -61,6 +65,7 @@ impl CustomKind {
             own.ok_or_else(|| format!("the server could not properly serve the CR schema of version {version}"))?;
         let source = get(get(own, "schema"), "openAPIV3Schema").clone();
         let schema = if source.is_null() { Schema::empty() } else { Schema::parse(&source)? };
+        let keep_unknown = flag(spec, "preserveUnknownFields");
         let names = names_of(crd, version);
         let subresources = get(own, "subresources");
         let status: &'static [Part] = if has(subresources, "status") { &[Part::Status] } else { &[] };
@@ -71,7 +76,8 @@ impl CustomKind {
         });
         Ok(Self {
             list_kind: intern(text(accepted_names(crd), "listKind")),
-            keep_unknown: flag(spec, "preserveUnknownFields"),
+            merging: (!source.is_null()).then(|| Merging::of(&schema, keep_unknown)),
+            keep_unknown,
             embedded: embedded::has_embedded(&schema),
             parts: status,
             scale: scale::paths(get(subresources, "scale")),
@@ -240,6 +246,13 @@ impl Kind for CustomKind {
 
     fn patch_schema(&self) -> Option<&dyn PatchSchema> {
         None
+    }
+
+    fn merge_schema(&self) -> &dyn MergeSchema {
+        match &self.merging {
+            Some(merging) => merging,
+            None => &DEDUCED,
+        }
     }
 
     fn schemas(&self) -> Schemas {

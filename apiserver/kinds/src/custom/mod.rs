@@ -19,6 +19,7 @@
 //! | [`correlate`] | which old value a new value comes from: unchanged values are not judged again |
 //! | [`rules`], [`field_path`] | rules in CEL; the fields they blame |
 //! | [`lists`] | lists that are sets or maps have each item or key once |
+//! | [`merging`] | how server-side apply merges |
 //! | [`jsonpath`] | the paths of printer columns and selectable fields |
 //!
 //! Limits: an object and a schema are as deep as the decoder lets them be (128 levels), so recursion is bounded;
@@ -33,6 +34,7 @@ pub(crate) mod formats;
 pub(crate) mod jsonpath;
 pub(crate) mod kind;
 pub(crate) mod lists;
+pub(crate) mod merging;
 pub(crate) mod number;
 pub(crate) mod openapi;
 pub(crate) mod pattern;

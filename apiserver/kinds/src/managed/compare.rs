@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::element::{PathElement, equal};
 use super::items::{Complaints, Misfits, element_of};
-use super::schema::{Atom, ListKind, ListRule, MapRule, MergeSchema, Rule};
+use super::schema::{Atom, ListKind, ListRule, MapRule, MergeSchema};
 use super::set::Set;
 use super::validate;
 
@@ -233,7 +233,7 @@ impl Walk {
             return self.atom(&rule.atom(from.value()), from, to);
         }
         let own = rule.atom(to.value());
-        if let (Rule::Any { .. }, Some(former)) = (rule, from.value()) {
+        if let (true, Some(former)) = (rule.is_open(), from.value()) {
             let former = rule.atom(Some(former));
             if std::mem::discriminant(&former) != std::mem::discriminant(&own) {
                 let mut found = self.atom(&former, from, to);

@@ -76,7 +76,7 @@ pub fn with_named_fields(schema: Option<&dyn MergeSchema>, set: &Set) -> Set {
                     }
                 }
             }
-            (PathElement::Key(_), Some(Rule::List(list))) => under = Some(list.items),
+            (PathElement::Key(_), Some(Rule::List(list) | Rule::Either { list, .. })) => under = Some(list.items),
             _ => {}
         }
         out.children.push((element.clone(), with_named_fields(under, below)));

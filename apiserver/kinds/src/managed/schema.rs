@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use crate::shape::{FieldShape, ListShape, Shape, StructShape};
 
-/// Says how the values of one place are merged. Implemented by the built-in kinds' shapes, and by [`Untyped`].
+/// Says how the values of one place are merged. Implemented by the built-in kinds' shapes, by custom
+/// resources' schemas, and by [`Untyped`].
 pub trait MergeSchema: Sync {
     /// How values here are merged.
     fn rule(&self) -> Rule<'_>;
@@ -25,6 +26,13 @@ pub enum Rule<'s> {
     Any {
         /// Whether maps merge.
         granular: bool,
+    },
+    /// Whatever it is: a plain value is replaced, lists and maps are merged as their rules say.
+    Either {
+        /// The rule of a list.
+        list: ListRule<'s>,
+        /// The rule of a map.
+        map: MapRule<'s>,
     },
 }
 
@@ -188,7 +196,7 @@ impl MapFields for StructShape {
     }
 }
 
-/// What one value is merged as: of [`Rule::Any`], what fits the value.
+/// What one value is merged as: where the rule is open, what fits the value.
 pub(super) enum Atom<'s> {
     Scalar(Scalar),
     List(ListRule<'s>),
@@ -196,12 +204,22 @@ pub(super) enum Atom<'s> {
 }
 
 impl<'s> Rule<'s> {
+    /// Whether what a value is merged as depends on the value.
+    pub(super) fn is_open(self) -> bool {
+        matches!(self, Self::Any { .. } | Self::Either { .. })
+    }
+
     /// What a value is merged as; null and what is not there fit everything and are taken for maps.
     pub(super) fn atom(self, value: Option<&Value>) -> Atom<'s> {
         match self {
             Self::Scalar(scalar) => Atom::Scalar(scalar),
             Self::List(list) => Atom::List(list),
             Self::Map(map) => Atom::Map(map),
+            Self::Either { list, map } => match value {
+                Some(Value::Bool(_) | Value::Number(_) | Value::String(_)) => Atom::Scalar(Scalar::Untyped),
+                Some(Value::Array(_)) => Atom::List(list),
+                _ => Atom::Map(map),
+            },
             Self::Any { granular } => match value {
                 Some(Value::Bool(_) | Value::Number(_) | Value::String(_)) => Atom::Scalar(Scalar::Untyped),
                 Some(Value::Array(_)) => Atom::List(ListRule { kind: ListKind::Atomic, items: &ATOMIC }),

@@ -3,7 +3,12 @@
 //! Old clients, generators and `kubectl explain --output plaintext-openapiv2` read it. Version 2 has no content types
 //! per body, no `oneOf` and one name space for the schemas of all groups.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
+
+use super::{Described, described, v2_custom};
+use crate::kind::Kind;
 
 /// Where schemas lie in version 3 and in version 2.
 const V3_SCHEMAS: &str = "#/components/schemas/";
@@ -12,16 +17,21 @@ const V2_SCHEMAS: &str = "#/definitions/";
 /// The methods of a path.
 const METHODS: [&str; 5] = ["delete", "get", "patch", "post", "put"];
 
-/// Puts the v3 documents together as one v2 document.
+/// One document of all groups and versions that are given, each with its kinds.
 #[must_use]
-pub fn v2(documents: impl Iterator<Item = Value>) -> Value {
+pub fn v2<'k>(versions: impl Iterator<Item = (&'k [Arc<dyn Kind>], &'k str, &'k str)>) -> Value {
     let (mut definitions, mut paths) = (Map::new(), Map::new());
-    for mut document in documents {
+    for (kinds, group, version) in versions {
+        let Some(Described { mut document, custom }) = described(kinds, group, version) else { continue };
         if let Some(Value::Object(schemas)) = document.pointer_mut("/components/schemas").map(Value::take) {
             for (name, mut schema) in schemas {
                 // What several groups use stands in each of their documents.
                 if !definitions.contains_key(&name) {
-                    lower_schema(&mut schema);
+                    if custom.contains(&name) {
+                        v2_custom::lower(&mut schema);
+                    } else {
+                        lower_schema(&mut schema);
+                    }
                     definitions.insert(name, schema);
                 }
             }
@@ -45,18 +55,7 @@ pub fn v2(documents: impl Iterator<Item = Value>) -> Value {
 
 fn lower_schema(schema: &mut Value) {
     let Value::Object(fields) = schema else { return };
-    // Nothing stands beside a reference in version 3, which therefore wraps it.
-    if let Some([Value::Object(only)]) = fields.get("allOf").and_then(Value::as_array).map(Vec::as_slice)
-        && let Some(target) = only.get("$ref").cloned()
-    {
-        fields.remove("allOf");
-        fields.insert("$ref".to_owned(), target);
-    }
-    if let Some(Value::String(target)) = fields.get_mut("$ref")
-        && let Some(name) = target.strip_prefix(V3_SCHEMAS)
-    {
-        *target = format!("{V2_SCHEMAS}{name}");
-    }
+    lower_reference(fields);
     // Of what may be a number or a text, version 2 only knows the text.
     if fields.remove("oneOf").is_some() || fields.remove("anyOf").is_some() {
         fields.entry("type").or_insert_with(|| "string".into());
@@ -71,6 +70,21 @@ fn lower_schema(schema: &mut Value) {
             ("items" | "additionalProperties", inner) => lower_schema(inner),
             _ => {}
         }
+    }
+}
+
+/// Nothing stands beside a reference in version 3, which therefore wraps it; in version 2 it stands bare.
+pub(super) fn lower_reference(fields: &mut Map<String, Value>) {
+    if let Some([Value::Object(only)]) = fields.get("allOf").and_then(Value::as_array).map(Vec::as_slice)
+        && let Some(target) = only.get("$ref").cloned()
+    {
+        fields.remove("allOf");
+        fields.insert("$ref".to_owned(), target);
+    }
+    if let Some(Value::String(target)) = fields.get_mut("$ref")
+        && let Some(name) = target.strip_prefix(V3_SCHEMAS)
+    {
+        *target = format!("{V2_SCHEMAS}{name}");
     }
 }
 
@@ -146,12 +160,12 @@ mod tests {
 
     use super::*;
     use crate::builtin;
-    use crate::openapi::{document, group_versions};
+    use crate::openapi::group_versions;
 
     fn whole() -> Value {
         let kinds = builtin();
         let versions = group_versions(&kinds);
-        v2(versions.iter().filter_map(|(group, version)| document(&kinds, group, version)))
+        v2(versions.iter().map(|(group, version)| (&kinds[..], *group, *version)))
     }
 
     fn references(value: &Value, found: &mut BTreeSet<String>) {
