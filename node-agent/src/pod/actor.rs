@@ -685,12 +685,16 @@ impl Actor {
 
     fn publish(&mut self) {
         let containers: Vec<_> = self.state.slots.iter().map(|slot| ContainerView::of(&self.state, slot)).collect();
+        let sandbox = match &self.state.sandbox {
+            SandboxStep::Ready { id } => Some(id.clone()),
+            _ => None,
+        };
         self.view.send_if_modified(|view| {
             let same_pod = view.pod.as_ref().is_some_and(|pod| Arc::ptr_eq(pod, &self.state.pod));
-            if same_pod && view.containers == containers {
+            if same_pod && view.containers == containers && view.sandbox == sandbox {
                 return false;
             }
-            *view = PodView { pod: Some(Arc::clone(&self.state.pod)), containers };
+            *view = PodView { pod: Some(Arc::clone(&self.state.pod)), containers, sandbox };
             true
         });
     }

@@ -1,4 +1,4 @@
-//! What the kubelet's server sees of the pods: where each container is, for logs, exec and attach.
+//! What the kubelet's server sees of the pods: where each container is, for logs, exec, attach and port forwarding.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -13,6 +13,8 @@ use super::state::{PodState, Run, Slot};
 pub(crate) struct PodView {
     pub(crate) pod: Option<Arc<Pod>>,
     pub(crate) containers: Vec<ContainerView>,
+    /// Id of its sandbox while that is there.
+    pub(crate) sandbox: Option<String>,
 }
 
 /// A container as the server sees it.

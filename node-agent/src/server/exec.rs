@@ -82,7 +82,7 @@ pub(crate) async fn serve(
     switching(protocol, &key)
 }
 
-fn switching(protocol: &'static str, key: &HeaderValue) -> Answer {
+pub(super) fn switching(protocol: &'static str, key: &HeaderValue) -> Answer {
     let mut answer = Response::new(Empty::<Bytes>::new().map_err(|never| match never {}).boxed());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();

@@ -1,7 +1,9 @@
-//! The kubelet's server: container logs, exec, attach, `/pods`, `/healthz`; TLS, for the API server only.
+//! The kubelet's server: container logs, exec, attach, port forwarding, `/pods`, `/healthz`; TLS, for the API server only.
 
 mod exec;
 mod logs;
+mod port_forward;
+mod spdy;
 mod status;
 mod streams;
 
@@ -180,6 +182,7 @@ async fn route(backend: &Arc<Backend>, request: Request<Incoming>) -> Answer {
         ["attach", namespace, pod, container] => {
             exec::serve(backend, &Target { namespace, pod, container }, streams::Kind::Attach, request).await
         }
+        ["portForward", namespace, pod] => port_forward::serve(backend, namespace, pod, request).await,
         _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
     }
 }
