@@ -12,6 +12,7 @@
 //! | `gate` | how many connections strangers may hold |
 //! | [`auth`] | client certificates, service-account tokens, the `Authorizer` seam and its fixed rules |
 //! | `http` | paths, queries, forms of answers, discovery, OpenAPI, health, protobuf bodies, `TokenRequest`, reviews |
+//! | `proxy` | the `proxy` subresources: requests passed on to pods, Services and nodes |
 //! | `proxy_node` | log, exec and attach, passed through to the kubelet |
 //! | [`pki`] | authorities, certificates and keys in the data folder |
 //! | `aggregator` | groups that other servers serve: APIServices, passing requests on |
@@ -34,6 +35,7 @@ mod go_json;
 mod http;
 mod outbound;
 pub mod pki;
+mod proxy;
 mod proxy_node;
 pub mod registry;
 pub mod server;

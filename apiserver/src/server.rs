@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -314,7 +315,7 @@ async fn accept(listener: TcpListener, api: &Arc<Api>, serving: &Arc<Serving>) {
             tokio::select! {
                 () = own.force.cancelled() => {}
                 () = place.sent_away.cancelled() => tracing::debug!(%address, "a stranger had to make room"),
-                () = connection(stream, api, &own, &place) => {}
+                () = connection(stream, address.ip(), api, &own, &place) => {}
             }
             drop(permit);
         });
@@ -322,7 +323,7 @@ async fn accept(listener: TcpListener, api: &Arc<Api>, serving: &Arc<Serving>) {
 }
 
 /// One connection, from handshake to end.
-async fn connection(stream: TcpStream, api: Arc<Api>, serving: &Serving, place: &Arc<Place>) {
+async fn connection(stream: TcpStream, address: IpAddr, api: Arc<Api>, serving: &Serving, place: &Arc<Place>) {
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE_TIME_MAX, serving.acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -336,7 +337,7 @@ async fn connection(stream: TcpStream, api: Arc<Api>, serving: &Serving, place: 
         }
     };
     let certificate = serving.authorities.read(stream.get_ref().1.peer_certificates());
-    let peer = Peer { certificate, place: Some(Arc::clone(place)) };
+    let peer = Peer { certificate, address: Some(address), place: Some(Arc::clone(place)) };
     if matches!(peer.certificate, Shown::User(_) | Shown::FrontProxy) {
         place.prove();
     }

@@ -345,6 +345,9 @@ fn review_entry(review: &Review) -> Entry {
     }
 }
 
+/// OPTIONS and HEAD have no verbs of their own.
+const PROXY_VERBS: &[&str] = &["create", "delete", "get", "patch", "update"];
+
 /// A resource and, behind it, its subresources.
 fn entries(resource: &Resource) -> Vec<Entry> {
     let names = resource.names();
@@ -369,7 +372,11 @@ fn entries(resource: &Resource) -> Vec<Entry> {
             part(names, "attach", "PodAttachOptions", &["create", "get"]),
             part(names, "exec", "PodExecOptions", &["create", "get"]),
             part(names, "log", "Pod", &["get"]),
+            part(names, "portforward", "PodPortForwardOptions", &["create", "get"]),
+            part(names, "proxy", "PodProxyOptions", PROXY_VERBS),
         ]),
+        ("", "services") => subresources.push(part(names, "proxy", "ServiceProxyOptions", PROXY_VERBS)),
+        ("", "nodes") => subresources.push(part(names, "proxy", "NodeProxyOptions", PROXY_VERBS)),
         ("", "serviceaccounts") => subresources.push(Entry {
             group: "authentication.k8s.io".to_owned(),
             version: "v1".to_owned(),

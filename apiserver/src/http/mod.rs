@@ -78,6 +78,8 @@ pub(crate) struct InProcess(pub(crate) UserInfo);
 pub(crate) struct Peer {
     /// What its client certificate says.
     pub(crate) certificate: Shown,
+    /// Where it comes from.
+    pub(crate) address: Option<std::net::IpAddr>,
     /// Its place among the server's connections.
     pub(crate) place: Option<Arc<Place>>,
 }
@@ -158,14 +160,14 @@ impl Api {
         };
         let verb = route::verb(&parts.method, &path, &query);
         let verb = verb.ok_or_else(ApiError::method_not_allowed)?;
-        let is_stream = matches!((path.resource.as_str(), path.subresource.as_str()), ("pods", "exec" | "attach"));
+        let connect = route::Connect::of(&path);
         // Running a command is a change, whatever method the protocol upgrade uses.
-        let verb = if is_stream { "create" } else { verb };
+        let verb = if connect == Some(route::Connect::Stream) { "create" } else { verb };
         let is_served = || self.is_served(&path);
         observed.series = self.metrics.request(&resource_key(&path, verb, &query, &parts), is_served);
         self.authorize(&user, verb, &path, &query).await?;
         let call = Call { user, path, verb, query, parts, body, series: observed.series.clone() };
-        if call.verb == "watch" || is_stream || call.path.subresource == "log" {
+        if call.verb == "watch" || connect.is_some() || call.path.subresource == "log" {
             return verbs::serve(self, call).await;
         }
         // The components of this process are few and ours: only the network can flood us.
@@ -367,10 +369,10 @@ fn resource_key<'k>(path: &'k ResourcePath, verb: &'k str, query: &Query, parts:
     let content_type = parts.headers.get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
     let is_apply = content_type.is_some_and(|kind| kind.starts_with(b"application/apply-patch"));
     let verb = match verb {
+        _ if route::Connect::of(path).is_some() => "CONNECT",
         "watch" => "WATCH",
         "list" => "LIST",
         "get" => "GET",
-        "create" if matches!(path.subresource.as_str(), "exec" | "attach") => "CONNECT",
         "create" => "POST",
         "update" => "PUT",
         "patch" if is_apply => "APPLY",

@@ -45,7 +45,9 @@ pub(crate) fn json(code: StatusCode, value: &Value) -> Answer {
 /// What is left for a client that asked for the head alone. In HTTP/2 a body behind it is an error of the connection.
 pub(crate) fn without_body(answer: &mut Answer) {
     use hyper::body::Body as _;
-    if let Some(length) = answer.body().size_hint().exact() {
+    let length = answer.body().size_hint().exact();
+    // What somebody else has said of the body that it would have sent, stands.
+    if let Some(length) = length.filter(|_| !answer.headers().contains_key(http::header::CONTENT_LENGTH)) {
         answer.headers_mut().insert(http::header::CONTENT_LENGTH, length.into());
     }
     *answer.body_mut() = full(Bytes::new());

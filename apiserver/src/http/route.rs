@@ -62,9 +62,51 @@ pub(crate) fn resource(segments: &[String]) -> Option<ResourcePath> {
     Some(path)
 }
 
+/// A subresource that is connected to, with any method that it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Connect {
+    /// `exec`, `attach`, `portforward`: another protocol on the same connection.
+    Stream,
+    /// `proxy`: the request is passed on.
+    Proxy,
+}
+
+impl Connect {
+    /// What the path connects to, if anything.
+    pub(crate) fn of(path: &ResourcePath) -> Option<Self> {
+        if !path.group.is_empty() || path.name.is_empty() {
+            return None;
+        }
+        match (path.resource.as_str(), path.subresource.as_str()) {
+            ("pods", "exec" | "attach" | "portforward") => Some(Self::Stream),
+            ("pods" | "services" | "nodes", "proxy") => Some(Self::Proxy),
+            _ => None,
+        }
+    }
+
+    fn verb(self, method: &Method) -> Option<&'static str> {
+        match (self, method) {
+            (Self::Stream, &Method::GET) => Some("get"),
+            (Self::Stream, &Method::POST) => Some("create"),
+            (Self::Stream, _) => None,
+            (Self::Proxy, &Method::GET | &Method::HEAD) => Some("get"),
+            (Self::Proxy, &Method::POST) => Some("create"),
+            (Self::Proxy, &Method::PUT) => Some("update"),
+            (Self::Proxy, &Method::PATCH) => Some("patch"),
+            (Self::Proxy, &Method::DELETE) => Some("delete"),
+            // As in Kubernetes: a method without a verb, which only a rule for all verbs allows.
+            (Self::Proxy, &Method::OPTIONS) => Some(""),
+            (Self::Proxy, _) => None,
+        }
+    }
+}
+
 /// The verb that authorization and the registry know; `None` for methods that have no meaning.
 pub(crate) fn verb(method: &Method, path: &ResourcePath, query: &Query) -> Option<&'static str> {
     let is_collection = path.name.is_empty();
+    if let Some(connect) = Connect::of(path).filter(|_| !path.is_watch) {
+        return connect.verb(method);
+    }
     match *method {
         Method::GET if path.is_watch => Some("watch"),
         _ if path.is_watch => None,

@@ -15,13 +15,13 @@ use super::negotiate::{self, Encoding, Offer};
 use super::query::{self, Query};
 use super::response::{self, Answer, Body as HttpBody, BoxError};
 use super::reviews;
-use super::route::ResourcePath;
+use super::route::{Connect, ResourcePath};
 use super::token_request::TokenRequests;
 use super::{Api, body, protobuf};
 use crate::aggregator::Passed;
-use crate::decode;
-use crate::registry::{Registry, Request, Resource, Subresource, UserInfo, Warnings, Watch, Written};
+use crate::registry::{Options, Registry, Request, Resource, Subresource, UserInfo, Warnings, Watch, Written};
 use crate::status::ApiError;
+use crate::{decode, proxy};
 
 /// So many events are written together when they are ready together.
 const EVENTS_PER_WRITE_MAX: usize = 128;
@@ -46,6 +46,10 @@ enum PartOf {
     Log,
     /// `pods/NAME/exec` and `attach`
     Stream,
+    /// `pods/NAME/portforward`
+    PortForward,
+    /// `pods/NAME/proxy`, and of Services and nodes
+    Proxy,
     /// `serviceaccounts/NAME/token`
     Token,
 }
@@ -60,6 +64,8 @@ fn part_of(resource: &Resource, name: &str) -> Option<PartOf> {
     match name {
         "log" if resource.is("", "pods") => Some(PartOf::Log),
         "exec" | "attach" if resource.is("", "pods") => Some(PartOf::Stream),
+        "portforward" if resource.is("", "pods") => Some(PartOf::PortForward),
+        "proxy" if ["pods", "services", "nodes"].iter().any(|plural| resource.is("", plural)) => Some(PartOf::Proxy),
         "token" if resource.is("", "serviceaccounts") => Some(PartOf::Token),
         _ => None,
     }
@@ -83,7 +89,8 @@ pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
         return api.nothing_there(Some(&path.group).filter(|group| !group.is_empty()).map(String::as_str));
     };
     let namespaced = resource.names().namespaced;
-    if path.is_longer || (namespaced && path.namespace.is_empty() && !path.name.is_empty()) {
+    let is_longer = path.is_longer && Connect::of(path) != Some(Connect::Proxy);
+    if is_longer || (namespaced && path.namespace.is_empty() && !path.name.is_empty()) {
         return Err(ApiError::no_such_path());
     }
     // Only a Namespace's own path has a namespace in it: its name.
@@ -105,6 +112,8 @@ pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
         }
         PartOf::Log => api.nodes.log(&api.registry, &request, &call.query).await,
         PartOf::Stream => api.nodes.stream(&api.registry, &request, call).await,
+        PartOf::PortForward => api.nodes.port_forward(&api.registry, &request, call).await,
+        PartOf::Proxy => proxy::answer(&api.nodes, &api.registry, request, call).await,
         PartOf::Token => token(api, call, request).await,
     };
     let warnings = warnings.take();
@@ -120,10 +129,12 @@ pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
 fn request(call: &Call, resource: Arc<Resource>, part: &PartOf) -> Result<Request, ApiError> {
     let subresource = match part {
         PartOf::Stored(subresource) => *subresource,
-        PartOf::Log | PartOf::Stream | PartOf::Token => Subresource::None,
+        PartOf::Log | PartOf::Stream | PartOf::PortForward | PartOf::Proxy | PartOf::Token => Subresource::None,
     };
     let namespaced = resource.names().namespaced;
-    let mut options = query::options(&call.query, call.verb)?;
+    // The query of a proxied request is not for us.
+    let is_ours = !matches!(part, PartOf::Proxy);
+    let mut options = if is_ours { query::options(&call.query, call.verb)? } else { Options::default() };
     let agent = call.parts.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
     options.client = agent.map(query::client).unwrap_or_default();
     Ok(Request {

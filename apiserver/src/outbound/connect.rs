@@ -48,7 +48,8 @@ pub(super) enum DialError {
     },
 }
 
-fn told_io(error: &io::Error) -> String {
+/// What the system says of an address that cannot be reached.
+pub(crate) fn told_io(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
         io::ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
@@ -58,7 +59,8 @@ fn told_io(error: &io::Error) -> String {
     }
 }
 
-fn told_tls(error: &io::Error) -> String {
+/// Why hands were not shaken.
+pub(crate) fn told_tls(error: &io::Error) -> String {
     let verify = |why: &str| format!("tls: failed to verify certificate: x509: {why}");
     match error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
         Some(TlsError::InvalidCertificate(why)) => match why {
@@ -83,6 +85,7 @@ fn told_tls(error: &io::Error) -> String {
             }
             other => verify(&other.to_string()),
         },
+        Some(TlsError::InvalidMessage(_)) => "tls: first record does not look like a TLS handshake".to_owned(),
         Some(other) => format!("tls: {other}"),
         None if error.kind() == io::ErrorKind::UnexpectedEof => "EOF".to_owned(),
         None => error.to_string(),

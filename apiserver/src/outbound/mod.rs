@@ -26,6 +26,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::Value;
 
+pub(crate) use connect::{told_io, told_tls};
 pub(crate) use services::Services;
 pub(crate) use trust::{Trust, TrustError};
 

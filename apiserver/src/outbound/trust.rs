@@ -56,7 +56,7 @@ impl Trust {
     }
 
     /// What shakes hands under this trust.
-    pub(super) fn connector(&self, http2: bool) -> Result<TlsConnector, TrustError> {
+    pub(crate) fn connector(&self, http2: bool) -> Result<TlsConnector, TrustError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier: Arc<dyn ServerCertVerifier> = if self.insecure {
             Arc::new(Anybody(Arc::clone(&provider)))

@@ -16,6 +16,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::outbound::{told_io, told_tls};
 use crate::pki::{LiveCertificate, Pki};
 use crate::status::ApiError;
 
@@ -41,8 +42,8 @@ pub enum KubeletError {
 
 /// Why a kubelet did not answer. Becomes `error dialing backend: …`.
 #[derive(Debug, thiserror::Error)]
-enum DialError {
-    #[error("dial tcp {address}: {source}")]
+pub(super) enum DialError {
+    #[error("{}", told_dial(address, source))]
     Connect { address: SocketAddr, source: io::Error },
     #[error("dial tcp {address}: i/o timeout")]
     Timeout { address: SocketAddr },
@@ -50,6 +51,13 @@ enum DialError {
     Name(#[from] InvalidDnsNameError),
     #[error(transparent)]
     Http(#[from] hyper::Error),
+}
+
+fn told_dial(address: &SocketAddr, error: &io::Error) -> String {
+    if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+        return told_tls(error);
+    }
+    format!("dial tcp {address}: {}", told_io(error))
 }
 
 impl From<DialError> for ApiError {
@@ -60,14 +68,14 @@ impl From<DialError> for ApiError {
 
 /// Where a node's kubelet listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NodeAddress {
+pub(crate) struct NodeAddress {
     name: String,
     address: SocketAddr,
 }
 
 impl NodeAddress {
     /// From the node's status: its internal address and its kubelet's port.
-    pub(super) fn of(name: &str, node: &Value) -> Result<Self, ApiError> {
+    pub(crate) fn of(name: &str, node: &Value) -> Result<Self, ApiError> {
         let addresses = node.pointer("/status/addresses").and_then(Value::as_array);
         let internal = addresses
             .into_iter()
@@ -83,6 +91,11 @@ impl NodeAddress {
             }
             (_, None) => Err(ApiError::unknown(format!("node {name} does not say where its kubelet listens"))),
         }
+    }
+
+    /// Its address and port.
+    pub(crate) fn socket(&self) -> SocketAddr {
+        self.address
     }
 }
 
@@ -110,7 +123,7 @@ impl Kubelet {
         node: &NodeAddress,
         mut request: http::Request<Empty<Bytes>>,
     ) -> Result<http::Response<Incoming>, ApiError> {
-        let stream = self.connect(node).await?;
+        let stream = self.dial(node).await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(DialError::from)?;
         // Ends with the answer's body, or when the upgraded connection is taken over.
@@ -128,12 +141,16 @@ impl Kubelet {
 
     /// Whether the kubelet can be reached at all; the error says why not.
     pub(super) async fn probe(&self, node: &NodeAddress) -> Result<(), ApiError> {
-        self.connect(node).await.map(drop)
+        Ok(self.dial(node).await.map(drop)?)
     }
 
-    async fn connect(&self, node: &NodeAddress) -> Result<tokio_rustls::client::TlsStream<TcpStream>, ApiError> {
+    /// A connection on which both sides have shown who they are.
+    pub(super) async fn dial(
+        &self,
+        node: &NodeAddress,
+    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, DialError> {
         let address = node.address;
-        let name = ServerName::try_from(node.name.clone()).map_err(DialError::from)?;
+        let name = ServerName::try_from(node.name.clone())?;
         let shake = async {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
@@ -141,7 +158,7 @@ impl Kubelet {
         };
         let connected = tokio::time::timeout(CONNECT_TIME_MAX, shake).await;
         let connected = connected.map_err(|_| DialError::Timeout { address })?;
-        Ok(connected.map_err(|source| DialError::Connect { address, source })?)
+        connected.map_err(|source| DialError::Connect { address, source })
     }
 }
 

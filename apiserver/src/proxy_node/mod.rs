@@ -1,21 +1,26 @@
-//! `log`, `exec` and `attach`: requests about a pod that its node answers.
+//! `log`, `exec`, `attach` and `portforward`: requests about a pod that its node answers.
 //!
 //! The API server checks the request against the pod, finds the node's kubelet and passes the bytes through: log
-//! text as a body, exec and attach as an upgraded connection, byte by byte (the WebSocket protocol is spoken by
-//! the agent). It never follows a redirect: a node cannot send it anywhere else. The kubelet must show a
+//! text as a body, the others as an upgraded connection, byte by byte (the protocols on it are spoken by the agent).
+//! It never follows a redirect: a node cannot send it anywhere else. The kubelet must show a
 //! certificate of the cluster CA for the node's name, so a node's address cannot be borrowed either.
 
 mod container;
 mod kubelet;
 mod log;
+mod port_forward;
 mod stream;
 
-pub(crate) use kubelet::{Kubelet, KubeletError};
+pub(crate) use kubelet::{Kubelet, KubeletError, NodeAddress};
+pub(crate) use stream::tunnel;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::http::{Answer, Call, Query};
@@ -25,11 +30,18 @@ use crate::status::ApiError;
 /// So many commands, attachments and logs may run at once; the next gets 429. Each holds two connections.
 const TUNNELS_MAX: usize = 256;
 
+/// So many requests may be proxied at once; the next gets 429. Each holds a connection.
+const PROXIED_MAX: usize = 1024;
+
 /// Answers what nodes know.
 pub(crate) struct Nodes {
     kubelet: Kubelet,
     shutdown: CancellationToken,
     tunnels: Arc<Semaphore>,
+    /// One permit per proxied request that is still being answered.
+    pub(crate) proxied: Arc<Semaphore>,
+    /// Counts what is proxied to Services, so that endpoints take turns.
+    turn: AtomicUsize,
 }
 
 /// Where a pod's container is to be found.
@@ -44,7 +56,23 @@ struct Place {
 impl Nodes {
     /// Streams end when `shutdown` is cancelled.
     pub(crate) fn new(kubelet: Kubelet, shutdown: CancellationToken) -> Self {
-        Self { kubelet, shutdown, tunnels: Arc::new(Semaphore::new(TUNNELS_MAX)) }
+        let [tunnels, proxied] = [TUNNELS_MAX, PROXIED_MAX].map(|most| Arc::new(Semaphore::new(most)));
+        Self { kubelet, shutdown, tunnels, proxied, turn: AtomicUsize::new(0) }
+    }
+
+    /// Cancelled when the server stops.
+    pub(crate) fn shutdown(&self) -> CancellationToken {
+        self.shutdown.clone()
+    }
+
+    /// Another number each time.
+    pub(crate) fn turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A connection to a node's kubelet; the text says why there is none.
+    pub(crate) async fn dial(&self, node: &NodeAddress) -> Result<TlsStream<TcpStream>, String> {
+        self.kubelet.dial(node).await.map_err(|error| error.to_string())
     }
 
     /// `pods/NAME/log`
@@ -56,12 +84,20 @@ impl Nodes {
     pub(crate) async fn stream(&self, registry: &Registry, request: &Request, call: Call) -> Result<Answer, ApiError> {
         stream::answer(self, registry, request, call).await
     }
+
+    /// `pods/NAME/portforward`
+    pub(crate) async fn port_forward(
+        &self,
+        registry: &Registry,
+        request: &Request,
+        call: Call,
+    ) -> Result<Answer, ApiError> {
+        port_forward::answer(self, registry, request, call).await
+    }
 }
 
-/// The pod, its container and its node; `None` when the pod has no node yet.
-async fn locate(registry: &Registry, request: &Request, container: &str) -> Result<Option<Place>, ApiError> {
-    let pod = registry.get(request).await?.value();
-    let container = container::choose(&pod, &request.name, container)?;
+/// Where the kubelet of a pod's node is to be found; `None` when the pod has no node yet.
+fn node_of(registry: &Registry, pod: &Value) -> Result<Option<NodeAddress>, ApiError> {
     let node_name = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
     if node_name.is_empty() {
         return Ok(None);
@@ -69,7 +105,14 @@ async fn locate(registry: &Registry, request: &Request, container: &str) -> Resu
     let nodes = registry.resource("", "v1", "nodes").ok_or_else(ApiError::no_such_path)?;
     let node =
         registry.peek(&nodes, "", node_name).ok_or_else(|| ApiError::not_found(nodes.names(), node_name))?.value();
-    let node = kubelet::NodeAddress::of(node_name, &node)?;
+    NodeAddress::of(node_name, &node).map(Some)
+}
+
+/// The pod, its container and its node; `None` when the pod has no node yet.
+async fn locate(registry: &Registry, request: &Request, container: &str) -> Result<Option<Place>, ApiError> {
+    let pod = registry.get(request).await?.value();
+    let container = container::choose(&pod, &request.name, container)?;
+    let Some(node) = node_of(registry, &pod)? else { return Ok(None) };
     let path = format!("{}/{}/{container}", request.namespace, request.name);
     Ok(Some(Place { node, path, pod, container }))
 }

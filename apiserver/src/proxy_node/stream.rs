@@ -64,11 +64,7 @@ pub(super) async fn answer(
         return Err(kubelet::refusal(found).await);
     }
     let answer = switching(found.headers());
-    let shutdown = nodes.shutdown.clone();
-    tokio::spawn(async move {
-        shutdown.run_until_cancelled(tunnel(client, hyper::upgrade::on(found))).await;
-        drop(permit);
-    });
+    connect(nodes, client, found, permit);
     Ok(answer)
 }
 
@@ -154,7 +150,7 @@ fn check_running(place: &Place) -> Result<(), ApiError> {
     Err(ApiError::new(404, "NotFound", format!("container not found (\"{}\")", place.container)))
 }
 
-fn is_upgrade_to(headers: &HeaderMap, protocol: &str) -> bool {
+pub(super) fn is_upgrade_to(headers: &HeaderMap, protocol: &str) -> bool {
     let has = |name: HeaderName, wanted: &str| {
         headers
             .get_all(name)
@@ -195,8 +191,22 @@ fn switching(headers: &HeaderMap) -> Answer {
     answer
 }
 
+/// Makes one connection of the client's and the node's, until the server stops.
+pub(super) fn connect(
+    nodes: &Nodes,
+    client: OnUpgrade,
+    found: Response<hyper::body::Incoming>,
+    permit: tokio::sync::OwnedSemaphorePermit,
+) {
+    let shutdown = nodes.shutdown.clone();
+    tokio::spawn(async move {
+        shutdown.run_until_cancelled(tunnel(client, hyper::upgrade::on(found))).await;
+        drop(permit);
+    });
+}
+
 /// Copies both ways until both sides are done or one breaks.
-async fn tunnel(client: OnUpgrade, node: OnUpgrade) {
+pub(crate) async fn tunnel(client: OnUpgrade, node: OnUpgrade) {
     let (client, node) = match tokio::try_join!(client, node) {
         Ok(both) => both,
         Err(error) => return tracing::debug!(%error, "an upgrade did not come about"),

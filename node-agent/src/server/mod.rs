@@ -1,4 +1,5 @@
-//! The kubelet's server: container logs, exec, attach, port forwarding, `/pods`, `/healthz`; TLS, for the API server only.
+//! The kubelet's server: container logs, exec, attach, port forwarding, `/pods`, `/healthz`; TLS, for the API server
+//! only.
 
 mod exec;
 mod logs;
