@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`server`] | configuration, listeners, limits, shutdown, the in-process client |
 //! | `gate` | how many connections strangers may hold |
+//! | [`flowcontrol`] | which request runs, waits or is sent away when there is too much to do |
 //! | [`auth`] | client certificates, service-account tokens, the `Authorizer` seam and its fixed rules |
 //! | `http` | paths, queries, forms of answers, discovery, OpenAPI, health, protobuf bodies, `TokenRequest`, reviews |
 //! | `proxy` | the `proxy` subresources: requests passed on to pods, Services and nodes |
@@ -28,6 +29,7 @@ pub mod auth;
 mod cache;
 mod custom;
 pub mod decode;
+pub mod flowcontrol;
 #[cfg(test)]
 mod fuzz;
 mod gate;
@@ -41,7 +43,7 @@ pub mod registry;
 pub mod server;
 pub mod status;
 
-pub use server::{ApiServer, ApiServerConfig, RENEWAL_INTERVAL, RenewError, StartError};
+pub use server::{ApiServer, ApiServerConfig, Limits, RENEWAL_INTERVAL, RenewError, StartError};
 
 /// What every part of Reeve says its version is: the Kubernetes release that is followed, ours behind the plus sign.
 pub const VERSION: &str = concat!("v1.36.2+reeve.", env!("CARGO_PKG_VERSION"));

@@ -29,8 +29,9 @@ use crate::aggregator::Aggregator;
 use crate::auth::front_proxy::{Authorities, Shown};
 use crate::auth::token::TokenKey;
 use crate::auth::{self, Authenticator, FixedRules, TokenKeyError};
+use crate::flowcontrol::{self, FlowControl};
 use crate::gate::{Gate, Place, Room};
-use crate::http::{Api, Body, BoxError, Health, InProcess, LiveFaces, Metrics, Peer, in_flight};
+use crate::http::{Api, Body, BoxError, Health, InProcess, LiveFaces, Metrics, Peer};
 use crate::pki::{LiveCertificate, Pki, PkiError, UnusableCertificate};
 use crate::proxy_node::{Kubelet, KubeletError, Nodes};
 use crate::registry::{Registry, RegistryConfig, RegistryParts, UserInfo};
@@ -74,6 +75,31 @@ pub struct ApiServerConfig {
     /// Most connections at once over all listeners; further ones wait until one ends. A quarter of them may be held by
     /// strangers, who have shown no valid certificate or token, and a quarter of that by strangers from one address.
     pub connections_max: usize,
+    /// How much is done at once, and for how long.
+    pub limits: Limits,
+}
+
+/// How much is done at once, and for how long. What there is of it by default is what kube-apiserver does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// `--max-requests-inflight` and `--max-mutating-requests-inflight`: their sum is shared by the priority levels.
+    pub requests_inflight: u32,
+    /// See `requests_inflight`.
+    pub mutating_requests_inflight: u32,
+    /// `--request-timeout`: longest time of a request that is no watch and no stream.
+    pub request_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { requests_inflight: 400, mutating_requests_inflight: 200, request_timeout: Duration::from_secs(60) }
+    }
+}
+
+impl Limits {
+    fn seats(self) -> u32 {
+        self.requests_inflight.saturating_add(self.mutating_requests_inflight)
+    }
 }
 
 /// Why the server did not start. Nothing is served then.
@@ -178,6 +204,8 @@ impl ApiServer {
         let aggregator = Aggregator::new(&registry, Arc::clone(&serving.certificates.front_proxy_client));
         aggregator.start(&registry, &config.pki).await.map_err(StartError::Registry)?;
         let clock = parts.clock;
+        let flow = FlowControl::new(config.limits.seats(), Arc::clone(&clock), &parts.rng);
+        flowcontrol::spawn(&flow, &registry, shutdown.clone());
         let key = Arc::clone(&token_key);
         let api = Api {
             authenticator: Authenticator { key, registry: Arc::clone(&registry), clock: Arc::clone(&clock) },
@@ -191,7 +219,8 @@ impl ApiServer {
             clock,
             rng: parts.rng,
             shutdown,
-            in_flight: in_flight(),
+            flow,
+            limits: config.limits,
             protobuf: Arc::default(),
             metrics: Metrics::default(),
         };

@@ -22,6 +22,8 @@ pub(crate) struct Snapshot {
     pub(crate) revision: Revision,
     /// By key behind the resource's prefix: `NAMESPACE/NAME` or `NAME`.
     pub(crate) objects: OrdMap<Bytes, Object>,
+    /// What all of them come to.
+    pub(crate) bytes: u64,
 }
 
 impl Snapshot {
@@ -122,7 +124,8 @@ impl ResourceCache {
         if let Some(graph) = &self.graph {
             graph.reset(objects.iter());
         }
-        self.snapshot.store(Arc::new(Snapshot { revision, objects }));
+        let bytes = objects.values().map(|object| object.json.len() as u64).sum();
+        self.snapshot.store(Arc::new(Snapshot { revision, objects, bytes }));
     }
 
     /// Takes in the changes of one batch of the store, in order, and hands them to the watchers.
@@ -140,6 +143,8 @@ impl ResourceCache {
                 None => next.objects.remove(&key),
             };
             next.revision = revision;
+            let size = |object: Option<&Object>| object.map_or(0, |object| object.json.len() as u64);
+            next.bytes = next.bytes + size(now.as_ref()) - size(before.as_ref()).min(next.bytes);
             if now.is_some() || before.is_some() {
                 applied.push(Arc::new(Change { key, revision, now, before }));
             }

@@ -4,6 +4,7 @@
 //! who asks → what for → may they → serve it. Bodies are JSON values from here on; what happens to objects is the
 //! registry's. What is not here: sockets and TLS.
 
+mod arrival;
 mod body;
 mod discovery;
 mod duration;
@@ -29,22 +30,20 @@ mod yaml;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{Method, Request as HttpRequest, StatusCode};
 use reeve_api::clock::SharedClock;
 use reeve_api::rng::{RngExt as _, SharedRng};
-use reeve_api::selector::FieldSelector;
 use serde_json::json;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use discovery::{Discovery, Others};
 pub(crate) use faces::LiveFaces;
 pub(crate) use health::Health;
 pub(crate) use metrics::Metrics;
+pub(crate) use metrics::{Counter, Histogram, Page, number};
 use metrics::{Key, Observed};
 pub(crate) use openapi::OpenApi;
 pub(crate) use protobuf::Shared;
@@ -53,20 +52,16 @@ pub(crate) use response::{Answer, Body, BoxError, error, full, text};
 use route::ResourcePath;
 pub(crate) use verbs::Call;
 
-use crate::aggregator::{Aggregator, Passed};
+use crate::aggregator::Aggregator;
 use crate::auth::front_proxy::Shown;
 use crate::auth::token::TokenKey;
 use crate::auth::{self, Attributes, Authenticator, Authorizer, Credentials, Decision, Target};
+use crate::flowcontrol::{Belongs, FlowControl};
 use crate::gate::Place;
 use crate::proxy_node::Nodes;
 use crate::registry::{Registry, UserInfo};
+use crate::server::Limits;
 use crate::status::ApiError;
-
-/// Longest time of a request that is no watch and no stream; Kubernetes' number.
-const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
-
-/// So many short requests are served at once; the next gets 429. Kubernetes' 400 + 200.
-const IN_FLIGHT_MAX: usize = 600;
 
 /// Marks a request of a component of this process: who it is. Only `ApiServer::client` sets it; requests from the
 /// network cannot carry it, because it is no header.
@@ -97,7 +92,8 @@ pub(crate) struct Api {
     pub(crate) clock: SharedClock,
     pub(crate) rng: SharedRng,
     pub(crate) shutdown: CancellationToken,
-    pub(crate) in_flight: Semaphore,
+    pub(crate) flow: Arc<FlowControl>,
+    pub(crate) limits: Limits,
     /// What several watchers get as protobuf.
     pub(crate) protobuf: Arc<Shared>,
     pub(crate) metrics: Metrics,
@@ -108,9 +104,11 @@ pub(crate) fn has_review(group: &str, version: &str) -> bool {
     reviews::REVIEWS.iter().any(|review| review.group == group && review.version == version)
 }
 
-/// How many short requests may run at once.
-pub(crate) fn in_flight() -> Semaphore {
-    Semaphore::new(IN_FLIGHT_MAX)
+/// What comes to light while a request is served, whatever becomes of it.
+struct Noted {
+    observed: Observed,
+    /// Where it belongs, when it was classified.
+    belongs: Option<Belongs>,
 }
 
 impl Api {
@@ -120,8 +118,8 @@ impl Api {
         Box::pin(async move {
             let form = negotiate::ErrorForm::of(&request);
             let is_head = request.method() == Method::HEAD;
-            let mut observed = Observed::begin();
-            let result = AssertUnwindSafe(api.serve(request, &mut observed)).catch_unwind().await;
+            let mut noted = Noted { observed: Observed::begin(), belongs: None };
+            let result = AssertUnwindSafe(api.serve(request, &mut noted)).catch_unwind().await;
             let mut answer = match result {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(failed)) => error(&failed, form.encoding()),
@@ -131,56 +129,13 @@ impl Api {
                 }
             };
             response::set(&mut answer, http::HeaderName::from_static("audit-id"), &api.rng.uuid());
-            observed.end(&answer);
+            noted.belongs.into_iter().for_each(|belongs| response::belongs(&mut answer, belongs));
+            noted.observed.end(&answer);
             if is_head {
                 response::without_body(&mut answer);
             }
             answer
         })
-    }
-
-    async fn serve(&self, request: HttpRequest<Body>, observed: &mut Observed) -> Result<Answer, ApiError> {
-        let user = self.identify(&request);
-        let attempts = if user.is_ok() { &self.metrics.authenticated } else { &self.metrics.not_authenticated };
-        attempts.add(1);
-        let user = user?;
-        let query = Query::parse(request.uri().query().unwrap_or_default())?;
-        let segments = route::segments(request.uri().path()).ok_or_else(ApiError::no_such_path)?;
-        let (parts, body) = request.into_parts();
-        let Some(path) = route::resource(&segments) else {
-            self.authorize_path(&user, &parts.method, parts.uri.path())?;
-            if let Some(backend) = self.aggregator.backend_of_path(&segments, |path| self.has_document(path)) {
-                let is_discovery = segments.len() == 3;
-                let shutdown = self.shutdown.clone();
-                let passed = Passed { user, parts, body, is_watch: false, is_discovery, shutdown };
-                return Ok(self.aggregator.pass_on(&backend, passed).await);
-            }
-            observed.series = path_key(&segments, &parts.method).and_then(|key| self.metrics.request(&key, || true));
-            return self.serve_path(&segments, &query, &parts).await;
-        };
-        let verb = route::verb(&parts.method, &path, &query);
-        let verb = verb.ok_or_else(ApiError::method_not_allowed)?;
-        let connect = route::Connect::of(&path);
-        // Running a command is a change, whatever method the protocol upgrade uses.
-        let verb = if connect == Some(route::Connect::Stream) { "create" } else { verb };
-        let is_served = || self.is_served(&path);
-        observed.series = self.metrics.request(&resource_key(&path, verb, &query, &parts), is_served);
-        self.authorize(&user, verb, &path, &query).await?;
-        let call = Call { user, path, verb, query, parts, body, series: observed.series.clone() };
-        if call.verb == "watch" || connect.is_some() || call.path.subresource == "log" {
-            return verbs::serve(self, call).await;
-        }
-        // The components of this process are few and ours: only the network can flood us.
-        let is_ours = call.parts.extensions.get::<InProcess>().is_some();
-        let permit = self.in_flight.try_acquire().map_err(|_| too_many_requests());
-        let _permit = if is_ours { None } else { Some(permit.inspect_err(|_| self.metrics.sent_away.add(1))?) };
-        let is_read = matches!(call.verb, "get" | "list");
-        let _running = if is_read { &self.metrics.read_only } else { &self.metrics.mutating }.enter();
-        let time = call.query.timeout()?.filter(|asked| *asked < REQUEST_TIME_MAX).unwrap_or(REQUEST_TIME_MAX);
-        match tokio::time::timeout(time, verbs::serve(self, call)).await {
-            Ok(result) => result,
-            Err(_) => Err(ApiError::timeout("request did not complete within the allotted timeout", 0)),
-        }
     }
 
     fn identify(&self, request: &HttpRequest<Body>) -> Result<UserInfo, ApiError> {
@@ -205,27 +160,6 @@ impl Api {
     fn authorize_path(&self, user: &UserInfo, method: &Method, path: &str) -> Result<(), ApiError> {
         let verb = method.as_str().to_ascii_lowercase();
         self.permit(&Attributes { user, verb: &verb, target: Target::Path(path) })
-    }
-
-    async fn authorize(&self, user: &UserInfo, verb: &str, path: &ResourcePath, query: &Query) -> Result<(), ApiError> {
-        let field_selector = query.get("fieldSelector").unwrap_or_default();
-        let selected = selected_name(verb, path, field_selector);
-        let target = Target::Resource {
-            group: &path.group,
-            resource: &path.resource,
-            subresource: &path.subresource,
-            namespace: &path.namespace,
-            name: selected.as_deref().unwrap_or(&path.name),
-            field_selector,
-        };
-        let asked = Attributes { user, verb, target };
-        let answer = self.permit(&asked);
-        if answer.is_ok() || auth::node_of(user).is_none() {
-            return answer;
-        }
-        // What a node may do follows its pods: it may know of one that this server's cache is still to hear of.
-        self.registry.fresh().await?;
-        self.permit(&asked)
     }
 
     /// Whether the user may create the object of the path.
@@ -275,7 +209,12 @@ impl Api {
                 Ok(issuer::configuration(&self.token_key, self.faces.server_address()))
             }
             ["openid", "v1", "jwks"] => Ok(issuer::keys(&self.token_key)),
-            ["metrics"] => self.metrics.answer(&self.registry, &self.aggregator.metrics, &parts.headers),
+            ["metrics"] => self.metrics.answer(&self.registry, (&self.aggregator.metrics, &self.flow), &parts.headers),
+            ["debug", "api_priority_and_fairness", table] => {
+                let with_details = query.get("includeRequestDetails").is_some_and(|asked| !asked.is_empty());
+                let table = self.flow.dump(table, with_details);
+                Ok(table.map_or_else(response::not_found_page, |table| response::text(StatusCode::OK, table)))
+            }
             ["openapi", "v2"] => self.serve_openapi(None, query, parts).await,
             ["openapi", "v3", ref path @ ..] => self.serve_openapi(Some(path.join("/")), query, parts).await,
             ["api" | "apis", ..] => {
@@ -414,16 +353,7 @@ fn path_key(segments: &[String], method: &Method) -> Option<Key<'static>> {
     (*method == Method::GET).then(|| Key { verb: "GET", subresource, component, ..Key::default() })
 }
 
-/// The one object that a request for a collection can only be about. A name in the path is what is served, whatever
-/// the selector says besides; a selector is read as it will be read when the request is served.
-fn selected_name(verb: &str, path: &ResourcePath, field_selector: &str) -> Option<String> {
-    if !path.name.is_empty() || !matches!(verb, "list" | "watch" | "deletecollection") {
-        return None;
-    }
-    FieldSelector::parse(field_selector).ok()?.exact("metadata.name").map(str::to_owned)
-}
-
-/// What is answered when as much is going on as the server takes.
+/// What is answered when as many streams are going on as the server takes.
 pub(crate) fn too_many_requests() -> ApiError {
     let mut error = ApiError::timeout("", 1);
     error.code = 429;

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::negotiate::Encoding;
 use super::{encode, pretty};
+use crate::flowcontrol::Belongs;
 use crate::status::ApiError;
 
 /// Why a body broke off.
@@ -68,6 +69,31 @@ pub(crate) fn not_found_page() -> Answer {
     let mut answer = text(StatusCode::NOT_FOUND, "404 page not found\n");
     set(&mut answer, http::header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     answer
+}
+
+/// Too much is going on: the client may ask again after so many seconds.
+pub(crate) fn sent_away(retry_after: u64) -> Answer {
+    let mut answer = text(StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later.\n");
+    answer.headers_mut().insert(RETRY_AFTER, retry_after.into());
+    set(&mut answer, http::header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    answer
+}
+
+/// The request has taken too long. Written past everything that would give it a form.
+pub(crate) fn timed_out() -> Answer {
+    let status = concat!(
+        r#"{"metadata":{},"status":"Failure","message":"Timeout: request did not complete within the allotted "#,
+        r#"timeout","reason":"Timeout","details":{},"code":504}"#,
+        "\n"
+    );
+    text(StatusCode::GATEWAY_TIMEOUT, status)
+}
+
+/// Says by which objects the request was classified; by their UIDs, for names may tell too much.
+pub(crate) fn belongs(answer: &mut Answer, belongs: Belongs) {
+    let headers = answer.headers_mut();
+    headers.insert(HeaderName::from_static("x-kubernetes-pf-flowschema-uid"), belongs.schema_uid);
+    headers.insert(HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid"), belongs.level_uid);
 }
 
 /// An error as its `Status`, in the form that the client takes; if it takes none, as JSON.

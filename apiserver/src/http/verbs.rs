@@ -1,13 +1,16 @@
 //! From a routed request to one verb of the registry, and from its answer to a response.
 
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 use http::StatusCode;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use reeve_api::selector::FieldSelector;
+use tokio::sync::oneshot;
 
 use super::encode::{self, Encoder};
 use super::metrics::{Running, Series};
@@ -19,12 +22,18 @@ use super::route::{Connect, ResourcePath};
 use super::token_request::TokenRequests;
 use super::{Api, body, protobuf};
 use crate::aggregator::Passed;
-use crate::registry::{Options, Registry, Request, Resource, Subresource, UserInfo, Warnings, Watch, Written};
+use crate::flowcontrol::{Seat, Watching};
+use crate::registry::{
+    Options, Registry, Request, Resource, Subresource, UserInfo, Warnings, Watch, WatchEvent, Written,
+};
 use crate::status::ApiError;
 use crate::{decode, proxy};
 
 /// So many events are written together when they are ready together.
 const EVENTS_PER_WRITE_MAX: usize = 128;
+
+/// So long at most a watch keeps its seats: a client that reads what it begins with more slowly costs little at a time.
+const SEAT_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// An authorized request for a resource.
 pub(crate) struct Call {
@@ -36,6 +45,10 @@ pub(crate) struct Call {
     pub(crate) body: HttpBody,
     /// Where the request is counted.
     pub(crate) series: Option<Arc<Series>>,
+    /// The place of a watch, as long as it sends what it begins with.
+    pub(crate) seat: Option<Seat>,
+    /// A watch counts as long as it lives.
+    pub(crate) watching: Option<Watching>,
 }
 
 /// What is behind the object's name.
@@ -180,7 +193,8 @@ async fn stored(api: &Api, call: Call, mut request: Request) -> Result<Answer, A
         "list" => encoder.list(api.registry.list(&request).await?).await,
         "watch" => {
             let format = negotiate::stream_format(&call.parts.headers, &call.query, offer)?;
-            watch(api, request, format, call.series.map(Running::begin)).await
+            let held = Held { running: call.series.map(Running::begin), watching: call.watching, seat: call.seat };
+            watch(api, request, format, held).await
         }
         "create" => {
             let is_stored = request.subresource == Subresource::None;
@@ -294,12 +308,7 @@ async fn written(encoder: &Encoder<'_>, request: &Request, written: &Written) ->
     Ok(answer)
 }
 
-async fn watch(
-    api: &Api,
-    mut request: Request,
-    format: negotiate::Format,
-    running: Option<Running>,
-) -> Result<Answer, ApiError> {
+async fn watch(api: &Api, mut request: Request, format: negotiate::Format, held: Held) -> Result<Answer, ApiError> {
     if !request.name.is_empty() {
         let selector = FieldSelector::parse(&request.options.field_selector);
         let selected = selector.as_ref().map_or(Some(request.name.as_str()), |fields| fields.exact("metadata.name"));
@@ -314,7 +323,7 @@ async fn watch(
         request.name.clear();
     }
     let body = match api.registry.watch(&request).await {
-        Ok(events) => stream(api, events, request.resource, format, running),
+        Ok(events) => stream(api, events, request.resource, format, held),
         // Once the request is understood, a state that is gone or not there yet is told in the stream.
         Err(error) if matches!(error.code, 410 | 504) => {
             let mut text = Vec::new();
@@ -330,21 +339,43 @@ async fn watch(
     Ok(response::answer(StatusCode::OK, media_type, body))
 }
 
-/// Events as lines or frames; ends with the watch or when the server shuts down.
-fn stream(
-    api: &Api,
-    events: Watch,
-    resource: Arc<Resource>,
-    format: negotiate::Format,
+/// What a watch holds.
+struct Held {
     running: Option<Running>,
-) -> HttpBody {
+    watching: Option<Watching>,
+    seat: Option<Seat>,
+}
+
+/// The events; the seat is given back as soon as there are none at hand, or when the client has not read them in time.
+fn until_quiet(events: Watch, seat: Option<Seat>) -> impl Stream<Item = Result<WatchEvent, ApiError>> + Send {
+    let (quiet, is_quiet) = oneshot::channel::<()>();
+    if let Some(seat) = seat {
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(SEAT_TIME_MAX, is_quiet).await;
+            drop(seat);
+        });
+    }
+    let (mut events, mut quiet) = (Box::pin(events), Some(quiet));
+    futures::stream::poll_fn(move |context| {
+        let next = events.as_mut().poll_next(context);
+        if !matches!(next, Poll::Ready(Some(_))) {
+            drop(quiet.take());
+        }
+        next
+    })
+}
+
+/// Events as lines or frames; ends with the watch or when the server shuts down.
+fn stream(api: &Api, events: Watch, resource: Arc<Resource>, format: negotiate::Format, held: Held) -> HttpBody {
+    let Held { running, watching, seat } = held;
+    let events = until_quiet(events, seat);
     let (clock, shared) = (Arc::clone(&api.clock), Arc::clone(&api.protobuf));
     let names = resource.names();
     let counted = api.metrics.watch(names.group, names.version, names.plural);
     let mut is_first = true;
     let frames = events.ready_chunks(EVENTS_PER_WRITE_MAX).map(move |events| {
         // Counted as running as long as the stream is not dropped.
-        let _ = &running;
+        let _ = (&running, &watching);
         let mut text = Vec::new();
         let encoder = Encoder { resource: &resource, format, now: clock.now() };
         for event in &events {

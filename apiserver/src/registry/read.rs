@@ -114,7 +114,7 @@ impl Registry {
                 break;
             }
         }
-        let mut list = page.cut(&Snapshot { revision, objects }, revision);
+        let mut list = page.cut(&Snapshot { revision, objects, bytes: 0 }, revision);
         // Not all of the rest has been read.
         list.remaining = all.filter(|_| !list.continue_token.is_empty()).map(|all| (all - page.limit.min(all)) as u64);
         Ok(list)

@@ -10,7 +10,7 @@ use reeve_api::clock::{RealClock, SharedClock};
 use reeve_api::rng::SeededRng;
 use reeve_apiserver::pki::{CertKey, Pki, PkiConfig};
 use reeve_apiserver::registry::{RegistryConfig, RegistryParts};
-use reeve_apiserver::{ApiServer, ApiServerConfig};
+use reeve_apiserver::{ApiServer, ApiServerConfig, Limits};
 use reeve_store::MemoryKv;
 
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -32,6 +32,14 @@ impl Cluster {
     }
 
     pub async fn start_on(kinds: Vec<std::sync::Arc<dyn reeve_kinds::Kind>>, clock: SharedClock) -> Self {
+        Self::start_within(Limits::default(), kinds, clock).await
+    }
+
+    pub async fn start_within(
+        limits: Limits,
+        kinds: Vec<std::sync::Arc<dyn reeve_kinds::Kind>>,
+        clock: SharedClock,
+    ) -> Self {
         let home = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -49,7 +57,8 @@ impl Cluster {
             node_ports: 30000..=32767,
             advertise: address,
         };
-        let config = ApiServerConfig { registry, pki: pki.clone(), issuer: ISSUER.to_owned(), connections_max: 100 };
+        let (issuer, connections_max) = (ISSUER.to_owned(), 100);
+        let config = ApiServerConfig { registry, pki: pki.clone(), issuer, connections_max, limits };
         let parts = RegistryParts { kv: Arc::new(MemoryKv::new()), kinds, clock, rng: SeededRng::shared() };
         let server = ApiServer::start(config, parts).await.unwrap();
         server.serve(listener).unwrap();

@@ -16,7 +16,7 @@ use reeve_api::clock::RealClock;
 use reeve_api::rng::SeededRng;
 use reeve_apiserver::pki::{Pki, PkiConfig};
 use reeve_apiserver::registry::{RegistryConfig, RegistryParts, UserInfo};
-use reeve_apiserver::{ApiServer, ApiServerConfig};
+use reeve_apiserver::{ApiServer, ApiServerConfig, Limits};
 use reeve_client::Component;
 use reeve_controller_manager::{ControllerManager, ControllerManagerConfig};
 use reeve_scheduler::{Scheduler, SchedulerConfig};
@@ -51,7 +51,8 @@ impl Cluster {
             advertise: "127.0.0.1:6443".parse().unwrap(),
         };
         let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
-        let config = ApiServerConfig { registry, pki: pki.clone(), issuer, connections_max: 100 };
+        let config =
+            ApiServerConfig { registry, pki: pki.clone(), issuer, connections_max: 100, limits: Limits::default() };
         let kinds = reeve_kinds::builtin();
         let parts = RegistryParts { kv: Arc::new(MemoryKv::new()), kinds, clock, rng: SeededRng::shared() };
         let server = ApiServer::start(config, parts).await.unwrap();

@@ -12,7 +12,7 @@ use reeve_api::clock::SharedClock;
 use reeve_api::rng::SharedRng;
 use reeve_apiserver::pki::{CertKey, LiveCertificate, Pki, PkiConfig, PkiError};
 use reeve_apiserver::registry::{RegistryConfig, RegistryParts, UserInfo};
-use reeve_apiserver::{ApiServer, ApiServerConfig, RENEWAL_INTERVAL};
+use reeve_apiserver::{ApiServer, ApiServerConfig, Limits, RENEWAL_INTERVAL};
 use reeve_client::{Component, restarting};
 use reeve_controller_manager::{ControllerManager, ControllerManagerConfig};
 use reeve_engine::builtin::BuiltinEngine;
@@ -142,6 +142,7 @@ async fn start_api_server(own: &Surroundings, pki: &Pki, store: &Arc<Store>) -> 
         pki: pki.clone(),
         issuer: format!("https://kubernetes.default.svc.{DOMAIN}"),
         connections_max: CONNECTIONS_MAX,
+        limits: Limits::default(),
     };
     let parts = RegistryParts {
         kv: Arc::clone(store) as reeve_store::SharedKv,

@@ -11,7 +11,7 @@ use reeve_api::clock::RealClock;
 use reeve_api::rng::SeededRng;
 use reeve_apiserver::pki::{Pki, PkiConfig};
 use reeve_apiserver::registry::{RegistryConfig, RegistryParts};
-use reeve_apiserver::{ApiServer, ApiServerConfig};
+use reeve_apiserver::{ApiServer, ApiServerConfig, Limits};
 use reeve_store::MemoryKv;
 
 pub struct Cluster {
@@ -40,7 +40,8 @@ impl Cluster {
             advertise: address,
         };
         let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
-        let config = ApiServerConfig { registry, pki: pki.clone(), issuer, connections_max: 1000 };
+        let config =
+            ApiServerConfig { registry, pki: pki.clone(), issuer, connections_max: 1000, limits: Limits::default() };
         let kinds = reeve_kinds::builtin();
         let parts = RegistryParts { kv: Arc::new(MemoryKv::new()), kinds, clock, rng: SeededRng::shared() };
         let server = ApiServer::start(config, parts).await.unwrap();

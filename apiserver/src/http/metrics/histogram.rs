@@ -31,7 +31,7 @@ pub(crate) struct Histogram {
 }
 
 impl Histogram {
-    pub(super) fn new(bounds: &'static [u64], scale: f64) -> Self {
+    pub(crate) fn new(bounds: &'static [u64], scale: f64) -> Self {
         Self { bounds, scale, counts: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(), sum: AtomicU64::new(0) }
     }
 
@@ -45,12 +45,12 @@ impl Histogram {
     }
 
     /// How many values there were.
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
     /// Writes the samples, without the first bounds.
-    pub(super) fn write(&self, page: &mut Page, labels: &str, from: usize) {
+    pub(crate) fn write(&self, page: &mut Page, labels: &str, from: usize) {
         let mut below = 0;
         for (place, count) in self.counts.iter().enumerate() {
             below += count.load(Ordering::Relaxed);

@@ -18,14 +18,16 @@ use std::time::Instant;
 use http::StatusCode;
 use http::header::HeaderMap;
 
+pub(crate) use histogram::Histogram;
 use series::Table;
 pub(crate) use series::{Key, Running, Series, WatchSeries};
-use text::Page;
+pub(crate) use text::{Page, number};
 
 use super::encode::gzip;
 use super::negotiate::takes_gzip;
 use super::response::{self, Answer, full};
 use crate::aggregator::Availability;
+use crate::flowcontrol::FlowControl;
 use crate::registry::Registry;
 use crate::status::ApiError;
 
@@ -38,7 +40,7 @@ impl Counter {
         self.0.fetch_add(amount, Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -109,12 +111,13 @@ impl Metrics {
     pub(crate) fn answer(
         &self,
         registry: &Registry,
-        aggregated: &Availability,
+        (aggregated, flow): (&Availability, &FlowControl),
         headers: &HeaderMap,
     ) -> Result<Answer, ApiError> {
         let mut page = Page::default();
         self.requests(&mut page);
         self.others(&mut page);
+        flow.report(&mut page);
         objects(registry, &mut page);
         unavailable(aggregated, &mut page);
         process::write(&mut page);

@@ -6,7 +6,7 @@ use std::fmt::{Display, Write as _};
 
 /// A page under way.
 #[derive(Default)]
-pub(super) struct Page {
+pub(crate) struct Page {
     text: String,
     family: &'static str,
     /// What stands above the first sample of the family: a family without samples is left out.
@@ -15,13 +15,13 @@ pub(super) struct Page {
 
 impl Page {
     /// Begins a family.
-    pub(super) fn family(&mut self, name: &'static str, kind: &str, help: &str) {
+    pub(crate) fn family(&mut self, name: &'static str, kind: &str, help: &str) {
         self.family = name;
         self.head = format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
     /// Adds a sample of the family.
-    pub(super) fn sample(&mut self, suffix: &str, labels: &str, value: impl Display) {
+    pub(crate) fn sample(&mut self, suffix: &str, labels: &str, value: impl Display) {
         self.text.push_str(&std::mem::take(&mut self.head));
         let _ = match labels {
             "" => writeln!(self.text, "{}{suffix} {value}", self.family),
@@ -29,13 +29,13 @@ impl Page {
         };
     }
 
-    pub(super) fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         self.text
     }
 }
 
 /// A number as Go writes it: with an exponent from a million on.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value.abs() < 1e6 {
         return value.to_string();
     }
