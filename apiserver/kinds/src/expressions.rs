@@ -3,10 +3,14 @@
 //! Used twice: when such an object is written, to say what is wrong with its expressions, and by the API server's
 //! admission, which runs them. The environment and the wording are Kubernetes' (`admission/plugin/cel`).
 
+mod typed;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use reeve_cel::{CompileError, Decl, DeclKind, Env, FieldDecl, ObjectDecl, Program, Type, TypeResolver};
+
+pub use typed::{TypeChecker, declaration};
 
 /// What an expression must give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -35,7 +35,7 @@ use reeve_store::Revision;
 use serde_json::Value;
 
 pub(crate) use attributes::{Attributes, Operation};
-pub(crate) use policy::PolicyBook;
+pub(crate) use policy::{PolicyBook, spawn as spawn_type_checks};
 pub(crate) use webhook::{Webhooks, is_configuration};
 
 use reinvocation::Rounds;

@@ -70,22 +70,27 @@ async fn convert(
     from.translated(to, object.clone()).await
 }
 
-/// What a patch has made of an object must still be of its kind.
+/// What a patch has made of an object must still be of its kind; where it does not say of which, it is.
 ///
 /// # Errors
 /// When it is not: in Kubernetes' words.
-pub(super) fn check_kind(attributes: &Attributes<'_>, object: &Value) -> Result<(), String> {
+pub(super) fn check_kind(attributes: &Attributes<'_>, object: &mut Value) -> Result<(), String> {
     let kind = attributes.kind_seen();
     let api_version = match kind.group {
         "" => kind.version.to_owned(),
         group => format!("{group}/{}", kind.version),
     };
-    let (version, name) =
-        (object["apiVersion"].as_str().unwrap_or_default(), object["kind"].as_str().unwrap_or_default());
-    if version == api_version && name == kind.kind {
+    for (field, own) in [("apiVersion", api_version.as_str()), ("kind", kind.kind)] {
+        if object[field].as_str().unwrap_or_default().is_empty() && object.is_object() {
+            object[field] = own.into();
+        }
+    }
+    let text = |field: &str| object[field].as_str().unwrap_or_default();
+    if text("apiVersion") == api_version && text("kind") == kind.kind {
         return Ok(());
     }
-    let version = version.rsplit('/').next().unwrap_or_default();
+    let version = text("apiVersion").rsplit('/').next().unwrap_or_default();
     let package = if kind.group.is_empty() { "core" } else { kind.group.split('.').next().unwrap_or_default() };
-    Err(format!("converting ({version}.{name}) to ({package}.{}): unknown conversion", kind.kind))
+    let what = format!("({version}.{}) to ({package}.{})", text("kind"), kind.kind);
+    Err(format!("converting {what}: unknown conversion"))
 }

@@ -41,20 +41,31 @@ impl TokenRequests<'_> {
         let account = self.registry.get(request).await?.value();
         let attributes =
             Attributes::create(request, body).of_kind("token", ("authentication.k8s.io", "v1", "TokenRequest"));
-        let mut body = admission::admit_body(self.registry, attributes).await?;
-        let seconds = validate(&mut body, self.key.issuer())?;
+        let (body, seconds) = self.admit(attributes).await?;
         let bound = self.bound(request, body.pointer("/spec/boundObjectRef")).await?;
         let named = Named { name: request.name.clone(), uid: text(&account, "/metadata/uid") };
         let claims = self.claims(request, &body, named, bound, seconds);
         let token = self.key.sign(&claims).map_err(ApiError::internal)?;
         let expires = Timestamp::from_second(claims.exp).map_err(ApiError::internal)?;
+        let mut body = body;
+        body["status"] = json!({"token": token, "expirationTimestamp": expires.to_string()});
+        Ok(body)
+    }
+
+    /// Both phases of admission; between them the request is completed and judged. Gives its duration in seconds.
+    async fn admit(&self, mut attributes: Attributes<'_>) -> Result<(Value, i64), ApiError> {
+        let request = attributes.request;
+        admission::mutate(self.registry, &mut attributes).await?;
+        let body = &mut attributes.object;
+        let seconds = validate(body, self.key.issuer())?;
         body["kind"] = "TokenRequest".into();
         body["apiVersion"] = "authentication.k8s.io/v1".into();
         body["metadata"] = json!({
             "name": request.name, "namespace": request.namespace, "creationTimestamp": self.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         });
-        body["status"] = json!({"token": token, "expirationTimestamp": expires.to_string()});
-        Ok(body)
+        body["status"] = json!({"token": "", "expirationTimestamp": null});
+        admission::validate(self.registry, &attributes).await?;
+        Ok((attributes.object, seconds))
     }
 
     fn claims(&self, request: &Request, body: &Value, serviceaccount: Named, bound: Bound, seconds: i64) -> Claims {

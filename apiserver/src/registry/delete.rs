@@ -99,7 +99,7 @@ impl Registry {
         }
         // Again for each newer state: it may be another object of that name, on another node.
         if asked != Asked::Before {
-            let old = current.value();
+            let old = request.resource.shown(current.clone()).await?.value();
             let of_collection = asked == Asked::ForCollection;
             let mut attributes = Attributes { of_collection, ..Attributes::delete(request, &old) };
             admission::admit(self, &mut attributes).await?;

@@ -20,7 +20,8 @@ fn undecodable(why: &str) -> ApiError {
     ApiError::bad_request(format!("error decoding patch: {why}"))
 }
 
-fn found(value: &Value) -> &'static str {
+/// What JSON calls a value.
+pub(crate) fn found(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

@@ -68,7 +68,7 @@ use reeve_kinds::Kind;
 use reeve_store::SharedKv;
 use tokio::sync::watch;
 
-pub(crate) use self::json_patch::{Fault as PatchFault, apply_told as apply_json_patch};
+pub(crate) use self::json_patch::{Fault as PatchFault, apply_told as apply_json_patch, found as json_type};
 pub use answer::{EventType, List, Object, Watch, WatchEvent, Written};
 #[cfg(test)]
 pub(crate) use page::Token;
@@ -168,6 +168,7 @@ impl Registry {
         crate::custom::start(&registry).await?;
         bootstrap::spawn(&registry, config);
         housekeeping::spawn(&registry);
+        admission::spawn_type_checks(&registry);
         Ok(registry)
     }
 

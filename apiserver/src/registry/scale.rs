@@ -60,14 +60,13 @@ fn of(object: &Value, paths: ScalePaths) -> Value {
         spec.insert("replicas".to_owned(), replicas.into());
     }
     let mut status = json!({ "replicas": at(object, paths.status_replicas).as_i64().unwrap_or(0) });
-    match at(object, paths.selector) {
+    let selector = match at(object, paths.selector) {
         // Custom resources keep it as a text.
-        Value::String(selector) => status["selector"] = selector.as_str().into(),
-        selector => {
-            if let Ok(selector) = LabelSelector::from_value(selector) {
-                status["selector"] = selector.to_string().into();
-            }
-        }
+        Value::String(selector) => selector.clone(),
+        selector => LabelSelector::from_value(selector).map_or_else(|_| String::new(), |selector| selector.to_string()),
+    };
+    if !selector.is_empty() {
+        status["selector"] = selector.into();
     }
     json!({ "kind": KIND, "apiVersion": API_VERSION, "metadata": metadata, "spec": spec, "status": status })
 }

@@ -10,6 +10,7 @@
 //! | `conditions.rs` | match conditions, of policies and webhooks |
 //! | `validating.rs`, `judge.rs` | policies that say yes or no: what becomes of the request; what one of them says |
 //! | `mutating.rs`, `patch.rs` | policies that change objects; how |
+//! | `status.rs` | checks validating policies against the types of the kinds they are about |
 //!
 //! Which requests somebody is about is decided by [`super::matching`], as for webhooks. There is no audit log: audit
 //! annotations are computed, because their mistakes count, and go to the log. Source of rules and words:
@@ -24,6 +25,7 @@ mod judge;
 mod mutating;
 mod params;
 mod patch;
+mod status;
 #[cfg(test)]
 mod tests;
 mod validating;
@@ -31,4 +33,5 @@ mod validating;
 pub(crate) use book::PolicyBook;
 pub(super) use conditions::{Conditions, Matched};
 pub(super) use mutating::mutate;
+pub(crate) use status::spawn;
 pub(super) use validating::validate;

@@ -249,7 +249,7 @@ impl Asked<'_> {
             let schema = patch::schema_of(attributes).map_err(Failed::Policy)?;
             patch::apply(schema, &attributes.object, &given).map_err(Failed::Policy)?
         };
-        check_kind(attributes, &object)
+        check_kind(attributes, &mut object)
             .map_err(|why| Failed::Request(ApiError::internal(format!("failed to convert object: {why}"))))?;
         if attributes.is_of_resource() {
             conform(&**kind, mutation.is_json_patch, &mut object).map_err(Failed::Request)?;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::config::Flavor;
 use crate::admission::Attributes;
-use crate::registry::UserInfo;
+use crate::registry::{UserInfo, json_type};
 
 const GROUP: &str = "admission.k8s.io";
 
@@ -125,7 +125,19 @@ fn decode(patch: &str) -> Result<Value, String> {
     }
     let broken = |error: String| format!("received undecodable patch in webhook response: {error}");
     let bytes = STANDARD.decode(patch).map_err(|error| broken(error.to_string()))?;
-    serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))
+    let patch: Value = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
+    let wrong = |found: &Value, wanted: &str| {
+        let found = json_type(found);
+        Err(broken(format!("json: cannot unmarshal {found} into Go value of type jsonpatch.{wanted}")))
+    };
+    match &patch {
+        Value::Array(items) => match items.iter().find(|item| !item.is_object() && !item.is_null()) {
+            Some(item) => wrong(item, "Operation"),
+            None => Ok(patch),
+        },
+        Value::Null => Ok(patch),
+        other => wrong(other, "Patch"),
+    }
 }
 
 #[cfg(test)]
@@ -167,6 +179,9 @@ mod tests {
             refused(json!({"uid": "u", "patchType": "JSONPatch"}), Flavor::Mutating),
             "webhook returned response.patchType but not response.patch"
         );
+        let none = json!({"uid": "u", "patch": STANDARD.encode("{}"), "patchType": "JSONPatch"});
+        let why = "json: cannot unmarshal object into Go value of type jsonpatch.Patch";
+        assert_eq!(refused(none, Flavor::Mutating), format!("received undecodable patch in webhook response: {why}"));
         let broken = json!({"uid": "u", "patch": "!", "patchType": "JSONPatch"});
         assert!(refused(broken, Flavor::Mutating).starts_with("received undecodable patch in webhook response: "));
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{World, data};
+use super::{Events, World, data};
 use crate::auth::{Attributes, Authorizer, Decision, KnownRules, Target};
 use crate::registry::{Patch, UserInfo};
 use crate::status::ApiError;
@@ -300,6 +300,42 @@ async fn a_policy_cannot_make_another_kind_of_the_object_and_is_not_about_deleti
     let error = refused(&world, "x", "Secret").await;
     let why = "converting (v1.Secret) to (core.ConfigMap): unknown conversion";
     assert_eq!(error.message, format!("Internal error occurred: failed to convert object: {why}"));
-    world.config_map("x", json!({ "a": "ConfigMap" })).await;
+    world.config_map("x", json!({ "a": "" })).await;
     world.delete("configmaps/x").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_does_not_fit_the_types_is_told_in_the_status_and_a_change_is_looked_at_again() {
+    let world = World::new().await;
+    let spec = |expression: &str| {
+        json!({
+            "matchConstraints": { "resourceRules": [
+                { "operations": ["*"], "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments", "daemonsets/*"] }
+            ] },
+            "validations": [{ "expression": expression, "messageExpression": "string(object.spec.replicas)" }]
+        })
+    };
+    let mut events = world.watch("validatingadmissionpolicies", |_| {}).await;
+    let wrong = json!({ "metadata": { "name": "p" }, "spec": spec("object.spec.replicas > '1'") });
+    world.create("validatingadmissionpolicies", wrong).await;
+    let checked = async |events: &mut Events, generation: i64| loop {
+        assert_ne!(events.next().await, "end");
+        let policy = world.get("validatingadmissionpolicies/p").await.unwrap();
+        if policy["status"]["observedGeneration"] == generation {
+            return policy;
+        }
+    };
+    let policy = checked(&mut events, 1).await;
+    let issue = "ERROR: <input>:1:22: found no matching overload for '_>_' applied to '(int, string)'\n | object.spec.replicas > '1'\n | .....................^";
+    let warning = json!({ "fieldRef": "spec.validations[0].expression", "warning": format!("apps/v1, Kind=Deployment: {issue}\n") });
+    assert_eq!(
+        policy["status"],
+        json!({ "observedGeneration": 1, "typeChecking": { "expressionWarnings": [warning] } })
+    );
+    let managers = policy["metadata"]["managedFields"].as_array().unwrap();
+    let own = managers.iter().find(|entry| entry["manager"] == "validatingadmissionpolicy-status").unwrap();
+    assert_eq!((&own["operation"], &own["subresource"]), (&json!("Apply"), &json!("status")));
+    let patch = json!({ "spec": spec("object.spec.replicas > 1") });
+    world.merge("validatingadmissionpolicies/p", patch).await.unwrap();
+    assert_eq!(checked(&mut events, 2).await["status"], json!({ "observedGeneration": 2, "typeChecking": {} }));
 }
