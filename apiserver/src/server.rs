@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::aggregator::Aggregator;
+use crate::auth::delegation::Delegation;
 use crate::auth::front_proxy::{Authorities, Shown};
 use crate::auth::token::TokenKey;
 use crate::auth::{self, Authenticator, FixedRules, TokenKeyError};
@@ -199,7 +200,8 @@ impl ApiServer {
         };
         let token_key = Arc::new(TokenKey::new(config.pki.signing_key_pem(), &config.issuer)?);
         let registry = Registry::start(config.registry.clone(), parts.clone()).await.map_err(StartError::Registry)?;
-        let authorizer: Arc<dyn auth::Authorizer> = Arc::new(FixedRules { graph: Arc::clone(&registry.cache.graph) });
+        let authorizer: Arc<dyn auth::Authorizer> =
+            Arc::new(FixedRules { graph: Arc::clone(&registry.cache.graph), delegation: Delegation::new(&registry) });
         registry.policies.set_authorizer(Arc::clone(&authorizer));
         let aggregator = Aggregator::new(&registry, Arc::clone(&serving.certificates.front_proxy_client));
         aggregator.start(&registry, &config.pki).await.map_err(StartError::Registry)?;

@@ -121,6 +121,17 @@ impl Served {
                 let url = "/openapi/v3/apis/ext.example.com/v1?hash=H";
                 reply(StatusCode::OK, &json!({"paths": {"apis/ext.example.com/v1": {"serverRelativeURL": url}}}))
             }
+            "/openapi/v2" => {
+                let schema = json!({"$ref": "#/definitions/Thing"});
+                let item = json!({"get": {"responses": {"200": {"description": "OK", "schema": schema}}}});
+                let thing = json!({"type": "object", "description": "A thing."});
+                reply(
+                    StatusCode::OK,
+                    &json!({"swagger": "2.0",
+                    "paths": {"/apis/ext.example.com/v1/things": item, "/version": {}},
+                    "definitions": {"Thing": thing, "Other": {}}}),
+                )
+            }
             "/openapi/v3/apis/ext.example.com/v1?hash=H" => reply(StatusCode::OK, &json!({"openapi": "3.0.0"})),
             "/apis/ext.example.com/v1/things?watch=1" => {
                 let events = self.events.lock().unwrap().take().unwrap();
@@ -357,6 +368,12 @@ async fn what_the_other_server_serves_stands_in_discovery_and_openapi() {
     until("the OpenAPI document", async || entry().await.is_object()).await;
     let document = get(&cluster, entry().await["serverRelativeURL"].as_str().unwrap()).await;
     assert_eq!(document["openapi"], "3.0.0");
+    let described = async || get(&cluster, "/openapi/v2").await;
+    let thing = async || described().await["definitions"]["Thing"]["description"] == "A thing.";
+    until("the definition", thing).await;
+    let document = described().await;
+    assert!(document["paths"]["/apis/ext.example.com/v1/things"].is_object());
+    assert!(document["paths"]["/api/v1/pods"].is_object() && document["definitions"]["Other"].is_null());
     ask(&cluster, "DELETE", &format!("{API_SERVICES}/v1.ext.example.com"), None).await;
     until("the end of the group", async || told().await.is_null() && entry().await.is_null()).await;
     assert!(!groups(&cluster).await.contains(&"ext.example.com".to_owned()));

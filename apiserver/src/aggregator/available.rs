@@ -136,7 +136,10 @@ fn has_endpoint(slice: &Value, port: &str) -> bool {
 /// Asks the server for what it must be able to tell. `None`: it cannot even be tried, which is told to nobody.
 pub(super) async fn ask(backend: &Backend, authority: &str) -> Option<Verdict> {
     let caller = backend.caller.as_ref().ok()?;
-    let path = format!("/apis/{}/{}", backend.group, backend.version);
+    let path = match backend.group.as_str() {
+        "" => format!("/api/{}", backend.version),
+        group => format!("/apis/{group}/{}", backend.version),
+    };
     let url = format!("https://{authority}{path}");
     let attempt = || async {
         let mut request = http::Request::get(&path).body(full("")).map_err(|error| error.to_string())?;

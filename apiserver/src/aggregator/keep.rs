@@ -46,7 +46,8 @@ pub(super) async fn start(aggregator: &Arc<Aggregator>, registry: &Arc<Registry>
     if let Some(table) = aggregator.table() {
         keeper.memory.at_start = table.listed.iter().map(super::table::Listed::name).collect();
     }
-    keeper.round(registry).await?;
+    // At once: they share the store's syncs.
+    tokio::try_join!(keeper.round(registry), Authentication::ensure_role(registry))?;
     registry.fresh().await?;
     let (stop, registry) = (registry.cache.stop.clone(), Arc::downgrade(registry));
     tokio::spawn(async move { stop.run_until_cancelled(keeper.follow(registry)).await });
@@ -122,9 +123,9 @@ impl Keeper {
 
     /// Looks at what has changed. A change that comes meanwhile wakes it again.
     async fn round(&mut self, registry: &Arc<Registry>) -> Result<(), ApiError> {
-        self.authentication.ensure(registry).await?;
         let (new, old) = (Snapshots::of(registry), self.seen.clone());
         let is_known = same(new.api_services.as_ref(), old.api_services.as_ref());
+        self.authentication.ensure(registry).await?;
         let Some(table) = self.aggregator.table() else { return Ok(()) };
         if !is_known || !same(new.definitions.as_ref(), old.definitions.as_ref()) {
             self.register(registry, &new).await?;

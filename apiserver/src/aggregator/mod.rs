@@ -10,6 +10,7 @@
 //! | `tend.rs` | one server: asks again and again whether it is there and what it serves |
 //! | `proxy.rs` | passes a request on, with the user's name in it |
 //! | `discovery.rs`, `openapi.rs` | what a server tells of itself |
+//! | `swagger.rs` | OpenAPI v2 of several servers made one: pure |
 //! | `authentication.rs` | the ConfigMap by which such servers recognize this one |
 //! | `metrics.rs` | who is unavailable |
 //!
@@ -27,6 +28,7 @@ mod openapi;
 pub(crate) mod priorities;
 mod proxy;
 mod register;
+pub(crate) mod swagger;
 pub(crate) mod table;
 mod tend;
 
@@ -40,6 +42,7 @@ use tokio::sync::Semaphore;
 
 pub(crate) use discovery::Told;
 pub(crate) use metrics::Availability;
+pub(crate) use openapi::Swagger;
 pub(crate) use proxy::Passed;
 
 use crate::outbound::Services;
@@ -60,6 +63,8 @@ struct Learned {
     told: Option<Arc<Told>>,
     /// Its OpenAPI documents, by path.
     documents: BTreeMap<String, Value>,
+    /// What its document of version 2 says of this version.
+    swagger: Option<Arc<Swagger>>,
 }
 
 /// The aggregation of one API server.
@@ -161,6 +166,13 @@ impl Aggregator {
     /// What the server behind an APIService tells of itself; `None`: nobody could ask yet.
     pub(crate) fn told(&self, name: &str) -> Option<Arc<Told>> {
         self.learned().get(name).and_then(|learned| learned.told.clone())
+    }
+
+    /// What all servers' OpenAPI documents of version 2 say, in the order of their names.
+    pub(crate) fn swaggers(&self) -> Vec<Arc<Swagger>> {
+        let learned = self.learned();
+        let all: BTreeMap<&String, &Learned> = learned.iter().collect();
+        all.values().filter_map(|learned| learned.swagger.clone()).collect()
     }
 
     /// The entries of all servers' OpenAPI documents in the index.

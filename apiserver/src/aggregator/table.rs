@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use reeve_kinds::compare_versions;
 use serde_json::Value;
 
-use super::priorities::Priority;
+use super::priorities::{Priority, REGISTRATION};
 use crate::cache::Snapshot;
 use crate::outbound::{Caller, Place, Services, Trust};
 use crate::pki::LiveCertificate;
@@ -76,7 +76,9 @@ impl Table {
         let mut listed = Vec::new();
         for object in of.objects.values().map(|object| object.value()) {
             let one = listed_of(&object["spec"]);
-            if let Some(target) = target(&object["spec"]) {
+            // Whoever gives that away could never take it back.
+            let is_fixed = (one.group.as_str(), one.version.as_str()) == (REGISTRATION.0, REGISTRATION.1);
+            if let Some(target) = target(&object["spec"]).filter(|_| !is_fixed) {
                 let backend = backend(&object, &one, target, before, means);
                 backends.entry(one.group.clone()).or_default().push(Arc::new(backend));
             }

@@ -2,12 +2,14 @@
 //!
 //! Authentication turns a client certificate (`certificate`), a service-account token (`token`) or the headers of a
 //! front proxy (`front_proxy`) into a `UserInfo`; authorization ([`Authorizer`]) answers yes or no: fixed rules for the
-//! components (`rules`), and for nodes (`node`) what their pods refer to (`graph`). Nothing is allowed by default. What
-//! is not here: rules about the content of a write, such as whose status a node changes (that is admission).
+//! components (`rules`), for nodes (`node`) what their pods refer to (`graph`), for other API servers what they need to
+//! ask (`delegation`). Nothing is allowed by default. What is not here: rules about the content of a write, such as
+//! whose status a node changes (that is admission).
 
 mod authenticator;
 mod authorizer;
 pub(crate) mod certificate;
+pub(crate) mod delegation;
 pub(crate) mod front_proxy;
 pub(crate) mod graph;
 mod node;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::authorizer::{Attributes, Authorizer, Decision, KnownRules, Rule, Target};
+use super::delegation::Delegation;
 use super::graph::NodeGraph;
 use super::{ANONYMOUS, AUTHENTICATED, MASTERS, node};
 use crate::registry::UserInfo;
@@ -74,6 +75,8 @@ const PUBLIC: &[&str] = &["/version", "/livez", "/readyz", "/healthz"];
 pub(crate) struct FixedRules {
     /// What nodes' pods refer to.
     pub(crate) graph: Arc<NodeGraph>,
+    /// What other API servers are bound to.
+    pub(crate) delegation: Delegation,
 }
 
 impl Authorizer for FixedRules {
@@ -86,6 +89,7 @@ impl Authorizer for FixedRules {
             Target::Path(path) => Decision::when(may_read_path(user, asked.verb, path)),
             Target::Resource { .. } if user.in_group(AUTHENTICATED) && any_allows(BASIC, asked) => Decision::Allowed,
             Target::Resource { .. } if any_allows(component_rules(user), asked) => Decision::Allowed,
+            Target::Resource { .. } if self.delegation.allows(asked) => Decision::Allowed,
             Target::Resource { .. } => match node::node_of(user) {
                 Some(name) => node::decide(&self.graph, name, asked),
                 None => Decision::silent(),
@@ -162,7 +166,7 @@ mod tests {
         let pod = Object { json: json!({ "spec": spec }).to_string().into(), revision: Revision(1) };
         let graph = NodeGraph::default();
         graph.put(&Bytes::from_static(b"default/web"), Some(&pod));
-        FixedRules { graph: Arc::new(graph) }
+        FixedRules { graph: Arc::new(graph), delegation: Delegation::default() }
     }
 
     /// `VERB GROUP RESOURCE[/SUB] NAMESPACE NAME SELECTOR`, `-` for empty; `None`: allowed, else why not.

@@ -253,9 +253,10 @@ impl Api {
     ) -> Result<Answer, ApiError> {
         let openapi = Arc::clone(&self.faces.of(&self.registry).openapi);
         let others = if path.as_deref() == Some("") { self.aggregator.documents() } else { BTreeMap::new() };
+        let swaggers = if path.is_none() { self.aggregator.swaggers() } else { Vec::new() };
         let (query, headers) = (query.clone(), parts.headers.clone());
         let made = tokio::task::spawn_blocking(move || match path.as_deref() {
-            None => openapi.v2(&headers),
+            None => openapi.v2(&headers, swaggers),
             Some("") => openapi.index(others),
             Some(path) => openapi.document(path, &query, &headers),
         });
@@ -268,10 +269,7 @@ impl Api {
     }
 
     fn paths(&self) -> Vec<String> {
-        let mut paths: Vec<String> =
-            ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
-                .map(str::to_owned)
-                .to_vec();
+        let mut paths: Vec<String> = ROOTS.iter().map(|root| (*root).to_owned()).collect();
         for (group, version) in self.faces.of(&self.registry).discovery.all_versions() {
             if group.is_empty() {
                 paths.push(format!("/api/{version}"));
@@ -284,6 +282,10 @@ impl Api {
         paths
     }
 }
+
+/// Paths that are there whatever is served.
+const ROOTS: &[&str] =
+    &["/api", "/apis", "/apis/", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"];
 
 /// Subresources whose requests are counted.
 const COUNTED_PARTS: &[&str] = &[

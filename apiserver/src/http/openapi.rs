@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{
@@ -24,6 +25,7 @@ use super::encode::gzip;
 use super::negotiate::{self, takes_gzip};
 use super::query::Query;
 use super::response::{self, Answer, BoxError, full};
+use crate::aggregator::{Swagger, swagger};
 use crate::status::ApiError;
 
 /// Media type of a protobuf `openapi.v2.Document`, and the older one that clients ask with. An answer must not bear
@@ -39,8 +41,22 @@ struct Packed {
 /// All documents, by the path below `/openapi/v3/`.
 pub(crate) struct OpenApi {
     documents: BTreeMap<String, Arc<Entry>>,
-    /// The document of version 2, as JSON and as protobuf.
-    v2: [OnceLock<Packed>; 2],
+    /// The document of version 2.
+    v2: ArcSwap<V2>,
+}
+
+/// A document of version 2, as JSON and as protobuf.
+#[derive(Default)]
+struct V2 {
+    /// What other servers add.
+    others: Vec<Arc<Swagger>>,
+    packed: [OnceLock<Packed>; 2],
+}
+
+impl V2 {
+    fn is_of(&self, others: &[Arc<Swagger>]) -> bool {
+        self.others.len() == others.len() && self.others.iter().zip(others).all(|(own, other)| Arc::ptr_eq(own, other))
+    }
 }
 
 struct Entry {
@@ -76,7 +92,7 @@ impl OpenApi {
             let made = || Arc::new(Entry { group, version, kinds, packed: OnceLock::new() });
             (path, known.map_or_else(made, Arc::clone))
         };
-        Self { documents: versions.map(document).collect(), v2: [OnceLock::new(), OnceLock::new()] }
+        Self { documents: versions.map(document).collect(), v2: ArcSwap::default() }
     }
 
     /// Whether there is a document of that path.
@@ -130,8 +146,9 @@ impl OpenApi {
         Ok(answer)
     }
 
-    /// The document of `/openapi/v2`. Makes it when it is the first request: off the async threads.
-    pub(crate) fn v2(&self, headers: &HeaderMap) -> Result<Answer, ApiError> {
+    /// The document of `/openapi/v2`, with what other servers add. Makes it when it is the first request: off the async
+    /// threads.
+    pub(crate) fn v2(&self, headers: &HeaderMap, others: Vec<Arc<Swagger>>) -> Result<Answer, ApiError> {
         let in_protobuf = |range: &negotiate::MediaRange<'_>| {
             let takes = |media_type| range.takes(media_type) && !range.takes("application/json");
             match (takes(V2_PROTOBUF) || takes(V2_PROTOBUF_OLD), range.takes("application/json")) {
@@ -142,8 +159,12 @@ impl OpenApi {
         };
         let message = || ApiError::not_acceptable(&format!("application/json, {V2_PROTOBUF}"));
         let protobuf = negotiate::accepted(headers).iter().find_map(in_protobuf).ok_or_else(message)?;
-        let [json, binary] = &self.v2;
-        let packed = self.packed_v2(if protobuf { binary } else { json }, protobuf)?;
+        let mut v2 = self.v2.load_full();
+        if !v2.is_of(&others) {
+            v2 = Arc::new(V2 { others, ..V2::default() });
+            self.v2.store(Arc::clone(&v2));
+        }
+        let packed = self.packed_v2(&v2, protobuf)?;
         let media_type = if protobuf { V2_PROTOBUF } else { response::JSON };
         let etag = format!("\"{}\"", packed.hash);
         let mut answer = if headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()) == Some(etag.as_str()) {
@@ -156,12 +177,15 @@ impl OpenApi {
         Ok(answer)
     }
 
-    fn packed_v2<'p>(&self, place: &'p OnceLock<Packed>, protobuf: bool) -> Result<&'p Packed, ApiError> {
+    fn packed_v2<'p>(&self, v2: &'p V2, protobuf: bool) -> Result<&'p Packed, ApiError> {
+        let [json, binary] = &v2.packed;
+        let place = if protobuf { binary } else { json };
         if let Some(packed) = place.get() {
             return Ok(packed);
         }
         let versions = self.documents.values().map(|entry| (&entry.kinds[..], entry.group, entry.version));
-        let document = reeve_kinds::openapi::v2(versions);
+        let mut document = reeve_kinds::openapi::v2(versions);
+        v2.others.iter().for_each(|other| swagger::merge(&mut document, other.value()));
         let bytes = if protobuf { v2_protobuf::document(&document) } else { document.to_string().into_bytes() };
         let packed = Packed::new(&bytes)?;
         Ok(place.get_or_init(|| packed))
