@@ -43,6 +43,7 @@ pub mod registry;
 pub mod server;
 pub mod status;
 
+pub use http::{Running, RunningComponents};
 pub use server::{ApiServer, ApiServerConfig, Limits, RENEWAL_INTERVAL, RenewError, StartError};
 
 /// What every part of Reeve says its version is: the Kubernetes release that is followed, ours behind the plus sign.

@@ -32,7 +32,9 @@ use crate::auth::token::TokenKey;
 use crate::auth::{self, Authenticator, FixedRules, TokenKeyError};
 use crate::flowcontrol::{self, FlowControl};
 use crate::gate::{Gate, Place, Room};
-use crate::http::{Api, Body, BoxError, Health, InProcess, LiveFaces, Metrics, Peer};
+use crate::http::{
+    Api, Body, BoxError, ComponentStatuses, Health, InProcess, LiveFaces, Metrics, Peer, RunningComponents,
+};
 use crate::pki::{LiveCertificate, Pki, PkiError, UnusableCertificate};
 use crate::proxy_node::{Kubelet, KubeletError, Nodes};
 use crate::registry::{Registry, RegistryConfig, RegistryParts, UserInfo};
@@ -213,6 +215,7 @@ impl ApiServer {
             authenticator: Authenticator { key, registry: Arc::clone(&registry), clock: Arc::clone(&clock) },
             authorizer,
             faces: LiveFaces::new(config.registry.advertise.to_string(), Arc::clone(&aggregator)),
+            components: ComponentStatuses::default(),
             health: Health { kv: parts.kv, shutdown: shutdown.clone() },
             nodes: Nodes::new(kubelet, shutdown.clone()),
             aggregator,
@@ -236,6 +239,12 @@ impl ApiServer {
     /// the server itself twice a day.
     pub async fn renew_certificates(&self) -> Result<(), RenewError> {
         self.serving.certificates.renew().await
+    }
+
+    /// Where the scheduler and the controllers of this process say that they run: `componentstatuses` shows it.
+    #[must_use]
+    pub fn components(&self) -> RunningComponents {
+        self.api.components.running.clone()
     }
 
     /// The registry, for checks that need no user.

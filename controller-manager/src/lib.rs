@@ -26,6 +26,7 @@ mod resourcequota;
 mod rootca;
 mod service_pods;
 mod serviceaccount;
+mod storageprotection;
 
 pub use manager::{ControllerManager, ControllerManagerConfig, ManagerError};
 pub use nodeipam::RangeError;

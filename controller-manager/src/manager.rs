@@ -6,10 +6,12 @@ use ipnet::IpNet;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, ResourceQuota, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController,
+    ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use kube::Api;
 use reeve_client::{Component, Index, Informer, InformerOptions, NeverSynced, TaskPanicked, wait_for_sync};
 use tokio::sync::watch;
@@ -31,6 +33,7 @@ use crate::replicaset::ReplicaSetController;
 use crate::resourcequota::ResourceQuotaController;
 use crate::rootca::{self, RootCaController};
 use crate::serviceaccount::ServiceAccountController;
+use crate::storageprotection::StorageProtectionController;
 
 /// Where nodes renew their leases.
 const NODE_LEASES: &str = "kube-node-lease";
@@ -77,6 +80,9 @@ pub(crate) struct Watches {
     /// Those of nodes only.
     pub(crate) leases: Informer<Lease>,
     pub(crate) service_accounts: Informer<ServiceAccount>,
+    pub(crate) claims: Informer<PersistentVolumeClaim>,
+    pub(crate) volumes: Informer<PersistentVolume>,
+    pub(crate) classes: Informer<VolumeAttributesClass>,
     /// ConfigMaps named `kube-root-ca.crt` only.
     pub(crate) root_cas: Informer<ConfigMap>,
     /// Pods without a controller, by namespace.
@@ -114,6 +120,9 @@ impl Watches {
             nodes: Informer::start(component, Api::all(client()), nodes),
             leases: Informer::start(component, Api::namespaced(client(), NODE_LEASES), InformerOptions::default()),
             service_accounts: Informer::all(component),
+            claims: Informer::all(component),
+            volumes: Informer::all(component),
+            classes: Informer::all(component),
             root_cas: Informer::start(component, Api::all(client()), root_cas),
             orphans,
             pods_by_node,
@@ -135,6 +144,9 @@ impl Watches {
             self.nodes.synced(),
             self.leases.synced(),
             self.service_accounts.synced(),
+            self.claims.synced(),
+            self.volumes.synced(),
+            self.classes.synced(),
             self.root_cas.synced(),
         ]
     }
@@ -175,6 +187,7 @@ impl ControllerManager {
         let accounts = ServiceAccountController::new(&component, &watches);
         let root_ca = RootCaController::new(&component, &watches, config.ca_pem);
         let pod_garbage = PodGarbageController::new(&component, &watches);
+        let storage = StorageProtectionController::new(&component, &watches);
         let (emptying, counting) = (namespaces.on_gone(), quotas.on_gone());
         let on_gone: OnGone = Arc::new(move |namespace| {
             emptying(namespace);
@@ -202,6 +215,7 @@ impl ControllerManager {
         component.spawn_vital("serviceaccount", accounts.run());
         component.spawn_vital("root-ca", root_ca.run());
         component.spawn_vital("podgc", pod_garbage.run());
+        component.spawn_vital("storageprotection", storage.run());
         component.stopped().await;
         Ok(component.outcome()?)
     }

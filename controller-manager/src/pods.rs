@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{Container, EphemeralVolumeSource, Pod, PodCondition, PodStatus, Volume};
 
 /// `status.phase`; empty before anybody wrote one.
 pub(crate) fn phase(pod: &Pod) -> &str {
@@ -61,6 +61,18 @@ pub(crate) fn restarts_max(pod: &Pod) -> i32 {
     statuses.into_iter().flatten().map(|status| status.restart_count).max().unwrap_or(0)
 }
 
+/// Of volumes only those that are claims: who uses them.
+fn claims(volumes: Vec<Volume>) -> Vec<Volume> {
+    let is_claim = |volume: &Volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some();
+    let kept = |volume: Volume| Volume {
+        name: volume.name,
+        persistent_volume_claim: volume.persistent_volume_claim,
+        ephemeral: volume.ephemeral.map(|_| EphemeralVolumeSource::default()),
+        ..Volume::default()
+    };
+    volumes.into_iter().filter(is_claim).map(kept).collect()
+}
+
 /// Removes from a pod in an informer what no controller reads.
 pub(crate) fn trim(pod: &mut Pod) {
     pod.metadata
@@ -68,7 +80,7 @@ pub(crate) fn trim(pod: &mut Pod) {
         .as_mut()
         .and_then(|annotations| annotations.remove("kubectl.kubernetes.io/last-applied-configuration"));
     if let Some(spec) = &mut pod.spec {
-        spec.volumes = None;
+        spec.volumes = spec.volumes.take().map(claims);
         spec.affinity = None;
         spec.topology_spread_constraints = None;
         let containers = spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten());

@@ -14,7 +14,7 @@ use crate::kubectl::error::CliError;
 use crate::kubectl::label::Part;
 use crate::kubectl::{
     api_resources, apply, cluster_info, config, cordon, create, delete, describe, edit, events, exec, explain, expose,
-    get, label, logs, patch, replace, run as run_pod, version, wait, workload,
+    get, label, logs, patch, port_forward, replace, run as run_pod, version, wait, workload,
 };
 
 /// A Kubernetes-compatible cluster in one binary.
@@ -56,6 +56,8 @@ enum Verb {
     Exec(exec::ExecArgs),
     /// Join a running container's streams
     Attach(exec::AttachArgs),
+    /// Lead local ports to ports of a pod
+    PortForward(port_forward::PortForwardArgs),
     /// Set the number of replicas
     Scale(workload::ScaleArgs),
     /// Follow, undo or repeat rollouts
@@ -153,6 +155,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Verb::Logs(args) => logs::run(args, &connect(&global).await?).await,
         Verb::Exec(args) => exec::exec(args, &connect(&global).await?).await,
         Verb::Attach(args) => exec::attach(args, &connect(&global).await?).await,
+        Verb::PortForward(args) => port_forward::run(args, &connect(&global).await?).await,
         Verb::Scale(args) => workload::scale(args, &connect(&global).await?).await,
         Verb::Rollout(command) => workload::rollout(command, &connect(&global).await?).await,
         Verb::Set(command) => workload::set(command, &connect(&global).await?).await,

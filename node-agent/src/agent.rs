@@ -22,6 +22,7 @@ use crate::objects::ObjectCache;
 use crate::pod::context::NodeContext;
 use crate::pod::table;
 use crate::pod::view::Views;
+use crate::server::stats::Seen;
 use crate::server::{Backend, KubeletServer, ServerError};
 
 /// What the agent stands on, besides its configuration.
@@ -103,7 +104,7 @@ impl NodeAgent {
         });
         let views = Views::default();
         let port = self.server.port();
-        let backend = Arc::new(Backend { node: Arc::clone(&node), views: views.clone() });
+        let backend = Arc::new(Backend { node: Arc::clone(&node), views: views.clone(), seen: Seen::default() });
         component.spawn_vital("kubelet server", self.server.run(backend));
         let reporter = Arc::clone(&node);
         component.spawn_vital("node status", async move {

@@ -13,6 +13,7 @@
 //! Facts that a decision rests on and that must hold until the object is written are [`Guards`]: see [`guards`].
 
 mod attributes;
+mod certificates;
 mod claim_resize;
 mod default_class;
 mod default_toleration_seconds;
@@ -20,6 +21,9 @@ mod limit_ranger;
 mod matching;
 mod namespace_lifecycle;
 mod node_restriction;
+mod node_taint;
+mod pod_resize;
+mod pod_security;
 mod pod_topology_labels;
 mod policy;
 mod priority;
@@ -27,6 +31,7 @@ mod reinvocation;
 pub(crate) mod resource_quota;
 mod runtime_class;
 mod service_account;
+mod storage_protection;
 mod versions;
 mod webhook;
 
@@ -70,11 +75,13 @@ async fn mutate_once(
         service_account::admit(registry, attributes).await?;
     }
     node_restriction::admit(registry, attributes)?;
+    node_taint::mutate(attributes);
     priority::mutate(registry, attributes).await?;
     if is_new_pod {
         default_toleration_seconds::admit(&mut attributes.object);
     }
     default_class::storage(registry, attributes);
+    storage_protection::mutate(attributes);
     if is_new_pod {
         runtime_class::mutate(registry, attributes).await?;
     }
@@ -87,11 +94,14 @@ async fn mutate_once(
 /// The validating phase. ResourceQuota, the last plugin of it, is asked with the write: see [`resource_quota::take`].
 pub(crate) async fn validate(registry: &Registry, attributes: &Attributes<'_>) -> Result<(), ApiError> {
     limit_ranger::validate(registry, attributes)?;
+    pod_security::validate(registry, attributes).await?;
     priority::validate(registry, attributes)?;
     claim_resize::validate(registry, attributes)?;
     if is_new_pod(attributes) {
         runtime_class::validate(registry, attributes).await?;
     }
+    certificates::validate(registry, attributes)?;
+    pod_resize::validate(registry, attributes)?;
     policy::validate(registry, attributes).await?;
     registry.webhooks.validate(registry, attributes).await
 }

@@ -73,7 +73,7 @@ pub(crate) struct Start {
 
 impl ResourceCache {
     /// An empty one; `graph` is kept true with its objects.
-    pub(super) fn new(prefix: Bytes, graph: Option<Arc<NodeGraph>>) -> Self {
+    pub(crate) fn new(prefix: Bytes, graph: Option<Arc<NodeGraph>>) -> Self {
         let ingest = ArcSwapOption::empty();
         Self { prefix, graph, ingest, snapshot: ArcSwap::default(), behind: Mutex::default() }
     }

@@ -140,6 +140,8 @@ impl Discovery {
             let names = resource.names();
             add(&mut groups, (names.group, names.version), entries(resource), true);
         }
+        let statuses = reeve_kinds::component_status();
+        add(&mut groups, ("", "v1"), vec![computed_entry(statuses.names())], true);
         for review in &REVIEWS {
             add(&mut groups, (review.group, review.version), vec![review_entry(review)], false);
         }
@@ -347,6 +349,17 @@ fn review_entry(review: &Review) -> Entry {
 
 /// OPTIONS and HEAD have no verbs of their own.
 const PROXY_VERBS: &[&str] = &["create", "delete", "get", "patch", "update"];
+
+/// A resource whose objects are made when they are asked for.
+fn computed_entry(names: &Names) -> Entry {
+    Entry {
+        name: names.plural.to_owned(),
+        singular: names.singular,
+        short: names.short,
+        verbs: vec!["get", "list"],
+        ..part(names, "", names.kind, &[])
+    }
+}
 
 /// A resource and, behind it, its subresources.
 fn entries(resource: &Resource) -> Vec<Entry> {

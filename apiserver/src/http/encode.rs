@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use http::StatusCode;
 use jiff::Timestamp;
+use reeve_store::Revision;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -52,8 +53,11 @@ impl Encoder<'_> {
             View::Partial => self.partial(object)?,
             View::PartialList => return Err(self.not_a_list()),
             View::Table(include) => {
-                let metadata = json!({"resourceVersion": object.revision.to_string()});
-                value_text(&self.table(std::slice::from_ref(object), &metadata, include, true), self.format.encoding)?
+                let metadata = version_metadata(object.revision);
+                value_text(
+                    &self.table(std::slice::from_ref(object), &Value::Object(metadata), include, true),
+                    self.format.encoding,
+                )?
             }
         };
         self.finish(code, body).await
@@ -322,9 +326,14 @@ fn trimmed(json: &Bytes) -> &[u8] {
     json.strip_suffix(b"\n").unwrap_or(json)
 }
 
+/// What is made when it is asked for has no version.
+fn version_metadata(revision: Revision) -> Map<String, Value> {
+    let version = (revision > Revision(0)).then(|| ("resourceVersion".to_owned(), revision.to_string().into()));
+    version.into_iter().collect()
+}
+
 fn list_metadata(list: &List) -> Value {
-    let mut metadata = Map::new();
-    metadata.insert("resourceVersion".to_owned(), list.revision.to_string().into());
+    let mut metadata = version_metadata(list.revision);
     if !list.continue_token.is_empty() {
         metadata.insert("continue".to_owned(), list.continue_token.as_str().into());
     }

@@ -52,13 +52,16 @@ impl Health {
         Ok(answer)
     }
 
+    /// Whether the store answers in time.
+    pub(crate) async fn store_answers(&self) -> bool {
+        let request = RangeRequest::key("health");
+        matches!(tokio::time::timeout(STORE_WAIT_MAX, self.kv.range(request)).await, Ok(Ok(_)))
+    }
+
     async fn passes(&self, check: &str) -> bool {
         match check {
             // The name is Kubernetes', whatever the store is.
-            "etcd" => {
-                let request = RangeRequest::key("health");
-                matches!(tokio::time::timeout(STORE_WAIT_MAX, self.kv.range(request)).await, Ok(Ok(_)))
-            }
+            "etcd" => self.store_answers().await,
             "shutdown" => !self.shutdown.is_cancelled(),
             _ => true,
         }

@@ -6,6 +6,7 @@
 
 mod arrival;
 mod body;
+mod component_status;
 mod discovery;
 mod duration;
 mod encode;
@@ -39,6 +40,8 @@ use reeve_api::rng::{RngExt as _, SharedRng};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use component_status::ComponentStatuses;
+pub use component_status::{Running, RunningComponents};
 pub(crate) use discovery::{Discovery, Others};
 pub(crate) use faces::LiveFaces;
 pub(crate) use health::Health;
@@ -86,6 +89,7 @@ pub(crate) struct Api {
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) faces: LiveFaces,
     pub(crate) health: Health,
+    pub(crate) components: ComponentStatuses,
     pub(crate) nodes: Nodes,
     pub(crate) aggregator: Arc<Aggregator>,
     pub(crate) token_key: Arc<TokenKey>,

@@ -20,7 +20,7 @@ use super::response::{self, Answer, Body as HttpBody, BoxError};
 use super::reviews;
 use super::route::{Connect, ResourcePath};
 use super::token_request::TokenRequests;
-use super::{Api, body, protobuf};
+use super::{Api, body, component_status, protobuf};
 use crate::aggregator::Passed;
 use crate::flowcontrol::{Seat, Watching};
 use crate::registry::{
@@ -94,6 +94,9 @@ pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
     }
     if let Some(review) = reviews::find(&path.group, &path.version, &path.resource) {
         return reviews::serve(api, call, review).await;
+    }
+    if component_status::is_meant(path) {
+        return component_status::serve(api, call).await;
     }
     if (path.group.as_str(), path.version.as_str(), path.resource.as_str()) == ("", "v1", "bindings") {
         return bind(api, call).await;

@@ -170,10 +170,15 @@ fn start_components(
     // Scheduler and controllers hold nothing but what they watch: after a panic they are built anew. A panic of proxy
     // or agent ends the process; the next one takes over what they have in the kernel.
     let component = maker(identity::scheduler());
+    let running = server.components();
     tasks.spawn(async move {
         let ended = restarting("scheduler", || {
             let component = component();
-            (component.clone(), Scheduler::new(SchedulerConfig::default(), component).run())
+            let (own, running) = (component.clone(), running.clone());
+            (own, async move {
+                let _running = running.enter("scheduler");
+                Scheduler::new(SchedulerConfig::default(), component).run().await
+            })
         });
         ended.await.map_err(|err| ClusterError::component("scheduler", err))
     });
@@ -183,10 +188,15 @@ fn start_components(
         ca_pem: pki.ca_pem().to_owned(),
     };
     let component = maker(identity::controller_manager());
+    let running = server.components();
     tasks.spawn(async move {
         let ended = restarting("controllers", || {
             let component = component();
-            (component.clone(), ControllerManager::new(config.clone(), component).run())
+            let (own, running, config) = (component.clone(), running.clone(), config.clone());
+            (own, async move {
+                let _running = running.enter("controller-manager");
+                ControllerManager::new(config, component).run().await
+            })
         });
         ended.await.map_err(|err| ClusterError::component("controllers", err))
     });

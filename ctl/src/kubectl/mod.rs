@@ -28,6 +28,7 @@ pub(crate) mod manifest;
 pub(crate) mod mapper;
 pub(crate) mod output;
 pub(crate) mod patch;
+pub(crate) mod port_forward;
 pub(crate) mod replace;
 pub(crate) mod run;
 pub(crate) mod select;

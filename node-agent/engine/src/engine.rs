@@ -44,6 +44,8 @@ pub trait Engine: Send + Sync + 'static {
     async fn list_containers(&self) -> Result<Vec<Container>, EngineError>;
     /// One container.
     async fn container_status(&self, id: &str) -> Result<Container, EngineError>;
+    /// What each running container uses, by its id.
+    async fn usage(&self) -> Result<BTreeMap<String, Usage>, EngineError>;
 
     /// Runs a command in a running container, with the container's own restrictions.
     async fn exec(&self, id: &str, config: ExecConfig) -> Result<ExecSession, EngineError>;
@@ -350,6 +352,25 @@ pub struct Container {
     pub state: ContainerState,
     /// When it was prepared.
     pub created_at: Timestamp,
+}
+
+/// What a container has used and uses. What the kernel does not count is left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU time since it was started.
+    pub cpu_nanoseconds: Option<u64>,
+    /// Memory, file pages included.
+    pub memory_bytes: Option<u64>,
+    /// Memory without file pages that could be given back at once.
+    pub working_set_bytes: Option<u64>,
+    /// Memory that is no file's.
+    pub rss_bytes: Option<u64>,
+    /// Page faults since it was started.
+    pub page_faults: Option<u64>,
+    /// Those that had to read.
+    pub major_page_faults: Option<u64>,
+    /// Processes and threads.
+    pub processes: Option<u64>,
 }
 
 /// What happened to a container.

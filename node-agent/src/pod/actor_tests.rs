@@ -135,6 +135,9 @@ impl Engine for MemoryEngine {
     async fn container_status(&self, id: &str) -> Result<Container, EngineError> {
         self.containers.lock().unwrap().get(id).cloned().ok_or_else(|| none("container", id))
     }
+    async fn usage(&self) -> Result<BTreeMap<String, Usage>, EngineError> {
+        Ok(BTreeMap::new())
+    }
     async fn exec(&self, id: &str, _config: ExecConfig) -> Result<ExecSession, EngineError> {
         Err(none("container", id))
     }

@@ -66,6 +66,13 @@ impl Views {
         views.get(&(namespace.to_owned(), name.to_owned())).map(|entry| entry.view.clone())
     }
 
+    /// All pods with their containers.
+    pub(crate) fn containers(&self) -> Vec<(Arc<Pod>, Vec<ContainerView>)> {
+        let views = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = views.values().map(|entry| entry.view.borrow());
+        known.filter_map(|view| Some((view.pod.clone()?, view.containers.clone()))).collect()
+    }
+
     /// All pods.
     pub(crate) fn pods(&self) -> Vec<Arc<Pod>> {
         let views = self.0.read().unwrap_or_else(PoisonError::into_inner);

@@ -1,10 +1,11 @@
-//! The kubelet's server: container logs, exec, attach, port forwarding, `/pods`, `/healthz`; TLS, for the API server
-//! only.
+//! The kubelet's server: container logs, exec, attach, port forwarding, `/pods`, `/healthz`, `/configz`,
+//! `/stats/summary`, `/metrics`; TLS, for the API server only.
 
 mod exec;
 mod logs;
 mod port_forward;
 mod spdy;
+pub(crate) mod stats;
 mod status;
 mod streams;
 
@@ -60,6 +61,8 @@ pub enum ServerError {
 pub(crate) struct Backend {
     pub(crate) node: Arc<NodeContext>,
     pub(crate) views: Views,
+    /// What rates of usage are computed from.
+    pub(crate) seen: stats::Seen,
 }
 
 /// A server that is set up but does not accept yet.
@@ -174,6 +177,10 @@ async fn route(backend: &Arc<Backend>, request: Request<Incoming>) -> Answer {
     match parts.as_slice() {
         ["healthz"] => text(StatusCode::OK, "ok"),
         ["pods"] if get => pods(backend),
+        ["stats", "summary"] | ["stats"] if get => stats::summary(backend).await,
+        ["metrics"] if get => stats::metrics(backend).await,
+        ["metrics", "resource"] if get => stats::resources(backend).await,
+        ["configz"] if get => stats::configz(backend),
         ["containerLogs", namespace, pod, container] if get => {
             logs::serve(backend, &Target { namespace, pod, container }, request.uri().query()).await
         }

@@ -4,6 +4,7 @@
 //! Needs root, a static busybox and curl. `cargo test -p reeve-tests --test e2e returns::` runs one chapter.
 #![allow(clippy::expect_used, reason = "helpers of tests fail the test that calls them")]
 
+mod connections;
 mod failures;
 mod garbage;
 mod hostnet;
@@ -13,6 +14,7 @@ mod kubeconfig;
 mod places;
 mod pods;
 mod probes;
+mod protection;
 mod returns;
 mod services;
 mod updown;

@@ -32,6 +32,12 @@ pub mod bootstrap {
     pub use super::scheduling::priority_class::system_classes;
 }
 
+/// The kind whose objects are made when they are asked for; it is none of [`builtin`], for nothing of it is stored.
+#[must_use]
+pub fn component_status() -> Arc<dyn Kind> {
+    Arc::new(core::component_status::ComponentStatuses)
+}
+
 /// Every built-in kind, in the order of discovery: core group first, then the groups as kube-apiserver installs
 /// them, in each the resources by name.
 #[must_use]

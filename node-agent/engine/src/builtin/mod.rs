@@ -15,6 +15,7 @@ mod sandboxes;
 mod state;
 mod streams;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,12 +28,12 @@ use self::config::Layout;
 use self::link::{Link, LinkError, News};
 use self::state::State;
 use crate::engine::{
-    AttachConfig, Container, ContainerConfig, Engine, EngineError, EngineEvent, ExecConfig, ExecSession, Image,
-    RegistryAuth, Sandbox, SandboxConfig,
+    AttachConfig, Container, ContainerConfig, ContainerState, Engine, EngineError, EngineEvent, ExecConfig,
+    ExecSession, Image, RegistryAuth, Sandbox, SandboxConfig, Usage,
 };
 use crate::images::ImageStore;
 use crate::runtime::caps::CapabilitySet;
-use crate::runtime::cgroup::Cgroups;
+use crate::runtime::cgroup::{self, Cgroups};
 use crate::runtime::seccomp::Filters;
 use crate::snapshot::Snapshots;
 
@@ -205,6 +206,24 @@ impl Engine for BuiltinEngine {
 
     async fn container_status(&self, id: &str) -> Result<Container, EngineError> {
         self.inner.state(|state| state.container(id).map(|entry| entry.container.clone()))
+    }
+
+    async fn usage(&self) -> Result<BTreeMap<String, Usage>, EngineError> {
+        let inner = Arc::clone(&self.inner);
+        // Some small files per container: not on the async threads.
+        blocking(move || {
+            let running: Vec<Container> = inner.state(|state| {
+                let all = state.containers.values().map(|entry| &entry.container);
+                all.filter(|own| matches!(own.state, ContainerState::Running { .. })).cloned().collect()
+            });
+            let used = running.into_iter().filter_map(|container| {
+                let sandbox = inner.sandbox(&container.sandbox).ok()?;
+                let usage = cgroup::usage::read(&inner.container_cgroup(&container, &sandbox));
+                Some((container.id, usage))
+            });
+            Ok(used.collect())
+        })
+        .await
     }
 
     async fn exec(&self, id: &str, config: ExecConfig) -> Result<ExecSession, EngineError> {

@@ -1,5 +1,6 @@
 //! The core group.
 
+pub(super) mod component_status;
 mod config_map;
 pub(super) mod endpoints;
 pub(super) mod event;

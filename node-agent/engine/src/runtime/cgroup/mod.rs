@@ -8,6 +8,7 @@
 pub mod device_filter;
 pub mod hierarchy;
 pub mod limits;
+pub mod usage;
 
 use std::fs;
 use std::io;
