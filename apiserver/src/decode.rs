@@ -3,15 +3,20 @@
 //! A plain `serde_json::Value` forgets duplicates while it is built; here they become complaints that the
 //! registry turns into warnings or a refusal. Protobuf bodies are decoded by the HTTP side, which needs types.
 
+mod twice;
+
 use std::cell::{Cell, RefCell};
 use std::fmt;
 
+use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use crate::go_json;
 use crate::registry::Body;
 use crate::status::ApiError;
+
+pub(crate) use twice::{is_of_yaml, yaml_errors};
 
 /// Largest body that is taken; the limit of the Kubernetes API server.
 pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
@@ -25,6 +30,9 @@ const BODY_BYTES_SHOWN: usize = 30;
 /// How many complaints are kept; the rest is one more of the same.
 const COMPLAINTS_MAX: usize = 64;
 
+/// So often a path is written out to see whether it has been complained about: paths may be long.
+const COMPLAINT_TRIES_MAX: usize = 256;
+
 /// Decodes a JSON body. `kind` is what the object must be (`ConfigMap`): it stands in the error.
 pub fn json(body: &[u8], kind: &str) -> Result<Body, ApiError> {
     check_size(body)?;
@@ -36,7 +44,9 @@ pub fn json(body: &[u8], kind: &str) -> Result<Body, ApiError> {
         let why = if error.is_data() { error.to_string() } else { go_json::complaint(body) };
         unrecognized(kind, &format!("couldn't get version/kind; json parse error: {why}"), body)
     })?;
-    Ok(Body { value, complaints: collector.finish() })
+    let complaints = collector.finish();
+    let text = (!complaints.is_empty()).then(|| Bytes::copy_from_slice(body));
+    Ok(Body { value, complaints, text })
 }
 
 /// Decodes a YAML body of one document.
@@ -46,7 +56,7 @@ pub fn yaml(body: &[u8], kind: &str) -> Result<Body, ApiError> {
     let input = serde_yaml::Deserializer::from_slice(body);
     let value =
         collector.root().deserialize(input).map_err(|error| unrecognized(kind, &yaml_complaint(&error), body))?;
-    Ok(Body { value, complaints: collector.finish() })
+    Ok(Body { value, complaints: twice::in_yaml(body, collector.finish().len()), text: None })
 }
 
 /// Decodes a patch in JSON; `step` stands before the complaint.
@@ -59,7 +69,7 @@ pub(crate) fn patch(body: &[u8], step: &str) -> Result<Body, ApiError> {
         let why = if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };
         ApiError::bad_request(format!("{step}{why}"))
     })?;
-    Ok(Body { value, complaints: collector.finish() })
+    Ok(Body { value, complaints: collector.finish(), text: None })
 }
 
 /// Decodes a configuration for server-side apply: YAML, of which JSON is a part.
@@ -73,7 +83,9 @@ pub(crate) fn apply(body: &[u8]) -> Result<Body, ApiError> {
         .map_err(|error| bad(format!("error converting YAML to JSON: yaml: {error}")))?;
     let found = match &value {
         // Nothing at all is an object without fields.
-        Value::Object(_) | Value::Null => return Ok(Body { value, complaints: collector.finish() }),
+        Value::Object(_) | Value::Null => {
+            return Ok(Body { value, complaints: twice::in_yaml(body, collector.finish().len()), text: None });
+        }
         Value::Array(_) => "array",
         Value::String(_) => "string",
         Value::Number(_) => "number",
@@ -113,20 +125,33 @@ pub(crate) fn unrecognized(kind: &str, why: &str, body: &[u8]) -> ApiError {
     ))
 }
 
-struct Collector {
+/// What is wrong with the fields of a JSON text, in its order: what stands twice, and these unknown fields.
+pub(crate) fn in_order(text: &[u8], unknown: &[String]) -> Vec<String> {
+    let collector = Collector { unknown, ..Collector::default() };
+    // It has been read before, and what cannot be read is told all the same.
+    let _ = collector.root().deserialize(&mut serde_json::Deserializer::from_slice(text));
+    collector.finish()
+}
+
+struct Collector<'u> {
     complaints: RefCell<Vec<String>>,
+    /// Paths that are to be complained about when they come.
+    unknown: &'u [String],
+    /// How many more complaints are written out, those that repeat another included.
+    tries: Cell<usize>,
     /// What the value may still grow by: one per value, and its text. A JSON body cannot hold more than its size;
     /// YAML aliases stand for as much as they like.
     left: Cell<usize>,
 }
 
-impl Default for Collector {
+impl Default for Collector<'_> {
     fn default() -> Self {
-        Self { complaints: RefCell::default(), left: Cell::new(BODY_BYTES_MAX) }
+        let (tries, left) = (Cell::new(COMPLAINT_TRIES_MAX), Cell::new(BODY_BYTES_MAX));
+        Self { complaints: RefCell::default(), unknown: &[], tries, left }
     }
 }
 
-impl Collector {
+impl Collector<'_> {
     fn root(&self) -> Seed<'_> {
         Seed { collector: self, path: None, depth: 0 }
     }
@@ -138,8 +163,28 @@ impl Collector {
     }
 
     fn duplicate(&self, path: &Path<'_>) {
+        if let Some(path) = self.written_out(path) {
+            self.complain(format!("duplicate field \"{path}\""));
+        }
+    }
+
+    /// Complains about a field that is not known.
+    fn see(&self, name: &str, path: &Path<'_>) {
+        if !self.unknown.iter().any(|unknown| unknown.ends_with(name)) {
+            return;
+        }
+        if let Some(path) = self.written_out(path).filter(|path| self.unknown.contains(path)) {
+            self.complain(format!("unknown field \"{path}\""));
+        }
+    }
+
+    fn written_out(&self, path: &Path<'_>) -> Option<String> {
+        self.tries.set(self.tries.get().checked_sub(1)?);
+        Some(path.to_string())
+    }
+
+    fn complain(&self, text: String) {
         let mut complaints = self.complaints.borrow_mut();
-        let text = format!("duplicate field \"{path}\"");
         if complaints.len() < COMPLAINTS_MAX && !complaints.contains(&text) {
             complaints.push(text);
         }
@@ -178,7 +223,7 @@ impl fmt::Display for Path<'_> {
 
 #[derive(Clone, Copy)]
 struct Seed<'c> {
-    collector: &'c Collector,
+    collector: &'c Collector<'c>,
     path: Option<&'c Path<'c>>,
     depth: usize,
 }
@@ -258,10 +303,11 @@ impl<'de> Visitor<'de> for Seed<'_> {
             self.collector.spend(name.len())?;
             let path = Path { parent: self.path, step: Step::Field(&name) };
             let seed = Seed { collector: self.collector, path: Some(&path), depth: self.depth + 1 };
-            let value = input.next_value_seed(seed)?;
+            self.collector.see(&name, &path);
             if fields.contains_key(&name) {
                 self.collector.duplicate(&path);
             }
+            let value = input.next_value_seed(seed)?;
             fields.insert(name, value);
         }
         Ok(Value::Object(fields))
@@ -328,7 +374,31 @@ mod tests {
     fn yaml_gives_the_same_value_as_json_and_the_same_complaints() {
         let body = yaml(b"spec:\n  a: 1\n  a: 2\n  on: [x, 1.5, null, true]\n", "Service").unwrap();
         assert_eq!(body.value, json!({"spec": {"a": 2, "on": ["x", 1.5, null, true]}}));
-        assert_eq!(body.complaints, [r#"duplicate field "spec.a""#]);
+        assert_eq!(body.complaints, [r#"line 3: key "a" already set in map"#]);
+    }
+
+    #[test]
+    fn keys_that_stand_twice_in_yaml_are_told_by_the_line_of_the_second_value() {
+        let text = b"a:\n  x: 1\nb: [{k: 1, k: 2}]\nc:\n  y: 1\n  y:\n    z: 1\na:\n  w: 1\n";
+        let told = [
+            r#"line 3: key "k" already set in map"#,
+            r#"line 7: key "y" already set in map"#,
+            r#"line 9: key "a" already set in map"#,
+        ];
+        assert_eq!(yaml(text, "ConfigMap").unwrap().complaints, told);
+        assert_eq!(apply(text).unwrap().complaints, told);
+        let many = "k: 1\n".repeat(100_000);
+        assert!(yaml(many.as_bytes(), "ConfigMap").unwrap().complaints.len() <= COMPLAINTS_MAX);
+    }
+
+    #[test]
+    fn what_is_wrong_with_fields_is_told_in_the_order_of_the_text() {
+        let text = br#"{"spec": {"foo": 1, "a": 1, "a": 2, "bar": 1}}"#;
+        let unknown = ["spec.bar".to_owned(), "spec.foo".to_owned()];
+        assert_eq!(
+            in_order(text, &unknown),
+            [r#"unknown field "spec.foo""#, r#"duplicate field "spec.a""#, r#"unknown field "spec.bar""#]
+        );
     }
 
     #[test]

@@ -52,6 +52,31 @@ async fn headers_cannot_claim_an_identity() {
 }
 
 #[tokio::test]
+async fn who_may_impersonate_is_served_as_the_other_and_nobody_else_is() {
+    let cluster = Cluster::start().await;
+    let admin = Some(cluster.pki.admin());
+    let path = "/api/v1/secrets";
+    let as_ann = raw(&cluster, admin, &get(path, "Impersonate-User: ann\r\n")).await;
+    assert!(as_ann.contains(r#"User \"ann\" cannot list resource \"secrets\""#), "{as_ann}");
+    let as_master =
+        raw(&cluster, admin, &get(path, "Impersonate-User: a\r\nImpersonate-Group: system:masters\r\n")).await;
+    assert!(as_master.starts_with("HTTP/1.1 200"), "{as_master}");
+    let nobody = raw(&cluster, admin, &get(path, "Impersonate-Group: system:masters\r\n")).await;
+    assert!(nobody.starts_with("HTTP/1.1 400") && nobody.contains("without impersonating a user"), "{nobody}");
+    // Somebody who may not.
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    raw(&cluster, admin, &post(accounts, r#"{"metadata":{"name":"s"}}"#)).await;
+    let issued = raw(&cluster, admin, &post(&format!("{accounts}/s/token"), r#"{"spec":{}}"#)).await;
+    let token = issued.split("\"token\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or(&issued);
+    let headers = format!("Authorization: Bearer {token}\r\nImpersonate-User: kubernetes-admin\r\n");
+    let refused = raw(&cluster, None, &get(path, &headers)).await;
+    assert!(
+        refused.contains(r#"cannot impersonate resource \"users\" in API group \"\" at the cluster scope"#),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
 async fn a_certificate_of_another_authority_is_no_credential() {
     let cluster = Cluster::start().await;
     let stranger = Cluster::start().await;

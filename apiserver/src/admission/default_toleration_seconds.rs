@@ -3,13 +3,22 @@
 
 use serde_json::{Value, json};
 
+use super::attributes::{Attributes, Operation};
+
 /// Kubernetes' `--default-not-ready-toleration-seconds` and `--default-unreachable-toleration-seconds`.
 const SECONDS: i64 = 300;
 
 const TAINTS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
 
-/// Adds what is missing.
-pub(super) fn admit(pod: &mut Value) {
+/// Adds what is missing to new and to changed pods: whoever changes the tolerations need not know of these.
+pub(super) fn mutate(attributes: &mut Attributes<'_>) {
+    let writes_pod = matches!(attributes.operation, Operation::Create | Operation::Update);
+    if writes_pod && attributes.is("", "pods") {
+        admit(&mut attributes.object);
+    }
+}
+
+fn admit(pod: &mut Value) {
     let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return };
     let tolerations = spec.entry("tolerations").or_insert_with(|| json!([]));
     if tolerations.is_null() {

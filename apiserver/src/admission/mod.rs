@@ -77,9 +77,7 @@ async fn mutate_once(
     node_restriction::admit(registry, attributes)?;
     node_taint::mutate(attributes);
     priority::mutate(registry, attributes).await?;
-    if is_new_pod {
-        default_toleration_seconds::admit(&mut attributes.object);
-    }
+    default_toleration_seconds::mutate(attributes);
     default_class::storage(registry, attributes);
     storage_protection::mutate(attributes);
     if is_new_pod {

@@ -12,6 +12,7 @@ pub(crate) mod certificate;
 pub(crate) mod delegation;
 pub(crate) mod front_proxy;
 pub(crate) mod graph;
+pub(crate) mod impersonate;
 mod node;
 mod rules;
 pub(crate) mod token;
@@ -28,6 +29,8 @@ use crate::registry::UserInfo;
 
 /// Group of everybody whose identity was proven.
 pub const AUTHENTICATED: &str = "system:authenticated";
+/// Group of everybody else.
+pub(crate) const UNAUTHENTICATED: &str = "system:unauthenticated";
 /// Group of those who may do everything.
 pub const MASTERS: &str = "system:masters";
 /// Group of all nodes.
@@ -40,7 +43,7 @@ pub const ANONYMOUS: &str = "system:anonymous";
 /// The user that stands for requests without credentials.
 #[must_use]
 pub(crate) fn anonymous() -> UserInfo {
-    UserInfo::new(ANONYMOUS, &["system:unauthenticated"])
+    UserInfo::new(ANONYMOUS, &[UNAUTHENTICATED])
 }
 
 /// The user, also in the group of those who are authenticated.

@@ -63,6 +63,8 @@ pub(crate) struct Filter {
     scope: String,
     labels: LabelSelector,
     fields: FieldSelector,
+    /// Fields that stored objects do not show: only once they are converted it is known whether they match.
+    hidden: FieldSelector,
 }
 
 impl Filter {
@@ -78,7 +80,9 @@ impl Filter {
         } else {
             String::new()
         };
-        Ok(Self { resource: Arc::clone(&request.resource), scope, labels, fields })
+        let hides = request.resource.hides_fields();
+        let (fields, hidden) = fields.split(|field| !hides || is_meta_field(field));
+        Ok(Self { resource: Arc::clone(&request.resource), scope, labels, fields, hidden })
     }
 
     /// What the wanted keys begin with, behind the resource's prefix.
@@ -99,12 +103,27 @@ impl Filter {
 
     /// Whether no selector narrows the collection.
     pub(crate) fn is_everything(&self) -> bool {
+        self.matches_all_stored() && !self.looks_at_shown()
+    }
+
+    fn matches_all_stored(&self) -> bool {
         self.labels.is_everything() && self.fields.is_everything()
     }
 
-    /// Whether the object at `key` (behind the resource's prefix) is wanted.
+    /// Whether objects that match must also match as they are shown: [`Filter::matches_shown`].
+    pub(crate) fn looks_at_shown(&self) -> bool {
+        !self.hidden.is_everything()
+    }
+
+    /// Whether an object that matches as it is stored is wanted, now that it is in the version of the resource.
+    pub(crate) fn matches_shown(&self, shown: &Object) -> bool {
+        let value = shown.value();
+        self.hidden.matches_with(|field| self.resource.kind.selectable_field(&value, field))
+    }
+
+    /// Whether the object at `key` (behind the resource's prefix) is wanted, as far as its stored form tells.
     pub(crate) fn matches(&self, key: &[u8], object: &Lazy<'_>) -> bool {
-        key.starts_with(self.scope.as_bytes()) && (self.is_everything() || self.matches_value(key, object))
+        key.starts_with(self.scope.as_bytes()) && (self.matches_all_stored() || self.matches_value(key, object))
     }
 
     fn matches_value(&self, key: &[u8], object: &Lazy<'_>) -> bool {
@@ -128,11 +147,16 @@ impl Filter {
 const SELECTABLE_SOMEWHERE: [&str; 7] =
     ["reason", "spec.clusterIP", "spec.nodeName", "spec.unschedulable", "status.phase", "status.replicas", "type"];
 
+/// Fields by which every kind can be selected; no conversion changes them.
+fn is_meta_field(field: &str) -> bool {
+    matches!(field, "metadata.name" | "metadata.namespace")
+}
+
 fn check_fields(resource: &Resource, fields: &FieldSelector) -> Result<(), ApiError> {
     let nothing = Value::Object(serde_json::Map::new());
     let selects_by = |field: &str| resource.kind.selectable_field(&nothing, field).is_some();
     for term in fields.terms().iter().map(|term| term.field.as_str()) {
-        if matches!(term, "metadata.name" | "metadata.namespace") || selects_by(term) {
+        if is_meta_field(term) || selects_by(term) {
             continue;
         }
         let own_words = SELECTABLE_SOMEWHERE.iter().any(|field| selects_by(field));

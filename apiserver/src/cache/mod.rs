@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use feed::{Feed, Order, RANGES};
 pub(crate) use filter::{Filter, Lazy};
 pub(crate) use resource::{Ingest, ResourceCache, Snapshot};
-pub(crate) use watcher::{Subscription, WatchPlan};
+pub(crate) use watcher::{Delivery, Subscription, WatchPlan};
 
 use crate::auth::NodeGraph;
 use crate::status::ApiError;

@@ -180,8 +180,8 @@ impl Behind {
             return;
         }
         let seen = Seen::of(change);
-        self.watchers.retain(|watcher| match seen.event_for(&watcher.filter) {
-            Some(event) => watcher.queue.try_send(Delivery { revision: change.revision, event }).is_ok(),
+        self.watchers.retain(|watcher| match seen.delivery_for(&watcher.filter) {
+            Some(delivery) => watcher.queue.try_send(delivery).is_ok(),
             None => true,
         });
     }
@@ -208,7 +208,7 @@ impl<'c> Seen<'c> {
 
     /// What a watcher with this filter sees of the change: an object that begins to match is added, one that
     /// ceases to match is deleted.
-    pub(crate) fn event_for(&self, filter: &Filter) -> Option<WatchEvent> {
+    pub(crate) fn delivery_for(&self, filter: &Filter) -> Option<Delivery> {
         let wanted =
             |state: &Option<Lazy<'_>>| state.as_ref().is_some_and(|object| filter.matches(&self.change.key, object));
         let (kind, object) = match (wanted(&self.before), wanted(&self.now)) {
@@ -217,7 +217,9 @@ impl<'c> Seen<'c> {
             (true, true) => (EventType::Modified, self.change.now.clone()?),
             (true, false) => (EventType::Deleted, self.gone()?),
         };
-        Some(WatchEvent { kind, object })
+        let needs_before = kind == EventType::Modified && filter.looks_at_shown();
+        let before = needs_before.then(|| self.change.before.clone()).flatten();
+        Some(Delivery { revision: self.change.revision, event: WatchEvent { kind, object }, before })
     }
 
     fn gone(&self) -> Option<Object> {

@@ -29,6 +29,16 @@ const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 pub(crate) struct Delivery {
     pub(crate) revision: Revision,
     pub(crate) event: WatchEvent,
+    /// What a modified object was before, when only a conversion tells whether it was wanted then
+    /// ([`Filter::looks_at_shown`]).
+    pub(crate) before: Option<Object>,
+}
+
+impl Delivery {
+    /// An event that stands for itself.
+    fn plain(event: WatchEvent) -> Self {
+        Self { revision: event.object.revision, event, before: None }
+    }
 }
 
 /// What a watch is to deliver.
@@ -77,7 +87,7 @@ impl Subscription {
     }
 
     /// The events, until the timeout or until the watcher was too slow.
-    pub(crate) fn events(self) -> impl Stream<Item = Result<WatchEvent, ApiError>> + Send {
+    pub(crate) fn events(self) -> impl Stream<Item = Delivery> + Send {
         let first = self.first();
         let bookmarks = self.plan.bookmarks;
         let end = Instant::now() + self.plan.timeout;
@@ -91,12 +101,12 @@ impl Subscription {
             stop: self.plan.stop,
         };
         let live =
-            futures::stream::unfold(live, |mut live| async move { live.next().await.map(|event| (Ok(event), live)) });
-        futures::StreamExt::chain(futures::stream::iter(first.map(Ok)), live)
+            futures::stream::unfold(live, |mut live| async move { live.next().await.map(|event| (event, live)) });
+        futures::StreamExt::chain(futures::stream::iter(first), live)
     }
 
     /// The initial state, or the changes since the revision asked for; made one by one as they are read.
-    fn first(&self) -> impl Iterator<Item = WatchEvent> + Send + use<> {
+    fn first(&self) -> impl Iterator<Item = Delivery> + Send + use<> {
         let filter = Arc::clone(&self.plan.filter);
         let initial = self.plan.initial.then(|| Arc::clone(&self.start.snapshot));
         let objects: Vec<WatchEvent> = initial.map_or_else(Vec::new, |snapshot| {
@@ -106,8 +116,8 @@ impl Subscription {
         });
         let mark = self.plan.mark_initial_end.then(|| bookmark(&self.plan.names, self.revision, true));
         let missed = self.start.missed.clone();
-        let missed = missed.into_iter().filter_map(move |change| Seen::of(&change).event_for(&filter));
-        objects.into_iter().chain(mark).chain(missed)
+        let missed = missed.into_iter().filter_map(move |change| Seen::of(&change).delivery_for(&filter));
+        objects.into_iter().chain(mark).map(Delivery::plain).chain(missed)
     }
 }
 
@@ -123,7 +133,7 @@ struct Live {
 }
 
 impl Live {
-    async fn next(&mut self) -> Option<WatchEvent> {
+    async fn next(&mut self) -> Option<Delivery> {
         loop {
             let wake = self.next_bookmark.unwrap_or(self.end).min(self.end);
             tokio::select! {
@@ -131,7 +141,7 @@ impl Live {
                 delivery = self.queue.recv() => {
                     let delivery = delivery?;
                     if delivery.revision > self.sent_up_to {
-                        return Some(delivery.event);
+                        return Some(delivery);
                     }
                 }
                 () = self.stop.cancelled() => return None,
@@ -141,7 +151,7 @@ impl Live {
                     }
                     self.next_bookmark = next_bookmark(self.end);
                     if let Some(event) = self.due_bookmark() {
-                        return Some(event);
+                        return Some(Delivery::plain(event));
                     }
                 }
             }

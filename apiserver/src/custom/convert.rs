@@ -98,4 +98,8 @@ impl Convert for Converter {
     fn stored_version(&self) -> &str {
         &self.stored
     }
+
+    fn changes_fields(&self) -> bool {
+        matches!(self.strategy, Strategy::Webhook(_))
+    }
 }

@@ -106,7 +106,7 @@ impl Api {
 
     async fn serve_in_turn(
         &self,
-        request: HttpRequest<Body>,
+        mut request: HttpRequest<Body>,
         incoming: Incoming,
         time: Duration,
         noted: &mut Noted,
@@ -114,7 +114,7 @@ impl Api {
         let user = self.identify(&request);
         let attempts = if user.is_ok() { &self.metrics.authenticated } else { &self.metrics.not_authenticated };
         attempts.add(1);
-        let user = user?;
+        let user = self.acting_as(user?, &mut request)?;
         let (parts, body) = request.into_parts();
         self.observe(&incoming, &parts, noted);
         let (seat, watching) = match self.place(&incoming, &user, &parts, time, noted).await {

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::meta;
 use super::request::{Body, FieldValidation};
+use crate::decode;
 use crate::status::ApiError;
 
 /// An object whose fields are those of its kind.
@@ -19,7 +20,7 @@ pub(crate) struct Accepted {
 /// Checks a whole object as it comes with create and update.
 pub(crate) fn whole(kind: &dyn Kind, body: Body, validation: FieldValidation) -> Result<Accepted, ApiError> {
     let names = kind.names();
-    let Body { value: mut object, complaints } = body;
+    let Body { value: mut object, complaints, text } = body;
     let (stated_version, stated_kind) = set_type(&mut object, &names.api_version(), names.kind)?;
     let version = stated_version.rsplit('/').next().unwrap_or_default().to_owned();
     let refuse = |why: String| {
@@ -27,7 +28,7 @@ pub(crate) fn whole(kind: &dyn Kind, body: Body, validation: FieldValidation) ->
         ApiError::bad_request(format!("{stated_kind} in version {version:?} cannot be handled as a {own}: {why}"))
     };
     let unknown = kind.conform(&mut object).map_err(|error| refuse(error.to_string()))?;
-    let mut warnings = judge(complaints, unknown, validation).map_err(refuse)?;
+    let mut warnings = judge(all_complaints(complaints, text.as_deref(), unknown), validation).map_err(refuse)?;
     meta::fields(&mut object);
     warnings.extend(meta::drop_repeated_owners(&mut object, ""));
     Ok(Accepted { object, warnings })
@@ -58,14 +59,15 @@ pub(crate) fn patched(
     validation: FieldValidation,
     refuse: impl Fn(Refused) -> ApiError,
 ) -> Result<Accepted, ApiError> {
-    let Body { value: mut object, complaints } = body;
+    let Body { value: mut object, complaints, .. } = body;
     let (version, own) = set_type_if_absent(&mut object, form.api_version, form.kind)?;
     if version != form.api_version || own != form.kind {
         let scheme = "in scheme \"pkg/runtime/scheme.go:111\"";
         return Err(refuse(Refused::Other(format!("no kind {own:?} is registered for version {version:?} {scheme}"))));
     }
     let unknown = (form.conform)(&mut object).map_err(|error| refuse(Refused::Misfit(error)))?;
-    let mut warnings = judge(complaints, unknown, validation).map_err(|why| refuse(Refused::Other(why)))?;
+    let all = all_complaints(complaints, None, unknown);
+    let mut warnings = judge(all, validation).map_err(|why| refuse(Refused::Other(why)))?;
     meta::fields(&mut object);
     warnings.extend(meta::drop_repeated_owners(&mut object, " after mutating admission happens"));
     Ok(Accepted { object, warnings })
@@ -133,17 +135,34 @@ fn check_type(
     )))
 }
 
+/// All that is wrong with the fields of a body; with its text, in the order in which it stands there.
+fn all_complaints(complaints: Vec<String>, text: Option<&[u8]>, unknown: Vec<String>) -> Vec<String> {
+    let mut all = match text {
+        Some(text) if !unknown.is_empty() => decode::in_order(text, &unknown),
+        _ => Vec::new(),
+    };
+    let unknown = unknown.into_iter().map(|path| format!("unknown field \"{path}\""));
+    for complaint in complaints.into_iter().chain(unknown) {
+        if !all.contains(&complaint) {
+            all.push(complaint);
+        }
+    }
+    all
+}
+
 /// What follows from the complaints: warnings, nothing, or a refusal.
-fn judge(
-    mut complaints: Vec<String>,
-    unknown: Vec<String>,
-    validation: FieldValidation,
-) -> Result<Vec<String>, String> {
-    complaints.extend(unknown.into_iter().map(|path| format!("unknown field \"{path}\"")));
+fn judge(complaints: Vec<String>, validation: FieldValidation) -> Result<Vec<String>, String> {
     match validation {
         FieldValidation::Ignore => Ok(Vec::new()),
         FieldValidation::Warn => Ok(complaints),
         FieldValidation::Strict if complaints.is_empty() => Ok(complaints),
-        FieldValidation::Strict => Err(format!("strict decoding error: {}", complaints.join(", "))),
+        FieldValidation::Strict => {
+            let (yaml, mut other): (Vec<_>, Vec<_>) =
+                complaints.into_iter().partition(|complaint| decode::is_of_yaml(complaint));
+            if !yaml.is_empty() {
+                other.insert(0, decode::yaml_errors(&yaml));
+            }
+            Err(format!("strict decoding error: {}", other.join(", ")))
+        }
     }
 }

@@ -13,6 +13,7 @@ use tracing::warn;
 use super::request::{Body, FieldValidation, Request, Subresource};
 use super::update::Edited;
 use super::{Registry, meta};
+use crate::decode;
 use crate::status::{ApiError, Cause, Details};
 
 /// Kinds whose status is written without touching `metadata`.
@@ -199,13 +200,14 @@ pub(super) fn apply(
 
 /// Fields that stand twice in the configuration.
 pub(super) fn judge(config: &Body, validation: FieldValidation) -> Result<Vec<String>, ApiError> {
-    let complaints = config.complaints.join("\n  ");
-    let text = format!("error converting YAML to JSON: yaml: unmarshal errors:\n  {complaints}");
+    let complaints = &config.complaints;
     match validation {
-        _ if complaints.is_empty() => Ok(Vec::new()),
-        FieldValidation::Ignore => Ok(Vec::new()),
-        FieldValidation::Warn => Ok(vec![text]),
-        FieldValidation::Strict => Err(ApiError::bad_request(format!("error strict decoding YAML: {text}"))),
+        FieldValidation::Warn => Ok(complaints.clone()),
+        FieldValidation::Strict if !complaints.is_empty() => {
+            let text = decode::yaml_errors(complaints);
+            Err(ApiError::bad_request(format!("error strict decoding YAML: error converting YAML to JSON: {text}")))
+        }
+        FieldValidation::Strict | FieldValidation::Ignore => Ok(Vec::new()),
     }
 }
 

@@ -52,7 +52,7 @@ impl Patch {
             fields.insert("apiVersion".to_owned(), form.api_version.into());
             fields.insert("kind".to_owned(), form.kind.into());
         }
-        let body = Body { value: object.clone(), complaints: self.complaints() };
+        let body = Body { value: object.clone(), complaints: self.complaints(), text: None };
         accept::patched(form, body, validation, |why| match why {
             Refused::Misfit(error) => self.refusal(&object, self.misfit(&error)),
             Refused::Other(why) => self.refusal(&object, why),

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::answer::{List, Object};
 use super::page::Token;
 use super::request::{Options, Request, Subresource, VersionMatch};
-use super::{Registry, encode, scale};
+use super::{Registry, encode, meta, scale};
 use crate::cache::{Filter, Lazy, Snapshot};
 use crate::status::ApiError;
 
@@ -49,23 +49,44 @@ impl Registry {
     }
 
     pub(super) async fn list_objects(&self, request: &Request) -> Result<List, ApiError> {
-        let list = self.list_stored(request).await?;
+        let filter = Filter::new(request)?;
+        let options = &request.options;
+        // From whatever the cache has, the whole list is as good as a page.
+        let limit = if options.resource_version == "0" { 0 } else { options.limit };
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        if filter.looks_at_shown() {
+            return self.list_shown(request, &filter, limit).await;
+        }
+        let list = self.list_stored(request, &filter, limit).await?;
         let items = request.resource.shown_all(list.items).await?;
         Ok(List { items, ..list })
     }
 
-    async fn list_stored(&self, request: &Request) -> Result<List, ApiError> {
-        let filter = Filter::new(request)?;
+    /// A list of which only the converted objects tell whether they belong to it.
+    async fn list_shown(&self, request: &Request, filter: &Filter, limit: usize) -> Result<List, ApiError> {
+        let list = self.list_stored(request, filter, 0).await?;
+        let mut items = request.resource.shown_all(list.items).await?;
+        items.retain(|object| filter.matches_shown(object));
+        let mut continue_token = String::new();
+        if limit > 0 && items.len() > limit {
+            items.truncate(limit);
+            let last = items.last().map(Object::value).unwrap_or_default();
+            let of = |field| meta::text(&last, field);
+            let key = request.resource.cache_key(of("namespace"), of("name"));
+            continue_token = Page { filter, start: b"", limit }.token(list.revision, key.as_bytes());
+        }
+        Ok(List { items, continue_token, remaining: None, revision: list.revision })
+    }
+
+    /// A page of stored objects; `limit` 0 is all of them.
+    async fn list_stored(&self, request: &Request, filter: &Filter, limit: usize) -> Result<List, ApiError> {
         let options = &request.options;
         let (at, start) = if options.continue_token.is_empty() {
             (wanted_state(options)?, String::new())
         } else {
-            resume(options, &filter)?
+            resume(options, filter)?
         };
-        // From whatever the cache has, the whole list is as good as a page.
-        let limit = if options.resource_version == "0" { 0 } else { options.limit };
-        let page =
-            Page { filter: &filter, start: start.as_bytes(), limit: usize::try_from(limit).unwrap_or(usize::MAX) };
+        let page = Page { filter, start: start.as_bytes(), limit };
         match at {
             At::Newest => self.cache.fresh().await?,
             At::NotOlderThan(revision) => self.cache.reach(revision).await?,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use reeve_kinds::Part;
 use serde_json::Value;
 
@@ -218,13 +219,15 @@ pub struct Body {
     /// The object. A field that stood twice has its last value.
     pub value: Value,
     /// Complaints of the decoder that are only fatal under [`FieldValidation::Strict`], in Kubernetes' words:
-    /// `duplicate field "spec.replicas"`.
+    /// `duplicate field "spec.replicas"`; of YAML `line 4: key "replicas" already set in map`.
     pub complaints: Vec<String>,
+    /// The text of JSON in which fields stand twice: what else is wrong is told in its order.
+    pub text: Option<Bytes>,
 }
 
 impl From<Value> for Body {
     fn from(value: Value) -> Self {
-        Self { value, complaints: Vec::new() }
+        Self { value, ..Self::default() }
     }
 }
 

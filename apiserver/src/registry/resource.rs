@@ -30,6 +30,9 @@ pub trait Convert: Send + Sync {
 
     /// The version in which objects are stored.
     fn stored_version(&self) -> &str;
+
+    /// Whether versions differ in more than their name, so that a field is only known once an object is converted.
+    fn changes_fields(&self) -> bool;
 }
 
 /// How the stored form of a resource's objects becomes the form that is served.
@@ -160,6 +163,11 @@ impl Resource {
     /// Whether a CustomResourceDefinition makes it.
     pub(crate) fn is_custom(&self) -> bool {
         matches!(self.conversion, Conversion::By(_))
+    }
+
+    /// Whether only a conversion that has to be waited for tells what an object's fields are in this version.
+    pub(crate) fn hides_fields(&self) -> bool {
+        matches!(&self.conversion, Conversion::By(by) if by.changes_fields())
     }
 
     /// Stored objects as this version shows them.

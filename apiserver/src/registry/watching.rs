@@ -8,12 +8,12 @@ use reeve_api::rng::RngExt as _;
 use reeve_kinds::field::{FieldError, FieldErrorKind};
 use serde_json::Value;
 
-use super::Registry;
 use super::answer::{EventType, Watch, WatchEvent};
 use super::read::parse_version;
 use super::request::{Options, Request, VersionMatch};
 use super::resource::Resource;
-use crate::cache::{Filter, Subscription, WatchPlan};
+use super::{Registry, encode};
+use crate::cache::{Delivery, Filter, Subscription, WatchPlan};
 use crate::status::ApiError;
 
 /// Without a timeout of its own a watch ends after this time up to twice of it, so that clients spread out.
@@ -37,7 +37,7 @@ impl Registry {
         }
         let after = if initial || from_any { None } else { version };
         let plan = WatchPlan {
-            filter,
+            filter: Arc::clone(&filter),
             after,
             initial,
             mark_initial_end: options.send_initial_events == Some(true) && options.allow_watch_bookmarks,
@@ -53,9 +53,9 @@ impl Registry {
         let cache = &request.resource.storage;
         Ok(match Subscription::new(cache, self.cache.progress(), plan) {
             Ok(subscription) if request.resource.converts() => {
-                Watch::new(shown(Arc::clone(&request.resource), subscription.events()))
+                Watch::new(shown(Arc::clone(&request.resource), filter, subscription.events()))
             }
-            Ok(subscription) => Watch::new(subscription.events()),
+            Ok(subscription) => Watch::new(subscription.events().map(|delivery| Ok(delivery.event))),
             Err(error) => Watch::new(futures::stream::once(async { Err(error) })),
         })
     }
@@ -68,21 +68,42 @@ impl Registry {
 /// The events with their objects in the version of the resource. One that cannot be converted ends the watch.
 fn shown(
     resource: Arc<Resource>,
-    events: impl Stream<Item = Result<WatchEvent, ApiError>> + Send,
+    filter: Arc<Filter>,
+    deliveries: impl Stream<Item = Delivery> + Send,
 ) -> impl Stream<Item = Result<WatchEvent, ApiError>> + Send {
-    let shown = events.then(move |event| {
-        let resource = Arc::clone(&resource);
-        async move {
-            let WatchEvent { kind, object } = event?;
-            let object = if kind == EventType::Bookmark { object } else { resource.shown(object).await? };
-            Ok(WatchEvent { kind, object })
-        }
+    let shown = deliveries.filter_map(move |delivery| {
+        let (resource, filter) = (Arc::clone(&resource), Arc::clone(&filter));
+        async move { shown_event(&resource, &filter, delivery).await.transpose() }
     });
     let mut failed = false;
     shown.take_while(move |event| {
         let goes_on = !failed;
         failed = event.is_err();
         std::future::ready(goes_on)
+    })
+}
+
+/// The event as this version shows it; `None` when the object was not wanted before and is not now.
+async fn shown_event(resource: &Resource, filter: &Filter, delivery: Delivery) -> Result<Option<WatchEvent>, ApiError> {
+    let Delivery { revision, event, before } = delivery;
+    if event.kind == EventType::Bookmark {
+        return Ok(Some(event));
+    }
+    let states = std::iter::once(event.object).chain(before).collect();
+    let mut states = resource.shown_all(states).await?.into_iter();
+    let Some(object) = states.next() else { return Ok(None) };
+    let wanted = filter.matches_shown(&object);
+    let Some(before) = states.next() else {
+        return Ok(wanted.then_some(WatchEvent { kind: event.kind, object }));
+    };
+    Ok(match (filter.matches_shown(&before), wanted) {
+        (false, false) => None,
+        (false, true) => Some(WatchEvent { kind: EventType::Added, object }),
+        (true, true) => Some(WatchEvent { kind: EventType::Modified, object }),
+        (true, false) => Some(WatchEvent {
+            kind: EventType::Deleted,
+            object: encode::sent(&encode::stored(&encode::bare(&before)), revision),
+        }),
     })
 }
 

@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
-use super::streams::{ERROR, FromClient, Kind, STDERR, STDOUT, StreamOptions, from_client, protocol, to_client};
+use super::streams::{self, ERROR, FromClient, Kind, STDERR, STDOUT, StreamOptions, from_client, protocol, to_client};
 use super::{Answer, Backend, Target, query, status, text};
 
 /// Bytes of output per message.
@@ -77,7 +77,7 @@ pub(crate) async fn serve(
         };
         let limits = WebSocketConfig::default().max_message_size(Some(MESSAGE_MAX)).max_frame_size(Some(MESSAGE_MAX));
         let socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, Some(limits)).await;
-        run(&own, &container, kind, &options, socket).await;
+        run(&own, &container, kind, &options, (socket, protocol)).await;
     });
     switching(protocol, &key)
 }
@@ -107,11 +107,20 @@ fn container_of(backend: &Backend, target: &Target<'_>) -> Result<String, (Statu
 }
 
 /// Begins the command, moves its streams, says how it ended.
-async fn run(backend: &Backend, container: &str, kind: Kind, options: &StreamOptions, socket: Socket) {
+async fn run(
+    backend: &Backend,
+    container: &str,
+    kind: Kind,
+    options: &StreamOptions,
+    (socket, protocol): (Socket, &str),
+) {
     let (mut sink, mut from) = socket.split();
     let session = match begin(backend, container, kind, options).await {
         Ok(session) => session,
-        Err(error) => return finish(&mut sink, &status::internal_error(&error.to_string())).await,
+        Err(error) => {
+            let last = streams::last_word(protocol, &status::internal_error(&error.to_string()));
+            return finish(&mut sink, last).await;
+        }
     };
     // Tells the client that the streams stand. Source: kubelet `createWebSocketStreams`.
     let first = if options.stdout { STDOUT } else { ERROR };
@@ -154,7 +163,7 @@ async fn run(backend: &Backend, container: &str, kind: Kind, options: &StreamOpt
             }
         }
         let last = last_word(kind, options, result);
-        finish(&mut sink, &last).await;
+        finish(&mut sink, streams::last_word(protocol, &last)).await;
     };
     tokio::select! {
         () = to_client => {}
@@ -289,10 +298,13 @@ async fn write_input(stdin: Option<InputStream>, mut waiting: mpsc::Receiver<Byt
     }
 }
 
-async fn finish(sink: &mut SplitSink<Socket, Message>, status: &serde_json::Value) {
-    let message = to_client(ERROR, status.to_string().as_bytes());
+async fn finish(sink: &mut SplitSink<Socket, Message>, last_word: Option<String>) {
+    let told = match last_word {
+        Some(text) => sink.send(Message::binary(to_client(ERROR, text.as_bytes()))).await,
+        None => Ok(()),
+    };
     // A client that has gone does not need the last word.
-    if sink.send(Message::binary(message)).await.is_ok() {
+    if told.is_ok() {
         // Clients take a close without code for an error.
         let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
         let _ = sink.send(Message::Close(Some(close))).await;

@@ -1,10 +1,12 @@
-//! The remote command protocol over WebSocket: `v5.channel.k8s.io` and `v4.channel.k8s.io`.
+//! The remote command protocol over WebSocket: `v5.channel.k8s.io`, `v4.channel.k8s.io` and, for old clients,
+//! `channel.k8s.io`.
 //!
 //! Every binary message begins with the number of its channel. Source: `k8s.io/apimachinery` `remotecommand`.
 
 use http::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 use reeve_engine::engine::TerminalSize;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::logs::truth;
 
@@ -62,7 +64,19 @@ pub(crate) fn protocol(headers: &HeaderMap) -> Option<&'static str> {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(',').map(str::trim))
         .collect();
-    ["v5.channel.k8s.io", "v4.channel.k8s.io"].into_iter().find(|known| offered.contains(known))
+    ["v5.channel.k8s.io", "v4.channel.k8s.io", OLDEST].into_iter().find(|known| offered.contains(known))
+}
+
+/// The protocol in which the last word is a text, and there is none when all is well.
+const OLDEST: &str = "channel.k8s.io";
+
+/// What a client is told last on the error channel; `status` is a `metav1.Status`.
+pub(crate) fn last_word(protocol: &str, status: &Value) -> Option<String> {
+    match protocol {
+        OLDEST if status["status"] == "Success" => None,
+        OLDEST => Some(status["message"].as_str().unwrap_or_default().to_owned()),
+        _ => Some(status.to_string()),
+    }
 }
 
 /// What a client sent.
@@ -121,6 +135,15 @@ mod tests {
     }
 
     #[test]
+    fn the_oldest_version_hears_of_failures_only_and_as_text() {
+        let failed = serde_json::json!({"status": "Failure", "message": "it broke"});
+        let well = serde_json::json!({"status": "Success"});
+        assert_eq!(last_word("channel.k8s.io", &failed).as_deref(), Some("it broke"));
+        assert_eq!(last_word("channel.k8s.io", &well), None);
+        assert_eq!(last_word("v4.channel.k8s.io", &well), Some(well.to_string()));
+    }
+
+    #[test]
     fn the_newest_common_version_is_chosen() {
         let chosen = |offer: &str| {
             let mut headers = HeaderMap::new();
@@ -129,6 +152,7 @@ mod tests {
         };
         assert_eq!(chosen("v4.channel.k8s.io, v5.channel.k8s.io"), Some("v5.channel.k8s.io"));
         assert_eq!(chosen("v4.channel.k8s.io"), Some("v4.channel.k8s.io"));
+        assert_eq!(chosen("channel.k8s.io"), Some("channel.k8s.io"));
         assert_eq!(chosen("SPDY/3.1"), None);
     }
 }

@@ -51,6 +51,13 @@ impl FieldSelector {
         Ok(Self { terms })
     }
 
+    /// The terms about these fields, and the others.
+    #[must_use]
+    pub fn split(self, is_first: impl Fn(&str) -> bool) -> (Self, Self) {
+        let (first, other) = self.terms.into_iter().partition(|term| is_first(&term.field));
+        (Self { terms: first }, Self { terms: other })
+    }
+
     /// The terms, all of which must hold.
     #[must_use]
     pub fn terms(&self) -> &[FieldTerm] {

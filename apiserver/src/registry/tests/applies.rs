@@ -188,13 +188,19 @@ async fn an_apply_that_makes_no_sense_is_refused_in_kubernetes_words() {
     let mut object = web(None, "i:1");
     object["metadata"]["name"] = "other".into();
     assert_eq!(error(object).await.code, 400);
-    let body = Body { value: web(None, "i:1"), complaints: vec!["key \"a\" already set in map".to_owned()] };
+    let complaints = vec!["line 3: key \"a\" already set in map".to_owned()];
+    let body = Body { value: web(None, "i:1"), complaints, text: None };
     let request = world.with("deployments/web", |options| {
         options.field_manager = "x".to_owned();
         options.field_validation = FieldValidation::Strict;
     });
     let strict = world.registry.patch(&request, Patch::Apply(body)).await.unwrap_err();
-    assert!(strict.code == 400 && strict.message.starts_with("error strict decoding YAML: "), "{strict}");
+    assert_eq!(strict.code, 400);
+    assert_eq!(
+        strict.message,
+        "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  line 3: key \"a\" \
+         already set in map"
+    );
     let status = apply(&world, "deployments/web:status", "x", web(None, "i:1")).await.unwrap_err();
     assert!(status.is_not_found(), "{status}");
 }

@@ -130,6 +130,7 @@ async fn unknown_and_duplicate_fields_are_refused_warned_of_or_dropped() {
     let body = || Body {
         value: json!({"metadata": {"name": "a"}, "foo": 1}),
         complaints: vec!["duplicate field \"data.x\"".to_owned()],
+        text: None,
     };
     let strict = world.with("configmaps", |options| options.field_validation = FieldValidation::Strict);
     assert_eq!(

@@ -42,6 +42,10 @@ impl Kind for Widgets {
     fn validate_update(&self, _part: Part, _object: &Value, _old: &Value) -> Vec<FieldError> {
         Vec::new()
     }
+    fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
+        // Only v2 has it as text.
+        (field == "size").then(|| object["size"].as_str().unwrap_or_default().to_owned())
+    }
     fn columns(&self) -> &[Column] {
         &[]
     }
@@ -66,6 +70,10 @@ impl Convert for Sizes {
 
     fn stored_version(&self) -> &str {
         "v1"
+    }
+
+    fn changes_fields(&self) -> bool {
+        true
     }
 }
 
@@ -103,6 +111,44 @@ async fn an_object_written_in_one_version_is_read_listed_watched_and_changed_in_
     let gone = world.registry.delete(&asked(&world, "v2", "a")).await.unwrap();
     assert!(gone.is_status);
     assert_eq!(events.next().await, "DELETED a");
+}
+
+#[tokio::test]
+async fn fields_are_selected_by_as_the_version_that_is_asked_for_shows_them() {
+    let world = World::new().await;
+    offer(&world, &["v1", "v2"]).await;
+    let select = |selector: &str, limit: u64, continue_token: String| {
+        let mut request = asked(&world, "v2", "");
+        request.options.field_selector = selector.to_owned();
+        request.options.limit = limit;
+        request.options.continue_token = continue_token;
+        request
+    };
+    let mut events = Events(world.registry.watch(&select("size=7", 0, String::new())).await.unwrap());
+    for (name, size) in [("a", "7"), ("b", "8"), ("c", "7"), ("d", "7")] {
+        let body = json!({"metadata": {"name": name}, "size": size});
+        world.registry.create(&asked(&world, "v2", ""), body.into()).await.unwrap();
+    }
+    let names = |list: &List| -> Vec<String> {
+        list.items.iter().map(|item| item.value()["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let page = world.registry.list(&select("size=7", 2, String::new())).await.unwrap();
+    assert_eq!(names(&page), ["a", "c"]);
+    let rest = world.registry.list(&select("size=7", 2, page.continue_token)).await.unwrap();
+    assert_eq!((names(&rest), rest.continue_token.as_str()), (vec!["d".to_owned()], ""));
+    let named = world.registry.list(&select("size=7,metadata.name=b", 0, String::new())).await.unwrap();
+    assert!(named.items.is_empty());
+    for size in ["9", "7"] {
+        let patch = Patch::Merge(json!({"size": size}).into());
+        world.registry.patch(&asked(&world, "v2", "a"), patch).await.unwrap();
+    }
+    let patch = Patch::Merge(json!({"metadata": {"labels": {"x": "y"}}}).into());
+    world.registry.patch(&asked(&world, "v2", "a"), patch).await.unwrap();
+    world.registry.delete(&asked(&world, "v2", "b")).await.unwrap();
+    world.registry.delete(&asked(&world, "v2", "c")).await.unwrap();
+    for event in ["ADDED a", "ADDED c", "ADDED d", "DELETED a", "ADDED a", "MODIFIED a", "DELETED c"] {
+        assert_eq!(events.next().await, event);
+    }
 }
 
 #[tokio::test]

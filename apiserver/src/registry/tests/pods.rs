@@ -155,6 +155,17 @@ async fn a_pod_that_is_being_deleted_is_not_bound_and_keeps_its_finalizers_to_th
 }
 
 #[tokio::test]
+async fn who_changes_the_tolerations_of_a_pod_need_not_know_of_the_default_ones() {
+    let world = world().await;
+    let mut pod = world.create("pods", pod("a")).await;
+    pod["spec"]["tolerations"] = json!([{"key": "k", "operator": "Exists"}]);
+    let changed = world.update("pods/a", pod).await.unwrap();
+    let tolerations = changed["spec"]["tolerations"].as_array().unwrap();
+    let keys: Vec<_> = tolerations.iter().map(|toleration| toleration["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["k", "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]);
+}
+
+#[tokio::test]
 async fn the_status_is_changed_only_through_its_subresource_and_the_spec_never_by_it() {
     let world = world().await;
     let made = world.create("pods", pod("a")).await;
