@@ -3,14 +3,18 @@
 //! The registry hands out JSON bytes; the common case copies them, and protobuf is written from them in one pass.
 //! Only tables and YAML parse them again.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::StatusCode;
+use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use reeve_store::Revision;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::list_body::ListBody;
 use super::negotiate::{Encoding, Format, Include, View};
 use super::protobuf::{self, EncodeError};
 use super::response::{self, Answer, BoxError, full};
@@ -26,7 +30,7 @@ const PARTIAL: &str = "PartialObjectMetadata";
 
 /// What the forms of an answer depend on.
 pub(crate) struct Encoder<'r> {
-    pub(crate) resource: &'r Resource,
+    pub(crate) resource: &'r Arc<Resource>,
     pub(crate) format: Format,
     /// Ages in tables are as of this time.
     pub(crate) now: Timestamp,
@@ -77,7 +81,15 @@ impl Encoder<'_> {
                 value_text(&self.table(&list.items, &metadata, include, true), encoding)?
             }
             (_, Encoding::Protobuf) => self.protobuf_list(&metadata, &list.items)?.into(),
-            (View::Whole, encoding) => text_of(self.plain_list(&metadata, &list.items), encoding)?,
+            (View::Whole, Encoding::Json) => {
+                let list = self.plain_list(&metadata, list.items);
+                if !self.format.gzip || list.len() <= GZIP_BYTES_MIN as u64 {
+                    let media_type = self.format.encoding.media_type();
+                    return Ok(response::answer(StatusCode::OK, media_type, list.boxed_unsync()));
+                }
+                list.collect().into()
+            }
+            (View::Whole, encoding) => text_of(self.plain_list(&metadata, list.items).collect(), encoding)?,
             (View::PartialList, encoding) => text_of(self.partial_list(&metadata, &list.items), encoding)?,
         };
         self.finish(StatusCode::OK, body).await
@@ -95,24 +107,19 @@ impl Encoder<'_> {
         Ok(answer)
     }
 
-    fn plain_list(&self, metadata: &Value, items: &[Object]) -> Vec<u8> {
+    fn plain_list(
+        &self,
+        metadata: &Value,
+        items: Vec<Object>,
+    ) -> ListBody<impl Fn(&Object) -> usize + Send + Unpin + use<>> {
         let names = self.resource.names();
-        let size: usize = items.iter().map(|item| item.json.len() + 1).sum();
         let head = format!(
             "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
             names.kind,
             names.api_version()
         );
-        let mut out = Vec::with_capacity(head.len() + size + 4);
-        out.extend_from_slice(head.as_bytes());
-        join(items, &mut out, |item, out| match self.resource.listed(item) {
-            Some(rest) => {
-                out.push(b'{');
-                out.extend_from_slice(rest.strip_suffix(b"\n").unwrap_or(rest));
-            }
-            None => out.extend_from_slice(trimmed(&item.json)),
-        });
-        out
+        let resource = Arc::clone(self.resource);
+        ListBody::new(head.into_bytes(), items, move |item| resource.left_out_of_list(item))
     }
 
     fn partial_list(&self, metadata: &Value, items: &[Object]) -> Vec<u8> {

@@ -15,6 +15,7 @@ mod faces;
 pub(crate) mod fuzzed;
 mod health;
 mod issuer;
+mod list_body;
 mod metrics;
 mod negotiate;
 mod openapi;

@@ -149,10 +149,11 @@ impl Resource {
         key.into()
     }
 
-    /// The text of an object as it stands in a list, behind its opening brace: objects of built-in kinds do not say
-    /// there what they are. `None` stands as it is.
-    pub(crate) fn listed<'o>(&self, object: &'o Object) -> Option<&'o [u8]> {
-        if matches!(self.conversion, Conversion::By(_)) { None } else { object.json.strip_prefix(&self.head[..]) }
+    /// How many bytes of an object's text behind its opening brace do not stand in a list: objects of built-in kinds
+    /// do not say there what they are.
+    pub(crate) fn left_out_of_list(&self, object: &Object) -> usize {
+        let is_whole = matches!(self.conversion, Conversion::By(_)) || !object.json.starts_with(&self.head);
+        if is_whole { 0 } else { self.head.len() - 1 }
     }
 
     /// Whether stored objects may have to be converted to be shown.
