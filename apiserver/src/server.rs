@@ -270,11 +270,13 @@ impl ApiServer {
     #[must_use]
     pub fn client(&self, user: UserInfo) -> kube::Client {
         let api = Arc::clone(&self.api);
+        let agent = http::HeaderValue::from_static(program_of(&user.name));
         let user = auth::authenticated(user);
         let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
             let api = Arc::clone(&api);
             let mut request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
             request.extensions_mut().insert(InProcess(user.clone()));
+            request.headers_mut().entry(http::header::USER_AGENT).or_insert_with(|| agent.clone());
             async move { Ok::<_, Infallible>(api.handle(request).await) }
         });
         kube::Client::new(service, "default")
@@ -288,6 +290,19 @@ impl ApiServer {
             self.serving.force.cancel();
             self.serving.tasks.wait().await;
         }
+    }
+}
+
+/// The name under which a component of this process writes (`managedFields`): that of its counterpart in Kubernetes,
+/// where controllers have ServiceAccounts of their own and run in one program.
+fn program_of(user: &str) -> &'static str {
+    match user {
+        "system:kube-scheduler" => "kube-scheduler",
+        "system:kube-proxy" => "kube-proxy",
+        _ if user.starts_with("system:node:") => "kubelet",
+        _ if user.starts_with("system:serviceaccount:kube-system:") => "kube-controller-manager",
+        "system:kube-controller-manager" => "kube-controller-manager",
+        _ => "reeve",
     }
 }
 

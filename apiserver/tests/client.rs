@@ -89,6 +89,20 @@ async fn a_component_has_its_own_rights_and_no_others() {
 }
 
 #[tokio::test]
+async fn a_component_of_this_process_writes_under_the_name_of_its_program() {
+    let cluster = Cluster::start().await;
+    for (user, program) in [("kubernetes-admin", "reeve"), ("system:node:a", "kubelet")] {
+        let client = cluster.server.client(UserInfo::new(user, &["system:masters"]));
+        let maps: Api<ConfigMap> = Api::namespaced(client, "default");
+        let made = from(json!({"metadata": {"generateName": "a"}, "data": {"a": "b"}}));
+        let made = maps.create(&PostParams::default(), &made).await.unwrap();
+        let managers = made.metadata.managed_fields.unwrap_or_default();
+        let managers: Vec<_> = managers.into_iter().filter_map(|entry| entry.manager).collect();
+        assert_eq!(managers, [program]);
+    }
+}
+
+#[tokio::test]
 async fn a_node_reads_what_its_pods_refer_to_from_the_moment_it_hears_of_them_until_they_are_gone() {
     let cluster = Cluster::start().await;
     let client = cluster.server.client(admin());
