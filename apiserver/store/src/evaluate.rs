@@ -1,6 +1,8 @@
 //! Decides what committed commands do to the applied state: etcd's rules for transactions and compaction
 //! (`etcd.io/docs/v3.6/learning/api`). Pure but for reads of the view: every member comes to the same result.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 
 use crate::encoding::{self, POSITION_KEY, Position};
@@ -50,6 +52,8 @@ pub(crate) struct Evaluator<'v> {
     base: Revision,
     position: Position,
     overlay: Overlay,
+    /// What the view has said, at its revision.
+    asked: HashMap<Bytes, Option<KeyValue>>,
     batch: ViewBatch,
     events: Vec<Event>,
     answers: Vec<Result<Answer, KvError>>,
@@ -62,6 +66,7 @@ impl<'v> Evaluator<'v> {
             base: position.revision,
             position,
             overlay: Overlay::new(),
+            asked: HashMap::new(),
             batch: ViewBatch::default(),
             events: Vec::new(),
             answers: Vec::new(),
@@ -121,7 +126,7 @@ impl<'v> Evaluator<'v> {
         })
     }
 
-    fn holds(&self, compare: &Compare) -> Result<bool, ViewError> {
+    fn holds(&mut self, compare: &Compare) -> Result<bool, ViewError> {
         Ok(match compare {
             Compare::ModRevision { key, equals } => {
                 self.current(key)?.map_or(Revision(0), |kv| kv.mod_revision) == *equals
@@ -175,11 +180,15 @@ impl<'v> Evaluator<'v> {
         write.sequence += 1;
     }
 
-    fn current(&self, key: &Bytes) -> Result<Option<KeyValue>, ViewError> {
-        match self.overlay.get(key) {
-            Some(kv) => Ok(kv.clone()),
-            None => read::key_at(self.view, key, self.base),
+    /// The newest state of a key. A transaction asks twice for what it compares and writes, and all of a batch compare
+    /// the same few keys (the namespace): the view is asked once.
+    fn current(&mut self, key: &Bytes) -> Result<Option<KeyValue>, ViewError> {
+        if let Some(kv) = self.overlay.get(key).or_else(|| self.asked.get(key)) {
+            return Ok(kv.clone());
         }
+        let found = read::key_at(self.view, key, self.base)?;
+        self.asked.insert(key.clone(), found.clone());
+        Ok(found)
     }
 
     fn range(&self, request: &RangeRequest) -> Result<RangeResponse, ViewError> {
