@@ -97,7 +97,7 @@ pub(crate) fn run_foreground(
 
 /// Everything from the sockets to the end. `ready` is called once, when the node is ready.
 fn run(paths: &Paths, config: &ClusterConfig, _main: MainLock, ready: &mut dyn FnMut()) -> Result<End, ClusterError> {
-    memory::bound_heaps();
+    memory::avoid_huge_pages();
     crate::logging::init();
     // The first listener stays in the network namespace that the process came from.
     let mut api_listeners = vec![listen(Ipv4Addr::LOCALHOST, config.api_port)?];
@@ -166,7 +166,6 @@ async fn run_components(own: Surroundings, ready: &mut dyn FnMut()) -> Result<En
     ready();
     let outcome = tokio::select! {
         err = running.failed() => Err(err),
-        never = memory::give_back() => match never {},
         end = asked_to_end(&mut term, &mut interrupt) => Ok(end),
     };
     running.stop().await;

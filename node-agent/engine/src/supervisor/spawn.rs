@@ -165,6 +165,8 @@ pub fn supervisor_main(args: impl IntoIterator<Item = OsString>) -> Option<ExitC
 /// Takes the run folder, binds the socket, and goes into the background: the caller's wait ends when the socket
 /// answers.
 fn start(run_dir: &Path) -> io::Result<()> {
+    // What starts us may do without huge pages, and children inherit that: containers have what the host gives.
+    let _ = nix::sys::prctl::set_thp_disable(false);
     let lock = lock(run_dir)?;
     let path = socket_path(run_dir);
     match std::fs::remove_file(&path) {
