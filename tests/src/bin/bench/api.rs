@@ -1,27 +1,32 @@
-//! Requests: latency, throughput and the server's CPU time of plain ConfigMap traffic over TLS.
+//! Requests: latency, throughput, and the CPU time of server and generator, of plain ConfigMap traffic over TLS.
 
-use std::collections::BTreeMap;
-use std::future::Future;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{DeleteParams, ListParams, PostParams};
-use kube::{Api, Client};
+use bytes::Bytes;
+use hyper::Method;
 use tokio::time::Instant;
 
+use crate::http::{Connection, Server};
+use crate::process;
 use crate::sample;
 
 /// Requests of each verb with one client; with more, each makes its share of `REQUESTS_SHARED`.
-const REQUESTS_ALONE: usize = 300;
-const REQUESTS_SHARED: usize = 2048;
+const REQUESTS_ALONE: usize = 500;
+const REQUESTS_SHARED: usize = 12_800;
+/// How many ConfigMaps a list has, and how often it is asked for, by one client and by several.
+const LISTED: usize = 5_000;
+const LISTS_ALONE: usize = 20;
+const LISTS_SHARED: usize = 96;
 /// What a ConfigMap holds.
 const VALUE_LEN: usize = 1000;
+/// Connections that fill a namespace.
+const FILLERS: usize = 16;
 
 /// One verb with one number of clients.
 #[derive(Debug)]
 pub(crate) struct Figure {
-    /// create, get or update.
+    /// create, get, update or list.
     pub verb: &'static str,
     /// Whether it must reach the disk.
     pub writes: bool,
@@ -31,88 +36,126 @@ pub(crate) struct Figure {
     pub p50: Duration,
     /// All clients together.
     pub per_second: f64,
-    /// The main process's CPU time, divided by the requests.
-    pub cpu_each: Duration,
+    /// The server's CPU time, divided by the requests.
+    pub server_each: Duration,
+    /// The generator's.
+    pub generator_each: Duration,
+    /// Bytes of one answer.
+    pub answer: usize,
 }
 
-fn config_map(name: &str, filler: char) -> ConfigMap {
-    let mut map = ConfigMap::default();
-    map.metadata.name = Some(name.to_owned());
-    map.data = Some(BTreeMap::from([("value".to_owned(), filler.to_string().repeat(VALUE_LEN))]));
-    map
+/// A server under load, and the process it is.
+pub(crate) struct Target {
+    /// Where it is.
+    pub server: Server,
+    /// Whose CPU time and memory count.
+    pub pid: u32,
 }
 
-/// Creates, reads and updates ConfigMaps with that many clients, each with connections of its own; removes them.
-pub(crate) async fn measure(
-    client: &Client,
-    clients: usize,
-    cpu: impl Fn() -> anyhow::Result<Duration>,
-) -> anyhow::Result<Vec<Figure>> {
-    let each = if clients == 1 { REQUESTS_ALONE } else { REQUESTS_SHARED / clients };
-    let api: Api<ConfigMap> = Api::default_namespaced(client.clone());
-    warm_up(&api, clients).await?;
-    let create = |name: String| async move {
-        api_of(client).create(&PostParams::default(), &config_map(&name, 'a')).await.map(drop)
-    };
-    let get = |name: String| async move { api_of(client).get(&name).await.map(drop) };
-    let update = |name: String| async move {
-        api_of(client).replace(&name, &PostParams::default(), &config_map(&name, 'b')).await.map(drop)
-    };
-    let load = Load { clients, each };
-    let figures = vec![
-        load.run("create", true, &cpu, create).await?,
-        load.run("get", false, &cpu, get).await?,
-        load.run("update", true, &cpu, update).await?,
-    ];
-    api.delete_collection(&DeleteParams::default(), &ListParams::default().labels("!kept")).await?;
-    Ok(figures)
+/// The path of the namespace's ConfigMaps.
+pub(crate) fn collection(namespace: &str) -> String {
+    format!("/api/v1/namespaces/{namespace}/configmaps")
 }
 
-fn api_of(client: &Client) -> Api<ConfigMap> {
-    Api::default_namespaced(client.clone())
+/// The body of a ConfigMap of 1 KB; `at` is a text of its own beside the filler.
+pub(crate) fn config_map(name: &str, at: &str, filler: char) -> Bytes {
+    let value = filler.to_string().repeat(VALUE_LEN);
+    let (kind, meta) = (r#""kind":"ConfigMap","apiVersion":"v1""#, format!(r#""metadata":{{"name":"{name}"}}"#));
+    Bytes::from(format!(r#"{{{kind},{meta},"data":{{"at":"{at}","value":"{value}"}}}}"#))
 }
 
-/// Opens the connections.
-async fn warm_up(api: &Api<ConfigMap>, clients: usize) -> anyhow::Result<()> {
-    let params = ListParams::default();
-    let lists = (0..clients).map(|_| api.list(&params));
-    futures::future::try_join_all(lists).await.context("list ConfigMaps").map(drop)
-}
+impl Target {
+    /// Makes a namespace of the bench's own.
+    pub(crate) async fn namespace(&self, name: &str) -> anyhow::Result<()> {
+        let body = format!(r#"{{"kind":"Namespace","apiVersion":"v1","metadata":{{"name":"{name}"}}}}"#);
+        self.server.connect().await?.ask(Method::POST, "/api/v1/namespaces", body.into()).await.map(drop)
+    }
 
-struct Load {
-    clients: usize,
-    each: usize,
-}
+    /// Creates, reads and updates ConfigMaps with that many clients, each with a connection of its own.
+    pub(crate) async fn requests(&self, clients: usize) -> anyhow::Result<Vec<Figure>> {
+        let namespace = format!("bench-{clients}");
+        self.namespace(&namespace).await?;
+        let all = collection(&namespace);
+        let each = if clients == 1 { REQUESTS_ALONE } else { REQUESTS_SHARED / clients };
+        let create = |name: &str| (Method::POST, all.clone(), config_map(name, "a", 'a'));
+        let get = |name: &str| (Method::GET, format!("{all}/{name}"), Bytes::new());
+        let update = |name: &str| (Method::PUT, format!("{all}/{name}"), config_map(name, "b", 'b'));
+        let mut connections = self.connections(clients).await?;
+        let figures = vec![
+            self.run("create", each, &mut connections, create).await?,
+            self.run("get", each, &mut connections, get).await?,
+            self.run("update", each, &mut connections, update).await?,
+        ];
+        connections[0].ask(Method::DELETE, &all, Bytes::new()).await?;
+        Ok(figures)
+    }
 
-impl Load {
-    async fn run<Fut: Future<Output = kube::Result<()>>>(
+    /// Lists five thousand ConfigMaps, with one client and with 16.
+    pub(crate) async fn lists(&self) -> anyhow::Result<Vec<Figure>> {
+        self.namespace("bench-lists").await?;
+        self.fill("bench-lists", LISTED).await?;
+        let all = collection("bench-lists");
+        let list = |_: &str| (Method::GET, format!("{all}?resourceVersion=0"), Bytes::new());
+        let mut figures = Vec::new();
+        for (clients, lists) in [(1, LISTS_ALONE), (16, LISTS_SHARED)] {
+            let mut connections = self.connections(clients).await?;
+            figures.push(self.run("list", lists / clients, &mut connections, list).await?);
+        }
+        self.server.connect().await?.ask(Method::DELETE, &all, Bytes::new()).await?;
+        Ok(figures)
+    }
+
+    /// Creates that many ConfigMaps.
+    pub(crate) async fn fill(&self, namespace: &str, count: usize) -> anyhow::Result<()> {
+        let all = collection(namespace);
+        let create = |name: &str| (Method::POST, all.clone(), config_map(name, "a", 'a'));
+        let mut connections = self.connections(FILLERS).await?;
+        self.run("create", count / FILLERS, &mut connections, create).await.map(drop)
+    }
+
+    async fn connections(&self, count: usize) -> anyhow::Result<Vec<Connection>> {
+        let mut connections = Vec::with_capacity(count);
+        for _ in 0..count {
+            connections.push(self.server.connect().await?);
+        }
+        Ok(connections)
+    }
+
+    async fn run(
         &self,
         verb: &'static str,
-        writes: bool,
-        cpu: &impl Fn() -> anyhow::Result<Duration>,
-        request: impl Fn(String) -> Fut,
+        each: usize,
+        connections: &mut [Connection],
+        request: impl Fn(&str) -> (Method, String, Bytes),
     ) -> anyhow::Result<Figure> {
-        let one_client = async |number: usize| {
-            let mut took = Vec::with_capacity(self.each);
-            for index in 0..self.each {
+        let one_client = async |(number, connection): (usize, &mut Connection)| {
+            let (mut took, mut answer) = (Vec::with_capacity(each), 0);
+            for index in 0..each {
+                let (method, path, body) = request(&format!("bench-{number}-{index}"));
                 let started = Instant::now();
-                request(format!("bench-{number}-{index}")).await?;
+                answer = connection.ask(method, &path, body).await?;
                 took.push(started.elapsed());
             }
-            kube::Result::<_>::Ok(took)
+            anyhow::Ok((took, answer))
         };
-        let (cpu_before, started) = (cpu()?, Instant::now());
-        let took = futures::future::try_join_all((0..self.clients).map(one_client)).await;
-        let mut took = took.with_context(|| format!("{verb} ConfigMaps"))?.concat();
-        let (wall, cpu) = (started.elapsed(), cpu()?.saturating_sub(cpu_before));
+        let own = std::process::id();
+        let (server, generator, started) = (process::cpu(self.pid)?, process::cpu(own)?, Instant::now());
+        let done = futures::future::try_join_all(connections.iter_mut().enumerate().map(one_client)).await;
+        let wall = started.elapsed();
+        let (server, generator) = (process::cpu(self.pid)? - server, process::cpu(own)? - generator);
+        let done = done.with_context(|| format!("{verb} ConfigMaps"))?;
+        let answer = done.first().map_or(0, |(_, answer)| *answer);
+        let mut took: Vec<Duration> = done.into_iter().flat_map(|(took, _)| took).collect();
         let requests = u32::try_from(took.len()).unwrap_or(u32::MAX).max(1);
         Ok(Figure {
             verb,
-            writes,
+            writes: matches!(verb, "create" | "update"),
             requests: took.len(),
             p50: sample::median(&mut took),
             per_second: f64::from(requests) / wall.as_secs_f64(),
-            cpu_each: cpu / requests,
+            server_each: server / requests,
+            generator_each: generator / requests,
+            answer,
         })
     }
 }

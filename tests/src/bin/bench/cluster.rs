@@ -86,9 +86,14 @@ impl Cluster {
         self.data_dir.display().to_string()
     }
 
+    /// The administrator's.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.data_dir.join("admin.kubeconfig")
+    }
+
     /// A client with the administrator's certificate, over TLS.
     pub(crate) async fn client(&self) -> anyhow::Result<kube::Client> {
-        let path = self.data_dir.join("admin.kubeconfig");
+        let path = self.kubeconfig();
         let file = kube::config::Kubeconfig::read_from(&path).with_context(|| format!("read {}", path.display()))?;
         let config = kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await?;
         Ok(kube::Client::try_from(config)?)
@@ -112,12 +117,12 @@ impl Cluster {
         process::running(&self.program.path)
     }
 
-    /// CPU time that its main process has used.
-    pub(crate) fn main_cpu(&self) -> anyhow::Result<Duration> {
+    /// Its main process.
+    pub(crate) fn main_pid(&self) -> anyhow::Result<u32> {
         let path = format!("/run/reeve/{}/cluster.json", self.name);
         let text = std::fs::read(&path).with_context(|| format!("read {path}"))?;
         let state: RunState = serde_json::from_slice(&text).with_context(|| format!("read {path}"))?;
-        process::cpu(state.process.pid)
+        Ok(state.process.pid)
     }
 }
 

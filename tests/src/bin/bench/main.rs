@@ -1,23 +1,29 @@
 //! `make bench`: the figures of a one-node cluster, measured through its API and `/proc`, as a table.
 //!
-//! Usage: `bench PATH_TO_REEVE` (as root). Makes clusters of its own in their own network namespaces and leaves
+//! Usage: `bench PATH_TO_REEVE` (as root); `bench --api KUBECONFIG PID` only loads the API server that runs as that
+//! process, which may be anybody's. Makes clusters of its own in their own network namespaces and leaves
 //! nothing behind. Not here: the micro-benchmarks of single crates (`cargo bench -p CRATE`).
 
 mod api;
 mod cluster;
 mod floor;
+mod http;
 mod pods;
 mod process;
 mod sample;
 mod table;
+mod watch;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 
+use crate::api::Target;
 use crate::cluster::{Cluster, Program};
+use crate::http::Server;
 use crate::process::Reading;
 use crate::table::{Row, Table};
 
@@ -29,6 +35,10 @@ const IDLE: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_secs(3);
 const PODS_ONE_BY_ONE: usize = 40;
 const PODS_AT_ONCE: usize = 50;
+/// How many clients load the API at once.
+const CLIENTS: [usize; 3] = [1, 16, 64];
+/// How many objects the API server holds when its memory is read.
+const OBJECTS: usize = 20_000;
 
 /// One worker: the measured cluster keeps the other cores.
 #[tokio::main(flavor = "current_thread")]
@@ -44,7 +54,18 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> anyhow::Result<()> {
-    let program = std::env::args_os().nth(1).map(PathBuf::from).context("usage: bench PATH_TO_REEVE")?;
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let program = match args.as_slice() {
+        [option, kubeconfig, pid] if option == "--api" => {
+            let pid = pid.to_str().and_then(|pid| pid.parse().ok()).context("PID is not a number")?;
+            let mut table = Table::default();
+            let outcome = load(&Target { server: Server::of(Path::new(kubeconfig))?, pid }, None, &mut table).await;
+            table.print();
+            return outcome;
+        }
+        [program] => PathBuf::from(program),
+        _ => anyhow::bail!("usage: bench PATH_TO_REEVE, or bench --api KUBECONFIG PID"),
+    };
     anyhow::ensure!(nix::unistd::geteuid().is_root(), "bench starts containers: it must be run as root");
     let folder = tempfile::Builder::new().prefix("reeve-bench-").tempdir().context("make a folder")?;
     let mut table = Table::default();
@@ -128,23 +149,72 @@ async fn containers(cluster: &Cluster, folder: &Path, table: &mut Table) -> anyh
 }
 
 async fn requests(cluster: &Cluster, folder: &Path, table: &mut Table) -> anyhow::Result<()> {
-    let fsync = floor::fsync(folder)?;
-    let client = cluster.client().await?;
-    for clients in [1, 64] {
-        for figure in api::measure(&client, clients, || cluster.main_cpu()).await? {
-            let title = format!("{}, {clients} client{}", figure.verb, if clients == 1 { "" } else { "s" });
-            let mut row = Row::new(title).time(figure.p50);
-            if figure.writes {
-                row = row.floor(fsync);
-            }
-            table.push(row.how(format!(
-                "p50 of {} over TLS, 1 KB ConfigMaps; {:.0}/s, {} µs of server CPU each{}",
-                figure.requests,
-                figure.per_second,
-                figure.cpu_each.as_micros(),
-                if figure.writes { "; floor: append 1 KB and fdatasync" } else { "" },
-            )));
+    let target = Target { server: Server::of(&cluster.kubeconfig())?, pid: cluster.main_pid()? };
+    load(&target, Some(floor::fsync(folder)?), table).await
+}
+
+/// The figures of the API alone.
+async fn load(target: &Target, fsync: Option<Duration>, table: &mut Table) -> anyhow::Result<()> {
+    memory(target, table).await?;
+    for clients in CLIENTS {
+        for figure in target.requests(clients).await? {
+            push_requests(table, &figure, clients, fsync);
         }
+    }
+    for (figure, clients) in target.lists().await?.iter().zip([1, 16]) {
+        let title = format!("list of 5,000, {clients} client{}", if clients == 1 { "" } else { "s" });
+        let row = Row::new(title).time(figure.p50);
+        let row = if clients == 1 { row.goal_ms(8) } else { row };
+        table.push(row.how(format!(
+            "p50 of {} lists of {:.1} MB; {:.0}/s, {:.1} ms of server CPU each, {:.1} ms of the generator's",
+            figure.requests,
+            figure.answer as f64 / 1e6,
+            figure.per_second,
+            figure.server_each.as_secs_f64() * 1e3,
+            figure.generator_each.as_secs_f64() * 1e3,
+        )));
+    }
+    watches(target, table).await
+}
+
+fn push_requests(table: &mut Table, figure: &api::Figure, clients: usize, fsync: Option<Duration>) {
+    let title = format!("{}, {clients} client{}", figure.verb, if clients == 1 { "" } else { "s" });
+    let mut row = Row::new(title).time(figure.p50);
+    if let (true, Some(fsync)) = (figure.writes, fsync) {
+        row = row.floor(fsync);
+    }
+    table.push(row.how(format!(
+        "p50 of {} over TLS, 1 KB ConfigMaps; {:.0}/s, {} µs of server CPU each, {} µs of the generator's{}",
+        figure.requests,
+        figure.per_second,
+        figure.server_each.as_micros(),
+        figure.generator_each.as_micros(),
+        if figure.writes { "; floor: append 1 KB and fdatasync" } else { "" },
+    )));
+    let cpu = Row::new(format!("  server CPU of one {}", figure.verb)).time(figure.server_each);
+    if clients == CLIENTS[2] {
+        table.push(cpu.goal_us(if figure.writes { 80 } else { 25 }).how("of the same requests"));
+    }
+}
+
+/// To be measured before anything else has left its traces.
+async fn memory(target: &Target, table: &mut Table) -> anyhow::Result<()> {
+    let memory = target.memory(OBJECTS, 100).await?;
+    let row = Row::new(format!("memory, {OBJECTS} objects")).mebibytes(memory.pss_bytes).goal_mib(80);
+    table.push(row.how("PSS of the server's process after creates of 1 KB with 100 watchers"));
+    let goal = memory.json * 13 / 10 + 300;
+    let row = Row::new("memory of one object").text(format!("{} B", memory.per_object));
+    table.push(row.how(format!("what each added; its JSON has {} B; goal: 1.3 × that + 300 = {goal} B", memory.json)));
+    Ok(())
+}
+
+async fn watches(target: &Target, table: &mut Table) -> anyhow::Result<()> {
+    for (watchers, changes, every) in [(100, 200, 10), (1000, 50, 100)] {
+        let mut delays = target.delays(watchers, changes, Duration::from_millis(every)).await?;
+        let row = Row::new(format!("event, {watchers} watchers, p50")).time(sample::median(&mut delays));
+        table.push(row.how(format!("update sent to event read, {changes} updates, {every} ms between them")));
+        let row = Row::new(format!("event, {watchers} watchers, p99")).time(sample::percentile(&mut delays, 99));
+        table.push(if watchers == 1000 { row.goal_ms(10) } else { row }.how("the same events"));
     }
     Ok(())
 }

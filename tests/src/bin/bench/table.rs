@@ -49,6 +49,12 @@ impl Row {
         self.goal(&format!("{goal} ms"), limit.as_nanos())
     }
 
+    /// The time that should not be exceeded, in microseconds.
+    pub(crate) fn goal_us(self, goal: u64) -> Self {
+        let limit = Duration::from_micros(goal);
+        self.goal(&format!("{goal} µs"), limit.as_nanos())
+    }
+
     /// The memory that should not be exceeded.
     pub(crate) fn goal_mib(self, goal: u64) -> Self {
         self.goal(&format!("{goal} MiB"), (goal * MEBIBYTE).into())
@@ -81,6 +87,9 @@ impl Row {
 
 fn milliseconds(time: Duration) -> String {
     let ms = time.as_secs_f64() * 1000.0;
+    if ms < 0.3 {
+        return format!("{:.0} µs", ms * 1000.0);
+    }
     if ms < 10.0 { format!("{ms:.2} ms") } else { format!("{ms:.0} ms") }
 }
 
