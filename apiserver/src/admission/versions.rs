@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use reeve_kinds::field::{FieldError, FieldErrorKind};
 use serde_json::Value;
 
 use super::attributes::{Attributes, GroupVersionKind, Seen};
-use crate::registry::Resource;
+use crate::registry::{Resource, meta};
 use crate::status::ApiError;
 
 /// The objects of a request in another version.
@@ -73,8 +74,12 @@ async fn convert(
 /// What a patch has made of an object must still be of its kind; where it does not say of which, it is.
 ///
 /// # Errors
-/// When it is not: in Kubernetes' words.
-pub(super) fn check_kind(attributes: &Attributes<'_>, object: &mut Value) -> Result<(), String> {
+/// When it is not: in Kubernetes' words, which `told` makes an answer of. A custom resource is just invalid.
+pub(super) fn check_kind(
+    attributes: &Attributes<'_>,
+    object: &mut Value,
+    told: impl FnOnce(String) -> ApiError,
+) -> Result<(), ApiError> {
     let kind = attributes.kind_seen();
     let api_version = match kind.group {
         "" => kind.version.to_owned(),
@@ -89,8 +94,17 @@ pub(super) fn check_kind(attributes: &Attributes<'_>, object: &mut Value) -> Res
     if text("apiVersion") == api_version && text("kind") == kind.kind {
         return Ok(());
     }
+    if attributes.resource().is_custom() {
+        let wrong = [("kind", kind.kind), ("apiVersion", api_version.as_str())].into_iter();
+        let wrong = wrong.filter(|(field, own)| text(field) != *own);
+        let errors: Vec<_> = wrong
+            .map(|(field, own)| FieldError::new(FieldErrorKind::Invalid, field, text(field), format!("must be {own}")))
+            .collect();
+        let name = meta::text(object, "name");
+        return Err(ApiError::invalid_kind(text("kind"), kind.group, name, &errors));
+    }
     let version = text("apiVersion").rsplit('/').next().unwrap_or_default();
     let package = if kind.group.is_empty() { "core" } else { kind.group.split('.').next().unwrap_or_default() };
     let what = format!("({version}.{}) to ({package}.{})", text("kind"), kind.kind);
-    Err(format!("converting {what}: unknown conversion"))
+    Err(told(format!("converting {what}: unknown conversion")))
 }

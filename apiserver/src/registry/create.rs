@@ -43,7 +43,10 @@ impl Registry {
         meta::wipe(&mut object);
         kind.default(&mut object);
         let managed = managed::of_new(request, &object, &sent, self.clock.now());
-        self.create_managed(request, object, managed, accepted.warnings).await
+        let warned = accepted.warnings.clone();
+        let created = self.create_managed(request, object, managed, accepted.warnings).await;
+        // What was wrong with the body is told of a refused object too.
+        created.inspect_err(|_| warned.into_iter().for_each(|text| request.warnings.add(text)))
     }
 
     /// Creates what an apply has made of nothing.

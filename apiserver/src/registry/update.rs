@@ -65,7 +65,8 @@ impl Registry {
             let unconditional = kind.unconditional_update();
             Ok(Edited { object, warnings, unconditional, managed: None, shown: None })
         };
-        self.change(request, edit).await
+        let changed = self.change(request, edit).await;
+        changed.inspect_err(|_| accepted.warnings.iter().for_each(|text| request.warnings.add(text.as_str())))
     }
 
     /// The object as it is now, with its resourceVersion.

@@ -249,10 +249,12 @@ impl Asked<'_> {
             let schema = patch::schema_of(attributes).map_err(Failed::Policy)?;
             patch::apply(schema, &attributes.object, &given).map_err(Failed::Policy)?
         };
-        check_kind(attributes, &mut object)
-            .map_err(|why| Failed::Request(ApiError::internal(format!("failed to convert object: {why}"))))?;
+        check_kind(attributes, &mut object, |why| ApiError::internal(format!("failed to convert object: {why}")))
+            .map_err(Failed::Request)?;
         if attributes.is_of_resource() {
-            conform(&**kind, mutation.is_json_patch, &mut object).map_err(Failed::Request)?;
+            // What the schema of a custom resource does not know is dropped.
+            let is_strict = mutation.is_json_patch && !attributes.resource().is_custom();
+            conform(&**kind, is_strict, &mut object).map_err(Failed::Request)?;
             check_conversion(attributes).map_err(Failed::Policy)?;
             kind.default(&mut object);
         }

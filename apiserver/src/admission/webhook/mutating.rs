@@ -92,7 +92,7 @@ fn conform(attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiErr
     if !object.is_object() {
         return Err(ApiError::internal("a webhook's patch has made something else of the object"));
     }
-    check_kind(attributes, object).map_err(ApiError::unknown)?;
+    check_kind(attributes, object, ApiError::unknown)?;
     if attributes.is_of_resource() {
         let conformed = attributes.resource().kind.conform(object);
         conformed.map_err(|error| ApiError::internal(error.to_string()))?;

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Events, World, data};
 use crate::auth::{Attributes, Authorizer, Decision, KnownRules, Target};
+use crate::custom::tests::{create, define, definition};
 use crate::registry::{Patch, UserInfo};
 use crate::status::ApiError;
 
@@ -57,6 +58,10 @@ async fn a_bound_policy_refuses_at_once_with_the_code_of_its_reason_and_not_afte
     assert_eq!(error.message, format!("configmaps \"x\" is forbidden: {said}"));
     assert_eq!((error.code, error.reason), (413, "RequestEntityTooLarge"));
     assert_eq!(error.details.unwrap().causes[0].message, said);
+    let request = world.request("configmaps");
+    let strange = json!({ "metadata": { "name": "x" }, "data": { "a": "bad" }, "odd": 1 });
+    world.registry.create(&request, strange.into()).await.expect_err("it is refused");
+    assert_eq!(request.warnings.take(), ["unknown field \"odd\""], "what is wrong with the body is told all the same");
     let changed = world.merge("configmaps/good", json!({ "data": { "a": "bad" } })).await;
     assert_eq!(changed.expect_err("changes are meant too").code, 413);
     world.delete("validatingadmissionpolicybindings/p").await.unwrap();
@@ -338,4 +343,28 @@ async fn what_does_not_fit_the_types_is_told_in_the_status_and_a_change_is_looke
     let patch = json!({ "spec": spec("object.spec.replicas > 1") });
     world.merge("validatingadmissionpolicies/p", patch).await.unwrap();
     assert_eq!(checked(&mut events, 2).await["status"], json!({ "observedGeneration": 2, "typeChecking": {} }));
+}
+
+#[tokio::test]
+async fn a_policy_changes_custom_resources_in_any_version_by_their_schema() {
+    let world = World::new().await;
+    define(&world, definition(&["v1", "v2"])).await;
+    let operations = "[JSONPatch{op: 'add', path: '/spec/color', value: object.apiVersion}, \
+        JSONPatch{op: 'add', path: '/spec/odd', value: 1}, \
+        JSONPatch{op: 'replace', path: '/kind', value: object.metadata.name == 'bad' ? 'Other' : 'Widget'}]";
+    let spec = json!({
+        "matchConstraints": { "resourceRules": [
+            { "operations": ["CREATE"], "apiGroups": ["example.com"], "apiVersions": ["v1"], "resources": ["widgets"] }
+        ] },
+        "mutations": [{ "patchType": "JSONPatch", "jsonPatch": { "expression": operations } }]
+    });
+    mutating(&world, "m", spec, json!({})).await;
+    let made = create(&world, "v2", json!({ "metadata": { "name": "a" } , "spec": {} })).await.unwrap();
+    assert_eq!(
+        (&made["apiVersion"], &made["spec"]),
+        (&json!("example.com/v2"), &json!({ "color": "example.com/v1", "size": 3 }))
+    );
+    let error = create(&world, "v1", json!({ "metadata": { "name": "bad" }, "spec": {} })).await.unwrap_err();
+    assert_eq!(error.message, "Other.example.com \"bad\" is invalid: kind: Invalid value: \"Other\": must be Widget");
+    assert_eq!(error.code, 422);
 }
