@@ -90,9 +90,8 @@ impl Env {
         match &decl.kind {
             DeclKind::List(inner, _) | DeclKind::Map(inner) => self.add_objects(inner),
             DeclKind::Object(object) => {
-                if self.objects.insert(Arc::clone(&object.name), Arc::clone(object)).is_none() {
-                    object.fields.values().for_each(|field| self.add_objects(&field.decl));
-                }
+                let is_new = self.objects.insert(Arc::clone(&object.name), Arc::clone(object)).is_none();
+                object.fields.values().filter(|_| is_new).for_each(|field| self.add_objects(&field.decl));
             }
             _ => {}
         }

@@ -262,6 +262,7 @@ impl<'s> Parser<'s, '_> {
     }
 
     /// Makes one of the last two operands and the last operator.
+    #[allow(clippy::vec_box, reason = "expressions are boxed wherever they come from and go to")]
     fn reduce(&mut self, operands: &mut Vec<Box<Expr>>, pending: &mut Vec<(usize, &str, u32)>) -> Parsed<()> {
         let (Some(right), Some(left), Some((_, function, offset))) = (operands.pop(), operands.pop(), pending.pop())
         else {

@@ -184,7 +184,7 @@ fn deep(value: &Value<'_>) -> u64 {
     match value {
         Value::String(text) => letters(text.len()),
         Value::Bytes(bytes) => letters(bytes.len()),
-        Value::List(list) => list.iter().map(|element| deep_or_one(element)).sum(),
+        Value::List(list) => list.iter().map(deep_or_one).sum(),
         Value::Map(map) => {
             map.pairs().map_or(1, |pairs| pairs.iter().map(|(key, value)| deep(key) + deep(value)).sum())
         }

@@ -119,9 +119,9 @@ fn a_pods_loopback_is_its_own() {
     let path = dir.path().join("net");
     std::fs::write(&path, "").unwrap();
     let pin = path.clone();
-    let (sender, receiver) = std::sync::mpsc::channel();
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
     // The thread holds its mount namespace and its listener until the test is over.
-    let (done, wait) = std::sync::mpsc::channel::<()>();
+    let (done, wait) = std::sync::mpsc::sync_channel::<()>(1);
     let pod = std::thread::spawn(move || {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace (needs root)");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

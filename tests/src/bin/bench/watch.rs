@@ -33,7 +33,7 @@ pub(crate) struct Memory {
 /// Watches of one namespace's ConfigMaps, each with a connection of its own.
 pub(crate) struct Watchers {
     tasks: JoinSet<anyhow::Result<()>>,
-    delays: mpsc::UnboundedReceiver<Duration>,
+    delays: mpsc::Receiver<Duration>,
     count: usize,
     started: Instant,
 }
@@ -42,8 +42,8 @@ impl Target {
     /// Starts that many watches.
     pub(crate) async fn watch(&self, namespace: &str, count: usize) -> anyhow::Result<Watchers> {
         let started = Instant::now();
-        // Unbounded: the bench itself decides how many events there are.
-        let (sender, delays) = mpsc::unbounded_channel();
+        // One event of each is under way at a time; a watcher waits while it is full.
+        let (sender, delays) = mpsc::channel(count);
         let mut tasks = JoinSet::new();
         for _ in 0..count {
             let mut connection = self.server.connect().await?;
@@ -120,7 +120,7 @@ impl Watchers {
 }
 
 /// Reads events until the stream ends. A frame may hold several, or a part of one: the mark is looked for over seams.
-async fn follow(mut body: Incoming, started: Instant, sent: &mpsc::UnboundedSender<Duration>) -> anyhow::Result<()> {
+async fn follow(mut body: Incoming, started: Instant, sent: &mpsc::Sender<Duration>) -> anyhow::Result<()> {
     let mut rest = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame?;
@@ -132,7 +132,7 @@ async fn follow(mut body: Incoming, started: Instant, sent: &mpsc::UnboundedSend
             let number = line[begin + MARK.len()..].split(|byte| *byte == b'"').next().unwrap_or_default();
             let Ok(at) = std::str::from_utf8(number).unwrap_or_default().parse() else { continue };
             let delay = started.elapsed().saturating_sub(Duration::from_nanos(at));
-            sent.send(delay).ok().context("nobody listens")?;
+            sent.send(delay).await.ok().context("nobody listens")?;
         }
     }
     Ok(())
