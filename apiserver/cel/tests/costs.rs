@@ -26,6 +26,7 @@ fn object() -> Json {
 }
 
 /// The cost of an expression on `object()`, and what it is estimated to cost.
+#[allow(clippy::expect_used, reason = "only tests call it")]
 fn costs(text: &str) -> (u64, CostEstimate) {
     let decl = Decl::from_schema(&schema(), "selfType", false, &|_| None).expect("a declaration");
     let env = Env::new().declared("self", &decl);

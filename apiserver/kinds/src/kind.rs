@@ -163,6 +163,7 @@ pub trait Kind: Send + Sync + 'static {
     }
 
     /// From the stored form to this version's. Only called when [`Kind::stored_as`] answers.
+    #[allow(clippy::wrong_self_convention, reason = "self is the kind, not the object")]
     fn from_stored(&self, object: &mut Value) {
         let _ = object;
     }

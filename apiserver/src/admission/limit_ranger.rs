@@ -216,6 +216,7 @@ impl Checked {
 mod tests {
     use super::*;
 
+    #[allow(clippy::needless_pass_by_value, reason = "json! makes values")]
     fn range(limit: Value) -> Value {
         json!({ "spec": { "limits": [limit] } })
     }

@@ -29,7 +29,7 @@ pub(crate) fn take(registry: &Registry, attributes: &Attributes<'_>, object: &Va
         return Ok(Vec::new());
     };
     let found = registry.peek_all(&quotas, &request.namespace);
-    let resource = Resource::new(&names.group, &names.plural);
+    let resource = Resource::new(names.group, names.plural);
     let null = Value::Null;
     let old = attributes.old.unwrap_or(&null);
     let counts = if attributes.operation == Operation::Create {
@@ -121,6 +121,7 @@ mod tests {
 
     use super::*;
 
+    #[allow(clippy::needless_pass_by_value, reason = "json! makes values")]
     fn take(plural: &str, object: &Value, old: &Value, hard: Value, used: Value) -> Result<Option<String>, String> {
         let quota = json!({ "metadata": { "name": "q" }, "status": { "hard": hard, "used": used } });
         let resource = Resource::new("", plural);

@@ -33,8 +33,8 @@ impl Availability {
         if !is_available(old) || is_available(new) {
             return;
         }
-        let conditions = new["status"]["conditions"].as_array().into_iter().flatten();
-        let condition = conditions.filter(|one| one["type"] == "Available").last();
+        let mut conditions = new["status"]["conditions"].as_array().into_iter().flatten();
+        let condition = conditions.rfind(|one| one["type"] == "Available");
         let reason = condition.map_or("UnknownReason", |one| one["reason"].as_str().unwrap_or_default());
         let key = (meta::text(new, "name").to_owned(), reason.to_owned());
         *self.state().lost.entry(key).or_default() += 1;

@@ -130,9 +130,8 @@ fn target(spec: &Value) -> Option<Target> {
 
 /// Whether an APIService says that it can be used.
 pub(super) fn is_available(object: &Value) -> bool {
-    let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
-    let found = conditions.filter(|one| one["type"] == "Available").map(|one| one["status"] == "True");
-    found.last().unwrap_or(false)
+    let mut conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.rfind(|one| one["type"] == "Available").is_some_and(|one| one["status"] == "True")
 }
 
 fn backend(
@@ -194,6 +193,12 @@ pub(crate) fn by_version((a, one): (Priority, &str), (b, other): (Priority, &str
 }
 
 #[cfg(test)]
+pub(super) fn tests_target(namespace: &str, service: &str, port: u16) -> Target {
+    let (namespace, service) = (namespace.to_owned(), service.to_owned());
+    Target { namespace, service, port, insecure: false, ca_bundle: Vec::new() }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -221,10 +226,4 @@ mod tests {
         // `v1.b…` stands before `v1beta1.a…`.
         assert_eq!(told, ["late.example.com: v3alpha1 v2 v1", "b.example.com: v1", "a.example.com: v1beta1"]);
     }
-}
-
-#[cfg(test)]
-pub(super) fn tests_target(namespace: &str, service: &str, port: u16) -> Target {
-    let (namespace, service) = (namespace.to_owned(), service.to_owned());
-    Target { namespace, service, port, insecure: false, ca_bundle: Vec::new() }
 }

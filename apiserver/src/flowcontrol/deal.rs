@@ -20,11 +20,11 @@ pub(super) fn deal(hash: u64, deck: u32, size: u32, hand: &mut [u32; HAND_MAX]) 
     let size = usize::try_from(size.min(deck)).unwrap_or(HAND_MAX).min(HAND_MAX);
     let mut rest = hash;
     let mut left = u64::from(deck);
-    for place in 0..size {
+    for card in &mut hand[..size] {
         let drawn = rest % left;
         rest /= left;
         left -= 1;
-        hand[place] = u32::try_from(drawn).unwrap_or(0);
+        *card = u32::try_from(drawn).unwrap_or(0);
     }
     // Each was drawn from what the ones before it had left: its number counts those only.
     for place in (1..size).rev() {

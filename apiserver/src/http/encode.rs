@@ -145,7 +145,7 @@ impl Encoder<'_> {
         let head = protobuf::ListHead {
             api_version: if whole { &api_version } else { self.format.meta_version },
             kind: if whole { &list_kind } else { "PartialObjectMetadataList" },
-            item: if whole { (&api_version, &names.kind) } else { (self.format.meta_version, PARTIAL) },
+            item: if whole { (&api_version, names.kind) } else { (self.format.meta_version, PARTIAL) },
             metadata: &metadata,
         };
         let size: usize = if whole { items.iter().map(|item| item.json.len()).sum() } else { 256 * items.len() };
@@ -261,10 +261,10 @@ impl Encoder<'_> {
 /// How Kubernetes' server calls the type in its own source: it stands in some of its answers.
 fn go_type(resource: &Resource, suffix: &str) -> String {
     let names = resource.names();
-    if !protobuf::has(&names.api_version(), &names.kind) {
+    if !protobuf::has(&names.api_version(), names.kind) {
         return format!("*unstructured.Unstructured{suffix}");
     }
-    let package = match &*names.group {
+    let package = match names.group {
         "" | "events.k8s.io" => "core",
         group => group.split('.').next().unwrap_or_default(),
     };

@@ -282,7 +282,7 @@ async fn read_delete_options(request: &mut Request, call: Call) -> Result<(), Ap
 /// What can be answered about the objects of a request.
 fn offer(request: &Request) -> negotiate::Offer {
     let names = request.resource.names();
-    let protobuf = protobuf::has(&names.api_version(), &names.kind);
+    let protobuf = protobuf::has(&names.api_version(), names.kind);
     let is_object = request.subresource != Subresource::Binding;
     negotiate::Offer { protobuf, table: is_object, metadata: is_object }
 }

@@ -258,7 +258,7 @@ impl Tag {
         let next = match (at, byte) {
             (InTag::Quoted(quote), byte) if quote == byte => InTag::Before,
             (InTag::Quoted(_), _) => {
-                self.to_value(byte);
+                self.add_to_value(byte);
                 at
             }
             (InTag::Unquoted, byte) if is_space(byte) => InTag::Before,
@@ -268,13 +268,13 @@ impl Tag {
                 return None;
             }
             (InTag::Unquoted, _) => {
-                self.to_value(byte);
+                self.add_to_value(byte);
                 at
             }
             (InTag::BeforeValue, b'"' | b'\'') => InTag::Quoted(byte),
             (InTag::BeforeValue, byte) if is_space(byte) => at,
             (InTag::BeforeValue, _) => {
-                self.to_value(byte);
+                self.add_to_value(byte);
                 InTag::Unquoted
             }
             (InTag::Name | InTag::Before | InTag::Key | InTag::AfterKey, b'/') => {
@@ -304,7 +304,7 @@ impl Tag {
         Some(next)
     }
 
-    fn to_value(&mut self, byte: u8) {
+    fn add_to_value(&mut self, byte: u8) {
         if let Some(last) = self.attributes.last_mut() {
             last.value.push(byte);
         }

@@ -129,7 +129,7 @@ async fn pass_on(
     *asked.uri_mut() = uri.parse().map_err(ApiError::internal)?;
     *asked.headers_mut() = headers::passed_on(&call.parts, peer, &target.authority());
     rewrite.add_uri(asked.headers_mut(), &path);
-    let found = send(nodes, target, asked).await.map_err(unreachable)?;
+    let found = send(nodes, target, asked).await.map_err(|why| unreachable(&why))?;
     let (mut head, body) = found.into_parts();
     let kept = headers::kept(&head.headers);
     let is_head = call.parts.method == Method::HEAD;
@@ -156,7 +156,7 @@ async fn pass_on(
     Ok(answer)
 }
 
-fn unreachable(why: String) -> ApiError {
+fn unreachable(why: &str) -> ApiError {
     ApiError::new(503, "ServiceUnavailable", format!("error trying to reach service: {why}"))
 }
 

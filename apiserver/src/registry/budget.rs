@@ -185,6 +185,7 @@ fn forbidden(name: &str, why: &str) -> ApiError {
 mod tests {
     use super::*;
 
+    #[allow(clippy::needless_pass_by_value, reason = "json! makes values")]
     fn budget(status: Value) -> Value {
         json!({ "metadata": { "name": "b", "generation": 2 }, "spec": { "selector": { "matchLabels": { "a": "b" } } },
             "status": status })

@@ -138,6 +138,7 @@ fn check(said: &Value) -> Vec<FieldError> {
 mod tests {
     use super::*;
 
+    #[allow(clippy::needless_pass_by_value, reason = "json! makes values")]
     fn body(value: Value) -> Result<Options, ApiError> {
         let mut options = Options { dry_run: true, grace_period_seconds: Some(7), ..Options::default() };
         options.set_delete_body(&value).map(|()| options)

@@ -239,7 +239,7 @@ const PLAIN_GROUPS: [&str; 18] = [
 
 /// The key under which Kubernetes keeps an object: it stands in some of its texts.
 fn storage_key(names: &Names, namespace: &str, name: &str) -> String {
-    let plural = match (&*names.group, &*names.plural) {
+    let plural = match (names.group, names.plural) {
         ("", "endpoints") => "services/endpoints",
         ("", "nodes") => "minions",
         ("", "replicationcontrollers") => "controllers",
@@ -248,7 +248,7 @@ fn storage_key(names: &Names, namespace: &str, name: &str) -> String {
         (_, plural) => plural,
     };
     let mut key = "/registry/".to_owned();
-    let group = if PLAIN_GROUPS.contains(&&*names.group) { "" } else { &*names.group };
+    let group = if PLAIN_GROUPS.contains(&names.group) { "" } else { names.group };
     for part in [group, plural, namespace].into_iter().filter(|part| !part.is_empty()) {
         key.push_str(part);
         key.push('/');

@@ -29,6 +29,9 @@ pub(super) struct Edited {
     pub(super) shown: Option<Shown>,
 }
 
+/// Brings a subresource's body into the object.
+type Put = Box<dyn Fn(&Value, &mut Value) -> Result<(), ApiError> + Send + Sync>;
+
 /// A subresource's own body, as admission sees it.
 pub(super) struct Shown {
     /// Its group, version and kind.
@@ -38,7 +41,7 @@ pub(super) struct Shown {
     /// As it is to be.
     pub(super) new: Value,
     /// Brings what admission made of it into the object.
-    pub(super) put: Box<dyn Fn(&Value, &mut Value) -> Result<(), ApiError> + Send + Sync>,
+    pub(super) put: Put,
 }
 
 impl Registry {

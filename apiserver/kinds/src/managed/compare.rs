@@ -174,7 +174,7 @@ impl Place {
         !self.own && self.set.is_empty()
     }
 
-    fn unite(&mut self, other: Self) {
+    fn unite(&mut self, other: &Self) {
         self.own |= other.own;
         if !other.set.is_empty() {
             self.set = self.set.union(&other.set);
@@ -201,10 +201,10 @@ impl Found {
         self.added.put(element, below.added);
     }
 
-    fn unite(&mut self, other: Self) {
-        self.removed.unite(other.removed);
-        self.modified.unite(other.modified);
-        self.added.unite(other.added);
+    fn unite(&mut self, other: &Self) {
+        self.removed.unite(&other.removed);
+        self.modified.unite(&other.modified);
+        self.added.unite(&other.added);
     }
 
     fn leaf(from: Side<'_>, to: Side<'_>) -> Self {
@@ -237,7 +237,7 @@ impl Walk {
             let former = rule.atom(Some(former));
             if std::mem::discriminant(&former) != std::mem::discriminant(&own) {
                 let mut found = self.atom(&former, from, to);
-                found.unite(self.atom(&own, from, to));
+                found.unite(&self.atom(&own, from, to));
                 return found;
             }
         }

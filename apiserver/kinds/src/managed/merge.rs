@@ -92,7 +92,7 @@ impl Walk {
         for (at, item) in items.iter().enumerate() {
             match element_of(rule.kind, item) {
                 Ok(element) => {
-                    let known = out.by_element.get(&element).is_some();
+                    let known = out.by_element.contains_key(&element);
                     if known && !duplicates {
                         self.complaints.add(format!("duplicate entries for key {element}"));
                         continue;

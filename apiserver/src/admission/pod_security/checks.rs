@@ -102,6 +102,7 @@ mod tests {
     use super::super::report;
     use super::*;
 
+    #[allow(clippy::needless_pass_by_value, reason = "json! makes values")]
     fn told(level: Level, version: Option<u32>, spec: Value) -> String {
         report::detail(&evaluate(LevelVersion { level, version }, &json!({ "metadata": {}, "spec": spec })))
     }

@@ -140,7 +140,7 @@ fn violation(reason: &str, detail: impl Into<String>) -> Option<Violation> {
     Some(Violation { reason: reason.to_owned(), detail: detail.into() })
 }
 
-fn texts<'v>(list: &'v Value) -> impl Iterator<Item = &'v str> {
+fn texts(list: &Value) -> impl Iterator<Item = &str> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 

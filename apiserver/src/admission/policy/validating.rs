@@ -119,7 +119,8 @@ fn act(attributes: &Attributes<'_>, policy: &Validating, binding: &Binding, foun
         }
     }
     for (key, value) in &found.annotations {
-        let value = &value[..value.floor_char_boundary(ANNOTATION_BYTES_MAX)];
+        let whole = |(at, letter): (usize, char)| at + letter.len_utf8() <= ANNOTATION_BYTES_MAX;
+        let value: String = value.char_indices().take_while(|found| whole(*found)).map(|(_, letter)| letter).collect();
         debug!(policy = name, key, value, "A policy annotates a request.");
     }
     denials.extend(found.errors);

@@ -145,6 +145,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
+    #[allow(clippy::needless_pass_by_value, reason = "json! makes values")]
     fn refused(response: Value, flavor: Flavor) -> String {
         let answer = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
         verdict(&answer, "v1", "u", flavor).unwrap_err()

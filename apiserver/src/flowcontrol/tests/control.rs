@@ -110,6 +110,7 @@ async fn settle() {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "json! makes values")]
 fn level(name: &str, shares: u32, response: Value) -> Value {
     let limited = json!({"nominalConcurrencyShares": shares, "lendablePercent": 0, "borrowingLimitPercent": 0, "limitResponse": response});
     json!({"metadata": {"name": name, "uid": format!("uid of {name}")}, "spec": {"type": "Limited", "limited": limited}})

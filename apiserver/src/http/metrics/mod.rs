@@ -13,7 +13,7 @@ mod text;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Instant;
+use tokio::time::Instant;
 
 use http::StatusCode;
 use http::header::HeaderMap;

@@ -3,7 +3,9 @@
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Gauge;
 use super::histogram::{BYTES, EVENT_BYTES, Histogram, SECONDS};

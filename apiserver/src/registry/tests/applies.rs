@@ -43,10 +43,12 @@ fn managers(object: &Value) -> Vec<String> {
         .collect()
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "json! makes values")]
 fn config_map(data: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": data})
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "json! makes values")]
 fn deployment(spec: Value) -> Value {
     json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": spec})
 }

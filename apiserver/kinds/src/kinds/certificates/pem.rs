@@ -25,7 +25,7 @@ pub(super) fn bad_request(base64: &str) -> Option<String> {
         return Some("PEM block type must be CERTIFICATE REQUEST".to_owned());
     };
     let request = match X509CertificationRequest::from_der(&block.contents) {
-        Ok((rest, request)) if rest.is_empty() => request,
+        Ok(([], request)) => request,
         Ok(_) => return Some("asn1: syntax error: trailing data".to_owned()),
         Err(error) => return Some(format!("asn1: structure error: {error}")),
     };

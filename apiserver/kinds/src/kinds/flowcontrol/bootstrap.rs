@@ -126,6 +126,7 @@ fn priority_level(name: &str, spec: &Value) -> Value {
     object("PriorityLevelConfiguration", name, spec)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "json! makes values")]
 fn flow_schema(name: &str, level: &str, precedence: i64, distinguisher: Option<&str>, rule: Value) -> Value {
     let mut spec = json!({
         "priorityLevelConfiguration": {"name": level},
@@ -160,6 +161,7 @@ fn resource_rule(verbs: &[&str], group: &str, resources: &[&str], cluster: bool)
 }
 
 /// Every request of these subjects.
+#[allow(clippy::needless_pass_by_value, reason = "json! makes values")]
 fn rule_for_everything(subjects: Value) -> Value {
     json!({
         "subjects": subjects,

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::*;
 
 #[track_caller]
+#[allow(clippy::needless_pass_by_value, reason = "json! makes values")]
 fn says(check: Check, spec: Value, reason: &str, detail: &str) {
     let found = check(&json!({ "metadata": {}, "spec": spec }));
     let found = found.map_or((String::new(), String::new()), |found| (found.reason, found.detail));
@@ -12,6 +13,7 @@ fn says(check: Check, spec: Value, reason: &str, detail: &str) {
 }
 
 /// A pod of two containers and an init container with these security contexts, and one of its own.
+#[allow(clippy::needless_pass_by_value, reason = "json! makes values")]
 fn contexts(pod: Value, init: Value, a: Value, b: Value) -> Value {
     json!({"securityContext": pod, "initContainers": [{"name": "i", "securityContext": init}],
         "containers": [{"name": "a", "securityContext": a}, {"name": "b", "securityContext": b}]})
