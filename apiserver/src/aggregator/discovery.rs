@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 use super::tend::Seen;
@@ -62,7 +63,7 @@ async fn fetch(seen: &Seen, known: Option<&Told>) -> Result<Told, String> {
         (StatusCode::SERVICE_UNAVAILABLE, _) => return Err("the service is unavailable".to_owned()),
         (StatusCode::OK, _) if answer.content_type.contains("as=APIGroupDiscoveryList") => {
             let document: Value = serde_json::from_slice(&answer.body).map_err(|error| error.to_string())?;
-            let resources = version(&document, &backend.group, &backend.version);
+            let resources = version(&document, &backend.group, &backend.version)?;
             return Ok(Told { resources, is_current: true, etag: answer.etag });
         }
         _ => {}
@@ -80,34 +81,65 @@ async fn fetch(seen: &Seen, known: Option<&Told>) -> Result<Told, String> {
 }
 
 /// The resources of one version out of the document of all groups.
-fn version(document: &Value, group: &str, version: &str) -> Vec<Value> {
+fn version(document: &Value, group: &str, version: &str) -> Result<Vec<Value>, String> {
     let groups = document["items"].as_array().into_iter().flatten();
     let groups = groups.filter(|one| one["metadata"]["name"].as_str().unwrap_or_default() == group);
     let mut versions = groups.flat_map(|one| one["versions"].as_array().into_iter().flatten());
     let found = versions.find(|one| one["version"] == version);
     let resources = found.and_then(|one| one["resources"].as_array()).into_iter().flatten();
-    resources.filter(|one| one.is_object()).map(resource).collect()
+    resources.map(strict).collect()
 }
 
-/// One resource, with what every client expects of it.
-fn resource(told: &Value) -> Value {
-    let mut own = told.clone();
-    with_kind(&mut own);
-    if let Some(parts) = own["subresources"].as_array_mut() {
-        parts.iter_mut().filter(|part| part.is_object()).for_each(with_kind);
-    }
-    if own["subresources"].is_null()
-        && let Some(fields) = own.as_object_mut()
-    {
-        fields.remove("subresources");
-    }
-    own
+/// `APIResourceDiscovery`, with what every client expects of it, and nothing else.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Resource {
+    resource: String,
+    #[serde(default, deserialize_with = "or_empty")]
+    response_kind: GroupVersionKind,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    scope: String,
+    #[serde(default)]
+    singular_resource: String,
+    #[serde(default, deserialize_with = "or_empty")]
+    verbs: Vec<String>,
+    #[serde(default, deserialize_with = "or_empty", skip_serializing_if = "Vec::is_empty")]
+    short_names: Vec<String>,
+    #[serde(default, deserialize_with = "or_empty", skip_serializing_if = "Vec::is_empty")]
+    categories: Vec<String>,
+    #[serde(default, deserialize_with = "or_empty", skip_serializing_if = "Vec::is_empty")]
+    subresources: Vec<Part>,
 }
 
-fn with_kind(one: &mut Value) {
-    if !one["responseKind"].is_object() {
-        one["responseKind"] = json!({"group": "", "version": "", "kind": ""});
-    }
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Part {
+    subresource: String,
+    #[serde(default, deserialize_with = "or_empty")]
+    response_kind: GroupVersionKind,
+    #[serde(default, deserialize_with = "or_empty", skip_serializing_if = "Vec::is_empty")]
+    accepted_types: Vec<GroupVersionKind>,
+    #[serde(default, deserialize_with = "or_empty")]
+    verbs: Vec<String>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct GroupVersionKind {
+    group: String,
+    version: String,
+    kind: String,
+}
+
+/// What is null is as if it were not there.
+fn or_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Option::deserialize(from).map(Option::unwrap_or_default)
+}
+
+/// Clients get what they can read, whatever a server tells.
+fn strict(told: &Value) -> Result<Value, String> {
+    let resource = Resource::deserialize(told).map_err(|error| error.to_string())?;
+    serde_json::to_value(resource).map_err(|error| error.to_string())
 }
 
 /// The resources of an `APIResourceList` in the form of the new document.
@@ -148,8 +180,7 @@ fn converted(list: &[Value]) -> Result<Vec<Value>, String> {
         }
         all.push(own);
     }
-    all.iter_mut().for_each(with_kind);
-    Ok(all)
+    all.iter().map(strict).collect()
 }
 
 #[cfg(test)]
@@ -170,23 +201,28 @@ mod tests {
                 "verbs": ["get"], "shortNames": ["fl"],
                 "subresources": [{"subresource": "status", "responseKind": own, "verbs": ["update"]}]},
             {"resource": "lonely", "scope": "Cluster", "responseKind": {"group": "", "version": "", "kind": ""},
-                "subresources": [{"subresource": "part",
+                "singularResource": "", "verbs": [], "subresources": [{"subresource": "part",
                     "responseKind": {"group": "g", "version": "v2", "kind": "Part"}, "verbs": []}]},
         ]);
         assert_eq!(json!(converted(list.as_array().unwrap()).unwrap()), expected);
     }
 
     #[test]
-    fn what_the_new_document_leaves_open_is_filled_in() {
-        let document = json!({"items": [
-            {"metadata": {"name": "other"}, "versions": [{"version": "v1", "resources": [{"resource": "x"}]}]},
-            {"metadata": {"name": "g"}, "versions": [{"version": "v1", "resources": [
-                {"resource": "a", "subresources": [{"subresource": "status"}]}, 7]}]},
-        ]});
+    fn what_the_new_document_leaves_open_is_filled_in_and_what_nobody_can_read_is_refused() {
+        let document = |resources: Value| {
+            json!({"items": [
+                {"metadata": {"name": "other"}, "versions": [{"version": "v1", "resources": [{"resource": "x"}]}]},
+                {"metadata": {"name": "g"}, "versions": [{"version": "v1", "resources": resources}]},
+            ]})
+        };
+        let told = json!([{"resource": "a", "verbs": null, "own": 1, "subresources": [{"subresource": "status"}]}]);
         let empty = json!({"group": "", "version": "", "kind": ""});
-        let expected = json!([{"resource": "a", "responseKind": empty,
-            "subresources": [{"subresource": "status", "responseKind": empty}]}]);
-        assert_eq!(json!(version(&document, "g", "v1")), expected);
-        assert!(version(&document, "g", "v2").is_empty());
+        let expected = json!([{"resource": "a", "responseKind": empty, "singularResource": "", "verbs": [],
+            "subresources": [{"subresource": "status", "responseKind": empty, "verbs": []}]}]);
+        assert_eq!(json!(version(&document(told.clone()), "g", "v1").unwrap()), expected);
+        assert!(version(&document(told), "g", "v2").unwrap().is_empty());
+        for broken in [json!([7]), json!([{"resource": 7}]), json!([{"resource": "a", "verbs": [7]}])] {
+            assert!(version(&document(broken.clone()), "g", "v1").is_err(), "{broken}");
+        }
     }
 }
