@@ -12,9 +12,9 @@ use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::go_json;
 use crate::registry::Body;
 use crate::status::ApiError;
+use crate::{go_json, yaml_depth};
 
 pub(crate) use twice::{is_of_yaml, yaml_errors};
 
@@ -23,6 +23,13 @@ pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 
 /// Deepest nesting that is taken: bounds the stack of every later walk over the value.
 pub(crate) const DEPTH_MAX: usize = 100;
+
+/// What is said of a text that nests deeper; in YAML with Kubernetes' limit, for clients know its words.
+const TOO_DEEP: &str = "exceeded max depth";
+const YAML_TOO_DEEP: &str = "exceeded max depth of 10000";
+
+/// What is said of YAML whose aliases make it much larger than it is.
+const ALIASES: &str = "document contains excessive aliasing";
 
 /// So much of a body that cannot be read stands in the answer.
 const BODY_BYTES_SHOWN: usize = 30;
@@ -40,8 +47,7 @@ pub fn json(body: &[u8], kind: &str) -> Result<Body, ApiError> {
     let mut input = serde_json::Deserializer::from_slice(body);
     let value = collector.root().deserialize(&mut input).and_then(|value| input.end().map(|()| value));
     let value = value.map_err(|error| {
-        // What is JSON all the same went beyond a limit of ours.
-        let why = if error.is_data() { error.to_string() } else { go_json::complaint(body) };
+        let why = json_complaint(&error, body).unwrap_or_else(|| go_json::complaint(body));
         unrecognized(kind, &format!("couldn't get version/kind; json parse error: {why}"), body)
     })?;
     let complaints = collector.finish();
@@ -53,9 +59,7 @@ pub fn json(body: &[u8], kind: &str) -> Result<Body, ApiError> {
 pub fn yaml(body: &[u8], kind: &str) -> Result<Body, ApiError> {
     check_size(body)?;
     let collector = Collector::default();
-    let input = serde_yaml::Deserializer::from_slice(body);
-    let value =
-        collector.root().deserialize(input).map_err(|error| unrecognized(kind, &yaml_complaint(&error), body))?;
+    let value = parse_yaml(body, &collector).map_err(|why| unrecognized(kind, &why, body))?;
     Ok(Body { value, complaints: twice::in_yaml(body, collector.finish().len()), text: None })
 }
 
@@ -67,6 +71,7 @@ pub(crate) fn patch(body: &[u8], step: &str) -> Result<Body, ApiError> {
     let value = collector.root().deserialize(&mut input).and_then(|value| input.end().map(|()| value));
     let value = value.map_err(|error| {
         let why = if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };
+        let why = json_complaint(&error, body).unwrap_or(why);
         ApiError::bad_request(format!("{step}{why}"))
     })?;
     Ok(Body { value, complaints: collector.finish(), text: None })
@@ -77,10 +82,7 @@ pub(crate) fn apply(body: &[u8]) -> Result<Body, ApiError> {
     check_size(body)?;
     let collector = Collector::default();
     let bad = |why: String| ApiError::bad_request(format!("error decoding YAML: {why}"));
-    let value = collector
-        .root()
-        .deserialize(serde_yaml::Deserializer::from_slice(body))
-        .map_err(|error| bad(format!("error converting YAML to JSON: yaml: {error}")))?;
+    let value = parse_yaml(body, &collector).map_err(|why| bad(format!("error converting YAML to JSON: {why}")))?;
     let found = match &value {
         // Nothing at all is an object without fields.
         Value::Object(_) | Value::Null => {
@@ -101,10 +103,31 @@ fn check_size(body: &[u8]) -> Result<(), ApiError> {
     if body.len() > BODY_BYTES_MAX { Err(ApiError::too_large(BODY_BYTES_MAX)) } else { Ok(()) }
 }
 
+/// What is said of JSON that goes beyond a limit of ours; `None` when it is no JSON.
+fn json_complaint(error: &serde_json::Error, body: &[u8]) -> Option<String> {
+    let why = error.is_data().then(|| error.to_string())?;
+    Some(if why.starts_with(TOO_DEEP) { go_json::too_deep(body, DEPTH_MAX) } else { why })
+}
+
+fn parse_yaml(body: &[u8], collector: &Collector) -> Result<Value, String> {
+    // The parser takes time by the square of the depth, and does not stop at any.
+    if yaml_depth::is_too_deep(body, DEPTH_MAX) {
+        return Err(format!("yaml: {YAML_TOO_DEEP}"));
+    }
+    collector.root().deserialize(serde_yaml::Deserializer::from_slice(body)).map_err(|error| yaml_complaint(&error))
+}
+
 /// As Kubernetes' reader says it: where only behind the first line, and without the column.
 fn yaml_complaint(error: &serde_yaml::Error) -> String {
     let text = error.to_string();
-    let why = text.split_once(" at line ").map_or(text.as_str(), |(why, _)| why);
+    if text.contains(TOO_DEEP) || text.contains("recursion limit exceeded") {
+        return format!("yaml: {YAML_TOO_DEEP}");
+    }
+    if text.contains(ALIASES) || text.contains("repetition limit exceeded") {
+        return format!("yaml: {ALIASES}");
+    }
+    let why =
+        [" at line ", " at position "].iter().fold(text.as_str(), |why, place| why.split(place).next().unwrap_or(why));
     match error.location().map(|place| place.line()) {
         Some(line) if line > 1 => format!("yaml: line {line}: {why}"),
         _ => format!("yaml: {why}"),
@@ -158,7 +181,7 @@ impl Collector<'_> {
 
     fn spend<E: serde::de::Error>(&self, amount: usize) -> Result<(), E> {
         let left = self.left.get().checked_sub(amount);
-        self.left.set(left.ok_or_else(|| E::custom("document contains excessive aliasing"))?);
+        self.left.set(left.ok_or_else(|| E::custom(ALIASES))?);
         Ok(())
     }
 
@@ -233,7 +256,7 @@ impl<'de> DeserializeSeed<'de> for Seed<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Value, D::Error> {
         if self.depth > DEPTH_MAX {
-            return Err(D::Error::custom(format!("exceeded max depth of {DEPTH_MAX}")));
+            return Err(D::Error::custom(TOO_DEEP));
         }
         self.collector.spend(1)?;
         input.deserialize_any(self)
@@ -438,5 +461,27 @@ mod tests {
         assert_eq!(json(deep.as_bytes(), "ConfigMap").unwrap_err().code, 400);
         assert_eq!(yaml(&deep.as_bytes()[..5000], "ConfigMap").unwrap_err().code, 400);
         assert_eq!(json(&vec![b' '; BODY_BYTES_MAX + 1], "ConfigMap").unwrap_err().code, 413);
+        for (body, why) in [("[", "invalid character '[' exceeded max depth"), ("{\"a\":", "invalid character '{' ex")]
+        {
+            let error = patch(body.repeat(5000).as_bytes(), "error decoding patch: ").unwrap_err();
+            assert!(error.message.starts_with(&format!("error decoding patch: {why}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn yaml_that_nests_without_end_is_refused_at_once() {
+        let brackets = "a: ".to_owned() + &"[".repeat(BODY_BYTES_MAX - 3);
+        let maps = "{a: ".repeat(BODY_BYTES_MAX / 4);
+        let dashes = "- ".repeat(BODY_BYTES_MAX / 2);
+        let tags = "%TAG !a! b\n".repeat(BODY_BYTES_MAX / 11);
+        let json = format!("{{\"x\":{}", "{\"a\":".repeat(100_000));
+        let began = std::time::Duration::from_secs(30);
+        let clock = reeve_api::clock::RealClock::new();
+        for body in [brackets, maps, dashes, tags, json] {
+            let error = yaml(body.as_bytes(), "ConfigMap").unwrap_err();
+            assert!(error.message.contains("yaml: exceeded max depth of 10000"), "{error}");
+            assert_eq!(apply(body.as_bytes()).unwrap_err().code, 400);
+        }
+        assert!(reeve_api::clock::Clock::monotonic(&clock) < began);
     }
 }

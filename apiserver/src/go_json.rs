@@ -8,11 +8,19 @@ const DEPTH_MAX: usize = 10_000;
 
 /// Why the text is no JSON value. Linear in time; memory by the nesting only.
 pub(crate) fn complaint(text: &[u8]) -> String {
-    let mut scanner = Scanner { text, at: 0 };
-    match scanner.document() {
+    found(Scanner { text, at: 0, depth_max: DEPTH_MAX }.document())
+}
+
+/// What it says of a text that nests deeper than `most`, as if that were its own limit.
+pub(crate) fn too_deep(text: &[u8], most: usize) -> String {
+    found(Scanner { text, at: 0, depth_max: most }.document())
+}
+
+fn found(scanned: Result<(), Stop>) -> String {
+    match scanned {
         Err(Stop::End) => "unexpected end of JSON input".to_owned(),
         Err(Stop::Byte(byte, context)) => format!("invalid character {} {context}", quoted(byte)),
-        Err(Stop::Depth) => "exceeded max depth".to_owned(),
+        Err(Stop::Depth(byte)) => format!("invalid character {} exceeded max depth", quoted(byte)),
         // Go takes what our decoder does not (numbers beyond any range).
         Ok(()) => "invalid JSON".to_owned(),
     }
@@ -21,12 +29,13 @@ pub(crate) fn complaint(text: &[u8]) -> String {
 enum Stop {
     End,
     Byte(u8, String),
-    Depth,
+    Depth(u8),
 }
 
 struct Scanner<'t> {
     text: &'t [u8],
     at: usize,
+    depth_max: usize,
 }
 
 impl Scanner<'_> {
@@ -57,8 +66,8 @@ impl Scanner<'_> {
                     if self.peek()? == close {
                         self.at += 1;
                     } else {
-                        if open.len() == DEPTH_MAX {
-                            return Err(Stop::Depth);
+                        if open.len() == self.depth_max {
+                            return Err(Stop::Depth(bracket));
                         }
                         open.push(close);
                         self.key(close)?;
@@ -257,6 +266,6 @@ mod tests {
         ] {
             assert_eq!(complaint(text.as_bytes()), expected, "{text}");
         }
-        assert_eq!(complaint("[".repeat(20_000).as_bytes()), "exceeded max depth");
+        assert_eq!(complaint("[".repeat(20_000).as_bytes()), "invalid character '[' exceeded max depth");
     }
 }

@@ -42,6 +42,7 @@ mod proxy_node;
 pub mod registry;
 pub mod server;
 pub mod status;
+mod yaml_depth;
 
 pub use http::{Running, RunningComponents};
 pub use server::{ApiServer, ApiServerConfig, Limits, RENEWAL_INTERVAL, RenewError, StartError};

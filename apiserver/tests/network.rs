@@ -133,6 +133,12 @@ async fn what_cannot_be_served_says_so_as_a_status() {
     let cases = [
         (get("/api/v1/nothings", ""), "404", "the server could not find the requested resource"),
         (get("/api/v1/configmaps/a/b/c", ""), "404", "the server could not find the requested resource"),
+        (get(&format!("{maps}/.."), ""), "400", r#"Name parameter invalid: \"..\": may not be '..'"#),
+        (get(&format!("{maps}/%2e"), ""), "400", "may not be '.'"),
+        (get(&format!("{maps}/a%25b"), ""), "400", "may not contain '%'"),
+        (get(&format!("{maps}/a%2Fb"), ""), "404", "the server could not find the requested resource"),
+        (get(&format!("{maps}/%zz"), ""), "400", "400 Bad Request"),
+        (get(&format!("{maps}/%ff"), ""), "404", "the server could not find the requested resource"),
         (send("DELETE", "/api/v1/namespaces", "application/json", ""), "405", "the server does not allow this method"),
         (send("POST", maps, "text/plain", "a"), "415", "the body of the request was in an unknown format"),
         (send("PATCH", &format!("{maps}/a"), "application/json", "{}"), "415", "UnsupportedMediaType"),

@@ -89,6 +89,9 @@ impl Incoming {
 
 impl Api {
     pub(super) async fn serve(&self, request: HttpRequest<Body>, noted: &mut Noted) -> Result<Answer, ApiError> {
+        if !route::is_escaped_well(request.uri().path()) {
+            return Ok(response::bad_request_line());
+        }
         let incoming = Incoming::read(&request)?;
         if incoming.is_long_running() {
             return self.serve_in_turn(request, incoming, self.limits.request_timeout, noted).await;

@@ -71,6 +71,11 @@ pub(crate) fn not_found_page() -> Answer {
     answer
 }
 
+/// What Go's HTTP library says of a path that it cannot read.
+pub(crate) fn bad_request_line() -> Answer {
+    text(StatusCode::BAD_REQUEST, "400 Bad Request")
+}
+
 /// Too much is going on: the client may ask again after so many seconds.
 pub(crate) fn sent_away(retry_after: u64) -> Answer {
     let mut answer = text(StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later.\n");

