@@ -92,7 +92,7 @@ impl Scanner<'_> {
     }
 
     fn next(&mut self) -> Result<(), Stop> {
-        self.to_next_word();
+        self.skip_to_next_word();
         if self.flow == 0 {
             while self.indent() > self.column {
                 self.indents.pop();
@@ -123,7 +123,7 @@ impl Scanner<'_> {
         }
     }
 
-    fn to_next_word(&mut self) {
+    fn skip_to_next_word(&mut self) {
         loop {
             while matches!(self.peek(0), Some(b' ' | b'\t')) {
                 self.skip();

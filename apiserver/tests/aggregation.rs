@@ -101,7 +101,7 @@ impl Extension {
 
     fn seen(&self, path: &str) -> HeaderMap {
         let seen = self.seen.lock().unwrap();
-        seen.iter().rev().find(|(own, _)| own == path).expect(path).1.clone()
+        seen.iter().rev().find(|(own, _)| own == path).unwrap_or_else(|| panic!("{path}")).1.clone()
     }
 }
 

@@ -100,7 +100,7 @@ pub(super) fn of_list(wanted: &Wanted<'_>, seats_max: u32, stored: impl FnOnce()
 fn is_from_cache(wanted: &Wanted<'_>) -> bool {
     match wanted.version_match {
         "NotOlderThan" => true,
-        "" => !wanted.has_continue && (wanted.limit <= 0 || matches!(wanted.resource_version, "" | "0")),
+        "" => !wanted.has_continue && (wanted.limit == 0 || matches!(wanted.resource_version, "" | "0")),
         _ => false,
     }
 }

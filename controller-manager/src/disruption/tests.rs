@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::plan::{Counted, expected, failed, needs_scale, spared_in, status};
 
+#[allow(clippy::needless_pass_by_value, reason = "json! makes values")]
 fn budget(spec: Value, status: Value) -> PodDisruptionBudget {
     serde_json::from_value(json!({ "metadata": { "name": "b", "generation": 3 }, "spec": spec, "status": status }))
         .unwrap()

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::plan::{Counting, costs, counted, number, status};
 
+#[allow(clippy::needless_pass_by_value, reason = "json! makes values")]
 fn quota(spec: Value, status: Value) -> ResourceQuota {
     serde_json::from_value(json!({ "spec": spec, "status": status })).unwrap()
 }

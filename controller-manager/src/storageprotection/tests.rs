@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::plan::*;
 
+#[allow(clippy::needless_pass_by_value, reason = "json! makes values")]
 fn pod(node: &str, volume: Value, meta: Value) -> Pod {
     let mut pod = json!({ "metadata": { "name": "p", "namespace": "n", "uid": "u" },
         "spec": { "nodeName": node, "containers": [], "volumes": [volume] } });
