@@ -325,7 +325,7 @@ async fn requests_reach_the_other_server_in_the_users_name() {
     let body = "x".repeat(2_000_000);
     let headers = format!(
         "X-Remote-User: eve\r\nX-Remote-Group: system:masters\r\nX-Remote-Extra-Scopes: all\r\n\
-         Impersonate-User: eve\r\nContent-Length: {}\r\n",
+         Impersonate-User: kubernetes-admin\r\nImpersonate-Group: system:masters\r\nContent-Length: {}\r\n",
         body.len()
     );
     let request = format!("{}{body}", head("POST", path, &headers));
@@ -337,7 +337,11 @@ async fn requests_reach_the_other_server_in_the_users_name() {
     let all = |name: &str| seen.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
     assert_eq!(all("x-remote-user"), ["kubernetes-admin"]);
     assert_eq!(all("x-remote-group"), ["system:masters", "system:authenticated"]);
-    assert!(all("x-remote-extra-scopes").is_empty() && all("impersonate-user").is_empty());
+    assert!(
+        all("x-remote-extra-scopes").is_empty()
+            && all("impersonate-user").is_empty()
+            && all("impersonate-group").is_empty()
+    );
     assert_eq!(all("x-forwarded-uri"), ["/apis/ext.example.com/v1/namespaces/default/things"]);
     let (redirected, why) = ask(&cluster, "GET", "/apis/ext.example.com/v1/things/gone", None).await;
     assert!(redirected.starts_with("http/1.1 502"), "{redirected}");

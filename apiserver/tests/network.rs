@@ -137,7 +137,6 @@ async fn what_cannot_be_served_says_so_as_a_status() {
         (get(&format!("{maps}/%2e"), ""), "400", "may not be '.'"),
         (get(&format!("{maps}/a%25b"), ""), "400", "may not contain '%'"),
         (get(&format!("{maps}/a%2Fb"), ""), "404", "the server could not find the requested resource"),
-        (get(&format!("{maps}/%zz"), ""), "400", "400 Bad Request"),
         (get(&format!("{maps}/%ff"), ""), "404", "the server could not find the requested resource"),
         (send("DELETE", "/api/v1/namespaces", "application/json", ""), "405", "the server does not allow this method"),
         (send("POST", maps, "text/plain", "a"), "415", "the body of the request was in an unknown format"),
@@ -156,6 +155,9 @@ async fn what_cannot_be_served_says_so_as_a_status() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {code}")) && answer.contains(words), "{request}\n{answer}");
         assert!(answer.contains(r#""kind":"Status""#) && answer.contains(r#""status":"Failure""#), "{answer}");
     }
+    // Go's HTTP library refuses what is no URL before Kubernetes sees it.
+    let answer = raw(&cluster, admin, &get(&format!("{maps}/%zz"), "")).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("400 Bad Request"), "{answer}");
 }
 
 #[tokio::test]

@@ -329,7 +329,8 @@ pub(crate) fn gzip(bytes: &[u8]) -> Result<Bytes, BoxError> {
     Ok(packer.finish()?.into())
 }
 
-fn trimmed(json: &Bytes) -> &[u8] {
+/// An object's text without the line break at its end: some have one.
+pub(super) fn trimmed(json: &Bytes) -> &[u8] {
     json.strip_suffix(b"\n").unwrap_or(json)
 }
 

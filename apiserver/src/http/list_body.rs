@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
+use super::encode::trimmed;
 use super::response::BoxError;
 use crate::registry::Object;
 
@@ -33,7 +34,7 @@ impl<F: Fn(&Object) -> usize + Unpin> ListBody<F> {
     /// A list that begins with `head`; `left_out` says how many bytes of an object's text behind its opening brace
     /// do not stand in the list, and says the same when it is asked again.
     pub(crate) fn new(head: Vec<u8>, items: Vec<Object>, left_out: F) -> Self {
-        let texts: usize = items.iter().map(|item| item.json.len() - left_out(item)).sum();
+        let texts: usize = items.iter().map(|item| trimmed(&item.json).len() - left_out(item)).sum();
         let commas = items.len().saturating_sub(1);
         let bytes_left = (head.len() + texts + commas + END.len()) as u64;
         Self { head, items: items.into_iter(), left_out, is_first: true, bytes_left }
@@ -63,7 +64,8 @@ impl<F: Fn(&Object) -> usize + Unpin> ListBody<F> {
             if !std::mem::take(&mut self.is_first) {
                 out.push(b',');
             }
-            let (brace, text) = item.json.split_at(item.json.len().min(1));
+            let text = trimmed(&item.json);
+            let (brace, text) = text.split_at(text.len().min(1));
             out.extend_from_slice(brace);
             out.extend_from_slice(&text[(self.left_out)(&item)..]);
         }
@@ -112,8 +114,8 @@ mod tests {
     #[tokio::test]
     async fn a_list_says_how_long_it_is_and_is_so_long() {
         let large = format!("{{\"a\":\"{}\"}}", "x".repeat(PIECE_BYTES));
-        for items in [&[][..], &["{}"], &["{}", "{\"a\":1}"], &[&large, "{}", &large, &large]] {
-            let wanted = format!("{{\"items\":[{}]}}\n", items.join(","));
+        for items in [&[][..], &["{}"], &["{}\n", "{\"a\":1}"], &[&large, "{}", &large, &large]] {
+            let wanted = format!("{{\"items\":[{}]}}\n", items.join(",").replace('\n', ""));
             assert_eq!(list(items).len(), wanted.len() as u64);
             assert_eq!(list(items).collect(), wanted.as_bytes());
             assert_eq!(http_body_util::BodyExt::collect(list(items)).await.unwrap().to_bytes(), wanted.as_bytes());
