@@ -157,6 +157,8 @@ impl Packer {
             out.extend(DICTIONARY_ID.to_be_bytes());
         }
         out.extend(stored(&0_u32.to_be_bytes()));
+        // An empty block behind it: without one, Go's reader looks for more before it gives out what it has.
+        out.extend(stored(&[]));
         out
     }
 }
@@ -203,7 +205,9 @@ mod tests {
     fn what_is_packed_here_can_be_read() {
         let (mut packer, mut unpacker) = (Packer::default(), Unpacker::default());
         for _ in 0..3 {
-            assert_eq!(unpacker.block(&packer.empty_block()).unwrap(), []);
+            let block = packer.empty_block();
+            assert!(block.ends_with(&[0, 0, 0, 0xff, 0xff]), "flushed, as Go's reader needs it");
+            assert_eq!(unpacker.block(&block).unwrap(), []);
         }
     }
 
