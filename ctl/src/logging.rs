@@ -11,6 +11,8 @@ const FILTER: &str = "REEVE_LOG";
 pub(crate) fn init() {
     let filter = EnvFilter::try_from_env(FILTER).unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    // A line that cannot be written (a full disk) is lost. To complain of it on standard error would be a panic.
+    let log = log.log_internal_errors(false);
     if log.try_init().is_ok() {
         std::panic::set_hook(Box::new(on_panic));
     }
