@@ -302,7 +302,7 @@ impl Member {
     }
 
     fn append(&mut self, number: u64, hard_state: &raft::eraftpb::HardState, entries: &[Entry]) -> Result<(), KvError> {
-        let Some(mut log) = self.log.take() else { return Err(stopped("the log", &"it is in use")) };
+        let Some(mut log) = self.log.take() else { return Err(in_use()) };
         let hard_state = HardState { term: hard_state.term, vote: hard_state.vote, commit: hard_state.commit };
         let entries = entries.iter().map(from_raft).collect();
         let record = LogRecord { version: VERSION, hard_state: Some(hard_state), entries };
@@ -550,8 +550,15 @@ fn answer_all(replies: Vec<Reply>, err: &KvError) {
     }
 }
 
-fn stopped(what: &str, reason: &dyn ToString) -> KvError {
-    KvError::Storage { what: what.to_owned(), reason: reason.to_string() }
+/// An error, with everything that led to it: its own words may leave out what the operating system said.
+fn stopped(what: &str, error: &dyn std::error::Error) -> KvError {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let reason = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    KvError::Storage { what: what.to_owned(), reason }
+}
+
+fn in_use() -> KvError {
+    KvError::Storage { what: "the log".to_owned(), reason: "it is in use".to_owned() }
 }
 
 fn storage_error(err: &DiskError) -> KvError {
