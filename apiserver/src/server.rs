@@ -32,6 +32,7 @@ use crate::auth::token::TokenKey;
 use crate::auth::{self, Authenticator, FixedRules, TokenKeyError};
 use crate::flowcontrol::{self, FlowControl};
 use crate::gate::{Gate, Place, Room};
+use crate::http::web_socket::WebSockets;
 use crate::http::{
     Api, Body, BoxError, ComponentStatuses, Health, InProcess, LiveFaces, Metrics, Peer, RunningComponents,
 };
@@ -223,6 +224,7 @@ impl ApiServer {
             token_key,
             clock,
             rng: parts.rng,
+            web_sockets: WebSockets::new(shutdown.clone()),
             shutdown,
             flow,
             limits: config.limits,

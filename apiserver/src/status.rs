@@ -85,6 +85,14 @@ impl ApiError {
         Self { foreign: Some(Box::new(status)), ..Self::new(code, "", message) }
     }
 
+    /// What another server has said of a resource: `MESSAGE ( pods/log NAME)`.
+    #[must_use]
+    pub fn of_server(code: u16, reason: &'static str, message: &str, resource: &str, name: &str) -> Self {
+        let details = Details { name: name.to_owned(), kind: resource.to_owned(), ..Details::default() };
+        let message = format!("{message} ( {resource} {name})");
+        Self { details: Some(Box::new(details)), ..Self::new(code, reason, message) }
+    }
+
     fn about(code: u16, reason: &'static str, message: String, names: &Names, name: &str) -> Self {
         let details = Details {
             name: name.to_owned(),

@@ -14,7 +14,7 @@ use reeve_apiserver::registry::UserInfo;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
-use support::{Cluster, has_kubectl};
+use support::{Cluster, has_kubectl, raw, web_socket};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
@@ -73,11 +73,18 @@ async fn serve(mut stream: Stream) {
         let answer = if text.contains("previous=true") {
             "HTTP/1.1 400 Bad Request\r\nContent-Length: 42\r\n\r\nprevious terminated container c not found."
                 .to_owned()
+        } else if text.contains("stream=Stderr") {
+            "HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\ngone".to_owned()
         } else {
             format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{line}")
         };
         stream.write_all(answer.as_bytes()).await.unwrap();
         let _ = stream.shutdown().await;
+        return;
+    }
+    if text.contains("/default/web/d?") {
+        let answer = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 25\r\n\r\ncontainer not found (\"d\")";
+        stream.write_all(answer.as_bytes()).await.unwrap();
         return;
     }
     let stream = Replay { head: std::io::Cursor::new(head), stream };
@@ -240,13 +247,14 @@ async fn an_exec_that_cannot_work_says_why() {
     running_pod(&cluster, address).await;
     let error = cluster.fails(&["exec", "web", "-c", "x", "--", "true"]);
     assert!(error.contains("container x is not valid for pod web"), "{error}");
-    let old = {
-        let mut command = cluster.command(&["exec", "web", "-c", "c", "--", "true"]);
-        command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false");
-        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
-    };
-    let error = String::from_utf8_lossy(&old.stderr).into_owned();
-    assert!(!old.status.success() && error.contains("use a client that streams over WebSockets"), "{error}");
+    // What the node says is passed on, whichever protocol was tried last.
+    for web_sockets in ["true", "false"] {
+        let mut command = cluster.command(&["exec", "web", "-c", "d", "--", "true"]);
+        command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", web_sockets);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains("unable to upgrade connection: container not found (\"d\")"), "{error}");
+    }
     let client = cluster.server.client(UserInfo::new("test", &["system:masters"]));
     let status = json!({"status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": 1}}}});
     Api::<Node>::all(client).patch_status("n1", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
@@ -263,4 +271,43 @@ async fn a_node_that_shows_another_nodes_certificate_gets_no_request() {
     let options = kube::api::LogParams { container: Some("c".to_owned()), ..Default::default() };
     let error = pods.logs("web", &options).await.unwrap_err().to_string();
     assert!(error.contains("error dialing backend") && error.contains("certificate"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_come_over_web_sockets_in_the_form_of_the_protocol() {
+    let cluster = Cluster::start().await;
+    running_pod(&cluster, kubelet(&cluster, "n1").await).await;
+    let path = "/api/v1/namespaces/default/pods/web/log?container=c";
+    let line = "GET /containerLogs/default/web/c? HTTP/1.1\n";
+    for protocol in ["", "binary.k8s.io"] {
+        let headers = [("sec-websocket-protocol", protocol)];
+        let mut socket = web_socket(&cluster, path, &headers).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap(), Message::binary(""), "it begins with an empty message");
+        assert_eq!(socket.next().await.unwrap().unwrap(), Message::binary(line));
+        assert!(socket.next().await.unwrap().unwrap().is_close());
+    }
+    let mut socket = web_socket(&cluster, path, &[("sec-websocket-protocol", "base64.binary.k8s.io")]).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text(""));
+    let encoded = "R0VUIC9jb250YWluZXJMb2dzL2RlZmF1bHQvd2ViL2M/IEhUVFAvMS4xCg==";
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text(encoded));
+    let unknown = web_socket(&cluster, path, &[("sec-websocket-protocol", "x")]).await;
+    assert_eq!(unknown.unwrap_err(), 403);
+    let missing = web_socket(&cluster, &path.replace("web/", "other/"), &[]).await;
+    assert_eq!(missing.unwrap_err(), 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_does_not_know_is_told_in_the_servers_words() {
+    let cluster = Cluster::start().await;
+    running_pod(&cluster, kubelet(&cluster, "n1").await).await;
+    let get = |path: &str| {
+        let head = "HTTP/1.1\r\nHost: k\r\nConnection: close\r\n\r\n";
+        format!("GET /api/v1/namespaces/default/pods/{path} {head}")
+    };
+    let admin = Some(cluster.pki.admin());
+    let gone = raw(&cluster, admin, &get("web/log?container=c&stream=Stderr")).await;
+    assert!(gone.starts_with("HTTP/1.1 404"), "{gone}");
+    assert!(gone.contains(r#""message":"the server could not find the requested resource ( pods/log web)""#), "{gone}");
+    let plain = raw(&cluster, admin, &get("web/exec?container=c&command=a")).await;
+    assert!(plain.starts_with("HTTP/1.1 400") && plain.contains("Upgrade request required"), "{plain}");
 }

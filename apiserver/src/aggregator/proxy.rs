@@ -18,7 +18,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use http_body_util::{BodyDataStream, BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 
 use super::Aggregator;
@@ -26,6 +25,7 @@ use super::table::Backend;
 pub(super) use crate::auth::front_proxy::name;
 use crate::http::{Answer, Body, BoxError, full, text};
 use crate::outbound::{self, CallError, Caller};
+use crate::proxy_node::{is_upgrade, tunnel};
 use crate::registry::UserInfo;
 
 /// How long the root of a group and version may take: it should be cheap, and every client asks for it.
@@ -120,11 +120,6 @@ impl Aggregator {
     }
 }
 
-fn is_upgrade(headers: &HeaderMap) -> bool {
-    let mut words = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    words.any(|value| value.to_ascii_lowercase().contains("upgrade"))
-}
-
 /// The request as the other server gets it.
 fn outgoing(parts: Parts, body: Body, user: &UserInfo, caller: &Caller) -> http::Request<Body> {
     let path = parts.uri.path().to_owned();
@@ -183,18 +178,6 @@ fn returned(answer: http::Response<Incoming>, end: Option<CancellationToken>) ->
         }
     };
     Answer::from_parts(parts, body)
-}
-
-/// Copies both ways until both sides are done or one breaks.
-async fn tunnel(client: OnUpgrade, server: OnUpgrade) {
-    let (client, server) = match tokio::try_join!(client, server) {
-        Ok(both) => both,
-        Err(error) => return tracing::debug!(%error, "an upgrade did not come about"),
-    };
-    let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-    if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut server).await {
-        tracing::debug!(%error, "a stream to an API server broke off");
-    }
 }
 
 /// A question of this server's own.

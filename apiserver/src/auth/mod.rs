@@ -1,10 +1,10 @@
 //! Who asks, and what they may do.
 //!
-//! Authentication turns a client certificate (`certificate`), a service-account token (`token`) or the headers of a
-//! front proxy (`front_proxy`) into a `UserInfo`; authorization ([`Authorizer`]) answers yes or no: fixed rules for the
-//! components (`rules`), for nodes (`node`) what their pods refer to (`graph`), for other API servers what they need to
-//! ask (`delegation`). Nothing is allowed by default. What is not here: rules about the content of a write, such as
-//! whose status a node changes (that is admission).
+//! Authentication turns a client certificate (`certificate`), a service-account token (`token`; pages send it with
+//! `web_socket`) or the headers of a front proxy (`front_proxy`) into a `UserInfo`; authorization ([`Authorizer`])
+//! answers yes or no: fixed rules for the components (`rules`), for nodes (`node`) what their pods refer to (`graph`),
+//! for other API servers what they need to ask (`delegation`). Nothing is allowed by default. What is not here: rules
+//! about the content of a write, such as whose status a node changes (that is admission).
 
 mod authenticator;
 mod authorizer;
@@ -16,6 +16,7 @@ pub(crate) mod impersonate;
 mod node;
 mod rules;
 pub(crate) mod token;
+pub(crate) mod web_socket;
 
 pub(crate) use authenticator::{Authenticator, Credentials, unauthorized};
 pub(crate) use authorizer::verbs;

@@ -13,8 +13,9 @@ use super::query::Query;
 use super::response::{self, Answer, Body};
 use super::route::{self, Connect, ResourcePath};
 use super::verbs::{self, Call};
-use super::{Api, InProcess, Noted, path_key, resource_key};
+use super::{Api, InProcess, Noted, Peer, path_key, resource_key};
 use crate::aggregator::Passed;
+use crate::auth::front_proxy::Shown;
 use crate::auth::{self, Target};
 use crate::flowcontrol::{Asked, Seat, Stored, Wanted, Watching, What};
 use crate::registry::UserInfo;
@@ -114,6 +115,10 @@ impl Api {
         time: Duration,
         noted: &mut Noted,
     ) -> Result<Answer, ApiError> {
+        let shown = request.extensions().get::<Peer>().map(|peer| &peer.certificate);
+        if matches!(shown, Some(Shown::Nothing)) {
+            auth::web_socket::unwrap_token(request.headers_mut());
+        }
         let user = self.identify(&request);
         let attempts = if user.is_ok() { &self.metrics.authenticated } else { &self.metrics.not_authenticated };
         attempts.add(1);
@@ -141,8 +146,6 @@ impl Api {
         };
         let verb = verb.ok_or_else(ApiError::method_not_allowed)?;
         let connect = Connect::of(&path);
-        // Running a command is a change, whatever method the protocol upgrade uses.
-        let verb = if connect == Some(Connect::Stream) { "create" } else { verb };
         self.authorize(&user, verb, &path, &query, selected.as_deref()).await?;
         let is_read = matches!(verb, "get" | "list");
         let is_long = verb == "watch" || connect.is_some() || LONG_RUNNING.contains(&path.subresource.as_str());

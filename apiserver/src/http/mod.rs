@@ -27,6 +27,7 @@ mod reviews;
 mod route;
 mod token_request;
 mod verbs;
+pub(crate) mod web_socket;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -100,6 +101,7 @@ pub(crate) struct Api {
     pub(crate) shutdown: CancellationToken,
     pub(crate) flow: Arc<FlowControl>,
     pub(crate) limits: Limits,
+    pub(crate) web_sockets: web_socket::WebSockets,
     /// What several watchers get as protobuf.
     pub(crate) protobuf: Arc<Shared>,
     pub(crate) metrics: Metrics,
@@ -134,8 +136,11 @@ impl Api {
                     error(&ApiError::new(500, "InternalError", message), form.encoding())
                 }
             };
-            response::set(&mut answer, http::HeaderName::from_static("audit-id"), &api.rng.uuid());
-            noted.belongs.into_iter().for_each(|belongs| response::belongs(&mut answer, belongs));
+            // What switches protocols is between the two sides that speak the new one.
+            if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                response::set(&mut answer, http::HeaderName::from_static("audit-id"), &api.rng.uuid());
+                noted.belongs.into_iter().for_each(|belongs| response::belongs(&mut answer, belongs));
+            }
             noted.observed.end(&answer);
             if is_head {
                 response::without_body(&mut answer);
@@ -181,17 +186,17 @@ impl Api {
         self.permit(&Attributes { user, verb: &verb, target: Target::Path(path) })
     }
 
+    /// Whether the user may create what the path names; the authorizer's own reason why not.
+    pub(crate) fn decide_create(&self, user: &UserInfo, path: &ResourcePath) -> Result<(), String> {
+        match self.authorizer.decide(&Attributes { user, verb: "create", target: path.target() }) {
+            Decision::Allowed => Ok(()),
+            Decision::Refused { reason } => Err(reason),
+        }
+    }
+
     /// Whether the user may create the object of the path.
     pub(crate) fn may_create(&self, user: &UserInfo, path: &ResourcePath) -> Result<(), ApiError> {
-        let target = Target::Resource {
-            group: &path.group,
-            resource: &path.resource,
-            subresource: &path.subresource,
-            namespace: &path.namespace,
-            name: &path.name,
-            field_selector: "",
-        };
-        self.permit(&Attributes { user, verb: "create", target })
+        self.permit(&Attributes { user, verb: "create", target: path.target() })
     }
 
     fn permit(&self, asked: &Attributes<'_>) -> Result<(), ApiError> {

@@ -5,6 +5,7 @@
 use http::Method;
 
 use super::query::Query;
+use crate::auth::Target;
 
 /// A path inside `/api/VERSION/` or `/apis/GROUP/VERSION/` that names a resource. Empty means absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +21,20 @@ pub(crate) struct ResourcePath {
     pub(crate) is_longer: bool,
     /// Whether `watch` stands before the resource: the old way to ask for a watch.
     pub(crate) is_watch: bool,
+}
+
+impl ResourcePath {
+    /// As authorization sees it.
+    pub(crate) fn target(&self) -> Target<'_> {
+        Target::Resource {
+            group: &self.group,
+            resource: &self.resource,
+            subresource: &self.subresource,
+            namespace: &self.namespace,
+            name: &self.name,
+            field_selector: "",
+        }
+    }
 }
 
 /// Splits a path into its segments, percent-decoded; `None` when it is not UTF-8.

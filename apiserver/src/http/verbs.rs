@@ -20,7 +20,7 @@ use super::response::{self, Answer, Body as HttpBody, BoxError};
 use super::reviews;
 use super::route::{Connect, ResourcePath};
 use super::token_request::TokenRequests;
-use super::{Api, body, component_status, protobuf};
+use super::{Api, body, component_status, protobuf, web_socket};
 use crate::aggregator::Passed;
 use crate::flowcontrol::{Seat, Watching};
 use crate::registry::{
@@ -57,10 +57,8 @@ enum PartOf {
     Stored(Subresource),
     /// `pods/NAME/log`
     Log,
-    /// `pods/NAME/exec` and `attach`
+    /// `pods/NAME/exec`, `attach` and `portforward`
     Stream,
-    /// `pods/NAME/portforward`
-    PortForward,
     /// `pods/NAME/proxy`, and of Services and nodes
     Proxy,
     /// `serviceaccounts/NAME/token`
@@ -76,8 +74,7 @@ fn part_of(resource: &Resource, name: &str) -> Option<PartOf> {
     }
     match name {
         "log" if resource.is("", "pods") => Some(PartOf::Log),
-        "exec" | "attach" if resource.is("", "pods") => Some(PartOf::Stream),
-        "portforward" if resource.is("", "pods") => Some(PartOf::PortForward),
+        "exec" | "attach" | "portforward" if resource.is("", "pods") => Some(PartOf::Stream),
         "proxy" if ["pods", "services", "nodes"].iter().any(|plural| resource.is("", plural)) => Some(PartOf::Proxy),
         "token" if resource.is("", "serviceaccounts") => Some(PartOf::Token),
         _ => None,
@@ -127,9 +124,11 @@ pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
             let served = stored(api, call, request).await;
             served.map_err(|error| if error.code == 405 { ApiError::method_not_allowed() } else { error })
         }
-        PartOf::Log => api.nodes.log(&api.registry, &request, &call.query).await,
-        PartOf::Stream => api.nodes.stream(&api.registry, &request, call).await,
-        PartOf::PortForward => api.nodes.port_forward(&api.registry, &request, call).await,
+        PartOf::Log => log(api, call, &request).await,
+        PartOf::Stream => {
+            let may_create = may_connect(api, &request, &call);
+            api.nodes.stream(&api.registry, &request, call, may_create).await
+        }
         PartOf::Proxy => proxy::answer(&api.nodes, &api.registry, request, call).await,
         PartOf::Token => token(api, call, request).await,
     };
@@ -141,6 +140,16 @@ pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
         }
         Err(error) => Err(ApiError { warnings, ..error }),
     }
+}
+
+/// Whether the user may create what a connection is made to: to be allowed the method is not enough. Source:
+/// `ensureAuthorizedForVerb` in `pkg/registry/core/pod/rest` (feature `AuthorizePodWebsocketUpgradeCreatePermission`).
+fn may_connect(api: &Api, request: &Request, call: &Call) -> Result<(), ApiError> {
+    if call.verb == "create" {
+        return Ok(());
+    }
+    let refused = |reason: String| ApiError::forbidden(request.resource.names(), &request.name, &reason);
+    api.decide_create(&call.user, &call.path).map_err(refused)
 }
 
 /// Refuses names that would be another path.
@@ -158,7 +167,7 @@ fn check_name(name: &str) -> Result<(), ApiError> {
 fn request(call: &Call, resource: Arc<Resource>, part: &PartOf) -> Result<Request, ApiError> {
     let subresource = match part {
         PartOf::Stored(subresource) => *subresource,
-        PartOf::Log | PartOf::Stream | PartOf::PortForward | PartOf::Proxy | PartOf::Token => Subresource::None,
+        PartOf::Log | PartOf::Stream | PartOf::Proxy | PartOf::Token => Subresource::None,
     };
     let namespaced = resource.names().namespaced;
     // The query of a proxied request is not for us.
@@ -198,7 +207,7 @@ async fn bind(api: &Api, mut call: Call) -> Result<Answer, ApiError> {
     written(&encoder, &request, &api.registry.create(&request, body).await?).await
 }
 
-async fn stored(api: &Api, call: Call, mut request: Request) -> Result<Answer, ApiError> {
+async fn stored(api: &Api, mut call: Call, mut request: Request) -> Result<Answer, ApiError> {
     let resource = Arc::clone(&request.resource);
     negotiate::check_media_types(&call.parts.headers, matches!(call.verb, "list" | "watch"))?;
     let offer = offer(&request);
@@ -210,7 +219,8 @@ async fn stored(api: &Api, call: Call, mut request: Request) -> Result<Answer, A
         "watch" => {
             let format = negotiate::stream_format(&call.parts.headers, &call.query, offer)?;
             let held = Held { running: call.series.map(Running::begin), watching: call.watching, seat: call.seat };
-            watch(api, request, format, held).await
+            let asked = web_socket::Asked::take(&mut call.parts);
+            watch(api, request, format, held, asked).await
         }
         "create" => {
             let is_stored = request.subresource == Subresource::None;
@@ -324,7 +334,13 @@ async fn written(encoder: &Encoder<'_>, request: &Request, written: &Written) ->
     Ok(answer)
 }
 
-async fn watch(api: &Api, mut request: Request, format: negotiate::Format, held: Held) -> Result<Answer, ApiError> {
+async fn watch(
+    api: &Api,
+    mut request: Request,
+    format: negotiate::Format,
+    held: Held,
+    asked: Option<web_socket::Asked>,
+) -> Result<Answer, ApiError> {
     if !request.name.is_empty() {
         let selector = FieldSelector::parse(&request.options.field_selector);
         let selected = selector.as_ref().map_or(Some(request.name.as_str()), |fields| fields.exact("metadata.name"));
@@ -339,7 +355,10 @@ async fn watch(api: &Api, mut request: Request, format: negotiate::Format, held:
         request.name.clear();
     }
     let body = match api.registry.watch(&request).await {
-        Ok(events) => stream(api, events, request.resource, format, held),
+        Ok(events) => {
+            let at_once = if asked.is_some() { 1 } else { EVENTS_PER_WRITE_MAX };
+            stream(api, events, request.resource, format, held, at_once)
+        }
         // Once the request is understood, a state that is gone or not there yet is told in the stream.
         Err(error) if matches!(error.code, 410 | 504) => {
             let mut text = Vec::new();
@@ -348,11 +367,18 @@ async fn watch(api: &Api, mut request: Request, format: negotiate::Format, held:
         }
         Err(error) => return Err(error),
     };
-    let media_type = match format.encoding {
-        Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
-        _ => response::JSON,
+    let (media_type, content) = match format.encoding {
+        Encoding::Protobuf => ("application/vnd.kubernetes.protobuf;stream=watch", web_socket::Content::BinaryEvents),
+        _ => (response::JSON, web_socket::Content::TextEvents),
     };
-    Ok(response::answer(StatusCode::OK, media_type, body))
+    api.web_sockets.carry(asked, content, response::answer(StatusCode::OK, media_type, body))
+}
+
+/// `pods/NAME/log`
+async fn log(api: &Api, mut call: Call, request: &Request) -> Result<Answer, ApiError> {
+    let asked = web_socket::Asked::take(&mut call.parts);
+    let answer = api.nodes.log(&api.registry, request, &call.query).await?;
+    api.web_sockets.carry(asked, web_socket::Content::Bytes, answer)
 }
 
 /// What a watch holds.
@@ -381,15 +407,22 @@ fn until_quiet(events: Watch, seat: Option<Seat>) -> impl Stream<Item = Result<W
     })
 }
 
-/// Events as lines or frames; ends with the watch or when the server shuts down.
-fn stream(api: &Api, events: Watch, resource: Arc<Resource>, format: negotiate::Format, held: Held) -> HttpBody {
+/// Events as lines or frames, `at_once` at most in one piece; ends with the watch or when the server shuts down.
+fn stream(
+    api: &Api,
+    events: Watch,
+    resource: Arc<Resource>,
+    format: negotiate::Format,
+    held: Held,
+    at_once: usize,
+) -> HttpBody {
     let Held { running, watching, seat } = held;
     let events = until_quiet(events, seat);
     let (clock, shared) = (Arc::clone(&api.clock), Arc::clone(&api.protobuf));
     let names = resource.names();
     let counted = api.metrics.watch(names.group, names.version, names.plural);
     let mut is_first = true;
-    let frames = events.ready_chunks(EVENTS_PER_WRITE_MAX).map(move |events| {
+    let frames = events.ready_chunks(at_once).map(move |events| {
         // Counted as running as long as the stream is not dropped.
         let _ = (&running, &watching);
         let mut text = Vec::new();

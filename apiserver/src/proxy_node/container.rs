@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use crate::status::ApiError;
 
-const LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
+/// In the order in which they are listed.
+const LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
 fn names<'p>(pod: &'p Value, list: &str) -> Vec<&'p str> {
     let containers = pod.get("spec").and_then(|spec| spec.get(list)).and_then(Value::as_array);
@@ -18,29 +19,15 @@ pub(super) fn choose(pod: &Value, pod_name: &str, asked: &str) -> Result<String,
         let message = || format!("container {asked} is not valid for pod {pod_name}");
         return if known { Ok(asked.to_owned()) } else { Err(ApiError::bad_request(message())) };
     }
-    let own = names(pod, "containers");
-    if let [only] = own[..] {
+    if let [only] = names(pod, "containers")[..] {
         return Ok(only.to_owned());
     }
     let mut message = format!("a container name must be specified for pod {pod_name}");
-    if !own.is_empty() {
-        message.push_str(&format!(", choose one of: [{}]", own.join(" ")));
-    }
-    let init = names(pod, "initContainers");
-    if !own.is_empty() && !init.is_empty() {
-        message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+    let all: Vec<&str> = LISTS.iter().flat_map(|list| names(pod, list)).collect();
+    if !names(pod, "containers").is_empty() {
+        message.push_str(&format!(", choose one of: [{}]", all.join(" ")));
     }
     Err(ApiError::bad_request(message))
-}
-
-/// Whether the pod's status shows the container running.
-pub(super) fn is_running(pod: &Value, name: &str) -> bool {
-    ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"].iter().any(|list| {
-        let statuses = pod.get("status").and_then(|status| status.get(list)).and_then(Value::as_array);
-        statuses.into_iter().flatten().any(|status| {
-            status.get("name").and_then(Value::as_str) == Some(name) && status.pointer("/state/running").is_some()
-        })
-    })
 }
 
 #[cfg(test)]
@@ -57,16 +44,8 @@ mod tests {
         let two = json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}});
         assert_eq!(
             choose(&two, "p", "").unwrap_err().message,
-            "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]"
+            "a container name must be specified for pod p, choose one of: [i a b]"
         );
         assert_eq!(choose(&two, "p", "i").unwrap(), "i");
-    }
-
-    #[test]
-    fn running_is_what_the_status_says() {
-        let pod = json!({"status": {"containerStatuses": [
-            {"name": "a", "state": {"running": {}}}, {"name": "b", "state": {"waiting": {"reason": "ContainerCreating"}}},
-        ]}});
-        assert!(is_running(&pod, "a") && !is_running(&pod, "b") && !is_running(&pod, "c"));
     }
 }

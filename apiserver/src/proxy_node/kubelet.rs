@@ -27,7 +27,7 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Longest error text taken from a node; Kubernetes' number.
-const ERROR_BYTES_MAX: usize = 10_000;
+const ERROR_BYTES_MAX: usize = 50_000;
 
 /// Why the client side of kubelet connections cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -139,11 +139,6 @@ impl Kubelet {
         Ok(answer.map_err(|_| DialError::Timeout { address: node.address })?.map_err(DialError::from)?)
     }
 
-    /// Whether the kubelet can be reached at all; the error says why not.
-    pub(super) async fn probe(&self, node: &NodeAddress) -> Result<(), ApiError> {
-        Ok(self.dial(node).await.map(drop)?)
-    }
-
     /// A connection on which both sides have shown who they are.
     pub(super) async fn dial(
         &self,
@@ -162,20 +157,11 @@ impl Kubelet {
     }
 }
 
-/// What a kubelet's refusal becomes: its text, with the reason that fits its code.
-pub(super) async fn refusal(answer: http::Response<Incoming>) -> ApiError {
-    let code = answer.status().as_u16();
+/// What a kubelet says with a refusal.
+pub(super) async fn error_text(answer: http::Response<Incoming>) -> String {
     let body = Limited::new(answer.into_body(), ERROR_BYTES_MAX).collect().await;
     let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    let text = String::from_utf8_lossy(&body).trim().to_owned();
-    match code {
-        400 => ApiError::bad_request(text),
-        401 | 403 => ApiError::internal(format!("the node refused the API server's credentials: {text}")),
-        404 => ApiError::new(404, "NotFound", text),
-        500 => ApiError::internal(text),
-        200..=399 => ApiError::internal(format!("the node answered with unexpected code {code}")),
-        _ => ApiError::new(code, "", text),
-    }
+    String::from_utf8_lossy(&body).into_owned()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use reeve_kinds::field::{FieldError, FieldErrorKind};
 use serde_json::Value;
 
 use super::{Nodes, kubelet, locate};
-use crate::http::{Answer, BoxError, Query, text, too_many_requests};
+use crate::http::{Answer, BoxError, Query, full, text, too_many_requests};
 use crate::registry::{Registry, Request};
 use crate::status::ApiError;
 
@@ -30,14 +30,16 @@ pub(super) async fn answer(
     validate(query, &request.name)?;
     let Some(place) = locate(registry, request, query.get("container").unwrap_or_default()).await? else {
         // As in Kubernetes: a pod without a node has nothing to say yet.
-        return Ok(text(StatusCode::OK, ""));
+        let mut answer = Answer::new(full(""));
+        *answer.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(answer);
     };
     let uri = format!("/containerLogs/{}?{}", place.path, passed_on(query));
     let permit = Arc::clone(&nodes.tunnels).try_acquire_owned().map_err(|_| too_many_requests())?;
     let asked = http::Request::get(uri).body(Empty::new()).map_err(ApiError::internal)?;
     let found = nodes.kubelet.send(&place.node, asked).await?;
     if found.status() != StatusCode::OK {
-        return Err(kubelet::refusal(found).await);
+        return Err(refusal(found.status(), &kubelet::error_text(found).await, &request.name));
     }
     let mut answer = text(StatusCode::OK, "");
     let lines = found.into_body().into_data_stream().map_err(BoxError::from);
@@ -50,6 +52,29 @@ pub(super) async fn answer(
     // The type is ours to say, not the node's: a log is never a page.
     answer.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));
     Ok(answer)
+}
+
+/// What a node's refusal becomes. Source: `GenericHttpResponseChecker` of `k8s.io/apiserver`.
+fn refusal(code: StatusCode, text: &str, pod: &str) -> ApiError {
+    let told = match code.as_u16() {
+        500 => return ApiError::internal(text),
+        400 => return ApiError::bad_request(text),
+        401 => "the server has asked for the client to provide credentials".to_owned(),
+        403 => text.to_owned(),
+        404 => "the server could not find the requested resource".to_owned(),
+        code @ 501.. => {
+            let message = format!("an error on the server ({text:?}) has prevented the request from succeeding");
+            return ApiError::of_server(code, "InternalError", &message, "pods/log", pod);
+        }
+        code => format!("the server responded with the status code {code} but did not return more information"),
+    };
+    let reason = match code.as_u16() {
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "NotFound",
+        _ => "",
+    };
+    ApiError::of_server(code.as_u16(), reason, &told, "pods/log", pod)
 }
 
 fn passed_on(query: &Query) -> String {

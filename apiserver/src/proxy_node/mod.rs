@@ -5,6 +5,7 @@
 //! It never follows a redirect: a node cannot send it anywhere else. The kubelet must show a
 //! certificate of the cluster CA for the node's name, so a node's address cannot be borrowed either.
 
+mod command;
 mod container;
 mod kubelet;
 mod log;
@@ -12,7 +13,7 @@ mod port_forward;
 mod stream;
 
 pub(crate) use kubelet::{Kubelet, KubeletError, NodeAddress};
-pub(crate) use stream::tunnel;
+pub(crate) use stream::{is_upgrade, tunnel};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -49,8 +50,6 @@ struct Place {
     node: kubelet::NodeAddress,
     /// `NAMESPACE/POD/CONTAINER`
     path: String,
-    pod: Value,
-    container: String,
 }
 
 impl Nodes {
@@ -80,19 +79,15 @@ impl Nodes {
         log::answer(self, registry, request, query).await
     }
 
-    /// `pods/NAME/exec` and `pods/NAME/attach`
-    pub(crate) async fn stream(&self, registry: &Registry, request: &Request, call: Call) -> Result<Answer, ApiError> {
-        stream::answer(self, registry, request, call).await
-    }
-
-    /// `pods/NAME/portforward`
-    pub(crate) async fn port_forward(
+    /// `pods/NAME/exec`, `attach` and `portforward`; `may_create` says whether the user may create one.
+    pub(crate) async fn stream(
         &self,
         registry: &Registry,
         request: &Request,
         call: Call,
+        may_create: Result<(), ApiError>,
     ) -> Result<Answer, ApiError> {
-        port_forward::answer(self, registry, request, call).await
+        stream::answer(self, registry, request, call, may_create).await
     }
 }
 
@@ -114,5 +109,5 @@ async fn locate(registry: &Registry, request: &Request, container: &str) -> Resu
     let container = container::choose(&pod, &request.name, container)?;
     let Some(node) = node_of(registry, &pod)? else { return Ok(None) };
     let path = format!("{}/{}/{container}", request.namespace, request.name);
-    Ok(Some(Place { node, path, pod, container }))
+    Ok(Some(Place { node, path }))
 }

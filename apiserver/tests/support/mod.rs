@@ -175,3 +175,28 @@ pub async fn connect(
     let name = ServerName::try_from("kubernetes.default.svc").unwrap();
     tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
+
+/// A WebSocket on a path of the server, as the administrator unless a header has a token; `Err`: the code of a refusal.
+pub async fn web_socket(
+    cluster: &Cluster,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Result<tokio_tungstenite::WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>, u16> {
+    let has_token = headers.iter().any(|(_, value)| value.contains("bearer"));
+    let user = (!has_token).then(|| cluster.pki.admin());
+    let stream = connect(cluster, user, b"http/1.1").await.unwrap();
+    let mut request = http::Request::get(format!("wss://kubernetes{path}"))
+        .header("host", "kubernetes")
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+    for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
+        request = request.header(*name, *value);
+    }
+    match tokio_tungstenite::client_async(request.body(()).unwrap(), stream).await {
+        Ok((socket, _)) => Ok(socket),
+        Err(tokio_tungstenite::tungstenite::Error::Http(refused)) => Err(refused.status().as_u16()),
+        Err(other) => panic!("{other}"),
+    }
+}
