@@ -26,11 +26,11 @@ pub(crate) async fn serve(backend: &Arc<Backend>, target: &Target<'_>, raw_query
         Err(message) => return text(StatusCode::BAD_REQUEST, message),
     };
     let Some(view) = backend.views.get(target.namespace, target.pod) else {
-        return text(StatusCode::NOT_FOUND, format!("pod \"{}\" not found\n", target.pod));
+        return text(StatusCode::NOT_FOUND, format!("pod \"{}\" does not exist", target.pod));
     };
     let (path, attempt) = match log_of(backend, target, &view.borrow(), previous) {
         Ok(found) => found,
-        Err(message) => return text(StatusCode::BAD_REQUEST, message),
+        Err((code, message)) => return text(code, message),
     };
     let ended = options.follow.then(|| ended(view, target.container.to_owned(), attempt));
     let (sink, pieces) = mpsc::channel(PIECES);
@@ -50,11 +50,17 @@ pub(crate) async fn serve(backend: &Arc<Backend>, target: &Target<'_>, raw_query
 }
 
 /// The log file of the wanted life of a container, and which life that is.
-fn log_of(backend: &Backend, target: &Target<'_>, view: &PodView, previous: bool) -> Result<(PathBuf, u32), String> {
+fn log_of(
+    backend: &Backend,
+    target: &Target<'_>,
+    view: &PodView,
+    previous: bool,
+) -> Result<(PathBuf, u32), (StatusCode, String)> {
     let (pod, container) = (target.pod, target.container);
     let found = view.containers.iter().find(|view| view.name == container);
-    let found = found.ok_or_else(|| format!("container {container} is not valid for pod {pod}"))?;
-    let attempt = wanted_life(found, previous, pod)?;
+    let missing = || (StatusCode::NOT_FOUND, format!("container \"{container}\" not found in pod \"{pod}\""));
+    let found = found.ok_or_else(missing)?;
+    let attempt = wanted_life(found, previous, pod).map_err(|why| (StatusCode::BAD_REQUEST, why))?;
     let uid = view.pod.as_ref().and_then(|pod| pod.metadata.uid.clone()).unwrap_or_default();
     let dir = backend.node.config.log_dir(target.namespace, pod, &uid);
     Ok((dir.join(container).join(format!("{attempt}.log")), attempt))
@@ -70,7 +76,14 @@ fn wanted_life(view: &ContainerView, previous: bool, pod: &str) -> Result<u32, S
     }
     match (&view.id, &view.waiting) {
         (Some(_), _) => Ok(view.attempt),
-        (None, Some(reason)) => Err(format!("container \"{name}\" in pod \"{pod}\" is waiting to start: {reason}")),
+        (None, Some(reason)) => {
+            let reason = match reason.as_str() {
+                "ErrImagePull" => "image can't be pulled",
+                "ImagePullBackOff" => "trying and failing to pull image",
+                other => other,
+            };
+            Err(format!("container \"{name}\" in pod \"{pod}\" is waiting to start: {reason}"))
+        }
         (None, None) => Err(format!("container \"{name}\" in pod \"{pod}\" is not available")),
     }
 }

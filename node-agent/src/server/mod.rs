@@ -1,13 +1,12 @@
 //! The kubelet's server: container logs, exec, attach, port forwarding, `/pods`, `/healthz`, `/configz`,
 //! `/stats/summary`, `/metrics`; TLS, for the API server only.
 
-mod exec;
 mod logs;
 mod port_forward;
+mod remote;
 mod spdy;
 pub(crate) mod stats;
-mod status;
-mod streams;
+mod upgrade;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -185,10 +184,10 @@ async fn route(backend: &Arc<Backend>, request: Request<Incoming>) -> Answer {
             logs::serve(backend, &Target { namespace, pod, container }, request.uri().query()).await
         }
         ["exec", namespace, pod, container] => {
-            exec::serve(backend, &Target { namespace, pod, container }, streams::Kind::Exec, request).await
+            remote::serve(backend, &Target { namespace, pod, container }, remote::Kind::Exec, request).await
         }
         ["attach", namespace, pod, container] => {
-            exec::serve(backend, &Target { namespace, pod, container }, streams::Kind::Attach, request).await
+            remote::serve(backend, &Target { namespace, pod, container }, remote::Kind::Attach, request).await
         }
         ["portForward", namespace, pod] => port_forward::serve(backend, namespace, pod, request).await,
         _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),

@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use reeve_tests::binary::kubectl;
 use reeve_tests::cluster::{Cluster, IMAGE};
+use reeve_tests::command::run;
 use reeve_tests::patience::{eventually, eventually_is};
 use reeve_tests::terminal::Terminal;
 
@@ -67,23 +68,28 @@ fn exec_carries_streams_exit_codes_and_terminals() {
     let space = Cluster::shared().space("exec");
     space.apply(&pod("target", &script("sleep 600"), ""));
     space.ready("target");
-    let failed = space.kubectl(&["exec", "target", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
-    assert_eq!((failed.code, failed.stdout.as_str()), (7, "out\n"), "{failed}");
-    assert!(failed.stderr.starts_with("err\n"), "{failed}");
-    let big = "0123456789abcdef".repeat(20_000);
-    let echoed = space.kubectl_with(&["exec", "-i", "target", "--", "cat"], &big).text();
-    assert_eq!(echoed.len(), big.len(), "standard input arrives whole and its end is told");
-    let missing = space.kubectl(&["exec", "target", "--", "no-such-command"]);
-    assert!(missing.refused().contains("no-such-command"));
+    for web_sockets in ["true", "false"] {
+        let kubectl = |args: &[&str]| {
+            let mut command = space.cluster.command(kubectl());
+            command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", web_sockets).args(["-n", &space.name]).args(args);
+            command
+        };
+        let failed = run(&mut kubectl(&["exec", "target", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]), "");
+        assert_eq!((failed.code, failed.stdout.as_str()), (7, "out\n"), "{failed}");
+        assert!(failed.stderr.starts_with("err\n"), "{failed}");
+        let big = "0123456789abcdef".repeat(20_000);
+        let echoed = run(&mut kubectl(&["exec", "-i", "target", "--", "cat"]), &big).text();
+        assert_eq!(echoed.len(), big.len(), "standard input arrives whole and its end is told");
+        let missing = run(&mut kubectl(&["exec", "target", "--", "no-such-command"]), "");
+        assert!(missing.refused().contains("no-such-command"));
 
-    let mut command = space.cluster.command(kubectl());
-    command.args(["-n", &space.name, "exec", "-it", "target", "--", "sh"]);
-    let mut terminal = Terminal::start(&mut command);
-    terminal.type_in("stty size; tty && echo on a terminal\n");
-    terminal.shows("30 100");
-    terminal.shows("on a terminal\r\n");
-    terminal.type_in("exit 5\n");
-    assert_eq!(terminal.ends(), 5);
+        let mut terminal = Terminal::start(&mut kubectl(&["exec", "-it", "target", "--", "sh"]));
+        terminal.type_in("stty size; tty && echo on a terminal\n");
+        terminal.shows("30 100");
+        terminal.shows("on a terminal\r\n");
+        terminal.type_in("exit 5\n");
+        assert_eq!(terminal.ends(), 5);
+    }
 }
 
 #[test]

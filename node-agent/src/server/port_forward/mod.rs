@@ -15,40 +15,29 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HeaderMap, HeaderName, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
-use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Empty};
+use http::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
-use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
-use super::{Answer, Backend, exec, query, text};
+use super::{Answer, Backend, query, text, upgrade};
 use place::Place;
 
 /// The protocol of the streams, and the same inside a WebSocket.
 const PROTOCOL: &str = "portforward.k8s.io";
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
-const CHANNELS: &str = "v4.channel.k8s.io";
-
-const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
+const CHANNELS: [&str; 2] = ["v4.channel.k8s.io", "v4.base64.channel.k8s.io"];
 
 /// Bytes read from the pod at once.
 const CHUNK: usize = 32 * 1024;
-/// Largest message that a client may send.
-const MESSAGE_MAX: usize = 1 << 20;
-
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
-
 /// How the connections are carried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Carrier {
     Spdy,
     Tunnel,
-    Channels(Vec<u16>),
+    Channels { ports: Vec<u16>, is_base64: bool },
 }
 
 /// Where the data of one connection goes.
@@ -64,26 +53,25 @@ pub(crate) async fn serve(
     pod: &str,
     mut request: Request<Incoming>,
 ) -> Answer {
-    let carrier = match Carrier::of(request.headers(), request.uri().query()) {
-        Ok(carrier) => carrier,
-        Err((code, message)) => return text(code, message),
+    let (carrier, answer) = match Carrier::of(request.headers(), request.uri().query()) {
+        Ok(accepted) => accepted,
+        Err(refused) => return refused,
     };
     let Some(place) = Place::of(backend, namespace, pod).await else {
         return text(StatusCode::NOT_FOUND, format!("pod not found (\"{pod}_{namespace}\")"));
     };
-    let answer = carrier.switching(request.headers());
-    let upgrade = hyper::upgrade::on(&mut request);
+    let upgraded = hyper::upgrade::on(&mut request);
     backend.node.component.spawn("port forward", async move {
-        let upgraded = match upgrade.await {
+        let upgraded = match upgraded.await {
             Ok(upgraded) => TokioIo::new(upgraded),
             Err(error) => return tracing::debug!(%error, "a client went away before its ports were forwarded"),
         };
         let place = Arc::new(place);
         let ended = match carrier {
             Carrier::Spdy => spdy_pairs::serve(upgraded, place).await,
-            Carrier::Tunnel => tunnel::serve(web_socket(upgraded).await, place).await,
-            Carrier::Channels(ports) => {
-                channels::serve(web_socket(upgraded).await, &ports, &place).await;
+            Carrier::Tunnel => tunnel::serve(upgrade::web_socket(upgraded).await, place).await,
+            Carrier::Channels { ports, is_base64 } => {
+                channels::serve(upgrade::web_socket(upgraded).await, is_base64, &ports, &place).await;
                 Ok(())
             }
         };
@@ -94,74 +82,24 @@ pub(crate) async fn serve(
     answer
 }
 
-async fn web_socket(upgraded: TokioIo<Upgraded>) -> Socket {
-    let limits = WebSocketConfig::default().max_message_size(Some(MESSAGE_MAX)).max_frame_size(Some(MESSAGE_MAX));
-    WebSocketStream::from_raw_socket(upgraded, Role::Server, Some(limits)).await
-}
-
-fn values<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Vec<&'h str> {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',').map(str::trim)).filter(|value| !value.is_empty()).collect()
-}
-
 impl Carrier {
-    fn of(headers: &HeaderMap, raw_query: Option<&str>) -> Result<Self, (StatusCode, String)> {
-        let bad = |message: String| (StatusCode::BAD_REQUEST, message);
-        let protocols = values(headers, &UPGRADE);
-        let asks_for = |wanted: &str| protocols.iter().any(|own| own.eq_ignore_ascii_case(wanted));
-        if asks_for("websocket") {
-            if !headers.contains_key(SEC_WEBSOCKET_KEY) {
-                return Err(bad("Sec-WebSocket-Key is missing".to_owned()));
-            }
-            let offered = values(headers, &SEC_WEBSOCKET_PROTOCOL);
-            if offered.contains(&TUNNEL) {
-                return Ok(Self::Tunnel);
-            }
-            if !offered.is_empty() && !offered.contains(&CHANNELS) {
-                let message =
-                    format!("unable to negotiate protocol: client supports {offered:?}, server accepts {CHANNELS}");
-                return Err((StatusCode::FORBIDDEN, message));
-            }
-            return ports(raw_query).map(Self::Channels).map_err(bad);
+    /// What the client asks for, and the answer that begins it; or the refusal.
+    fn of(headers: &HeaderMap, raw_query: Option<&str>) -> Result<(Self, Answer), Answer> {
+        if !upgrade::asks_for(headers, "websocket") {
+            let protocol = upgrade::spdy_protocol(headers, &[PROTOCOL])?;
+            return Ok((Self::Spdy, upgrade::to_spdy(protocol)));
         }
-        if !asks_for("spdy/3.1") {
-            return Err(bad("unable to upgrade: missing upgrade headers in request".to_owned()));
+        let offered = upgrade::values(headers, &SEC_WEBSOCKET_PROTOCOL);
+        if offered.contains(&TUNNEL) {
+            return Ok((Self::Tunnel, upgrade::to_web_socket(headers, Some(TUNNEL))?));
         }
-        let offered = values(headers, &STREAM_PROTOCOL);
-        if offered.is_empty() {
-            let number = headers.len();
-            let message = format!(
-                "unable to upgrade: header X-Stream-Protocol-Version does not exist in request with {number} headers"
-            );
-            return Err(bad(message));
+        let known = offered.iter().find_map(|own| CHANNELS.into_iter().find(|known| known == own));
+        if !offered.is_empty() && known.is_none() {
+            return Err(text(StatusCode::FORBIDDEN, ""));
         }
-        if offered.contains(&PROTOCOL) {
-            return Ok(Self::Spdy);
-        }
-        let offered = offered.join(" ");
-        let message = format!(
-            "unable to upgrade: unable to negotiate protocol: client supports [{offered}], server accepts [{PROTOCOL}]"
-        );
-        Err((StatusCode::FORBIDDEN, message))
-    }
-
-    fn switching(&self, headers: &HeaderMap) -> Answer {
-        let mut answer = match (self, headers.get(SEC_WEBSOCKET_KEY)) {
-            (Self::Tunnel, Some(key)) => exec::switching(TUNNEL, key),
-            (Self::Channels(_), Some(key)) => exec::switching(CHANNELS, key),
-            _ => {
-                let mut answer = Response::new(Empty::<Bytes>::new().map_err(|never| match never {}).boxed());
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-                answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("SPDY/3.1"));
-                answer.headers_mut().insert(STREAM_PROTOCOL, HeaderValue::from_static(PROTOCOL));
-                answer
-            }
-        };
-        if matches!(self, Self::Channels(_)) && !headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
-            answer.headers_mut().remove(SEC_WEBSOCKET_PROTOCOL);
-        }
-        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        answer
+        let ports = ports(raw_query).map_err(|why| text(StatusCode::BAD_REQUEST, why))?;
+        let is_base64 = known.is_some_and(|own| own.contains("base64"));
+        Ok((Self::Channels { ports, is_base64 }, upgrade::to_web_socket(headers, known)?))
     }
 }
 

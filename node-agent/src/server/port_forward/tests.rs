@@ -1,6 +1,6 @@
 //! Forwarded connections to real sockets: on this machine's loopback, and in a network namespace of its own.
 
-use http::header::HeaderMap;
+use http::header::{HeaderMap, HeaderValue};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio::net::TcpListener;
 
@@ -99,18 +99,21 @@ fn the_carrier_follows_from_the_upgrade() {
         for (name, value) in pairs {
             headers.insert(*name, HeaderValue::from_static(value));
         }
-        Carrier::of(&headers, Some(query)).map_err(|(_, text)| text)
+        Carrier::of(&headers, Some(query)).map(|(carrier, _)| carrier).map_err(|answer| answer.status().as_u16())
     };
+    let channels_of = |is_base64| Ok(Carrier::Channels { ports: vec![80, 443, 1], is_base64 });
     let socket = ("upgrade", "websocket");
     let key = ("sec-websocket-key", "k");
     assert_eq!(of(&[("upgrade", "SPDY/3.1"), ("x-stream-protocol-version", PROTOCOL)], ""), Ok(Carrier::Spdy));
     assert_eq!(of(&[socket, key, ("sec-websocket-protocol", TUNNEL)], ""), Ok(Carrier::Tunnel));
     let channels = [socket, key, ("sec-websocket-protocol", "v5.channel.k8s.io, v4.channel.k8s.io")];
-    assert_eq!(of(&channels, "port=80%2C443&port=1"), Ok(Carrier::Channels(vec![80, 443, 1])));
-    assert_eq!(of(&channels, ""), Err("query parameter \"port\" is required".to_owned()));
-    assert_eq!(of(&channels, "port=0"), Err("port \"0\" must be > 0".to_owned()));
-    assert!(of(&[("upgrade", "SPDY/3.1")], "").is_err());
-    assert!(of(&[socket, key, ("sec-websocket-protocol", "v1")], "").is_err());
+    assert_eq!(of(&channels, "port=80%2C443&port=1"), channels_of(false));
+    let texts = [socket, key, ("sec-websocket-protocol", "v4.base64.channel.k8s.io")];
+    assert_eq!(of(&texts, "port=80,443,1"), channels_of(true));
+    assert_eq!(of(&channels, ""), Err(400));
+    assert_eq!(ports(Some("port=0")), Err("port \"0\" must be > 0".to_owned()));
+    assert_eq!(of(&[("upgrade", "SPDY/3.1")], ""), Err(400));
+    assert_eq!(of(&[socket, key, ("sec-websocket-protocol", "v1")], ""), Err(403));
 }
 
 #[test]

@@ -8,7 +8,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::place::Place;
-use super::{CHUNK, Socket, spdy_pairs};
+use super::{CHUNK, spdy_pairs};
+use crate::server::upgrade::Socket;
 
 /// Bytes between the WebSocket and SPDY, each way. When they are full, the other side waits.
 const BUFFER: usize = 64 * 1024;

@@ -28,6 +28,8 @@ const STREAMS_MAX: usize = 512;
 const PIECES: usize = 8;
 /// Frames that wait to be written. When it is full, whoever writes waits.
 const FRAMES: usize = 16;
+/// How often a client whose data nobody takes is asked whether it is still there.
+const PING_EVERY: Duration = Duration::from_secs(2);
 /// Bytes of data handed on at once.
 const PIECE: usize = 32 * 1024;
 
@@ -177,7 +179,7 @@ async fn read(
                 }
             }
             Frame::Data { id, len, last } => {
-                pass_on(&mut from, open.get(&id).map(|stream| &stream.input), len).await?;
+                pass_on(&mut from, open.get(&id).map(|stream| &stream.input), len, out).await?;
                 if last {
                     open.remove(&id);
                 }
@@ -204,18 +206,38 @@ async fn pass_on(
     from: &mut (impl AsyncRead + Unpin),
     to: Option<&mpsc::Sender<Bytes>>,
     mut len: usize,
+    out: &mpsc::Sender<Out>,
 ) -> io::Result<()> {
     while len > 0 {
         let mut piece = vec![0; len.min(PIECE)];
         from.read_exact(&mut piece).await?;
         len -= piece.len();
         if let Some(to) = to {
-            // Without a receiver the stream has ended on our side.
-            let _ = to.send(piece.into()).await;
+            hand_on(to, piece.into(), out).await;
         }
     }
     Ok(())
 }
+
+/// Queues a piece for a stream's taker. While that does not read, the connection is not read either, so the client is
+/// asked now and then whether it is still there: an answer is not needed, only a connection that takes the question.
+async fn hand_on(to: &mpsc::Sender<Bytes>, piece: Bytes, out: &mpsc::Sender<Out>) {
+    let ask = async {
+        loop {
+            tokio::time::sleep(PING_EVERY).await;
+            // A full queue of frames is asking enough.
+            let _ = out.try_send(Out::Ping(OWN_PING));
+        }
+    };
+    tokio::select! {
+        // Without a receiver the stream has ended on our side.
+        sent = to.send(piece) => drop(sent),
+        () = ask => {}
+    }
+}
+
+/// Number of the questions: even numbers are the server's.
+const OWN_PING: u32 = 2;
 
 #[cfg(test)]
 pub(super) mod tests;

@@ -130,3 +130,14 @@ async fn nonsense_ends_the_connection() {
     drop(client);
     assert!(served.await.unwrap().is_ok(), "the end of the connection is no error");
 }
+
+#[tokio::test]
+async fn a_client_whose_data_nobody_takes_is_asked_whether_it_is_there() {
+    let (mut client, mut streams, _) = start();
+    client.open(1, &[]).await;
+    let _stream = streams.recv().await.unwrap();
+    for _ in 0..=PIECES {
+        client.data(1, b"piece", false).await;
+    }
+    assert_eq!(client.read().await, Read { kind: 6, id: OWN_PING, last: false, body: Vec::new() });
+}
