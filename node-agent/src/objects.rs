@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::pod::env::Lookup;
-use crate::pod::state::{containers, spec};
+use crate::pod::state::{containers, ephemeral_containers, spec};
 
 /// The watches of all pods.
 pub(crate) struct ObjectCache {
@@ -142,7 +142,8 @@ struct References {
 fn references(pod: &Pod) -> References {
     let mut found = References::default();
     let spec = spec(pod);
-    for (container, _) in containers(spec) {
+    let ephemeral = ephemeral_containers(spec);
+    for container in containers(spec).map(|(container, _)| container).chain(&ephemeral) {
         for source in container.env_from.iter().flatten() {
             found.config_maps.extend(source.config_map_ref.iter().map(|reference| reference.name.clone()));
             found.secrets.extend(source.secret_ref.iter().map(|reference| reference.name.clone()));
@@ -186,6 +187,7 @@ mod tests {
                     { "name": "B", "valueFrom": { "secretKeyRef": { "name": "s2", "key": "k" } } },
                 ],
             }],
+            "ephemeralContainers": [{ "name": "e", "envFrom": [{ "secretRef": { "name": "s5" } }] }],
             "volumes": [
                 { "name": "a", "configMap": { "name": "m3" } },
                 { "name": "b", "secret": { "secretName": "s3" } },
@@ -197,6 +199,6 @@ mod tests {
         .unwrap();
         let found = references(&pod);
         assert_eq!(found.config_maps.into_iter().collect::<Vec<_>>(), ["kube-root-ca.crt", "m1", "m2", "m3"]);
-        assert_eq!(found.secrets.into_iter().collect::<Vec<_>>(), ["pull", "s1", "s2", "s3", "s4"]);
+        assert_eq!(found.secrets.into_iter().collect::<Vec<_>>(), ["pull", "s1", "s2", "s3", "s4", "s5"]);
     }
 }

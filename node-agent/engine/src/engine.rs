@@ -277,6 +277,9 @@ pub struct ContainerConfig {
     pub security: Security,
     /// PID namespace; `None` takes the sandbox's.
     pub pid: Option<NamespaceMode>,
+    /// Id of a running container of the same pod whose PID namespace it joins, instead of `pid`.
+    #[serde(default)]
+    pub pid_of: Option<String>,
     /// Keep standard input open (until the first attached client closes it, if `stdin_once`).
     pub stdin: bool,
     /// See `stdin`.

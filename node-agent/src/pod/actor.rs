@@ -373,7 +373,11 @@ impl Actor {
     fn on_pod(&mut self, pod: Arc<Pod>) {
         let metadata_changed = pod.metadata.labels != self.state.pod.metadata.labels
             || pod.metadata.annotations != self.state.pod.metadata.annotations;
-        self.state.pod = pod;
+        if self.state.set_pod(pod) {
+            // New containers may refer to objects that no other one does.
+            self.objects = Arc::new(self.node.objects.of_pod(&self.state.pod));
+            self.changes = self.objects.changes();
+        }
         for index in 0..self.state.slots.len() {
             let wanted = self.state.container(index).and_then(|spec| spec.image.clone());
             let Some(slot) = self.state.slots.get_mut(index) else { continue };

@@ -85,7 +85,8 @@ pub(crate) fn adopt(pod: Arc<Pod>, remains: &PodRemains, ips: &[IpAddr], now: Ti
 /// What the API last said of a container.
 fn previous<'p>(pod: &'p Pod, name: &str) -> Option<&'p ContainerStatus> {
     let status = pod.status.as_ref()?;
-    let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    let all = [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
+    let all = all.into_iter().flatten().flatten();
     all.into_iter().find(|status| status.name == name)
 }
 
@@ -227,7 +228,7 @@ fn start_over(state: &mut PodState, stopped: Option<&Sandbox>) {
         return;
     }
     for slot in &mut state.slots {
-        let stays = slot.role == Role::Main && all_over(slot);
+        let stays = slot.role == Role::Ephemeral || slot.role == Role::Main && all_over(slot);
         if let (false, Run::Exited(exit)) = (stays, slot.run.clone()) {
             slot.last = Some(exit);
             slot.run = Run::Idle;

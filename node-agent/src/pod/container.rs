@@ -50,6 +50,9 @@ pub(crate) enum ConfigError {
     Security(#[from] SecurityError),
     #[error(transparent)]
     Mounts(#[from] VolumeMountError),
+    /// It is to see the processes of one that does not run.
+    #[error("unable to find target container {0}")]
+    Target(String),
     /// A word of the command.
     #[error("a word of the command is {0}")]
     TooLong(#[from] TooLong),
@@ -145,6 +148,7 @@ pub(crate) fn container_config(inputs: &ContainerInputs<'_>) -> Result<Container
         resources: container_resources(pod, container, node.capacity.memory_bytes),
         security,
         pid: None,
+        pid_of: None,
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),

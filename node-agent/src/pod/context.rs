@@ -72,7 +72,13 @@ pub(crate) fn about(pod: &Pod) -> ObjectReference {
 
 /// Names a container of a pod in an event.
 pub(crate) fn about_container(pod: &Pod, container: &str) -> ObjectReference {
-    let is_init = super::state::spec(pod).init_containers.iter().flatten().any(|init| init.name == container);
-    let list = if is_init { "initContainers" } else { "containers" };
+    let spec = super::state::spec(pod);
+    let is_init = spec.init_containers.iter().flatten().any(|init| init.name == container);
+    let is_ephemeral = spec.ephemeral_containers.iter().flatten().any(|own| own.name == container);
+    let list = match (is_init, is_ephemeral) {
+        (true, _) => "initContainers",
+        (_, true) => "ephemeralContainers",
+        _ => "containers",
+    };
     ObjectReference { field_path: Some(format!("spec.{list}{{{container}}}")), ..about(pod) }
 }

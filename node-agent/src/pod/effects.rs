@@ -71,6 +71,8 @@ pub(crate) struct StartJob {
     pub(crate) mounted: Arc<Mounted>,
     /// Dead lives of this container that are no longer kept.
     pub(crate) remove: Vec<String>,
+    /// The running container whose processes it is to see, and its name.
+    pub(crate) target: Option<(Option<String>, String)>,
 }
 
 impl PodEffects {
@@ -207,7 +209,12 @@ impl PodEffects {
     }
 
     fn config(&self, job: &StartJob) -> Result<engine::ContainerConfig, ConfigError> {
-        container_config(&ContainerInputs {
+        let pid_of = match &job.target {
+            Some((None, name)) => return Err(ConfigError::Target(name.clone())),
+            Some((Some(id), _)) => Some(id.clone()),
+            None => None,
+        };
+        let config = container_config(&ContainerInputs {
             node: &self.node,
             pod: &self.pod,
             container: &job.container,
@@ -216,7 +223,8 @@ impl PodEffects {
             mounted: &job.mounted,
             objects: &self.objects,
             around: &self.node.surroundings(&self.ips),
-        })
+        })?;
+        Ok(engine::ContainerConfig { pid_of, ..config })
     }
 
     /// Removes dead lives beside the start: nobody waits for it.

@@ -137,7 +137,8 @@ fn plan_life(state: &PodState, now: Timestamp, plan: &mut Plan) {
     let mut turn = true;
     for (index, slot) in state.slots.iter().enumerate() {
         plan_condemned(state, index, slot, plan);
-        plan_slot(state, index, slot, Turn { is_on: turn, ground, now }, plan);
+        let is_on = turn || slot.role == Role::Ephemeral;
+        plan_slot(state, index, slot, Turn { is_on, ground, now }, plan);
         turn &= lets_next_start(state, slot);
     }
 }
@@ -148,7 +149,7 @@ fn lets_next_start(state: &PodState, slot: &Slot) -> bool {
         Role::Init => slot.exit().is_some_and(|exit| exit.exit_code == 0),
         // A sidecar that crashes later holds nobody up.
         Role::Sidecar => slot.health.started || state.initialized(),
-        Role::Main => true,
+        Role::Main | Role::Ephemeral => true,
     }
 }
 
@@ -299,7 +300,8 @@ fn plan_teardown(state: &PodState, end: &End, now: Timestamp, plan: &mut Plan) {
 
 /// Whether a container's image problem concerns it now (its turn has come), for the status.
 pub(crate) fn has_turn(state: &PodState, index: usize) -> bool {
-    state.slots.iter().take(index).all(|slot| lets_next_start(state, slot))
+    let waits_for_nobody = state.slots.get(index).is_some_and(|slot| slot.role == Role::Ephemeral);
+    waits_for_nobody || state.slots.iter().take(index).all(|slot| lets_next_start(state, slot))
 }
 
 /// Whether a container waits out its crash back-off, and how long that is.

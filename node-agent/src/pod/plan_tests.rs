@@ -425,3 +425,37 @@ fn a_sidecar_that_is_not_ready_keeps_the_pod_from_being_ready() {
     let message = "containers with unready status: [side]".to_owned();
     assert_eq!(condition(&written(&state, 1), "Ready"), ("False".to_owned(), message));
 }
+
+#[test]
+fn an_ephemeral_container_starts_at_once_and_never_again_and_the_pod_does_not_wait_for_it() {
+    let spec = serde_json::json!({
+        "restartPolicy": "Always",
+        "initContainers": [{ "name": "i", "image": "i" }],
+        "containers": [{ "name": "c", "image": "i" }],
+    });
+    let mut state = on_ground(pod(spec));
+    run(&mut state, 0);
+    let mut grown = (*state.pod).clone();
+    let own = serde_json::json!([{ "name": "e", "image": "i", "targetContainerName": "c" }]);
+    grown.spec.as_mut().unwrap().ephemeral_containers = serde_json::from_value(own).unwrap();
+    let grown = Arc::new(grown);
+    assert!(state.set_pod(Arc::clone(&grown)), "a container has been added");
+    assert!(!state.set_pod(grown), "and is not added twice");
+    assert_eq!(plan(&state, at(2)).effects, [Effect::FetchImage { slot: 2 }]);
+    state.slots[2].image = image();
+    let start = Effect::StartContainer { slot: 2, attempt: 0 };
+    assert_eq!(plan(&state, at(2)).effects, [start], "although the init container still runs");
+    run(&mut state, 2);
+    let shown = status(&state, "192.0.2.1".parse().unwrap(), &PodStatus::default(), at(2));
+    let own = &shown.ephemeral_container_statuses.as_ref().unwrap()[0];
+    assert_eq!((own.name.as_str(), own.ready, own.started), ("e", false, None));
+    assert!(own.state.as_ref().unwrap().running.is_some());
+    assert_eq!(shown.container_statuses.unwrap().len(), 1);
+    state.slots[2].run = Run::Exited(exit(1, 3));
+    assert_eq!(plan(&state, at(100)).effects, [], "it is not started again");
+    state.slots[0].run = Run::Exited(exit(0, 4));
+    run(&mut state, 1);
+    let ready = status(&state, "192.0.2.1".parse().unwrap(), &PodStatus::default(), at(5));
+    let ready = ready.conditions.unwrap().into_iter().find(|condition| condition.type_ == "Ready").unwrap();
+    assert_eq!(ready.status, "True");
+}

@@ -87,6 +87,7 @@ fn effective(spec: &PodSpec, of: impl Fn(&Container) -> Option<Quantity>) -> Opt
             Role::Init => init_max = init_max.max(sidecars + amount),
             Role::Sidecar => sidecars += amount,
             Role::Main => sum += amount,
+            Role::Ephemeral => {}
         }
     }
     let total = (sum + sidecars).max(init_max);

@@ -25,8 +25,10 @@ pub(crate) struct PodState {
     pub(crate) ips: Vec<IpAddr>,
     /// Its volumes.
     pub(crate) volumes: VolumesStep,
-    /// Init containers in order, then containers.
+    /// Init containers in order, then containers, then ephemeral ones, of which more may come.
     pub(crate) slots: Vec<Slot>,
+    /// What the API wants of the ephemeral containers.
+    ephemeral: Vec<Container>,
     /// Set when the pod is to end.
     pub(crate) end: Option<End>,
     /// Reason and message of a pod that the node refused or ended: phase Failed whatever its containers say.
@@ -68,6 +70,8 @@ pub(crate) enum Role {
     Sidecar,
     /// An ordinary container.
     Main,
+    /// Added while the pod runs, to look into it: starts at once, never again, and the pod does not wait for it.
+    Ephemeral,
 }
 
 /// One container of the pod.
@@ -363,17 +367,34 @@ impl PodState {
     pub(crate) fn new(pod: Arc<Pod>, now: Timestamp) -> Self {
         let slots = containers(spec(&pod)).map(|(container, role)| Slot::new(&container.name, role)).collect();
         let start_time = pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map_or(now, |time| time.0);
-        Self {
-            pod,
+        let mut state = Self {
+            pod: Arc::clone(&pod),
             start_time,
             sandbox: SandboxStep::Absent { failures: 0, retry_at: None },
             sandbox_attempt: 0,
             ips: Vec::new(),
             volumes: VolumesStep::Absent { failures: 0, retry_at: None },
             slots,
+            ephemeral: Vec::new(),
             end: None,
             failed: None,
+        };
+        state.set_pod(pod);
+        state
+    }
+
+    /// Takes a new version of the object; whether ephemeral containers have been added.
+    pub(crate) fn set_pod(&mut self, pod: Arc<Pod>) -> bool {
+        self.ephemeral = ephemeral_containers(spec(&pod));
+        self.pod = pod;
+        let known = |slots: &[Slot], name: &str| slots.iter().any(|slot| slot.name == name);
+        let before = self.slots.len();
+        for container in &self.ephemeral {
+            if !known(&self.slots, &container.name) {
+                self.slots.push(Slot::new(&container.name, Role::Ephemeral));
+            }
         }
+        self.slots.len() > before
     }
 
     pub(crate) fn spec(&self) -> &PodSpec {
@@ -382,7 +403,7 @@ impl PodState {
 
     /// What the API wants of a slot's container.
     pub(crate) fn container(&self, slot: usize) -> Option<&Container> {
-        containers(self.spec()).nth(slot).map(|(container, _)| container)
+        containers(self.spec()).map(|(container, _)| container).chain(&self.ephemeral).nth(slot)
     }
 
     pub(crate) fn restart_policy(&self) -> &str {
@@ -394,7 +415,7 @@ impl PodState {
         self.slots.iter().all(|slot| match slot.role {
             Role::Init => slot.exit().is_some_and(|exit| exit.exit_code == 0),
             Role::Sidecar => slot.health.started || slot.run != Run::Idle && slot.restarts > 0,
-            Role::Main => true,
+            Role::Main | Role::Ephemeral => true,
         }) || self.slots.iter().any(|slot| slot.role == Role::Main && (slot.run != Run::Idle || slot.last.is_some()))
     }
 
@@ -402,6 +423,7 @@ impl PodState {
     pub(crate) fn restarts_after(&self, role: Role, exit: &Exit) -> bool {
         match (role, self.restart_policy()) {
             (Role::Sidecar, _) => true,
+            (Role::Ephemeral, _) => false,
             (Role::Init, "Never") => false,
             (Role::Init, _) => exit.exit_code != 0,
             (Role::Main, "Never") => false,
@@ -417,13 +439,25 @@ pub(crate) fn spec(pod: &Pod) -> &PodSpec {
     pod.spec.as_ref().unwrap_or(&EMPTY)
 }
 
-/// All containers in the order of their slots.
+/// All containers that the pod was made with, in the order of their slots.
 pub(crate) fn containers(spec: &PodSpec) -> impl Iterator<Item = (&Container, Role)> {
     let init = spec.init_containers.iter().flatten().map(|container| {
         let sidecar = container.restart_policy.as_deref() == Some("Always");
         (container, if sidecar { Role::Sidecar } else { Role::Init })
     });
     init.chain(spec.containers.iter().map(|container| (container, Role::Main)))
+}
+
+/// Ephemeral containers, in the order of their slots: what they have in common with others.
+pub(crate) fn ephemeral_containers(spec: &PodSpec) -> Vec<Container> {
+    let all = spec.ephemeral_containers.iter().flatten();
+    all.filter_map(|own| serde_json::to_value(own).and_then(serde_json::from_value).ok()).collect()
+}
+
+/// The container whose processes an ephemeral one is to see; `None`: only its own.
+pub(crate) fn target_of<'p>(spec: &'p PodSpec, ephemeral: &str) -> Option<&'p str> {
+    let own = spec.ephemeral_containers.iter().flatten().find(|own| own.name == ephemeral)?;
+    own.target_container_name.as_deref().filter(|target| !target.is_empty())
 }
 
 /// The probes of a container in the order startup, liveness, readiness.

@@ -41,13 +41,16 @@ pub(crate) fn status(state: &PodState, node_ip: IpAddr, previous: &PodStatus, no
     {
         return rejected(state, reason, message);
     }
-    let statuses = |want_init: bool| -> Vec<ContainerStatus> {
-        let slots = state.slots.iter().enumerate().filter(|(_, slot)| (slot.role != Role::Main) == want_init);
+    let statuses = |roles: &[Role]| -> Vec<ContainerStatus> {
+        let slots = state.slots.iter().enumerate().filter(|(_, slot)| roles.contains(&slot.role));
         slots.map(|(index, slot)| container_status(state, index, slot, now)).collect()
     };
-    let (init, mut main) = (statuses(true), statuses(false));
+    let (mut main, mut ephemeral) = (statuses(&[Role::Main]), statuses(&[Role::Ephemeral]));
+    let init = statuses(&[Role::Init, Role::Sidecar]);
     // Source: kubelet `SortedContainerStatuses`; those of init containers stay in the order of the spec.
-    main.sort_by(|a, b| a.name.cmp(&b.name));
+    for list in [&mut main, &mut ephemeral] {
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+    }
     let phase = phase(state);
     let (reason, message) = state.failed.clone().unzip();
     let conditions = conditions(state, phase, previous, now);
@@ -56,6 +59,7 @@ pub(crate) fn status(state: &PodState, node_ip: IpAddr, previous: &PodStatus, no
         conditions: Some(conditions),
         container_statuses: Some(main),
         init_container_statuses: (!init.is_empty()).then_some(init),
+        ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         host_ip: Some(node_ip.to_string()),
         host_ips: Some(vec![HostIP { ip: node_ip.to_string() }]),
         pod_ip: state.ips.first().map(IpAddr::to_string),
@@ -131,6 +135,8 @@ fn nothing_runs(state: &PodState) -> bool {
 fn container_status(state: &PodState, index: usize, slot: &Slot, now: Timestamp) -> ContainerStatus {
     let spec = state.container(index);
     let (current, last) = container_states(state, index, slot, now);
+    // Nobody asks an ephemeral container whether it is ready.
+    let is_ephemeral = slot.role == Role::Ephemeral;
     let done = slot.role == Role::Init && slot.exit().is_some_and(|exit| exit.exit_code == 0);
     let image_id = match &slot.run {
         Run::Running(life) => life.image_id.clone(),
@@ -145,8 +151,8 @@ fn container_status(state: &PodState, index: usize, slot: &Slot, now: Timestamp)
         image: if is_made { full_name(image) } else { image },
         image_id,
         container_id: slot.container_id().map(|id| format!("{CONTAINER_ID_SCHEME}{id}")),
-        ready: done || slot.is_ready(),
-        started: Some(slot.running().is_some() && slot.health.started),
+        ready: done || slot.is_ready() && !is_ephemeral,
+        started: (!is_ephemeral).then(|| slot.running().is_some() && slot.health.started),
         restart_count: i32::try_from(slot.restarts).unwrap_or(i32::MAX),
         state: Some(current),
         last_state: Some(last),
@@ -224,8 +230,8 @@ fn container_states(state: &PodState, index: usize, slot: &Slot, now: Timestamp)
         Run::Idle => {
             let problem = if has_turn(state, index) { start_problem(state, slot) } else { None };
             let waiting = problem.unwrap_or_else(|| {
-                let has_init = state.slots.iter().any(|slot| slot.role != Role::Main) && !state.initialized();
-                waiting(if has_init { "PodInitializing" } else { "ContainerCreating" }, None)
+                let waits = slot.role != Role::Ephemeral && !state.initialized();
+                waiting(if waits { "PodInitializing" } else { "ContainerCreating" }, None)
             });
             (waiting, earlier())
         }
@@ -349,7 +355,7 @@ fn initialized(state: &PodState, phase: &str) -> Verdict {
     let undone = state.slots.iter().filter(|slot| match slot.role {
         Role::Init => slot.exit().is_none_or(|exit| exit.exit_code != 0),
         Role::Sidecar => !slot.health.started,
-        Role::Main => false,
+        Role::Main | Role::Ephemeral => false,
     });
     let names: Vec<_> = undone.map(|slot| slot.name.as_str()).collect();
     let message = format!("containers with incomplete status: [{}]", names.join(" "));
@@ -364,7 +370,8 @@ fn containers_ready(state: &PodState, phase: &str) -> Verdict {
         "Failed" => return Verdict::no(KIND, "PodFailed", None),
         _ => {}
     }
-    let unready = state.slots.iter().filter(|slot| slot.role != Role::Init && !slot.is_ready());
+    let counts = |slot: &&Slot| matches!(slot.role, Role::Main | Role::Sidecar);
+    let unready = state.slots.iter().filter(counts).filter(|slot| !slot.is_ready());
     let unready: Vec<_> = unready.map(|slot| slot.name.as_str()).collect();
     if unready.is_empty() {
         return Verdict::yes(KIND);

@@ -86,7 +86,8 @@ impl ContainerView {
         let has_life = slot.run != Run::Idle;
         let waiting = match (slot.image.problem(), &slot.failure) {
             (Some(problem), _) => Some(match problem.reason {
-                "ErrImagePull" => "trying and failing to pull image".to_owned(),
+                "ErrImagePull" if problem.backs_off => "trying and failing to pull image".to_owned(),
+                "ErrImagePull" => "image can't be pulled".to_owned(),
                 _ => problem.message.clone(),
             }),
             (_, Some(failure)) => Some(failure.reason.to_owned()),

@@ -76,14 +76,7 @@ fn wanted_life(view: &ContainerView, previous: bool, pod: &str) -> Result<u32, S
     }
     match (&view.id, &view.waiting) {
         (Some(_), _) => Ok(view.attempt),
-        (None, Some(reason)) => {
-            let reason = match reason.as_str() {
-                "ErrImagePull" => "image can't be pulled",
-                "ImagePullBackOff" => "trying and failing to pull image",
-                other => other,
-            };
-            Err(format!("container \"{name}\" in pod \"{pod}\" is waiting to start: {reason}"))
-        }
+        (None, Some(reason)) => Err(format!("container \"{name}\" in pod \"{pod}\" is waiting to start: {reason}")),
         (None, None) => Err(format!("container \"{name}\" in pod \"{pod}\" is not available")),
     }
 }

@@ -93,6 +93,39 @@ fn exec_carries_streams_exit_codes_and_terminals() {
 }
 
 #[test]
+fn a_running_pod_is_looked_into_with_an_ephemeral_container() {
+    let space = Cluster::shared().space("debug");
+    space.apply(&pod("target", &script("sleep 600"), ""));
+    space.ready("target");
+    let image = format!("--image={IMAGE}");
+    let seen = space.kubectl(&[
+        "debug",
+        "target",
+        "--quiet",
+        "-i",
+        "-c",
+        "alone",
+        &image,
+        "--",
+        "sh",
+        "-c",
+        "sleep 1; ps; hostname; exit 3",
+    ]);
+    assert!(seen.stdout.contains("target") && !seen.stdout.contains("sleep 600"), "its own processes only: {seen}");
+    let ended = "{.status.ephemeralContainerStatuses[?(@.name=='alone')].state.terminated.exitCode}";
+    eventually_is("its end is told", || space.get("pod/target", ended), |code| code == "3");
+    let into = ["debug", "target", "--quiet", "-c", "into", "--target=main", &image, "--", "sh", "-c"];
+    space.kubectl(&[&into[..], &["ps; sleep 600"]].concat()).done();
+    let log = || space.kubectl(&["logs", "target", "-c", "into"]).stdout;
+    eventually_is("it sees the processes of its target", log, |log| log.contains("1 0        sleep 600"));
+    let running = "{.status.ephemeralContainerStatuses[?(@.name=='into')].state.running.startedAt}";
+    eventually_is("it is told to run", || space.get("pod/target", running), |since| !since.is_empty());
+    assert_eq!(space.kubectl(&["exec", "target", "-c", "into", "--", "echo", "here"]).text(), "here\n");
+    assert_eq!(space.get("pod/target", "{.status.containerStatuses[0].restartCount}"), "0");
+    space.kubectl(&["delete", "pod", "target", "--wait"]).done();
+}
+
+#[test]
 fn the_environment_comes_from_config_maps_secrets_and_fields() {
     let space = Cluster::shared().space("environment");
     space.kubectl(&["create", "configmap", "settings", "--from-literal=COLOR=blue", "--from-literal=SIZE=big"]).done();

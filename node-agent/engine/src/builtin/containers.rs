@@ -243,10 +243,11 @@ impl Inner {
         };
         let root_ops =
             compile_root(config, &devices(config)?, &inputs).map_err(|err| EngineError::Invalid(err.to_string()))?;
-        let pid = match config.pid.unwrap_or(sandbox.config.pid) {
-            NamespaceMode::Container => PidPlan::New,
-            NamespaceMode::Node => PidPlan::Node,
-            NamespaceMode::Pod => PidPlan::Pod(sandbox.id.clone()),
+        let pid = match (&config.pid_of, config.pid.unwrap_or(sandbox.config.pid)) {
+            (Some(other), NamespaceMode::Container) => PidPlan::Of(other.clone()),
+            (_, NamespaceMode::Container) => PidPlan::New,
+            (_, NamespaceMode::Node) => PidPlan::Node,
+            (_, NamespaceMode::Pod) => PidPlan::Pod(sandbox.id.clone()),
         };
         Ok(LaunchPlan {
             container: id.clone(),

@@ -75,10 +75,11 @@ impl Server {
         self.refuse_second_copy(&plan)?;
         let init = match &plan.namespaces.pid {
             PidPlan::Pod(sandbox) => self.inits.get(sandbox).map(|init| init.pidfd.as_fd()),
+            PidPlan::Of(other) => self.containers.get(other).map(|container| container.process.pidfd.as_fd()),
             _ => None,
         };
         let Some(pid) = PidNamespace::for_plan(&plan.namespaces.pid, init) else {
-            return Err(failed("join the pod's PID namespace: its init is gone", libc::ESRCH));
+            return Err(failed("join a PID namespace: its init is gone", libc::ESRCH));
         };
         let (error_pipe, writer) =
             pipe_with(PipeFlags::CLOEXEC).map_err(|err| failed("make a pipe", err.raw_os_error()))?;

@@ -71,12 +71,12 @@ impl Body<'_> {
 }
 
 impl<'a> PidNamespace<'a> {
-    /// For a container's first process; `init` is the pod-wide init, when the plan names one.
+    /// For a container's first process; `init` is the one that the plan names, if it does.
     pub(super) fn for_plan(plan: &PidPlan, init: Option<BorrowedFd<'a>>) -> Option<Self> {
         match (plan, init) {
             (PidPlan::New, _) => Some(Self::New),
             (PidPlan::Node, _) => Some(Self::Node),
-            (PidPlan::Pod(_), init) => init.map(Self::Of),
+            (PidPlan::Pod(_) | PidPlan::Of(_), init) => init.map(Self::Of),
         }
     }
 }

@@ -56,6 +56,8 @@ pub enum PidPlan {
     Node,
     /// The pod's, held by the small init of that sandbox (see [`InitPlan`]).
     Pod(String),
+    /// That of a running container's first process.
+    Of(String),
 }
 
 /// One step in the making of a container's root. Targets are absolute, without `.` and `..`, and are resolved

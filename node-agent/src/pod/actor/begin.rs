@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::super::effects::{PodEffects, StartJob};
 use super::super::image::pull_policy;
 use super::super::plan::Effect;
-use super::super::state::{Drain, ImageStep, SandboxStep, Step, VolumesStep};
+use super::super::state::{Drain, ImageStep, SandboxStep, Step, VolumesStep, target_of};
 use super::{Actor, Input};
 
 impl Actor {
@@ -108,8 +108,16 @@ impl Actor {
         slot.step = Step::Starting;
         let remove = [remove, self.dead.remove(&index).unwrap_or_default()].concat();
         let mounted = Arc::clone(&self.mounted);
-        let job = StartJob { sandbox, container, attempt, image: *image, mounted, remove };
+        let target = target_of(self.state.spec(), &container.name).map(str::to_owned);
+        let target = target.map(|name| (self.running_container(&name), name));
+        let job = StartJob { sandbox, container, attempt, image: *image, mounted, remove, target };
         self.spawn("start", async move { Input::Started { slot: index, attempt, result: effects.start(job).await } });
+    }
+
+    /// Id of the container of that name, if it runs.
+    fn running_container(&self, name: &str) -> Option<String> {
+        let slot = self.state.slots.iter().find(|slot| slot.name == name)?;
+        slot.running().map(|life| life.container.clone())
     }
 
     /// Images came or went on the node: whoever waits for one that is here now need not wait any longer.
