@@ -1,11 +1,10 @@
 //! Decides what committed commands do to the applied state: etcd's rules for transactions and compaction
 //! (`etcd.io/docs/v3.6/learning/api`). Pure but for reads of the view: every member comes to the same result.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 
 use crate::encoding::{self, POSITION_KEY, Position};
+use crate::head::Head;
 use crate::kv::{
     Compare, Event, EventKind, KeyRange, KeyValue, KvError, Op, OpResponse, RangeRequest, RangeResponse, Revision, Txn,
     TxnResponse,
@@ -40,33 +39,34 @@ pub(crate) struct Evaluated {
     pub(crate) position: Position,
     /// Every change, in order; former states included.
     pub(crate) events: Vec<Event>,
+    /// The newest state of every key that has changed.
+    pub(crate) newest: Overlay,
     /// One answer per command.
     pub(crate) answers: Vec<Result<Answer, KvError>>,
 }
 
-/// Evaluates commands in order on top of a view that stands at `position`.
+/// Evaluates commands in order on top of head and view that stand at `position`.
 #[derive(Debug)]
 pub(crate) struct Evaluator<'v> {
+    head: &'v Head,
     view: &'v dyn View,
-    /// Revision of the view: what is newer lies in `overlay` and `events`.
+    /// Revision of head and view: what is newer lies in `overlay` and `events`.
     base: Revision,
     position: Position,
     overlay: Overlay,
-    /// What the view has said, at its revision.
-    asked: HashMap<Bytes, Option<KeyValue>>,
     batch: ViewBatch,
     events: Vec<Event>,
     answers: Vec<Result<Answer, KvError>>,
 }
 
 impl<'v> Evaluator<'v> {
-    pub(crate) fn new(view: &'v dyn View, position: Position) -> Self {
+    pub(crate) fn new(head: &'v Head, view: &'v dyn View, position: Position) -> Self {
         Self {
+            head,
             view,
             base: position.revision,
             position,
             overlay: Overlay::new(),
-            asked: HashMap::new(),
             batch: ViewBatch::default(),
             events: Vec::new(),
             answers: Vec::new(),
@@ -92,7 +92,7 @@ impl<'v> Evaluator<'v> {
     pub(crate) fn finish(mut self, (index, term): (u64, u64)) -> Evaluated {
         let position = Position { index, term, ..self.position };
         self.batch.put(POSITION_KEY.to_vec(), position.encode());
-        Evaluated { batch: self.batch, position, events: self.events, answers: self.answers }
+        Evaluated { batch: self.batch, position, events: self.events, newest: self.overlay, answers: self.answers }
     }
 
     fn compact(&mut self, revision: Revision) -> Result<(), KvError> {
@@ -102,10 +102,7 @@ impl<'v> Evaluator<'v> {
     }
 
     fn txn(&mut self, txn: &Txn) -> Result<Result<TxnResponse, KvError>, ViewError> {
-        let mut succeeded = true;
-        for compare in &txn.compare {
-            succeeded = succeeded && self.holds(compare)?;
-        }
+        let succeeded = txn.compare.iter().all(|compare| self.holds(compare));
         let ops = if succeeded { &txn.then } else { &txn.otherwise };
         if let Err(err) = self.check_reads(ops) {
             return Ok(Err(err));
@@ -126,25 +123,25 @@ impl<'v> Evaluator<'v> {
         })
     }
 
-    fn holds(&mut self, compare: &Compare) -> Result<bool, ViewError> {
-        Ok(match compare {
+    fn holds(&self, compare: &Compare) -> bool {
+        match compare {
             Compare::ModRevision { key, equals } => {
-                self.current(key)?.map_or(Revision(0), |kv| kv.mod_revision) == *equals
+                self.current(key).map_or(Revision(0), |kv| kv.mod_revision) == *equals
             }
-            Compare::Value { key, equals } => self.current(key)?.is_some_and(|kv| kv.value == *equals),
-        })
+            Compare::Value { key, equals } => self.current(key).is_some_and(|kv| kv.value == *equals),
+        }
     }
 
     fn op(&mut self, op: &Op, write: &mut Write) -> Result<OpResponse, ViewError> {
         Ok(match op {
-            Op::Put { key, value } => OpResponse::Put { previous: self.put(key, value, write)? },
+            Op::Put { key, value } => OpResponse::Put { previous: self.put(key, value, write) },
             Op::Delete(range) => OpResponse::Delete { previous: self.delete(range, write)? },
             Op::Range(request) => OpResponse::Range(self.range(request)?),
         })
     }
 
-    fn put(&mut self, key: &Bytes, value: &Bytes, write: &mut Write) -> Result<Option<KeyValue>, ViewError> {
-        let previous = self.current(key)?;
+    fn put(&mut self, key: &Bytes, value: &Bytes, write: &mut Write) -> Option<KeyValue> {
+        let previous = self.current(key);
         let kv = KeyValue {
             key: key.clone(),
             value: value.clone(),
@@ -155,12 +152,12 @@ impl<'v> Evaluator<'v> {
         self.record(&kv, encoding::encode_put(&kv), write);
         self.overlay.insert(key.clone(), Some(kv.clone()));
         self.events.push(Event { kind: EventKind::Put, kv, previous: previous.clone() });
-        Ok(previous)
+        previous
     }
 
     fn delete(&mut self, range: &KeyRange, write: &mut Write) -> Result<Vec<KeyValue>, ViewError> {
         let previous = match range {
-            KeyRange::Key(key) => self.current(key)?.into_iter().collect(),
+            KeyRange::Key(key) => self.current(key).into_iter().collect(),
             KeyRange::Prefix(_) | KeyRange::Span { .. } => self.range(&RangeRequest::new(range.clone()))?.kvs,
         };
         for former in &previous {
@@ -180,25 +177,19 @@ impl<'v> Evaluator<'v> {
         write.sequence += 1;
     }
 
-    /// The newest state of a key. A transaction asks twice for what it compares and writes, and all of a batch compare
-    /// the same few keys (the namespace): the view is asked once.
-    fn current(&mut self, key: &Bytes) -> Result<Option<KeyValue>, ViewError> {
-        if let Some(kv) = self.overlay.get(key).or_else(|| self.asked.get(key)) {
-            return Ok(kv.clone());
-        }
-        let found = read::key_at(self.view, key, self.base)?;
-        self.asked.insert(key.clone(), found.clone());
-        Ok(found)
+    /// The newest state of a key.
+    fn current(&self, key: &Bytes) -> Option<KeyValue> {
+        self.overlay.get(key).cloned().unwrap_or_else(|| self.head.get(key))
     }
 
     fn range(&self, request: &RangeRequest) -> Result<RangeResponse, ViewError> {
         let at = request.revision.unwrap_or(self.position.revision);
-        let mut response = if at <= self.base && request.revision.is_some() {
+        let mut response = if at == self.position.revision {
+            self.head.range(request, &self.overlay)
+        } else if at < self.base {
             read::range_at(self.view, request, at)?
-        } else if at == self.position.revision {
-            read::range_over(self.view, request, self.base, &self.overlay)?
         } else {
-            read::range_over(self.view, request, self.base, &self.overlay_at(at))?
+            self.head.range(request, &self.overlay_at(at))
         };
         response.revision = self.position.revision;
         Ok(response)

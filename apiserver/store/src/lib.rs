@@ -7,10 +7,12 @@ pub mod disk;
 pub mod kv;
 pub mod view;
 
+mod buffer;
 mod convert;
 mod encoding;
 mod evaluate;
 mod frame;
+mod head;
 mod hub;
 mod limits;
 mod log;

@@ -1,9 +1,10 @@
-//! The owner of the Raft state: one task, one `select!`. It decides; disk, view and snapshots are worked on by jobs
-//! on blocking threads, one of each kind at a time, so that the next batch is collected while one is synced and
-//! another one applied.
+//! The owner of the Raft state: one task, one `select!`. It decides, and applies what is committed, which is work in
+//! memory. What may wait for a disk is done by jobs on blocking threads, one of each kind at a time: while a batch is
+//! synced the one before it is applied.
 //!
 //! ```text
-//! proposals -> batch -> Raft -> disk job (append, fsync) -> Raft commits -> apply job (view, watchers) -> callers
+//! proposals -> batch -> Raft -> disk job (append, fsync) -> Raft commits -> apply (head, view, watchers) -> callers
+//!                                                               settle job, scrub job, snapshot job: view <-> disk
 //! ```
 //!
 //! There is one member for now. It goes the way that three will: only what carries messages to others is missing.
@@ -41,10 +42,12 @@ const HEARTBEAT_TICKS: usize = 1;
 /// A batch is proposed when it has this many commands or bytes; what is over waits for the next one.
 const BATCH_COMMANDS_MAX: usize = 512;
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
-/// Entries that may wait to be applied before no more is proposed: applying has fallen behind the disk.
-const APPLY_BACKLOG_MAX: usize = 8;
-/// Entries that are applied in one batch of the view; more than the backlog only while the log is replayed.
+/// Entries that are applied in one batch of the view: more than one only while the log is replayed.
 const APPLY_ENTRIES_MAX: usize = 16;
+/// What the view holds in memory before it is handed on to disk.
+const SETTLE_BYTES: usize = 2 * 1024 * 1024;
+/// With so much in memory nothing is applied until some of it is on disk: it cannot keep up.
+const UNSETTLED_BYTES_MAX: usize = 3 * SETTLE_BYTES;
 /// A snapshot is due when the log has more segments than this: each start begins one.
 const SEGMENTS_MAX: usize = 64;
 /// A view that fails again right after it was rebuilt so often will not get better.
@@ -93,11 +96,12 @@ pub(crate) struct Member {
     /// `None` while the disk job has it.
     log: Option<Log>,
     disk_job: Option<JoinHandle<DiskDone>>,
-    apply_job: Option<JoinHandle<ApplyDone>>,
+    settle_job: Option<JoinHandle<Result<(), ViewError>>>,
+    scrub_job: Option<JoinHandle<Result<bool, ViewError>>>,
     snapshot_job: Option<JoinHandle<Result<(u64, u64), snapshot::WriteError>>>,
     to_apply: VecDeque<Entry>,
-    /// Those who wait for the outcome of our own batches, oldest first.
-    waiting: VecDeque<(u64, Vec<Reply>)>,
+    /// Our own batches on their way, oldest first.
+    waiting: VecDeque<Waiting>,
     ready: Option<oneshot::Sender<()>>,
     proposer: u64,
     sequence: u64,
@@ -114,26 +118,25 @@ pub(crate) struct Member {
     rebuilds: u32,
 }
 
+/// A batch that was proposed here.
+struct Waiting {
+    sequence: u64,
+    /// As they were handed in, so that they need not be read out of the entry; empty once they were taken.
+    commands: Vec<Command>,
+    /// Who waits for the outcome of each.
+    replies: Vec<Reply>,
+}
+
 /// One per command of a batch.
 type Answers = Vec<Result<Answer, KvError>>;
+
+/// Proposer, sequence and answers of each batch.
+type Applied = Vec<((u64, u64), Answers)>;
 
 struct DiskDone {
     log: Log,
     /// The Raft ready that is durable now, if the job was to append.
     persisted: Result<Option<u64>, DiskError>,
-}
-
-struct ApplyDone {
-    entries: Vec<Entry>,
-    outcome: Result<Applied, ApplyError>,
-}
-
-#[derive(Default)]
-struct Applied {
-    /// Proposer, sequence and answers of each batch.
-    batches: Vec<((u64, u64), Answers)>,
-    /// Whether there is more to scrub, if a scrub was tried.
-    scrub: Option<bool>,
 }
 
 enum ApplyError {
@@ -142,9 +145,10 @@ enum ApplyError {
 }
 
 enum Event {
-    Proposed(Vec<Proposal>),
+    Proposed(Proposal),
     Disk(DiskDone),
-    Applied(ApplyDone),
+    Settled(Result<(), ViewError>),
+    Scrubbed(Result<bool, ViewError>),
     Snapshot(Result<(u64, u64), snapshot::WriteError>),
     ViewBroken(ViewError),
     Close,
@@ -180,7 +184,8 @@ impl Member {
             node,
             log: Some(log),
             disk_job: None,
-            apply_job: None,
+            settle_job: None,
+            scrub_job: None,
             snapshot_job: None,
             to_apply: VecDeque::new(),
             waiting: VecDeque::new(),
@@ -213,14 +218,23 @@ impl Member {
         loop {
             self.tick();
             self.handle_ready()?;
+            if self.accepts(closing) && !self.parts.proposals.is_empty() {
+                self.propose(None).await;
+                self.handle_ready()?; // the disk is at work while the batch before is applied
+            }
             self.start_jobs();
+            if self.may_apply() {
+                self.apply().await?;
+                continue;
+            }
             if closing && self.is_idle() {
                 return Ok(());
             }
             match self.next_event(closing).await? {
-                Event::Proposed(proposals) => self.propose(proposals),
+                Event::Proposed(first) => self.propose(Some(first)).await,
                 Event::Disk(done) => self.on_disk(done)?,
-                Event::Applied(done) => self.on_applied(done).await?,
+                Event::Settled(outcome) => self.on_settled(outcome).await?,
+                Event::Scrubbed(outcome) => self.on_scrubbed(outcome).await?,
                 Event::Snapshot(outcome) => self.on_snapshot(outcome),
                 Event::ViewBroken(err) => self.on_view_broken(&err).await?,
                 Event::Close => closing = true,
@@ -228,17 +242,22 @@ impl Member {
         }
     }
 
+    fn accepts(&self, closing: bool) -> bool {
+        self.disk_job.is_none() && self.to_apply.len() <= 1 && !closing
+    }
+
     async fn next_event(&mut self, closing: bool) -> Result<Event, KvError> {
-        let accepts = self.disk_job.is_none() && self.to_apply.len() < APPLY_BACKLOG_MAX && !closing;
+        let accepts = self.accepts(closing);
         let Parts { proposals, mvcc, shared, .. } = &mut self.parts;
         tokio::select! {
             biased;
             done = finished(&mut self.disk_job) => done.map(Event::Disk),
-            done = finished(&mut self.apply_job) => done.map(Event::Applied),
+            done = finished(&mut self.settle_job) => done.map(Event::Settled),
+            done = finished(&mut self.scrub_job) => done.map(Event::Scrubbed),
             done = finished(&mut self.snapshot_job) => done.map(Event::Snapshot),
-            err = mvcc.breaks(), if self.apply_job.is_none() && self.disk_job.is_none() => Ok(Event::ViewBroken(err)),
+            err = mvcc.breaks(), if self.disk_job.is_none() => Ok(Event::ViewBroken(err)),
             () = shared.closing.cancelled(), if !closing => Ok(Event::Close),
-            batch = next_batch(proposals), if accepts => Ok(Event::Proposed(batch)),
+            first = next_proposal(proposals), if accepts => Ok(Event::Proposed(first)),
         }
     }
 
@@ -254,13 +273,25 @@ impl Member {
         }
     }
 
-    fn propose(&mut self, proposals: Vec<Proposal>) {
+    /// Proposes what there is. Whoever is ready to run gets a turn before: on an idle machine that is nobody, on a busy
+    /// one the requests that are on their way share one sync.
+    async fn propose(&mut self, first: Option<Proposal>) {
+        tokio::task::yield_now().await;
+        let batch = batch_of(first, &mut self.parts.proposals);
+        if !batch.is_empty() {
+            self.propose_batch(batch);
+        }
+    }
+
+    fn propose_batch(&mut self, proposals: Vec<Proposal>) {
         self.sequence += 1;
         let (commands, replies): (Vec<_>, Vec<_>) =
-            proposals.into_iter().map(|proposal| ((&proposal.command).into(), proposal.reply)).unzip();
-        let batch = Batch { version: VERSION, proposer: self.proposer, sequence: self.sequence, commands };
-        match self.node.propose(Vec::new(), batch.encode_to_vec()) {
-            Ok(()) => self.waiting.push_back((self.sequence, replies)),
+            proposals.into_iter().map(|proposal| (proposal.command, proposal.reply)).unzip();
+        let (proposer, sequence) = (self.proposer, self.sequence);
+        let logged = commands.iter().map(Into::into).collect();
+        let batch = Batch { version: VERSION, proposer, sequence, commands: logged };
+        match self.node.propose(context(proposer, sequence), batch.encode_to_vec()) {
+            Ok(()) => self.waiting.push_back(Waiting { sequence, commands, replies }),
             Err(err) => {
                 let reason = err.to_string();
                 answer_all(replies, &KvError::Unavailable { reason });
@@ -316,20 +347,45 @@ impl Member {
     fn start_jobs(&mut self) {
         self.start_cut();
         self.start_snapshot();
-        if self.apply_job.is_none() && (!self.to_apply.is_empty() || self.may_scrub()) {
-            let n = self.to_apply.len().min(APPLY_ENTRIES_MAX);
-            let entries: Vec<Entry> = self.to_apply.drain(..n).collect();
-            let (mvcc, scrub) = (self.parts.mvcc.clone(), self.may_scrub());
-            self.apply_job = Some(tokio::task::spawn_blocking(move || {
-                let outcome = apply(&mvcc, &entries, scrub);
-                ApplyDone { entries, outcome }
-            }));
+        let view = self.parts.mvcc.view();
+        if self.settle_job.is_none() && view.unsettled() > SETTLE_BYTES {
+            self.settle_job = Some(tokio::task::spawn_blocking(move || view.settle()));
+        }
+        // A snapshot needs what a scrub removes.
+        if self.scrubbing && self.scrub_job.is_none() && self.snapshot_job.is_none() {
+            let mvcc = self.parts.mvcc.clone();
+            self.scrub_job = Some(tokio::task::spawn_blocking(move || mvcc.scrub()));
         }
     }
 
-    /// A snapshot needs what a scrub removes.
-    fn may_scrub(&self) -> bool {
-        self.scrubbing && self.snapshot_job.is_none()
+    fn may_apply(&self) -> bool {
+        !self.to_apply.is_empty()
+            && (self.settle_job.is_none() || self.parts.mvcc.view().unsettled() < UNSETTLED_BYTES_MAX)
+    }
+
+    /// Applies the next committed entries, and answers.
+    async fn apply(&mut self) -> Result<(), KvError> {
+        let n = self.to_apply.len().min(APPLY_ENTRIES_MAX);
+        let entries: Vec<Entry> = self.to_apply.drain(..n).collect();
+        let own: Vec<_> = entries.iter().map(|entry| self.own_commands(entry)).collect();
+        match apply(&self.parts.mvcc, &entries, own) {
+            Ok(applied) => self.on_applied(&entries, applied),
+            Err(ApplyError::Entry(err)) => return Err(stopped("its view", &err)),
+            Err(ApplyError::View(err)) => {
+                entries.into_iter().rev().for_each(|entry| self.to_apply.push_front(entry));
+                return self.on_view_broken(&err).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// The commands of an entry that was proposed here.
+    fn own_commands(&mut self, entry: &Entry) -> Option<((u64, u64), Vec<Command>)> {
+        let proposer = self.proposer;
+        let own = |waiting: &&mut Waiting| entry.context == context(proposer, waiting.sequence);
+        let waiting = self.waiting.iter_mut().find(own)?;
+        let commands = std::mem::take(&mut waiting.commands);
+        (!commands.is_empty()).then_some(((proposer, waiting.sequence), commands))
     }
 
     fn start_cut(&mut self) {
@@ -348,8 +404,7 @@ impl Member {
         let Some(log) = &self.log else { return };
         let allowed = self.snapshot.1.min(LOG_BYTES_MAX).max(self.parts.log_bytes);
         let due = log.bytes() > allowed || log.segments() > SEGMENTS_MAX;
-        // The apply job may be scrubbing; and the position must be that of the view.
-        if !due || self.snapshot_job.is_some() || self.apply_job.is_some() || self.cut.is_some() {
+        if !due || self.snapshot_job.is_some() || self.scrub_job.is_some() || self.cut.is_some() {
             return;
         }
         let position = self.parts.mvcc.position();
@@ -359,6 +414,7 @@ impl Member {
         let (disk, view) = (self.parts.folder.disk.clone(), self.parts.mvcc.view());
         let voters = self.node.store().voters().to_vec();
         self.snapshot_job = Some(tokio::task::spawn_blocking(move || {
+            view.settle()?; // what the log loses behind it must not be in memory alone
             snapshot::write(&*disk, &*view, position, &voters).map(|bytes| (position.index, bytes))
         }));
     }
@@ -374,23 +430,32 @@ impl Member {
         Ok(())
     }
 
-    async fn on_applied(&mut self, done: ApplyDone) -> Result<(), KvError> {
-        let applied = match done.outcome {
-            Ok(applied) => applied,
-            Err(ApplyError::Entry(err)) => return Err(stopped("its view", &err)),
-            Err(ApplyError::View(err)) => {
-                done.entries.into_iter().rev().for_each(|entry| self.to_apply.push_front(entry));
-                return self.on_view_broken(&err).await;
+    async fn on_settled(&mut self, outcome: Result<(), ViewError>) -> Result<(), KvError> {
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(err) => self.on_view_broken(&err).await,
+        }
+    }
+
+    async fn on_scrubbed(&mut self, outcome: Result<bool, ViewError>) -> Result<(), KvError> {
+        match outcome {
+            Ok(more) => self.scrubbing = more,
+            Err(err) => {
+                self.scrubbing = false; // the next compaction goes over what is left
+                self.on_view_broken(&err).await?;
             }
-        };
-        self.scrubbing = applied.scrub.unwrap_or(self.scrubbing);
-        for ((proposer, sequence), answers) in applied.batches {
+        }
+        Ok(())
+    }
+
+    fn on_applied(&mut self, entries: &[Entry], applied: Applied) {
+        for ((proposer, sequence), answers) in applied {
             self.scrubbing |= answers.iter().any(|answer| matches!(answer, Ok(Answer::Compacted)));
             if proposer == self.proposer {
                 self.answer(sequence, answers);
             }
         }
-        if let Some(last) = done.entries.last() {
+        if let Some(last) = entries.last() {
             self.rebuilds = 0;
             self.node.advance_apply_to(last.index);
             self.node.mut_store().trim(last.index);
@@ -401,12 +466,11 @@ impl Member {
             }
         }
         self.compact_if_due();
-        Ok(())
     }
 
     /// Hands the answers of a batch to those who wait for them.
     fn answer(&mut self, sequence: u64, answers: Answers) {
-        while let Some((waiting, replies)) = self.waiting.pop_front() {
+        while let Some(Waiting { sequence: waiting, replies, .. }) = self.waiting.pop_front() {
             self.compacting = self.compacting.filter(|compacting| *compacting != waiting);
             if waiting == sequence {
                 for (reply, answer) in replies.into_iter().zip(answers) {
@@ -423,7 +487,7 @@ impl Member {
         let due = due_compaction(&self.parts.mvcc.position(), self.parts.history_max);
         if let (Some(revision), None, StateRole::Leader) = (due, self.compacting, self.node.raft.state) {
             let (reply, _) = oneshot::channel(); // nobody waits
-            self.propose(vec![Proposal { command: Command::Compact(revision), bytes: 0, reply }]);
+            self.propose_batch(vec![Proposal { command: Command::Compact(revision), bytes: 0, reply }]);
             self.compacting = Some(self.sequence);
         }
     }
@@ -458,6 +522,14 @@ impl Member {
             self.disk_job = None;
             self.on_disk(done)?;
         }
+        // What they make of the old view does not matter any more.
+        if let Some(job) = self.settle_job.take() {
+            let _ = job.await;
+        }
+        if let Some(job) = self.scrub_job.take() {
+            let _ = job.await;
+            self.scrubbing = true;
+        }
         let (folder, mvcc) = (self.parts.folder.clone(), self.parts.mvcc.clone());
         let stood: Position = mvcc.position();
         let rebuilt = tokio::task::spawn_blocking(move || folder.rebuild(stood)).await;
@@ -467,7 +539,8 @@ impl Member {
     }
 
     fn is_idle(&self) -> bool {
-        self.disk_job.is_none() && self.apply_job.is_none() && self.snapshot_job.is_none() && self.to_apply.is_empty()
+        let jobs = [self.disk_job.is_some(), self.settle_job.is_some(), self.scrub_job.is_some()];
+        !jobs.contains(&true) && self.snapshot_job.is_none() && self.to_apply.is_empty()
     }
 
     /// Answers everybody, ends all watches, and leaves the view so that it can be used again.
@@ -475,8 +548,8 @@ impl Member {
         self.parts.proposals.close();
         let failure = self.parts.shared.failure.get().cloned();
         let answer = failure.clone().unwrap_or(KvError::Closed);
-        for (_, replies) in self.waiting.drain(..) {
-            answer_all(replies, &answer);
+        for waiting in self.waiting.drain(..) {
+            answer_all(waiting.replies, &answer);
         }
         while let Ok(proposal) = self.parts.proposals.try_recv() {
             let _ = proposal.reply.send(Err(answer.clone()));
@@ -498,11 +571,18 @@ impl Member {
     }
 }
 
-/// The next proposals that go into one entry; never ends when nobody can propose any more.
-async fn next_batch(proposals: &mut mpsc::Receiver<Proposal>) -> Vec<Proposal> {
-    let Some(first) = proposals.recv().await else { return pending().await };
-    let mut bytes = first.bytes;
-    let mut batch = vec![first];
+/// The next proposal; never ends when nobody can propose any more.
+async fn next_proposal(proposals: &mut mpsc::Receiver<Proposal>) -> Proposal {
+    match proposals.recv().await {
+        Some(first) => first,
+        None => pending().await,
+    }
+}
+
+/// What goes into one entry: the first, and what waits behind it.
+fn batch_of(first: Option<Proposal>, proposals: &mut mpsc::Receiver<Proposal>) -> Vec<Proposal> {
+    let mut bytes = first.as_ref().map_or(0, |first| first.bytes);
+    let mut batch: Vec<Proposal> = first.into_iter().collect();
     while batch.len() < BATCH_COMMANDS_MAX && bytes < BATCH_BYTES_MAX {
         let Ok(next) = proposals.try_recv() else { break };
         bytes += next.bytes;
@@ -511,29 +591,27 @@ async fn next_batch(proposals: &mut mpsc::Receiver<Proposal>) -> Vec<Proposal> {
     batch
 }
 
-/// Applies committed entries as one batch, then scrubs a little if there is time for it.
-fn apply(mvcc: &Mvcc, entries: &[Entry], scrub: bool) -> Result<Applied, ApplyError> {
-    let mut applied = Applied::default();
+/// How an entry says which batch is in it, without being read.
+fn context(proposer: u64, sequence: u64) -> Vec<u8> {
+    [proposer.to_be_bytes(), sequence.to_be_bytes()].concat()
+}
+
+/// Applies committed entries as one batch. `own` are the commands of those that need not be read.
+fn apply(mvcc: &Mvcc, entries: &[Entry], own: Vec<Option<((u64, u64), Vec<Command>)>>) -> Result<Applied, ApplyError> {
     let mut commands = Vec::new();
     let mut batches = Vec::new();
-    for entry in entries {
+    for (entry, own) in entries.iter().zip(own) {
         let unknown = |reason| ApplyError::Entry(OpenError::Entry { index: entry.index, reason });
         if entry.get_entry_type() != EntryType::EntryNormal {
             return Err(unknown("it changes the members".to_owned()));
         }
-        let (from, mut own) = decode_entry(&entry.data).map_err(unknown)?;
-        batches.push((from, own.len()));
-        commands.append(&mut own);
+        let (from, mut read) = own.map_or_else(|| decode_entry(&entry.data).map_err(unknown), Ok)?;
+        batches.push((from, read.len()));
+        commands.append(&mut read);
     }
-    if let Some(last) = entries.last() {
-        let mut answers = mvcc.apply(&commands, (last.index, last.term)).map_err(ApplyError::View)?.into_iter();
-        applied.batches = batches.into_iter().map(|(from, n)| (from, answers.by_ref().take(n).collect())).collect();
-    }
-    if scrub {
-        let more = mvcc.scrub().map_err(|err| mvcc.report_broken(err));
-        applied.scrub = Some(more.unwrap_or(false)); // the next compaction goes over what is left
-    }
-    Ok(applied)
+    let Some(last) = entries.last() else { return Ok(Vec::new()) };
+    let mut answers = mvcc.apply(&commands, (last.index, last.term)).map_err(ApplyError::View)?.into_iter();
+    Ok(batches.into_iter().map(|(from, n)| (from, answers.by_ref().take(n).collect())).collect())
 }
 
 /// The outcome of a job; never, when there is none.

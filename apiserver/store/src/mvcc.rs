@@ -2,7 +2,7 @@
 //! the hub. Applying is for one at a time; reading is for everybody at any time.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -10,12 +10,13 @@ use tokio::sync::Notify;
 
 use crate::encoding::{self, POSITION_KEY, Position, State};
 use crate::evaluate::{Answer, Command, Evaluator, check_revision};
+use crate::head::Head;
 use crate::hub::{Hub, Join, Queue};
 use crate::kv::{
     KvError, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchBatch, WatchRequest, WatchStream,
 };
 use crate::limits::Limits;
-use crate::read;
+use crate::read::{self, Overlay};
 use crate::view::{View, ViewBatch, ViewError, Visit};
 
 /// How often a read starts again because a compaction has overtaken it.
@@ -29,20 +30,28 @@ const SCRUB_STEP: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Mvcc {
     view: RwLock<Arc<dyn View>>,
-    /// Where the view stands for readers. Set after a batch is in the view and before its events are published.
-    position: RwLock<Position>,
+    /// Changed after a batch is in the view and before its events are published.
+    applied: RwLock<Applied>,
     hub: Hub,
     broken: Mutex<Option<ViewError>>,
     breaks: Notify,
+}
+
+/// What readers see: where the store stands, and the newest states.
+#[derive(Debug)]
+struct Applied {
+    position: Position,
+    head: Head,
 }
 
 impl Mvcc {
     /// Takes over a view with what is in it.
     pub(crate) fn new(view: Arc<dyn View>, limits: Limits) -> Result<Self, ViewError> {
         let position = position_of(&*view)?;
+        let head = Head::load(&*view, position.revision)?;
         Ok(Self {
             view: RwLock::new(view),
-            position: RwLock::new(position),
+            applied: RwLock::new(Applied { position, head }),
             hub: Hub::new(limits, position.revision),
             broken: Mutex::new(None),
             breaks: Notify::new(),
@@ -54,14 +63,25 @@ impl Mvcc {
     }
 
     pub(crate) fn position(&self) -> Position {
-        *self.position.read().unwrap_or_else(PoisonError::into_inner)
+        self.applied().position
+    }
+
+    /// Held for as long as it takes to read in memory.
+    fn applied(&self) -> RwLockReadGuard<'_, Applied> {
+        self.applied.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads as of the newest applied revision or an older one.
     pub(crate) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, KvError> {
         for _ in 0..READ_ATTEMPTS_MAX {
-            let position = self.position();
-            let at = check_revision(request.revision, &position)?;
+            let (position, at) = {
+                let applied = self.applied();
+                let at = check_revision(request.revision, &applied.position)?;
+                if at == applied.position.revision {
+                    return Ok(RangeResponse { revision: at, ..applied.head.range(request, &Overlay::new()) });
+                }
+                (applied.position, at)
+            };
             let mut response = read::range_at(&*self.view(), request, at).map_err(|err| self.report_broken(err))?;
             if self.position().compacted <= at {
                 response.revision = position.revision;
@@ -71,17 +91,13 @@ impl Mvcc {
         Err(overtaken())
     }
 
-    /// Runs a transaction that only reads.
+    /// Runs a transaction that only reads. What it reads of the past stays as long as it runs: the compaction point
+    /// moves only by what is applied.
     pub(crate) fn query(&self, txn: &Txn) -> Result<TxnResponse, KvError> {
-        for _ in 0..READ_ATTEMPTS_MAX {
-            let (view, position) = (self.view(), self.position());
-            let response = Evaluator::new(&*view, position).query(txn).map_err(|err| self.report_broken(err))?;
-            // Even the oldest revision that it may have read is still there.
-            if self.position().compacted == position.compacted {
-                return response;
-            }
-        }
-        Err(overtaken())
+        let (view, applied) = (self.view(), self.applied());
+        let answer = Evaluator::new(&applied.head, &*view, applied.position).query(txn);
+        drop(applied);
+        answer.map_err(|err| self.report_broken(err))?
     }
 
     /// Applies commands that lie in Raft entry (`index`, `term`) or end with it: into the view, then visible to
@@ -92,11 +108,18 @@ impl Mvcc {
         stamp: (u64, u64),
     ) -> Result<Vec<Result<Answer, KvError>>, ViewError> {
         let view = self.view();
-        let mut evaluator = Evaluator::new(&*view, self.position());
-        commands.iter().try_for_each(|command| evaluator.execute(command))?;
-        let evaluated = evaluator.finish(stamp);
+        let evaluated = {
+            let applied = self.applied();
+            let mut evaluator = Evaluator::new(&applied.head, &*view, applied.position);
+            commands.iter().try_for_each(|command| evaluator.execute(command))?;
+            evaluator.finish(stamp)
+        };
         view.apply(evaluated.batch)?;
-        *self.position.write().unwrap_or_else(PoisonError::into_inner) = evaluated.position;
+        {
+            let mut applied = self.applied.write().unwrap_or_else(PoisonError::into_inner);
+            applied.head.take(evaluated.newest);
+            applied.position = evaluated.position;
+        }
         self.hub.publish(evaluated.position.revision, &evaluated.events);
         Ok(evaluated.answers)
     }

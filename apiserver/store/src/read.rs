@@ -16,7 +16,7 @@ const STEPS_BEFORE_SEEK: usize = 6;
 /// Bytes of values after which a piece of history ends with the revision it is at.
 const HISTORY_BYTES: usize = 1024 * 1024;
 
-/// Changes that are not in the view yet: a key's newest state, `None` when it is deleted.
+/// Changes that are not applied yet: a key's newest state, `None` when it is deleted.
 pub(crate) type Overlay = BTreeMap<Bytes, Option<KeyValue>>;
 
 /// The newest state of `key` at `at` or older; `None` when it did not exist then.
@@ -47,38 +47,18 @@ pub(crate) fn range_at(view: &dyn View, request: &RangeRequest, at: Revision) ->
             let key = encoding::unescape(shared).ok_or_else(|| ViewError::malformed("cannot read a range", shared))?;
             page.kvs.extend(state.into_key_value(key, revision, request.keys_only));
         }
-        Ok(page.next())
+        Ok(if page.goes_on() { Visit::Next } else { Visit::Stop })
     })?;
     Ok(page.into_response(at))
 }
 
-/// The same with changes on top that are not in the view.
-pub(crate) fn range_over(
-    view: &dyn View,
-    request: &RangeRequest,
-    at: Revision,
-    overlay: &Overlay,
-) -> Result<RangeResponse, ViewError> {
-    let all = RangeRequest { limit: 0, keys_only: false, count_only: false, uncounted: false, ..request.clone() };
-    let mut kvs: BTreeMap<Bytes, KeyValue> =
-        range_at(view, &all, at)?.kvs.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
-    for (key, kv) in overlay.range(request.range.bounds()) {
-        match kv {
-            Some(kv) => kvs.insert(key.clone(), kv.clone()),
-            None => kvs.remove(key),
-        };
-    }
-    let mut page = Page::new(request);
-    for (_, mut kv) in kvs {
-        if page.wants_more() {
-            if request.keys_only {
-                kv.value = Bytes::new();
-            }
-            page.kvs.push(kv);
-        }
-        page.count += 1;
-    }
-    Ok(page.into_response(at))
+/// Shows every key that exists at `at`, in order.
+pub(crate) fn every_key(view: &dyn View, at: Revision, show: &mut dyn FnMut(KeyValue)) -> Result<(), ViewError> {
+    scan(view, &KeyRange::Prefix(Bytes::new()), at, &mut |shared, revision, state| {
+        let key = encoding::unescape(shared).ok_or_else(|| ViewError::malformed("cannot read a key", shared))?;
+        state.into_key_value(key, revision, false).into_iter().for_each(&mut *show);
+        Ok(Visit::Next)
+    })
 }
 
 /// Changes from `first` to `last` (both included) that concern a range, in order, and the revision up to which
@@ -214,7 +194,7 @@ impl Cursor {
 }
 
 /// An answer in the making.
-struct Page {
+pub(crate) struct Page {
     kvs: Vec<KeyValue>,
     count: usize,
     limit: usize,
@@ -222,7 +202,7 @@ struct Page {
 }
 
 impl Page {
-    fn new(request: &RangeRequest) -> Self {
+    pub(crate) fn new(request: &RangeRequest) -> Self {
         let limit = match (request.count_only, request.limit) {
             (true, _) => 0,
             (false, 0) => usize::MAX,
@@ -231,16 +211,24 @@ impl Page {
         Self { kvs: Vec::new(), count: 0, limit, uncounted: request.uncounted && !request.count_only }
     }
 
+    /// Counts a key, and takes it if there is room.
+    pub(crate) fn add(&mut self, kv: impl FnOnce() -> KeyValue) {
+        self.count += 1;
+        if self.wants_more() {
+            self.kvs.push(kv());
+        }
+    }
+
     fn wants_more(&self) -> bool {
         self.kvs.len() < self.limit
     }
 
     /// Whether a scan goes on: an uncounted page ends with the first key behind it.
-    fn next(&self) -> Visit {
-        if self.uncounted && self.count > self.limit { Visit::Stop } else { Visit::Next }
+    pub(crate) fn goes_on(&self) -> bool {
+        !(self.uncounted && self.count > self.limit)
     }
 
-    fn into_response(self, revision: Revision) -> RangeResponse {
+    pub(crate) fn into_response(self, revision: Revision) -> RangeResponse {
         let more = self.limit > 0 && self.count > self.kvs.len();
         RangeResponse { revision, more, count: self.count, kvs: self.kvs }
     }

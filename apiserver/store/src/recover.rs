@@ -15,6 +15,7 @@ use crate::disk::{Disk, DiskError, LockError};
 use crate::encoding::Position;
 use crate::evaluate::{Command, Evaluator};
 use crate::frame::{self, Damage, ReadError};
+use crate::head::Head;
 use crate::log::{LOG_FOLDER, Log, Recovered};
 use crate::mvcc::position_of;
 use crate::snapshot::{self, RestoreError};
@@ -151,8 +152,9 @@ impl DataFolder {
         let snapshot = snapshot::newest(&*self.disk)?.unwrap_or(0);
         let (view, mut position) = self.new_view(snapshot)?;
         let (_, recovered) = Log::open(self.disk.clone(), self.segment_bytes, snapshot)?;
+        let mut head = Head::load(&*view, position.revision)?;
         for entry in recovered.entries.iter().take_while(|entry| entry.index <= stood.index) {
-            position = replay(&*view, position, entry)?;
+            position = replay(&mut head, &*view, position, entry)?;
         }
         if position == stood {
             return Ok(view);
@@ -237,12 +239,13 @@ fn reaches_back(recovered: &Recovered, index: u64) -> bool {
 }
 
 /// Applies one entry to a view that nobody else has.
-fn replay(view: &dyn View, position: Position, entry: &LogEntry) -> Result<Position, OpenError> {
-    let mut evaluator = Evaluator::new(view, position);
+fn replay(head: &mut Head, view: &dyn View, position: Position, entry: &LogEntry) -> Result<Position, OpenError> {
+    let mut evaluator = Evaluator::new(head, view, position);
     let (_, commands) = decode_entry(&entry.data).map_err(|reason| OpenError::Entry { index: entry.index, reason })?;
     commands.iter().try_for_each(|command| evaluator.execute(command))?;
     let evaluated = evaluator.finish((entry.index, entry.term));
     view.apply(evaluated.batch)?;
+    head.take(evaluated.newest);
     Ok(evaluated.position)
 }
 

@@ -1,4 +1,5 @@
-//! The view on sled. sled's own durability is not relied upon (its `flush` was seen not to sync): whether what it
+//! The view on sled, with a buffer in front of it: sled takes a few large batches well, many small ones badly (each
+//! wakes its threads and rewrites pages). sled's own durability is not relied upon (its `flush` was seen not to sync): whether what it
 //! holds may be used is decided by [`crate::recover`].
 
 use std::fs::{self, File};
@@ -8,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::buffer::BufferedView;
 use crate::view::{View, ViewBatch, ViewError, Views, Visit, Visitor};
 
 /// sled keeps values of this size within its pages; larger ones would cost a file each. A page holds up to 16
@@ -15,6 +17,8 @@ use crate::view::{View, ViewBatch, ViewError, Views, Visit, Visitor};
 const CHUNK_BYTES: usize = 8 * 1024;
 /// Chunks lie behind all other records, under this byte, the record's key and a number of four bytes.
 const CHUNK_SPACE: u8 = 0xff;
+/// What waits in memory before it is written to sled whatever else goes on; the member has it written long before.
+const BUFFER_BYTES_MAX: usize = 8 * 1024 * 1024;
 const WHOLE: u8 = 0;
 const CHUNKED: u8 = 1;
 
@@ -58,7 +62,7 @@ impl Views for SledViews {
         fs::create_dir_all(&folder).map_err(failed)?;
         let config = sled::Config::new().path(&folder).cache_capacity(self.cache_bytes).flush_every_ms(None);
         let db = config.open().map_err(from_sled("cannot be opened"))?;
-        Ok(Arc::new(SledView { db, folder }))
+        Ok(Arc::new(BufferedView::new(Arc::new(SledView { db, folder }), BUFFER_BYTES_MAX)))
     }
 
     fn discard(&self) -> io::Result<()> {

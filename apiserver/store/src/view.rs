@@ -61,7 +61,7 @@ impl ViewError {
 }
 
 /// An ordered map of bytes with atomic batches. Called from any thread; one batch at a time.
-/// Implementations: [`MemoryView`] and `SledView`; both pass the tests of this module.
+/// Implementations: [`MemoryView`], `SledView`, and `BufferedView` in front of one; all pass the tests of this module.
 pub trait View: Send + Sync + Debug {
     /// One record.
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ViewError>;
@@ -75,6 +75,16 @@ pub trait View: Send + Sync + Debug {
 
     /// Writes everything to disk, for a clean close. Not needed for durability.
     fn sync(&self) -> Result<(), ViewError>;
+
+    /// Bytes that [`View::settle`] would write.
+    fn unsettled(&self) -> usize {
+        0
+    }
+
+    /// Hands on what is only held in memory so far. Blocks; may run beside everything else.
+    fn settle(&self) -> Result<(), ViewError> {
+        Ok(())
+    }
 }
 
 /// Where a member's view comes from.
@@ -152,12 +162,33 @@ impl Views for MemoryView {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buffer::BufferedView;
     use crate::sled_view::SledViews;
+
+    /// Buffered views on one in memory.
+    #[derive(Debug)]
+    struct Buffered {
+        inner: MemoryView,
+        settles: bool,
+    }
+
+    impl Views for Buffered {
+        fn open(&self) -> Result<Arc<dyn View>, ViewError> {
+            let settles_at = if self.settles { 0 } else { usize::MAX };
+            Ok(Arc::new(BufferedView::new(Arc::new(self.inner.clone()), settles_at)))
+        }
+
+        fn discard(&self) -> io::Result<()> {
+            self.inner.discard()
+        }
+    }
 
     /// Runs a check on every implementation, named in failures.
     fn on_all(check: impl Fn(&str, &dyn Views)) {
         let folder = tempfile::tempdir().unwrap();
         check("memory", &MemoryView::default());
+        check("buffered", &Buffered { inner: MemoryView::default(), settles: false });
+        check("buffered, settled after each batch", &Buffered { inner: MemoryView::default(), settles: true });
         check("sled", &SledViews::new(folder.path().join("view"), 1024 * 1024));
     }
 

@@ -324,11 +324,13 @@ async fn a_view_that_fails_is_rebuilt_and_nothing_is_wrong_or_lost() {
     assert_eq!((get(&store, "a").await, count(&store).await), (Some("2".into()), 11));
 
     views.fail_reads.store(true, Ordering::SeqCst);
-    let refused = store.range(RangeRequest::key("a")).await;
+    let past = RangeRequest { revision: Some(Revision(store.revision().0 - 1)), ..RangeRequest::key("a") };
+    let refused = store.range(past.clone()).await; // the newest states are in memory
     assert!(matches!(refused, Err(KvError::Unavailable { .. })), "{refused:?}");
     let expected = Revision(store.revision().0 + 1);
     assert_eq!(put(&store, "a", "3").await.unwrap(), expected);
     assert_eq!((get(&store, "a").await, count(&store).await), (Some("3".into()), 11));
+    assert_eq!(store.range(past).await.unwrap().kvs[0].value, "1");
     store.close().await.unwrap();
 }
 

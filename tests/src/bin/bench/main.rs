@@ -56,15 +56,17 @@ async fn main() -> ExitCode {
 async fn run() -> anyhow::Result<()> {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let program = match args.as_slice() {
-        [option, kubeconfig, pid] if option == "--api" => {
+        [option, kubeconfig, pid, part @ ..] if option == "--api" && part.len() < 2 => {
+            let part = part.first().and_then(|part| part.to_str()).unwrap_or_default();
             let pid = pid.to_str().and_then(|pid| pid.parse().ok()).context("PID is not a number")?;
             let mut table = Table::default();
-            let outcome = load(&Target { server: Server::of(Path::new(kubeconfig))?, pid }, None, &mut table).await;
+            let target = Target { server: Server::of(Path::new(kubeconfig))?, pid };
+            let outcome = load(&target, None, part, &mut table).await;
             table.print();
             return outcome;
         }
         [program] => PathBuf::from(program),
-        _ => anyhow::bail!("usage: bench PATH_TO_REEVE, or bench --api KUBECONFIG PID"),
+        _ => anyhow::bail!("usage: bench PATH_TO_REEVE, or bench --api KUBECONFIG PID [memory|requests|lists|watches]"),
     };
     anyhow::ensure!(nix::unistd::geteuid().is_root(), "bench starts containers: it must be run as root");
     let folder = tempfile::Builder::new().prefix("reeve-bench-").tempdir().context("make a folder")?;
@@ -150,17 +152,32 @@ async fn containers(cluster: &Cluster, folder: &Path, table: &mut Table) -> anyh
 
 async fn requests(cluster: &Cluster, folder: &Path, table: &mut Table) -> anyhow::Result<()> {
     let target = Target { server: Server::of(&cluster.kubeconfig())?, pid: cluster.main_pid()? };
-    load(&target, Some(floor::fsync(folder)?), table).await
+    load(&target, Some(floor::fsync(folder)?), "", table).await
 }
 
-/// The figures of the API alone.
-async fn load(target: &Target, fsync: Option<Duration>, table: &mut Table) -> anyhow::Result<()> {
-    memory(target, table).await?;
-    for clients in CLIENTS {
-        for figure in target.requests(clients).await? {
-            push_requests(table, &figure, clients, fsync);
+/// The figures of the API alone: of one part, or of all of them.
+async fn load(target: &Target, fsync: Option<Duration>, part: &str, table: &mut Table) -> anyhow::Result<()> {
+    let wanted = |name: &str| part.is_empty() || part == name;
+    if wanted("memory") {
+        memory(target, table).await?;
+    }
+    if wanted("requests") {
+        for clients in CLIENTS {
+            for figure in target.requests(clients).await? {
+                push_requests(table, &figure, clients, fsync);
+            }
         }
     }
+    if wanted("lists") {
+        lists(target, table).await?;
+    }
+    if wanted("watches") {
+        watches(target, table).await?;
+    }
+    Ok(())
+}
+
+async fn lists(target: &Target, table: &mut Table) -> anyhow::Result<()> {
     for (figure, clients) in target.lists().await?.iter().zip([1, 16]) {
         let title = format!("list of 5,000, {clients} client{}", if clients == 1 { "" } else { "s" });
         let row = Row::new(title).time(figure.p50);
@@ -174,7 +191,7 @@ async fn load(target: &Target, fsync: Option<Duration>, table: &mut Table) -> an
             figure.generator_each.as_secs_f64() * 1e3,
         )));
     }
-    watches(target, table).await
+    Ok(())
 }
 
 fn push_requests(table: &mut Table, figure: &api::Figure, clients: usize, fsync: Option<Duration>) {

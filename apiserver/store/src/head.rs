@@ -1,0 +1,104 @@
+//! The newest state of every key, in memory: what almost every read and every transaction is about. What was before
+//! lies in the [`View`]; both are written by the one who applies ([`crate::mvcc`]).
+//!
+//! Values are the very bytes that the writer handed in and that watchers get: whoever keeps them shares them.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::kv::{KeyValue, RangeRequest, RangeResponse, Revision};
+use crate::read::{self, Overlay, Page};
+use crate::view::{View, ViewError};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Head {
+    keys: BTreeMap<Bytes, Newest>,
+}
+
+/// The newest state of a key that exists.
+#[derive(Debug)]
+struct Newest {
+    value: Bytes,
+    create_revision: Revision,
+    mod_revision: Revision,
+    version: u64,
+}
+
+impl Newest {
+    fn of(kv: KeyValue) -> Self {
+        let KeyValue { value, create_revision, mod_revision, version, .. } = kv;
+        Self { value, create_revision, mod_revision, version }
+    }
+
+    fn key_value(&self, key: &Bytes, keys_only: bool) -> KeyValue {
+        KeyValue {
+            key: key.clone(),
+            value: if keys_only { Bytes::new() } else { self.value.clone() },
+            create_revision: self.create_revision,
+            mod_revision: self.mod_revision,
+            version: self.version,
+        }
+    }
+}
+
+impl Head {
+    /// Reads the newest states, as of revision `at`, out of a view.
+    pub(crate) fn load(view: &dyn View, at: Revision) -> Result<Self, ViewError> {
+        let mut keys = BTreeMap::new();
+        read::every_key(view, at, &mut |kv| {
+            keys.insert(kv.key.clone(), Newest::of(kv));
+        })?;
+        Ok(Self { keys })
+    }
+
+    /// The state of a key; `None` when it does not exist.
+    pub(crate) fn get(&self, key: &Bytes) -> Option<KeyValue> {
+        self.keys.get(key).map(|newest| newest.key_value(key, false))
+    }
+
+    /// Takes over what has changed.
+    pub(crate) fn take(&mut self, changes: Overlay) {
+        for (key, state) in changes {
+            match state {
+                Some(kv) => {
+                    let newest = Newest::of(kv);
+                    // A key that is there keeps its bytes: the writer's may be a piece of something larger.
+                    match self.keys.get_mut(&key) {
+                        Some(place) => *place = newest,
+                        None => drop(self.keys.insert(key, newest)),
+                    }
+                }
+                None => drop(self.keys.remove(&key)),
+            }
+        }
+    }
+
+    /// What a range looks like now, with changes on top that are not in here yet. The caller sets the revision.
+    pub(crate) fn range(&self, request: &RangeRequest, overlay: &Overlay) -> RangeResponse {
+        let mut page = Page::new(request);
+        let bounds = request.range.bounds();
+        let mut over = overlay.range::<Bytes, _>(bounds.clone()).peekable();
+        let mut under = self.keys.range::<Bytes, _>(bounds).peekable();
+        while page.goes_on() {
+            let above = match (over.peek(), under.peek()) {
+                (None, None) => break,
+                (Some(_), None) => true,
+                (None, Some(_)) => false,
+                (Some((over, _)), Some((under, _))) => over <= under,
+            };
+            if above {
+                let Some((key, state)) = over.next() else { break };
+                under.next_if(|(under, _)| *under == key);
+                if let Some(kv) = state {
+                    page.add(|| Newest::of(kv.clone()).key_value(key, request.keys_only));
+                }
+            } else {
+                let Some((key, newest)) = under.next() else { break };
+                page.add(|| newest.key_value(key, request.keys_only));
+            }
+        }
+        page.into_response(Revision(0))
+    }
+}
