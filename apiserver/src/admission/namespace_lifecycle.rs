@@ -42,7 +42,7 @@ async fn living(registry: &Registry, attributes: &Attributes<'_>) -> Result<Opti
         found = registry.peek(&namespaces, "", name);
     }
     let Some(namespace) = found else { return Err(ApiError::not_found(namespaces.names(), name)) };
-    if is_terminating(&namespace.json) && meta::is_terminating(&namespace.value()) {
+    if is_terminating(namespace.text()) && meta::is_terminating(&namespace.value()) {
         return Err(terminating(attributes));
     }
     Ok(Some(namespace))

@@ -119,7 +119,7 @@ impl State {
 impl Bound {
     /// `None` for a pod that is on no node.
     fn read(key: &Bytes, pod: &Object) -> Option<Self> {
-        let spec = serde_json::from_slice::<PodText>(&pod.json).ok()?.spec;
+        let spec = serde_json::from_slice::<PodText>(pod.text()).ok()?.spec;
         let node = spec.node_name.as_deref().filter(|node| !node.is_empty())?.into();
         let namespace = std::str::from_utf8(key).ok()?.split_once('/')?.0;
         let mut references = HashSet::new();
@@ -304,7 +304,7 @@ mod tests {
     fn object(node: &str, spec: &Value) -> Object {
         let mut spec = spec.clone();
         spec["nodeName"] = node.into();
-        Object { json: json!({ "kind": "Pod", "spec": spec }).to_string().into(), revision: Revision(1) }
+        Object::whole(json!({ "kind": "Pod", "spec": spec }).to_string(), Revision(1))
     }
 
     #[test]

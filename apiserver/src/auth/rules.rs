@@ -163,7 +163,7 @@ mod tests {
     fn rules() -> FixedRules {
         let volumes = json!([{ "secret": { "secretName": "s" } }, { "configMap": { "name": "m" } }]);
         let spec = json!({ "nodeName": "a", "serviceAccountName": "robot", "volumes": volumes });
-        let pod = Object { json: json!({ "spec": spec }).to_string().into(), revision: Revision(1) };
+        let pod = Object::whole(json!({ "spec": spec }).to_string(), Revision(1));
         let graph = NodeGraph::default();
         graph.put(&Bytes::from_static(b"default/web"), Some(&pod));
         FixedRules { graph: Arc::new(graph), delegation: Delegation::default() }

@@ -171,7 +171,7 @@ async fn open(
     storage.set_ingest(ingest);
     let place = |kv: KeyValue| {
         let object = storage.ingested(encode::sent(&kv.value, kv.mod_revision));
-        (Bytes::copy_from_slice(&kv.key[prefix.len()..]), object)
+        (kv.key.slice(prefix.len()..), object)
     };
     let objects: OrdMap<_, _> = found.kvs.into_iter().map(place).collect();
     storage.reset(objects, found.revision.max(cache.revision()));
@@ -226,6 +226,5 @@ fn split_key<'s>(storages: &'s Storages, key: &Bytes) -> Option<(&'s ResourceCac
     let mut slashes = rest.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
     let end = ROOT.len() + slashes.nth(1)? + 1;
     let storage = storages.get(&key[..end])?;
-    // Copied: a slice would keep the whole write of the store in memory.
-    Some((storage, Bytes::copy_from_slice(&key[end..])))
+    Some((storage, key.slice(end..)))
 }

@@ -42,8 +42,9 @@ impl<'o> Lazy<'o> {
     }
 
     fn label(&self, key: &str) -> Option<&str> {
-        let read =
-            || serde_json::from_slice::<Labelled<'o>>(&self.object.json).ok().and_then(|object| object.metadata.labels);
+        let read = || {
+            serde_json::from_slice::<Labelled<'o>>(self.object.text()).ok().and_then(|object| object.metadata.labels)
+        };
         self.labels.get_or_init(|| read().unwrap_or_default()).get(key).map(|value| &**value)
     }
 

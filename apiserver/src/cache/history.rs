@@ -46,7 +46,7 @@ pub(crate) struct History {
 }
 
 fn weight(change: &Change) -> usize {
-    change.before.as_ref().map_or(0, |object| object.json.len()) + 128
+    change.before.as_ref().map_or(0, |object| object.len()) + 128
 }
 
 impl History {

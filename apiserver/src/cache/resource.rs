@@ -124,7 +124,7 @@ impl ResourceCache {
         if let Some(graph) = &self.graph {
             graph.reset(objects.iter());
         }
-        let bytes = objects.values().map(|object| object.json.len() as u64).sum();
+        let bytes = objects.values().map(|object| object.len() as u64).sum();
         self.snapshot.store(Arc::new(Snapshot { revision, objects, bytes }));
     }
 
@@ -143,7 +143,7 @@ impl ResourceCache {
                 None => next.objects.remove(&key),
             };
             next.revision = revision;
-            let size = |object: Option<&Object>| object.map_or(0, |object| object.json.len() as u64);
+            let size = |object: Option<&Object>| object.map_or(0, |object| object.len() as u64);
             next.bytes = next.bytes + size(now.as_ref()) - size(before.as_ref()).min(next.bytes);
             if now.is_some() || before.is_some() {
                 applied.push(Arc::new(Change { key, revision, now, before }));
@@ -224,17 +224,6 @@ impl<'c> Seen<'c> {
 
     fn gone(&self) -> Option<Object> {
         let before = self.change.before.as_ref()?;
-        Some(self.gone.get_or_init(|| with_revision(before, self.change.revision)).clone())
+        Some(self.gone.get_or_init(|| before.at(self.change.revision)).clone())
     }
-}
-
-/// The object with another resourceVersion; ours always stands at the same place.
-fn with_revision(object: &Object, revision: Revision) -> Object {
-    let old = format!("\"metadata\":{{\"resourceVersion\":\"{}\"", object.revision);
-    let Some(at) = object.json.windows(old.len()).position(|window| window == old.as_bytes()) else {
-        return Object { json: object.json.clone(), revision };
-    };
-    let new = format!("\"metadata\":{{\"resourceVersion\":\"{revision}\"");
-    let json = [&object.json[..at], new.as_bytes(), &object.json[at + old.len()..]].concat();
-    Object { json: json.into(), revision }
 }

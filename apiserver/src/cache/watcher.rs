@@ -178,5 +178,5 @@ fn bookmark(names: &Names, revision: Revision, initial_end: bool) -> WatchEvent 
         metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
     }
     let object = json!({ "kind": names.kind, "apiVersion": names.api_version(), "metadata": metadata });
-    WatchEvent { kind: EventType::Bookmark, object: Object { json: object.to_string().into(), revision } }
+    WatchEvent { kind: EventType::Bookmark, object: Object::whole(object.to_string(), revision) }
 }

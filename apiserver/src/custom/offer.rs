@@ -63,11 +63,11 @@ fn fingerprint(spec: &Value) -> [u8; 32] {
 /// Stored objects get today's defaults and lose what today's schema of their version does not have.
 fn ingest(versions: Versions) -> Ingest {
     Arc::new(move |object: Object| {
-        let old = object.value();
+        let old = object.bare();
         let version = old["apiVersion"].as_str().and_then(|version| version.split_once('/'));
         let Some(kind) = version.and_then(|(_, version)| versions.get(version)) else { return object };
         let mut new = old.clone();
         kind.read_stored(&mut new);
-        if new == old { object } else { Object { json: encode::stored(&new), revision: object.revision } }
+        if new == old { object } else { encode::sent(&encode::stored(&new), object.revision) }
     })
 }

@@ -147,7 +147,7 @@ async fn status(api: &Api, name: &str) -> Object {
     // In the order of the fields, as all objects are sent.
     let condition = format!(r#"{{"type":"Healthy","status":"{status}","message":"{message}"}}"#);
     let head = format!(r#"{{"kind":"ComponentStatus","apiVersion":"v1","metadata":{{"name":"{name}"}}"#);
-    Object { json: format!("{head},\"conditions\":[{condition}]}}").into(), revision: Revision(0) }
+    Object::whole(format!("{head},\"conditions\":[{condition}]}}"), Revision(0))
 }
 
 const HEALTHY: (&str, &str) = ("True", "ok");

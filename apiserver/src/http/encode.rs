@@ -10,8 +10,6 @@ use http::StatusCode;
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use reeve_store::Revision;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::list_body::ListBody;
@@ -36,13 +34,6 @@ pub(crate) struct Encoder<'r> {
     pub(crate) now: Timestamp,
 }
 
-/// Only the metadata of an object, unparsed.
-#[derive(Deserialize)]
-struct MetadataOnly<'j> {
-    #[serde(borrow)]
-    metadata: &'j RawValue,
-}
-
 impl From<EncodeError> for ApiError {
     fn from(error: EncodeError) -> Self {
         Self::internal(error)
@@ -53,7 +44,13 @@ impl Encoder<'_> {
     /// One object.
     pub(crate) async fn object(&self, code: StatusCode, object: &Object) -> Result<Answer, ApiError> {
         let body = match self.format.view {
-            View::Whole => text(trimmed(&object.json), self.format.encoding)?,
+            View::Whole if self.format.encoding == Encoding::Json => {
+                let mut line = Vec::with_capacity(object.len() + 1);
+                object.write(&mut line);
+                line.push(b'\n');
+                line.into()
+            }
+            View::Whole => text(&object.json(), self.format.encoding)?,
             View::Partial => self.partial(object)?,
             View::PartialList => return Err(self.not_a_list()),
             View::Table(include) => {
@@ -148,10 +145,10 @@ impl Encoder<'_> {
             item: if whole { (&api_version, names.kind) } else { (self.format.meta_version, PARTIAL) },
             metadata: &metadata,
         };
-        let size: usize = if whole { items.iter().map(|item| item.json.len()).sum() } else { 256 * items.len() };
+        let size: usize = if whole { items.iter().map(Object::len).sum() } else { 256 * items.len() };
         let mut list = protobuf::list(&head, size)?;
         for item in items {
-            protobuf::push_item(&mut list, &item.json)?;
+            protobuf::push_item(&mut list, &item.json())?;
         }
         Ok(protobuf::end_list(list))
     }
@@ -199,8 +196,8 @@ impl Encoder<'_> {
     ) -> Result<(), ApiError> {
         if self.format.encoding == Encoding::Protobuf {
             let object = match self.format.view {
-                View::Partial => protobuf::object_as(self.format.meta_version, PARTIAL, &event.object.json)?.into(),
-                _ => shared.object(&event.object.json)?,
+                View::Partial => protobuf::object_as(self.format.meta_version, PARTIAL, &event.object.json())?.into(),
+                _ => shared.object(&event.object)?,
             };
             protobuf::event(event.kind.name(), &object, out);
             return Ok(());
@@ -210,7 +207,7 @@ impl Encoder<'_> {
         out.extend_from_slice(b"\",\"object\":");
         match self.format.view {
             // Kubernetes does not find the list that was asked for, and sends what it has.
-            View::Whole | View::PartialList => out.extend_from_slice(trimmed(&event.object.json)),
+            View::Whole | View::PartialList => event.object.write(out),
             View::Partial => self.partial_json(&event.object, out),
             View::Table(include) => {
                 let metadata = json!({"resourceVersion": event.object.revision.to_string()});
@@ -224,7 +221,7 @@ impl Encoder<'_> {
 
     fn partial(&self, object: &Object) -> Result<Bytes, ApiError> {
         if self.format.encoding == Encoding::Protobuf {
-            return Ok(protobuf::object_as(self.format.meta_version, PARTIAL, &object.json)?.into());
+            return Ok(protobuf::object_as(self.format.meta_version, PARTIAL, &object.json())?.into());
         }
         let mut out = Vec::new();
         self.partial_json(object, &mut out);
@@ -235,7 +232,7 @@ impl Encoder<'_> {
         out.extend_from_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"");
         out.extend_from_slice(self.format.meta_version.as_bytes());
         out.extend_from_slice(b"\",\"metadata\":");
-        out.extend_from_slice(metadata_of(object).as_bytes());
+        object.write_metadata(out);
         out.push(b'}');
     }
 
@@ -329,11 +326,6 @@ pub(crate) fn gzip(bytes: &[u8]) -> Result<Bytes, BoxError> {
     Ok(packer.finish()?.into())
 }
 
-/// An object's text without the line break at its end: some have one.
-pub(super) fn trimmed(json: &Bytes) -> &[u8] {
-    json.strip_suffix(b"\n").unwrap_or(json)
-}
-
 /// What is made when it is asked for has no version.
 fn version_metadata(revision: Revision) -> Map<String, Value> {
     let version = (revision > Revision(0)).then(|| ("resourceVersion".to_owned(), revision.to_string().into()));
@@ -359,8 +351,4 @@ fn join(items: &[Object], out: &mut Vec<u8>, write: impl Fn(&Object, &mut Vec<u8
         write(item, out);
     }
     out.extend_from_slice(b"]}\n");
-}
-
-fn metadata_of(object: &Object) -> &str {
-    serde_json::from_slice::<MetadataOnly<'_>>(&object.json).map_or("{}", |found| found.metadata.get())
 }

@@ -9,7 +9,6 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-use super::encode::trimmed;
 use super::response::BoxError;
 use crate::registry::Object;
 
@@ -34,7 +33,7 @@ impl<F: Fn(&Object) -> usize + Unpin> ListBody<F> {
     /// A list that begins with `head`; `left_out` says how many bytes of an object's text behind its opening brace
     /// do not stand in the list, and says the same when it is asked again.
     pub(crate) fn new(head: Vec<u8>, items: Vec<Object>, left_out: F) -> Self {
-        let texts: usize = items.iter().map(|item| trimmed(&item.json).len() - left_out(item)).sum();
+        let texts: usize = items.iter().map(|item| item.len() - left_out(item)).sum();
         let commas = items.len().saturating_sub(1);
         let bytes_left = (head.len() + texts + commas + END.len()) as u64;
         Self { head, items: items.into_iter(), left_out, is_first: true, bytes_left }
@@ -64,10 +63,7 @@ impl<F: Fn(&Object) -> usize + Unpin> ListBody<F> {
             if !std::mem::take(&mut self.is_first) {
                 out.push(b',');
             }
-            let text = trimmed(&item.json);
-            let (brace, text) = text.split_at(text.len().min(1));
-            out.extend_from_slice(brace);
-            out.extend_from_slice(&text[(self.left_out)(&item)..]);
+            item.write_without((self.left_out)(&item), out);
         }
         self.bytes_left -= out.len() as u64;
     }
@@ -107,7 +103,7 @@ mod tests {
 
     /// Objects of which `"kind":1,` is left out.
     fn list(items: &[&str]) -> ListBody<impl Fn(&Object) -> usize + Unpin> {
-        let object = |text: &&str| Object { json: text.replacen('{', "{\"kind\":1,", 1).into(), revision: Revision(1) };
+        let object = |text: &&str| Object::whole(text.replacen('{', "{\"kind\":1,", 1), Revision(1));
         ListBody::new(b"{\"items\":[".to_vec(), items.iter().map(object).collect(), |_: &Object| "\"kind\":1,".len())
     }
 

@@ -143,6 +143,6 @@ fn conflict(request: &Request, why: &str) -> ApiError {
 
 fn accepted(pod: &Object) -> Written {
     let status = status::success(None, 201);
-    let object = Object { json: status.to_string().into(), revision: pod.revision };
+    let object = Object::whole(status.to_string(), pod.revision);
     Written { object, created: true, is_status: true, warnings: Vec::new() }
 }

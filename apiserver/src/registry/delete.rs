@@ -183,6 +183,6 @@ fn removed(resource: &Resource, last: Object, object: &Value) -> Written {
         return shown(last);
     }
     let status = status::deleted(resource.names(), meta::text(object, "name"), meta::text(object, "uid"));
-    let object = Object { json: status.to_string().into(), revision: last.revision };
+    let object = Object::whole(status.to_string(), last.revision);
     Written { object, created: false, is_status: true, warnings: Vec::new() }
 }

@@ -168,7 +168,7 @@ fn deletion_of(request: &Request, eviction: &Value) -> Result<Options, ApiError>
 }
 
 fn answer(status: &Value) -> Written {
-    let object = Object { json: status.to_string().into(), revision: reeve_store::Revision(0) };
+    let object = Object::whole(status.to_string(), reeve_store::Revision(0));
     Written { object, created: true, is_status: true, warnings: Vec::new() }
 }
 

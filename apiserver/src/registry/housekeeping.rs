@@ -99,7 +99,7 @@ struct Series {
 
 /// Whether the newest of the event's times lies too far back.
 fn is_expired(event: &Object, now: Timestamp) -> bool {
-    let Ok(times) = serde_json::from_slice::<Times>(&event.json) else { return false };
+    let Ok(times) = serde_json::from_slice::<Times>(event.text()) else { return false };
     let last_observed = times.series.and_then(|series| series.last_observed_time);
     let times = [times.metadata.creation_timestamp, times.last_timestamp, times.event_time, last_observed];
     let newest = times.iter().flatten().filter_map(|time| time.parse::<Timestamp>().ok()).max();

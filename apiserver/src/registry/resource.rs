@@ -152,7 +152,7 @@ impl Resource {
     /// How many bytes of an object's text behind its opening brace do not stand in a list: objects of built-in kinds
     /// do not say there what they are.
     pub(crate) fn left_out_of_list(&self, object: &Object) -> usize {
-        let is_whole = matches!(self.conversion, Conversion::By(_)) || !object.json.starts_with(&self.head);
+        let is_whole = matches!(self.conversion, Conversion::By(_)) || !object.text().starts_with(&self.head);
         if is_whole { 0 } else { self.head.len() - 1 }
     }
 
@@ -173,7 +173,7 @@ impl Resource {
 
     /// Stored objects as this version shows them.
     pub(crate) async fn shown_all(&self, objects: Vec<Object>) -> Result<Vec<Object>, ApiError> {
-        let is_foreign = |object: &Object| !object.json.starts_with(&self.head);
+        let is_foreign = |object: &Object| !object.text().starts_with(&self.head);
         match &self.conversion {
             Conversion::None => Ok(objects),
             Conversion::Pure => Ok(objects.into_iter().map(|object| self.shown_pure(object)).collect()),
@@ -182,7 +182,7 @@ impl Resource {
                 let foreign = objects.iter().filter(|object| is_foreign(object)).map(Object::value).collect();
                 let mut converted = by.convert(foreign, self.names().version).await?.into_iter();
                 let shown = |object: Object| match is_foreign(&object).then(|| converted.next()).flatten() {
-                    Some(value) => Object { json: encode::stored(&value), revision: object.revision },
+                    Some(value) => Object::whole(encode::stored(&value), object.revision),
                     None => object,
                 };
                 Ok(objects.into_iter().map(shown).collect())
@@ -225,11 +225,11 @@ impl Resource {
     }
 
     fn shown_pure(&self, object: Object) -> Object {
-        if object.json.starts_with(&self.head) {
+        if object.text().starts_with(&self.head) {
             return object;
         }
         let revision = object.revision;
-        Object { json: encode::stored(&self.shown_value(&object)), revision }
+        Object::whole(encode::stored(&self.shown_value(&object)), revision)
     }
 
     /// The text of an object of this version as it is stored, and what is shown of it when that differs.

@@ -1,6 +1,5 @@
 //! The scale subresource: the replicas of a workload as an `autoscaling/v1` `Scale`.
 
-use bytes::Bytes;
 use reeve_api::patch::NoSchema;
 use reeve_api::selector::LabelSelector;
 use reeve_kinds::ScalePaths;
@@ -43,7 +42,7 @@ fn put(object: &mut Value, path: &str, new: Value) {
 /// The scale of an object that is sent.
 pub(super) fn read(request: &Request, object: &Object) -> Result<Object, ApiError> {
     let scale = of(&object.value(), paths(request)?);
-    Ok(Object { json: Bytes::from(scale.to_string()), revision: object.revision })
+    Ok(Object::whole(scale.to_string(), object.revision))
 }
 
 fn of(object: &Value, paths: ScalePaths) -> Value {

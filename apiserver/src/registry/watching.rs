@@ -8,11 +8,11 @@ use reeve_api::rng::RngExt as _;
 use reeve_kinds::field::{FieldError, FieldErrorKind};
 use serde_json::Value;
 
+use super::Registry;
 use super::answer::{EventType, Watch, WatchEvent};
 use super::read::parse_version;
 use super::request::{Options, Request, VersionMatch};
 use super::resource::Resource;
-use super::{Registry, encode};
 use crate::cache::{Delivery, Filter, Subscription, WatchPlan};
 use crate::status::ApiError;
 
@@ -100,10 +100,7 @@ async fn shown_event(resource: &Resource, filter: &Filter, delivery: Delivery) -
         (false, false) => None,
         (false, true) => Some(WatchEvent { kind: EventType::Added, object }),
         (true, true) => Some(WatchEvent { kind: EventType::Modified, object }),
-        (true, false) => Some(WatchEvent {
-            kind: EventType::Deleted,
-            object: encode::sent(&encode::stored(&encode::bare(&before)), revision),
-        }),
+        (true, false) => Some(WatchEvent { kind: EventType::Deleted, object: before.at(revision) }),
     })
 }
 

@@ -143,7 +143,7 @@ impl<'v> Evaluator<'v> {
     fn put(&mut self, key: &Bytes, value: &Bytes, write: &mut Write) -> Option<KeyValue> {
         let previous = self.current(key);
         let kv = KeyValue {
-            key: key.clone(),
+            key: previous.as_ref().map_or(key, |kv| &kv.key).clone(),
             value: value.clone(),
             create_revision: previous.as_ref().map_or(write.revision, |kv| kv.create_revision),
             mod_revision: write.revision,

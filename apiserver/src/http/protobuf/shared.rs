@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::encode::EncodeError;
+use crate::registry::Object;
 
 /// So many objects are kept, each in the place that its address gives it: the newest there wins.
 const PLACES: usize = 128;
@@ -17,7 +18,7 @@ const KEPT_BYTES_MAX: usize = 16 * 1024;
 
 /// One object in both forms.
 struct Pair {
-    json: Bytes,
+    object: Object,
     protobuf: Bytes,
 }
 
@@ -34,34 +35,39 @@ impl Default for Shared {
 
 impl Shared {
     /// The object as protobuf with its envelope; its kind is what the text says.
-    pub(crate) fn object(&self, json: &Bytes) -> Result<Bytes, EncodeError> {
+    pub(crate) fn object(&self, object: &Object) -> Result<Bytes, EncodeError> {
+        let identity = object.identity();
         // The lowest bits are the same for all: allocations begin at multiples of 16.
-        let place = self.places.get((json.as_ptr() as usize >> 4) % PLACES).filter(|_| json.len() <= KEPT_BYTES_MAX);
-        let Some(place) = place else { return super::encode::object(json).map(Bytes::from) };
+        let place = self.places.get((identity.0 >> 4) % PLACES).filter(|_| object.len() <= KEPT_BYTES_MAX);
+        let Some(place) = place else { return super::encode::object(&object.json()).map(Bytes::from) };
         let mut kept = place.lock().unwrap_or_else(PoisonError::into_inner);
         // Encoded under the lock: the others of this object wait for it rather than do it again.
-        if let Some(pair) = kept.as_ref().filter(|pair| pair.json.as_ptr() == json.as_ptr() && pair.json == *json) {
+        if let Some(pair) = kept.as_ref().filter(|pair| pair.object.identity() == identity && pair.object == *object) {
             return Ok(pair.protobuf.clone());
         }
-        let protobuf = Bytes::from(super::encode::object(json)?);
-        *kept = Some(Pair { json: json.clone(), protobuf: protobuf.clone() });
+        let protobuf = Bytes::from(super::encode::object(&object.json())?);
+        *kept = Some(Pair { object: object.clone(), protobuf: protobuf.clone() });
         Ok(protobuf)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use reeve_store::Revision;
+
     use super::*;
 
     #[test]
     fn an_object_is_encoded_once_for_all_who_hold_the_same_bytes() {
         let shared = Shared::default();
-        let json = Bytes::from_static(br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a"}}"#);
-        let first = shared.object(&json).unwrap();
-        let second = shared.object(&json.clone()).unwrap();
+        let text = br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a"}}"#;
+        let object = Object::stored(Bytes::from_static(text), Revision(7));
+        let first = shared.object(&object).unwrap();
+        let second = shared.object(&object.clone()).unwrap();
         assert_eq!(first.as_ptr(), second.as_ptr());
-        let other = Bytes::copy_from_slice(&json);
+        let other = Object::stored(Bytes::copy_from_slice(text), Revision(7));
         assert_eq!(shared.object(&other).unwrap(), first);
-        assert!(shared.object(&Bytes::from_static(b"{}")).is_err());
+        assert_ne!(shared.object(&object.at(Revision(8))).unwrap(), first);
+        assert!(shared.object(&Object::whole(Bytes::from_static(b"{}"), Revision(7))).is_err());
     }
 }

@@ -176,9 +176,9 @@ async fn objects_pass_through_what_the_definition_says_as_they_are_read_anew() {
     let body = json!({"metadata": {"name": "a"}, "size": 1});
     world.registry.create(&asked(&world, "v1", ""), body.into()).await.unwrap();
     let ingest: Ingest = Arc::new(|object: Object| {
-        let text = String::from_utf8_lossy(&object.json).into_owned();
+        let text = String::from_utf8_lossy(&object.json()).into_owned();
         let text: Cow<'_, str> = text.replace("\"size\":", "\"color\":\"red\",\"size\":").into();
-        Object { json: text.into_owned().into(), revision: object.revision }
+        Object::whole(text.into_owned(), object.revision)
     });
     let offer = Offer { kinds: vec![widgets("v1")], convert: Arc::new(Sizes), ingest: Some(ingest), reload: true };
     world.registry.offer("widgets.example.com", offer).await.unwrap();
