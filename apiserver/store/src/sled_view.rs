@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
@@ -19,6 +20,9 @@ const CHUNK_BYTES: usize = 8 * 1024;
 const CHUNK_SPACE: u8 = 0xff;
 /// What waits in memory before it is written to sled whatever else goes on; the member has it written long before.
 const BUFFER_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// sled writes in the background, pages many times over, from buffers that nothing bounds: after so many bytes it is
+/// waited for.
+const IN_FLIGHT_BYTES_MAX: usize = 256 * 1024;
 const WHOLE: u8 = 0;
 const CHUNKED: u8 = 1;
 
@@ -62,7 +66,10 @@ impl Views for SledViews {
         fs::create_dir_all(&folder).map_err(failed)?;
         let config = sled::Config::new().path(&folder).cache_capacity(self.cache_bytes).flush_every_ms(None);
         let db = config.open().map_err(from_sled("cannot be opened"))?;
-        Ok(Arc::new(BufferedView::new(Arc::new(SledView { db, folder }), BUFFER_BYTES_MAX)))
+        Ok(Arc::new(BufferedView::new(
+            Arc::new(SledView { db, folder, in_flight: AtomicUsize::new(0) }),
+            BUFFER_BYTES_MAX,
+        )))
     }
 
     fn discard(&self) -> io::Result<()> {
@@ -78,6 +85,8 @@ impl Views for SledViews {
 struct SledView {
     db: sled::Db,
     folder: PathBuf,
+    /// Bytes given to sled since it was last waited for.
+    in_flight: AtomicUsize,
 }
 
 impl SledView {
@@ -155,6 +164,8 @@ impl View for SledView {
 
     fn apply(&self, batch: ViewBatch) -> Result<(), ViewError> {
         let mut out = sled::Batch::default();
+        let size = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| key.len() + value.as_ref().map_or(0, Vec::len);
+        let bytes: usize = batch.changes.iter().map(size).sum();
         for (key, value) in batch.changes {
             match value {
                 Some(value) if value.len() < CHUNK_BYTES => {
@@ -177,7 +188,12 @@ impl View for SledView {
                 }
             }
         }
-        self.db.apply_batch(out).map_err(from_sled("cannot be written"))
+        self.db.apply_batch(out).map_err(from_sled("cannot be written"))?;
+        if self.in_flight.fetch_add(bytes, Ordering::Relaxed) + bytes > IN_FLIGHT_BYTES_MAX {
+            self.db.flush().map_err(from_sled("cannot be flushed"))?;
+            self.in_flight.store(0, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn sync(&self) -> Result<(), ViewError> {

@@ -5,6 +5,7 @@
 //! nothing behind. Not here: the micro-benchmarks of single crates (`cargo bench -p CRATE`).
 
 mod api;
+mod bare;
 mod cluster;
 mod floor;
 mod http;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::api::Target;
+use crate::bare::Bare;
 use crate::cluster::{Cluster, Program};
 use crate::http::Server;
 use crate::process::Reading;
@@ -40,10 +42,13 @@ const CLIENTS: [usize; 3] = [1, 16, 64];
 /// How many objects the API server holds when its memory is read.
 const OBJECTS: usize = 20_000;
 
-/// One worker: the measured cluster keeps the other cores.
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    match run().await {
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let outcome = match args.as_slice() {
+        [option, folder] if option == "--bare" => bare::serve(Path::new(folder)),
+        _ => measured(),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             // Without the backtrace that `{err:?}` may have.
@@ -53,15 +58,22 @@ async fn main() -> ExitCode {
     }
 }
 
+/// One worker: the measured cluster keeps the other cores.
+#[tokio::main(flavor = "current_thread")]
+async fn measured() -> anyhow::Result<()> {
+    run().await
+}
+
 async fn run() -> anyhow::Result<()> {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let folder = tempfile::Builder::new().prefix("reeve-bench-").tempdir().context("make a folder")?;
     let program = match args.as_slice() {
         [option, kubeconfig, pid, part @ ..] if option == "--api" && part.len() < 2 => {
             let part = part.first().and_then(|part| part.to_str()).unwrap_or_default();
             let pid = pid.to_str().and_then(|pid| pid.parse().ok()).context("PID is not a number")?;
             let mut table = Table::default();
             let target = Target { server: Server::of(Path::new(kubeconfig))?, pid };
-            let outcome = load(&target, None, part, &mut table).await;
+            let outcome = load(&target, folder.path(), part, &mut table).await;
             table.print();
             return outcome;
         }
@@ -69,7 +81,6 @@ async fn run() -> anyhow::Result<()> {
         _ => anyhow::bail!("usage: bench PATH_TO_REEVE, or bench --api KUBECONFIG PID [memory|requests|lists|watches]"),
     };
     anyhow::ensure!(nix::unistd::geteuid().is_root(), "bench starts containers: it must be run as root");
-    let folder = tempfile::Builder::new().prefix("reeve-bench-").tempdir().context("make a folder")?;
     let mut table = Table::default();
     let outcome = tokio::select! {
         outcome = measure(&program, folder.path(), &mut table) => outcome,
@@ -86,7 +97,7 @@ async fn measure(program: &Path, folder: &Path, table: &mut Table) -> anyhow::Re
     let cluster = Cluster::up(&program, folder, "pods")?;
     idle(&cluster, table).await?;
     containers(&cluster, folder, table).await?;
-    requests(&cluster, folder, table).await?;
+    api(&cluster, folder, table).await?;
     table.push(Row::new("release binary").mebibytes(size).goal_mb(60).how("size of the file, stripped"));
     Ok(())
 }
@@ -150,40 +161,51 @@ async fn containers(cluster: &Cluster, folder: &Path, table: &mut Table) -> anyh
     Ok(())
 }
 
-async fn requests(cluster: &Cluster, folder: &Path, table: &mut Table) -> anyhow::Result<()> {
+async fn api(cluster: &Cluster, folder: &Path, table: &mut Table) -> anyhow::Result<()> {
     let target = Target { server: Server::of(&cluster.kubeconfig())?, pid: cluster.main_pid()? };
-    load(&target, Some(floor::fsync(folder)?), "", table).await
+    load(&target, folder, "", table).await
 }
 
 /// The figures of the API alone: of one part, or of all of them.
-async fn load(target: &Target, fsync: Option<Duration>, part: &str, table: &mut Table) -> anyhow::Result<()> {
+async fn load(target: &Target, folder: &Path, part: &str, table: &mut Table) -> anyhow::Result<()> {
     let wanted = |name: &str| part.is_empty() || part == name;
     if wanted("memory") {
         memory(target, table).await?;
     }
     if wanted("requests") {
-        for clients in CLIENTS {
-            for figure in target.requests(clients).await? {
-                push_requests(table, &figure, clients, fsync);
-            }
-        }
+        requests(target, folder, table).await?;
     }
     if wanted("lists") {
-        lists(target, table).await?;
+        lists(target, folder, table).await?;
     }
     if wanted("watches") {
-        watches(target, table).await?;
+        watches(target, folder, table).await?;
     }
     Ok(())
 }
 
-async fn lists(target: &Target, table: &mut Table) -> anyhow::Result<()> {
-    for (figure, clients) in target.lists().await?.iter().zip([1, 16]) {
+async fn requests(target: &Target, folder: &Path, table: &mut Table) -> anyhow::Result<()> {
+    let fsync = floor::fsync(folder)?;
+    let bare = Bare::start(folder)?;
+    for clients in CLIENTS {
+        let floors = bare.target.requests(clients).await?;
+        for (figure, floor) in target.requests(clients).await?.iter().zip(floors) {
+            push_requests(table, figure, clients, &floor, fsync);
+        }
+    }
+    Ok(())
+}
+
+async fn lists(target: &Target, folder: &Path, table: &mut Table) -> anyhow::Result<()> {
+    let bare = Bare::start(folder)?;
+    let (floors, figures) = (bare.target.lists().await?, target.lists().await?);
+    for ((figure, floor), clients) in figures.iter().zip(floors).zip([1, 16]) {
         let title = format!("list of 5,000, {clients} client{}", if clients == 1 { "" } else { "s" });
-        let row = Row::new(title).time(figure.p50);
+        let row = Row::new(title).time(figure.p50).floor(floor.p50);
         let row = if clients == 1 { row.goal_ms(8) } else { row };
         table.push(row.how(format!(
-            "p50 of {} lists of {:.1} MB; {:.0}/s, {:.1} ms of server CPU each, {:.1} ms of the generator's",
+            "p50 of {} lists of {:.1} MB; {:.0}/s, {:.1} ms of server CPU each, {:.1} ms of the generator's; \
+             floor: as many bytes from a bare server",
             figure.requests,
             figure.answer as f64 / 1e6,
             figure.per_second,
@@ -194,23 +216,21 @@ async fn lists(target: &Target, table: &mut Table) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn push_requests(table: &mut Table, figure: &api::Figure, clients: usize, fsync: Option<Duration>) {
+fn push_requests(table: &mut Table, figure: &api::Figure, clients: usize, bare: &api::Figure, fsync: Duration) {
     let title = format!("{}, {clients} client{}", figure.verb, if clients == 1 { "" } else { "s" });
-    let mut row = Row::new(title).time(figure.p50);
-    if let (true, Some(fsync)) = (figure.writes, fsync) {
-        row = row.floor(fsync);
-    }
+    let row = Row::new(title).time(figure.p50).floor(if figure.writes { fsync.max(bare.p50) } else { bare.p50 });
     table.push(row.how(format!(
-        "p50 of {} over TLS, 1 KB ConfigMaps; {:.0}/s, {} µs of server CPU each, {} µs of the generator's{}",
+        "p50 of {} over TLS, 1 KB ConfigMaps; {:.0}/s, {} µs of server CPU each, {} µs of the generator's; floor: {}",
         figure.requests,
         figure.per_second,
         figure.server_each.as_micros(),
         figure.generator_each.as_micros(),
-        if figure.writes { "; floor: append 1 KB and fdatasync" } else { "" },
+        if figure.writes { "a bare server, or to append 1 KB and fdatasync" } else { "a bare server" },
     )));
-    let cpu = Row::new(format!("  server CPU of one {}", figure.verb)).time(figure.server_each);
     if clients == CLIENTS[2] {
-        table.push(cpu.goal_us(if figure.writes { 80 } else { 25 }).how("of the same requests"));
+        let cpu = Row::new(format!("  server CPU of one {}", figure.verb)).time(figure.server_each);
+        let cpu = cpu.floor(bare.server_each).goal_us(if figure.writes { 80 } else { 25 });
+        table.push(cpu.how("of the same requests; floor: a server that only speaks HTTP/1.1 over TLS"));
     }
 }
 
@@ -225,12 +245,20 @@ async fn memory(target: &Target, table: &mut Table) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn watches(target: &Target, table: &mut Table) -> anyhow::Result<()> {
+async fn watches(target: &Target, folder: &Path, table: &mut Table) -> anyhow::Result<()> {
+    let bare = Bare::start(folder)?;
     for (watchers, changes, every) in [(100, 200, 10), (1000, 50, 100)] {
-        let mut delays = target.delays(watchers, changes, Duration::from_millis(every)).await?;
+        let every = Duration::from_millis(every);
+        let mut floors = bare.target.delays(watchers, changes, every).await?;
+        let mut delays = target.delays(watchers, changes, every).await?;
         let row = Row::new(format!("event, {watchers} watchers, p50")).time(sample::median(&mut delays));
-        table.push(row.how(format!("update sent to event read, {changes} updates, {every} ms between them")));
+        let row = row.floor(sample::median(&mut floors));
+        table.push(row.how(format!(
+            "update sent to event read, {changes} updates, {} ms between them; floor: a bare server",
+            every.as_millis()
+        )));
         let row = Row::new(format!("event, {watchers} watchers, p99")).time(sample::percentile(&mut delays, 99));
+        let row = row.floor(sample::percentile(&mut floors, 99));
         table.push(if watchers == 1000 { row.goal_ms(10) } else { row }.how("the same events"));
     }
     Ok(())

@@ -72,7 +72,7 @@ impl Row {
         self
     }
 
-    /// What the machine needs for the part of it that nobody can avoid.
+    /// What the machine, or a server that does nothing else, needs for the part of it that nobody can avoid.
     pub(crate) fn floor(mut self, floor: Duration) -> Self {
         self.floor = milliseconds(floor);
         self
