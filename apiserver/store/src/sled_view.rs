@@ -1,6 +1,6 @@
 //! The view on sled, with a buffer in front of it: sled takes a few large batches well, many small ones badly (each
-//! wakes its threads and rewrites pages). sled's own durability is not relied upon (its `flush` was seen not to sync): whether what it
-//! holds may be used is decided by [`crate::recover`].
+//! wakes its threads and rewrites pages). sled's own durability is not relied upon (its `flush` was seen not to sync):
+//! whether what it holds may be used is decided by [`crate::recover`].
 
 use std::fs::{self, File};
 use std::io;
