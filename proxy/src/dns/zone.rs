@@ -206,8 +206,10 @@ impl<'a> ServiceNames<'a> {
     }
 
     fn look_up(&self, rest: &[&str], asked: Asked) -> Found {
-        let spec = self.service.spec.as_ref();
-        if let Some(external) = spec.and_then(|spec| spec.external_name.as_deref()).filter(|name| !name.is_empty()) {
+        // A Service that was an external name keeps that name in its spec: only its type tells.
+        let external = self.service.spec.as_ref().filter(|spec| spec.type_.as_deref() == Some("ExternalName"));
+        if let Some(external) = external {
+            let external = external.external_name.as_deref().unwrap_or_default();
             return match rest {
                 [] => Found::Data(vec![Data::Cname(external.trim_end_matches('.').to_ascii_lowercase())]),
                 _ => Found::NoName,
@@ -340,6 +342,9 @@ mod tests {
                     r#"{"metadata":{"name":"db","namespace":"d"},"spec":{"clusterIP":"None","ports":[{"name":"sql","port":1}]}}"#,
                 ),
                 service(
+                    r#"{"metadata":{"name":"was","namespace":"d"},"spec":{"type":"ClusterIP","clusterIP":"10.96.0.8","externalName":"a.b"}}"#,
+                ),
+                service(
                     r#"{"metadata":{"name":"ext","namespace":"d"},"spec":{"type":"ExternalName","externalName":"Example.org."}}"#,
                 ),
             ],
@@ -403,6 +408,11 @@ mod tests {
         check("web.other.svc.cluster.local", Asked::A, "NXDOMAIN");
         check("web.d.svc.cluster.local.d.svc.cluster.local", Asked::A, "NXDOMAIN");
         check("x.web.d.svc.cluster.local", Asked::A, "NXDOMAIN");
+    }
+
+    #[test]
+    fn a_service_that_was_an_external_name_has_its_cluster_ip() {
+        check("was.d.svc.cluster.local", Asked::A, "10.96.0.8");
     }
 
     #[test]
