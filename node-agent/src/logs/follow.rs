@@ -42,7 +42,7 @@ pub(crate) async fn stream(path: &Path, options: &LogOptions, ended: Option<Ende
     let dir = path.parent().unwrap_or(Path::new("/"));
     // Before the first look, so that nothing written meanwhile is missed.
     let mut changes = if options.follow { Some(Changes::of(dir)?) } else { None };
-    let mut out = Output { options, sink, left: options.limit_bytes, partial: [None, None] };
+    let mut out = Output::new(options, sink);
     let mut ended = ended;
     let mut over = false;
     let mut current = match begin(path, options, &mut out).await? {
@@ -271,6 +271,9 @@ impl Reader {
     async fn pump(&mut self, out: &mut Output<'_>) -> io::Result<bool> {
         let mut chunk = vec![0; CHUNK];
         loop {
+            if out.lines == Some(0) {
+                return Ok(false);
+            }
             let len = self.file.read(&mut chunk).await?;
             let mut rest = chunk.get(..len).unwrap_or_default();
             if rest.is_empty() {
@@ -280,7 +283,9 @@ impl Reader {
             while let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
                 self.line.extend_from_slice(&rest[..at]);
                 rest = &rest[at + 1..];
-                if let Some(record) = parse(&self.line) {
+                if let Some(record) = parse(&self.line)
+                    && out.lines != Some(0)
+                {
                     out.take(&record, &mut text);
                 }
                 self.line.clear();
@@ -301,11 +306,18 @@ struct Output<'o> {
     sink: &'o Sink,
     /// Bytes that may still be sent.
     left: Option<u64>,
+    /// Lines that may still be sent: a log from which the last ones are wanted grows while it is read.
+    lines: Option<u64>,
     /// Whether the line that began on each stream is wanted, while it goes on.
     partial: [Option<bool>; 2],
 }
 
-impl Output<'_> {
+impl<'o> Output<'o> {
+    fn new(options: &'o LogOptions, sink: &'o Sink) -> Self {
+        let lines = options.tail_lines.filter(|_| !options.follow);
+        Self { options, sink, left: options.limit_bytes, lines, partial: [None, None] }
+    }
+
     fn take(&mut self, record: &Record<'_>, text: &mut Vec<u8>) {
         if self.options.stream.as_deref().is_some_and(|wanted| wanted != record.stream) {
             return;
@@ -317,6 +329,7 @@ impl Output<'_> {
             *state.get_or_insert_with(|| since.is_none_or(|since| record.timestamp().is_none_or(|time| time >= since)));
         if record.full {
             *state = None;
+            self.lines = self.lines.map(|lines| lines.saturating_sub(1));
         }
         if !wanted {
             return;

@@ -53,6 +53,22 @@ async fn options_choose_what_is_shown() {
 }
 
 #[tokio::test]
+async fn the_last_lines_are_as_many_as_were_asked_for_though_the_log_grows_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0.log");
+    std::fs::write(&path, sample()).unwrap();
+    let options = LogOptions { tail_lines: Some(1), ..LogOptions::default() };
+    let (sink, mut pieces) = mpsc::channel(4);
+    let mut out = Output::new(&options, &sink);
+    let mut reader = begin(&path, &options, &mut out).await.unwrap().unwrap();
+    let mut log = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+    log.write_all(line(6, "stdout", "F", "five").as_bytes()).unwrap();
+    assert!(!reader.pump(&mut out).await.unwrap(), "nothing more is wanted");
+    assert_eq!(pieces.recv().await.unwrap().unwrap(), "four\n");
+    assert!(pieces.try_recv().is_err());
+}
+
+#[tokio::test]
 async fn rotated_files_come_first() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("0.log");
