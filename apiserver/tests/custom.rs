@@ -92,6 +92,9 @@ async fn a_definition_is_applied_explained_used_and_deleted() {
     let explained = cluster.ok(&["explain", "certificate.spec"]);
     assert!(explained.contains("Desired state of the Certificate.") && explained.contains("-required-"), "{explained}");
     assert!(cluster.ok(&["api-resources", "--api-group=certs.example.com"]).contains("cert "));
+    let resources = cluster.ok(&["get", "--raw", "/apis/certs.example.com/v1"]);
+    let verbs = r#"["delete","deletecollection","get","list","patch","create","update","watch"]"#;
+    assert!(resources.contains(verbs), "{resources}");
     let file = cluster.write("cert.yaml", CERTIFICATE);
     assert_eq!(cluster.ok(&["apply", "-f", &file]), "certificate.certs.example.com/web created\n");
     assert_eq!(cluster.ok(&["apply", "-f", &file]), "certificate.certs.example.com/web unchanged\n");

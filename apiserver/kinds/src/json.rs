@@ -133,3 +133,19 @@ pub(crate) fn copy_field(value: &mut Value, from: &Value, field: &str) {
         }
     }
 }
+/// JSON as Go writes it: what HTML has a meaning for is escaped in texts.
+pub(crate) fn go_escaped(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for letter in json.chars() {
+        match letter {
+            '<' => escaped.push_str("\\u003c"),
+            '>' => escaped.push_str("\\u003e"),
+            '&' => escaped.push_str("\\u0026"),
+            '\u{2028}' => escaped.push_str("\\u2028"),
+            '\u{2029}' => escaped.push_str("\\u2029"),
+            letter => escaped.push(letter),
+        }
+    }
+    escaped
+}
+

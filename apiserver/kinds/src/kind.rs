@@ -131,6 +131,14 @@ pub trait Kind: Send + Sync + 'static {
         strict::conform_to(self.shape(), object)
     }
 
+    /// Brings what a server-side apply has made into the form of the kind.
+    ///
+    /// # Errors
+    /// When a value has the wrong type.
+    fn conform_applied(&self, object: &mut Value) -> Result<(), DecodeError> {
+        self.conform(object).map(drop)
+    }
+
     /// How strategic merge patch merges lists; `None`: the kind does not take it (custom resources).
     fn patch_schema(&self) -> Option<&dyn PatchSchema> {
         self.shape().inner_struct().map(|shape| shape as &dyn PatchSchema)

@@ -99,6 +99,12 @@ impl Convert for Converter {
         &self.stored
     }
 
+    fn as_read(&self, object: &mut Value) {
+        if let Some(kind) = self.versions.get(&self.stored) {
+            kind.read_stored(object);
+        }
+    }
+
     fn changes_fields(&self) -> bool {
         matches!(self.strategy, Strategy::Webhook(_))
     }

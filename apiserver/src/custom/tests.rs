@@ -168,3 +168,53 @@ async fn what_was_defined_is_served_from_the_start_on() {
     let read = world.registry.get(&widget(&world, "v1", "a")).await.unwrap().value();
     assert_eq!(read["spec"], Value::Null, "there was none");
 }
+
+#[tokio::test]
+async fn an_object_written_in_another_version_is_answered_as_the_store_keeps_it() {
+    let world = World::new().await;
+    let mut crd = definition(&["v1", "v2"]);
+    let fields = |crd: &mut Value, index: usize, new: Value| {
+        crd["spec"]["versions"][index]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"] = new;
+    };
+    let text = json!({"type": "string"});
+    fields(&mut crd, 0, json!({"color": text, "shape": {"type": "string", "default": "round"}}));
+    fields(&mut crd, 1, json!({"color": text, "shape": text, "new": text}));
+    define(&world, crd).await;
+    let kept = json!({"color": "red", "shape": "round"});
+    let made = create(&world, "v2", json!({"metadata": {"name": "a"}, "spec": {"color": "red", "new": "x"}})).await;
+    assert_eq!(made.unwrap()["spec"], kept);
+    assert_eq!(world.registry.get(&widget(&world, "v2", "a")).await.unwrap().value()["spec"], kept);
+    let edit = Patch::Merge(json!({"spec": {"color": "blue", "new": "y"}}).into());
+    let changed = world.registry.patch(&widget(&world, "v2", "a"), edit).await.unwrap().object.value();
+    assert_eq!(changed["spec"], json!({"color": "blue", "shape": "round"}));
+}
+
+#[tokio::test]
+async fn nulls_count_as_left_out_unless_they_are_applied() {
+    let world = World::new().await;
+    define(&world, definition(&["v1"])).await;
+    let spec = json!({"size": null, "color": null});
+    let made = create(&world, "v1", json!({"metadata": {"name": "a"}, "spec": spec})).await.unwrap();
+    assert_eq!(made["spec"], json!({"size": 3}));
+    let mut request = widget(&world, "v1", "b");
+    "me".clone_into(&mut request.options.field_manager);
+    let config = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "b"}, "spec": spec});
+    let error = world.registry.patch(&request, Patch::Apply(config.into())).await.unwrap_err();
+    assert_eq!(
+        error.message,
+        "Widget.example.com \"b\" is invalid: spec.color: Invalid value: \"null\": spec.color in body must be of type \
+         string: \"null\""
+    );
+}
+
+#[tokio::test]
+async fn nobody_manages_an_object_of_which_a_part_that_is_not_written_does_not_fit_the_schema() {
+    let world = World::new().await;
+    define(&world, definition(&["v1"])).await;
+    for (name, ready, managed) in [("a", json!(true), true), ("b", json!("yes"), false)] {
+        let body = json!({"metadata": {"name": name}, "spec": {"size": 5}, "status": {"ready": ready}});
+        let made = create(&world, "v1", body).await.unwrap();
+        assert_eq!(made["metadata"].get("managedFields").is_some(), managed, "{name}");
+        assert_eq!(made.get("status"), None);
+    }
+}

@@ -361,6 +361,15 @@ fn computed_entry(names: &Names) -> Entry {
     }
 }
 
+/// The verbs of a custom resource, in the order in which Kubernetes tells them.
+fn custom_verbs(resource: &Resource) -> &'static [&'static str] {
+    match resource.kind.refuses_creation() {
+        None => &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"],
+        // Its definition is about to go.
+        Some(_) => &["delete", "deletecollection", "get", "list", "watch"],
+    }
+}
+
 /// A resource and, behind it, its subresources.
 fn entries(resource: &Resource) -> Vec<Entry> {
     let names = resource.names();
@@ -372,7 +381,7 @@ fn entries(resource: &Resource) -> Vec<Entry> {
         group: String::new(),
         version: String::new(),
         kind: names.kind.to_owned(),
-        verbs: verbs(names).to_vec(),
+        verbs: if resource.is_custom() { custom_verbs(resource).to_vec() } else { verbs(names).to_vec() },
         short: names.short,
         categories: names.categories,
         storage: storage_hash(names),

@@ -116,6 +116,17 @@ pub(crate) fn error(error: &ApiError, encoding: Option<Encoding>) -> Answer {
     response
 }
 
+/// Adds a warning before those there are.
+pub(crate) fn warn_first(response: &mut Answer, warning: Option<&str>) {
+    let Some(warning) = warning else { return };
+    let rest: Vec<_> = response.headers().get_all(WARNING).iter().cloned().collect();
+    response.headers_mut().remove(WARNING);
+    warn(response, &[warning.to_owned()]);
+    for value in rest {
+        response.headers_mut().append(WARNING, value);
+    }
+}
+
 /// Adds `Warning: 299 - "…"` for each text.
 pub(crate) fn warn(response: &mut Answer, warnings: &[String]) {
     for warning in warnings {
@@ -139,5 +150,20 @@ pub(crate) fn warn(response: &mut Answer, warnings: &[String]) {
 pub(crate) fn set(response: &mut Answer, name: impl Into<HeaderName>, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name.into(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_a_version_is_deprecated_is_warned_of_first() {
+        let mut answer = answer(StatusCode::OK, JSON, full(Bytes::new()));
+        warn(&mut answer, &["unknown field \"a\"".to_owned(), "more".to_owned()]);
+        warn_first(&mut answer, Some("old"));
+        warn_first(&mut answer, None);
+        let texts: Vec<_> = answer.headers().get_all(WARNING).iter().map(|value| value.to_str().unwrap()).collect();
+        assert_eq!(texts, [r#"299 - "old""#, r#"299 - "unknown field \"a\"""#, r#"299 - "more""#]);
     }
 }

@@ -115,11 +115,10 @@ pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
     let part = part_of(&resource, &path.subresource).ok_or_else(ApiError::no_such_path)?;
     let request = request(&call, resource, &part)?;
     let warnings = request.warnings.clone();
+    let is_stored = matches!(part, PartOf::Stored(_));
+    let deprecation = request.resource.kind.deprecation().filter(|_| is_stored);
     let answered = match part {
         PartOf::Stored(_) => {
-            if let Some(text) = request.resource.kind.deprecation() {
-                warnings.add(text);
-            }
             // Which verbs there are is said by the paths of Kubernetes, before any kind is asked.
             let served = stored(api, call, request).await;
             served.map_err(|error| if error.code == 405 { ApiError::method_not_allowed() } else { error })
@@ -136,9 +135,13 @@ pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
     match answered {
         Ok(mut answer) => {
             response::warn(&mut answer, &warnings);
+            response::warn_first(&mut answer, deprecation);
             Ok(answer)
         }
-        Err(error) => Err(ApiError { warnings, ..error }),
+        Err(error) => {
+            let warnings = deprecation.map(str::to_owned).into_iter().chain(warnings).collect();
+            Err(ApiError { warnings, ..error })
+        }
     }
 }
 

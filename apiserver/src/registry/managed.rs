@@ -85,7 +85,8 @@ pub(super) fn take(object: &mut Value) -> Value {
 pub(super) fn of_new(request: &Request, object: &Value, sent: &Value, now: Timestamp) -> Value {
     with_context(request, now, |context| {
         let before = managed::before(&Value::Null, sent, context.subresource);
-        encode(managed::update(context, None, object, before, manager(request)))
+        let update = |()| managed::update(context, None, object, before, manager(request));
+        encode(check_fit(request, object).and_then(update))
     })
 }
 
@@ -93,8 +94,16 @@ pub(super) fn of_new(request: &Request, object: &Value, sent: &Value, now: Times
 pub(super) fn of_changed(request: &Request, object: &Value, old: &Value, sent: &Value, now: Timestamp) -> Value {
     with_context(request, now, |context| {
         let before = managed::before(meta::get(old, "managedFields"), sent, context.subresource);
-        encode(managed::update(context, Some(old), object, before, manager(request)))
+        let update = |()| managed::update(context, Some(old), object, before, manager(request));
+        encode(check_fit(request, object).and_then(|()| check_fit(request, old)).and_then(update))
     })
+}
+
+/// Objects of built-in kinds fit their schema since they were decoded; custom resources are only judged later, without
+/// what this write does not change.
+fn check_fit(request: &Request, object: &Value) -> Result<(), managed::Misfits> {
+    let kind = &request.resource.kind;
+    if *kind.shape() == Shape::Any { managed::validate(kind.merge_schema(), object, true) } else { Ok(()) }
 }
 
 /// Nobody manages an object that does not fit its schema; as in Kubernetes, that is no reason to refuse it.
@@ -165,7 +174,7 @@ pub(super) fn applied(
     let managers = take(&mut live);
     let applied = with_context(request, now, |context| apply(context, request, config, &live, &managers))?;
     let mut object = applied.object;
-    request.resource.kind.conform(&mut object).map_err(|why| {
+    request.resource.kind.conform_applied(&mut object).map_err(|why| {
         let shown = managed::shown_object(&config.value);
         ApiError::unknown(format!("failed to convert new object ({shown}) to proper version: {why}"))
     })?;

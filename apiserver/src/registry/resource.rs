@@ -31,6 +31,9 @@ pub trait Convert: Send + Sync {
     /// The version in which objects are stored.
     fn stored_version(&self) -> &str;
 
+    /// Brings an object of the stored version into the form in which it is read from the store.
+    fn as_read(&self, object: &mut Value);
+
     /// Whether versions differ in more than their name, so that a field is only known once an object is converted.
     fn changes_fields(&self) -> bool;
 }
@@ -232,6 +235,19 @@ impl Resource {
         Object::whole(encode::stored(&self.shown_value(&object)), revision)
     }
 
+    /// The client sees what the store keeps: what a conversion forgets on the way is gone at once, not only at the next
+    /// read.
+    async fn round_trip(&self, by: &dyn Convert, object: &Value) -> Result<Texts, ApiError> {
+        let one = |converted: Vec<Value>| {
+            converted.into_iter().next().ok_or_else(|| ApiError::internal("the conversion lost the object"))
+        };
+        let mut other = one(by.convert(vec![object.clone()], by.stored_version()).await?)?;
+        let stored = encode::stored(&other);
+        by.as_read(&mut other);
+        let back = one(by.convert(vec![other], self.names().version).await?)?;
+        Ok(Texts { stored, shown: Some(encode::stored(&back)) })
+    }
+
     /// The text of an object of this version as it is stored, and what is shown of it when that differs.
     pub(crate) async fn to_store(&self, object: &Value) -> Result<Texts, ApiError> {
         let own = encode::stored(object);
@@ -241,10 +257,7 @@ impl Resource {
             Conversion::By(by) if by.stored_version() == self.names().version => {
                 return Ok(Texts { stored: own, shown: None });
             }
-            Conversion::By(by) => {
-                let converted = by.convert(vec![object.clone()], by.stored_version()).await?;
-                converted.into_iter().next().ok_or_else(|| ApiError::internal("the conversion lost the object"))?
-            }
+            Conversion::By(by) => return self.round_trip(&**by, object).await,
         };
         if matches!(self.conversion, Conversion::Pure) {
             self.kind.to_stored(&mut other);

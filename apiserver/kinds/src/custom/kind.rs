@@ -119,13 +119,20 @@ impl CustomKind {
     }
 
     fn coerce(&self, object: &mut Value, malformed: Malformed) -> Result<Vec<String>, String> {
+        let unknown = self.coerce_fields(object, malformed)?;
+        if !self.keep_unknown {
+            default::drop_nulls(object, Some(&self.schema));
+        }
+        Ok(unknown)
+    }
+
+    fn coerce_fields(&self, object: &mut Value, malformed: Malformed) -> Result<Vec<String>, String> {
         let mut unknown = match object.get_mut("metadata") {
             None => Vec::new(),
             Some(metadata) => embedded::coerce_metadata(metadata, "metadata.", malformed)?,
         };
         if !self.keep_unknown {
             unknown.extend(prune::prune_root(object, &self.schema));
-            default::drop_nulls(object, Some(&self.schema));
         }
         if self.embedded {
             unknown.extend(embedded::coerce(object, &self.schema, malformed).map_err(|error| error.to_string())?);
@@ -244,6 +251,10 @@ impl Kind for CustomKind {
         self.coerce(object, Malformed::Refuse).map_err(DecodeError::Other)
     }
 
+    fn conform_applied(&self, object: &mut Value) -> Result<(), DecodeError> {
+        self.coerce_fields(object, Malformed::Refuse).map(drop).map_err(DecodeError::Other)
+    }
+
     fn patch_schema(&self) -> Option<&dyn PatchSchema> {
         None
     }
@@ -268,7 +279,6 @@ impl Kind for CustomKind {
     }
 
     fn default(&self, object: &mut Value) {
-        default::drop_nulls(object, Some(&self.schema));
         default::fill(object, &self.schema);
     }
 

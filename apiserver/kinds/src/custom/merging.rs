@@ -1,7 +1,7 @@
 //! How server-side apply merges a custom resource: which lists and maps of its schema are merged item by item.
 //!
-//! Made once per version from the schema as it is published. Source: `pkg/schemaconv` of kube-openapi, which reads a
-//! schema without what it says of single values: a text is a text whatever its format.
+//! Made once per version from the schema as it is published. Source: `pkg/schemaconv` of kube-openapi, for which a text
+//! with a format (but `byte`) may be any single value.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -73,7 +73,10 @@ impl Reader {
         match schema.kind {
             Some(Type::Object) => Merging::Map(reader.object(schema, schema.embedded)),
             Some(Type::Array) => Merging::List(reader.items(schema)),
-            Some(Type::String) => Merging::Scalar(Scalar::String),
+            Some(Type::String) => Merging::Scalar(match schema.checks.as_ref().and_then(|checks| checks.format.as_ref()) {
+                Some(format) if format.name != "byte" => Scalar::Untyped,
+                _ => Scalar::String,
+            }),
             Some(Type::Integer | Type::Number) => Merging::Scalar(Scalar::Numeric),
             Some(Type::Boolean) => Merging::Scalar(Scalar::Boolean),
             Some(Type::IntOrString) | None => {
@@ -208,6 +211,20 @@ mod tests {
         assert_eq!(complaints(&json!({"spec": {"tpl": {"spec": 1}}})), ".spec.tpl.spec: field not declared in schema");
         let empty = merging(&json!({"type": "object"}));
         assert!(validate(&empty, &json!({"spec": 1}), false).is_err());
+    }
+
+    #[test]
+    fn a_text_with_a_format_may_be_any_single_value_but_for_bytes() {
+        let text = |format: &str| json!({"type": "string", "format": format});
+        let schema = merging(&json!({"type": "object", "properties": {
+            "when": text("date-time"), "bytes": text("byte"), "odd": text("no-format")}}));
+        let why = |value: Value| validate(&schema, &value, false).err().map(|why| why.to_string()).unwrap_or_default();
+        assert_eq!(why(json!({"when": 1, "bytes": "eA=="})), "");
+        assert_eq!(why(json!({"when": ["a"]})), ".when: expected any scalar, got &{[a]}");
+        for field in ["bytes", "odd"] {
+            let expected = format!(".{field}: expected string, got &value.valueUnstructured{{Value:5}}");
+            assert_eq!(why(json!({field: 5})), expected);
+        }
     }
 
     #[test]

@@ -61,12 +61,15 @@ fn invalid(path: &str, value: Value, detail: String, errors: &mut Errors) {
 fn find<'v>(object: &'v Value, path: &str) -> Result<Option<&'v Value>, String> {
     let (mut value, mut walked) = (object, String::new());
     for field in path.split('.') {
-        let Some(fields) = value.as_object() else {
-            return Err(wrong(&walked, value, "map[string]interface{}"));
+        walked = if walked.is_empty() { field.to_owned() } else { format!("{walked}.{field}") };
+        let fields = match value {
+            Value::Object(fields) => fields,
+            Value::Null => return Ok(None),
+            // As in Kubernetes, the field that was looked for is named, not the one that is no object.
+            other => return Err(wrong(&walked, other, "map[string]interface{}")),
         };
         let Some(next) = fields.get(field) else { return Ok(None) };
         value = next;
-        walked = if walked.is_empty() { field.to_owned() } else { format!("{walked}.{field}") };
     }
     Ok(Some(value))
 }

@@ -124,6 +124,15 @@ fn status_is_a_part_of_its_own_and_the_rest_counts_generations() {
             ".status.replicas: Invalid value: 0: .status.replicas accessor error: three is of the type string, expected int64",
         ]
     );
+    let (_, errors) = change(Part::Main, &|new| new["spec"] = json!([]));
+    assert!(
+        errors.contains(
+            &".spec.replicas: Invalid value: 0: .spec.replicas accessor error: [] is of the type []interface {}, \
+              expected map[string]interface{}"
+                .to_owned()
+        ),
+        "{errors:#?}"
+    );
 }
 
 #[test]

@@ -14,6 +14,7 @@ use super::schema::MergeSchema;
 use super::set::Set;
 use super::update::{ByVersion, Context, never_managed, take_over, track};
 use super::validate::validate;
+use crate::json::go_escaped;
 
 /// Manager of what was in an object before its first apply.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
@@ -256,7 +257,7 @@ fn refresh_last_applied(object: &mut Value, config: &Value) {
         own.remove(LAST_APPLIED);
     }
     // With the line break that Kubernetes' encoder ends with.
-    annotations.insert(LAST_APPLIED.to_owned(), format!("{config}\n").into());
+    annotations.insert(LAST_APPLIED.to_owned(), format!("{}\n", go_escaped(&config.to_string())).into());
     let size: usize = annotations.iter().map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum();
     if size > ANNOTATIONS_BYTES_MAX {
         annotations.remove(LAST_APPLIED);

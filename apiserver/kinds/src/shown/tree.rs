@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use reeve_api::quantity::Quantity;
 use serde_json::Value;
 
-use crate::json::{get, has};
+use crate::json::{get, go_escaped, has};
 
 /// JSON as it is shown.
 pub(super) enum Tree {
@@ -177,8 +177,7 @@ impl Tree {
 
 /// A text as Go writes it in JSON: what HTML has a meaning for is escaped, too.
 fn quoted(text: &str) -> String {
-    let plain = Value::from(text).to_string();
-    plain.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+    go_escaped(&Value::from(text).to_string())
 }
 
 /// A pod's spec with the fields of the host in its security context.

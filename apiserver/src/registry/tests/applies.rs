@@ -218,3 +218,16 @@ async fn an_apply_creates_only_what_the_user_may_create_and_a_dry_run_nothing() 
     apply_with(&world, "configmaps/a", "x", config_map(json!({})), |options| options.dry_run = true).await.unwrap();
     assert!(world.get("configmaps/a").await.unwrap_err().is_not_found());
 }
+
+#[tokio::test]
+async fn the_annotation_of_client_side_apply_is_kept_as_kubectl_writes_it() {
+    let world = World::new().await;
+    let mut object = config_map(json!({}));
+    object["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/last-applied-configuration": "{}"});
+    world.create("configmaps", object).await;
+    let applied = apply(&world, "configmaps/a", "kubectl", config_map(json!({"k": "<&>"}))).await.unwrap();
+    assert_eq!(
+        applied["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"],
+        "{\"apiVersion\":\"v1\",\"data\":{\"k\":\"\\u003c\\u0026\\u003e\"},\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"a\"}}\n"
+    );
+}

@@ -72,6 +72,8 @@ impl Convert for Sizes {
         "v1"
     }
 
+    fn as_read(&self, _object: &mut Value) {}
+
     fn changes_fields(&self) -> bool {
         true
     }

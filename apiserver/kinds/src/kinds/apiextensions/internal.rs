@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use crate::json::{get, has, list, remove, set, text};
+use crate::json::{get, go_escaped, has, list, remove, set, text};
 
 /// What is lifted from the versions, with its name at the top.
 const SHARED: [(&str, &str); 4] = [
@@ -192,7 +192,7 @@ fn field_shown(value: &Value, form: Go) -> String {
         }
         (Go::OrFlag, Value::Object(_)) => format!("{{\"Allows\":true,\"Schema\":{}}}", schema_shown(value)),
         (Go::OrFlag, Value::Bool(allows)) => format!("{{\"Allows\":{allows},\"Schema\":null}}"),
-        (_, value) => escaped(&value.to_string()),
+        (_, value) => go_escaped(&value.to_string()),
     }
 }
 
@@ -210,10 +210,5 @@ pub(super) fn rule_shown(rule: &Value) -> String {
 }
 
 fn go_text(text: &str) -> String {
-    escaped(&Value::from(text).to_string())
-}
-
-/// JSON as Go writes it, fit for HTML.
-fn escaped(json: &str) -> String {
-    json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+    go_escaped(&Value::from(text).to_string())
 }

@@ -49,7 +49,11 @@ impl Kind for Services {
 
     fn default(&self, object: &mut Value) {
         default_spec(object_mut(object, "spec"));
-        object_mut(object_mut(object, "status"), "loadBalancer");
+        let is_balanced = text(get(object, "spec"), "type") == "LoadBalancer";
+        let balancer = object_mut(object_mut(object, "status"), "loadBalancer");
+        for entry in items_mut(balancer, "ingress").filter(|entry| is_balanced && !text(entry, "ip").is_empty()) {
+            set_default(entry, "ipMode", "VIP");
+        }
     }
 
     fn prepare_create(&self, object: &mut Value) {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::kind::Part;
+use crate::kind::{Kind as _, Part};
 use crate::testing::*;
 
 fn service(spec: &str) -> String {
@@ -35,6 +35,21 @@ status: {loadBalancer: {}}",
     assert_eq!(balancer["spec"]["externalTrafficPolicy"], "Cluster");
     assert_eq!(balancer["spec"]["allocateLoadBalancerNodePorts"], true);
     assert_eq!(balancer["spec"]["sessionAffinityConfig"], json!({"clientIP": {"timeoutSeconds": 10800}}));
+}
+
+#[test]
+fn the_addresses_of_a_balanced_service_are_reached_as_such_unless_it_is_said_otherwise() {
+    let ingress = |kind: &str| {
+        let mut object = json!({"spec": {"type": kind}, "status": {"loadBalancer": {"ingress": [
+            {"ip": "203.0.113.1"}, {"ip": "203.0.113.2", "ipMode": "Proxy"}, {"hostname": "a.b"}]}}});
+        super::Services.default(&mut object);
+        object["status"]["loadBalancer"]["ingress"].clone()
+    };
+    assert_eq!(
+        ingress("LoadBalancer"),
+        json!([{"ip": "203.0.113.1", "ipMode": "VIP"}, {"ip": "203.0.113.2", "ipMode": "Proxy"}, {"hostname": "a.b"}])
+    );
+    assert_eq!(ingress("NodePort")[0], json!({"ip": "203.0.113.1"}));
 }
 
 #[test]
