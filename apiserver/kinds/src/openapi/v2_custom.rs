@@ -27,8 +27,8 @@ fn lower_inner(schema: &mut Value) {
     let (preserve, nullable) = (flag(schema, PRESERVE), flag(schema, "nullable"));
     let fields = map_mut(schema);
     lower_reference(fields);
-    for junctor in ["allOf", "oneOf", "anyOf", "not"] {
-        fields.remove(junctor);
+    for beyond in ["allOf", "oneOf", "anyOf", "not", "default"] {
+        fields.remove(beyond);
     }
     if preserve || nullable {
         fields.remove("items");
@@ -94,14 +94,14 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_null_has_no_type_and_is_not_required() {
+    fn what_may_be_null_has_no_type_and_is_not_required_and_nothing_has_a_default() {
         let schema = json!({"type": "object", "required": ["a", "b"], "properties": {
             "a": {"type": "object", "nullable": true, "properties": {"x": {"type": "string"}}},
-            "b": {"type": "array", "items": {"type": "integer", "default": 1}}}});
+            "b": {"type": "array", "default": [1], "items": {"type": "integer", "default": 1}}}});
         assert_eq!(
             lowered(schema),
             json!({"type": "object", "required": ["b"], "properties": {
-                "a": {}, "b": {"type": "array", "items": {"type": "integer", "default": 1}}}})
+                "a": {}, "b": {"type": "array", "items": {"type": "integer"}}}})
         );
     }
 
