@@ -148,4 +148,3 @@ pub(crate) fn go_escaped(json: &str) -> String {
     }
     escaped
 }
-

@@ -73,10 +73,12 @@ impl Reader {
         match schema.kind {
             Some(Type::Object) => Merging::Map(reader.object(schema, schema.embedded)),
             Some(Type::Array) => Merging::List(reader.items(schema)),
-            Some(Type::String) => Merging::Scalar(match schema.checks.as_ref().and_then(|checks| checks.format.as_ref()) {
-                Some(format) if format.name != "byte" => Scalar::Untyped,
-                _ => Scalar::String,
-            }),
+            Some(Type::String) => {
+                Merging::Scalar(match schema.checks.as_ref().and_then(|checks| checks.format.as_ref()) {
+                    Some(format) if format.name != "byte" => Scalar::Untyped,
+                    _ => Scalar::String,
+                })
+            }
             Some(Type::Integer | Type::Number) => Merging::Scalar(Scalar::Numeric),
             Some(Type::Boolean) => Merging::Scalar(Scalar::Boolean),
             Some(Type::IntOrString) | None => {

@@ -54,6 +54,11 @@ const DRY_RUN: (&str, &str, &str) = (
     "string",
     "When present, indicates that modifications should not be persisted. An invalid or unrecognized dryRun directive will result in an error response and no further processing of the request. Valid values are: - All: all dry run stages will be processed",
 );
+const FORCE: (&str, &str, &str) = (
+    "force",
+    "boolean",
+    "Force is going to \"force\" Apply requests. It means user will re-acquire conflicting fields owned by other people. Force flag must be unset for non-apply patch requests.",
+);
 const WRITE: &[(&str, &str, &str)] = &[
     DRY_RUN,
     (
@@ -73,6 +78,11 @@ const DELETE: &[(&str, &str, &str)] = &[
         "gracePeriodSeconds",
         "integer",
         "The duration in seconds before the object should be deleted. Value must be non-negative integer.",
+    ),
+    (
+        "ignoreStoreReadErrorWithClusterBreakingPotential",
+        "boolean",
+        "if set to true, it will trigger an unsafe deletion of the resource in case the normal deletion flow fails with a corrupt object error.",
     ),
     (
         "orphanDependents",
@@ -142,12 +152,21 @@ impl Action {
         match self {
             Self::Connect => "connect",
             Self::Delete => "delete",
-            Self::DeleteCollection => "deleteCollection",
+            Self::DeleteCollection => "delete",
             Self::Get | Self::Log => "read",
             Self::List => "list",
             Self::Patch => "patch",
             Self::Post => "create",
             Self::Put => "replace",
+        }
+    }
+
+    /// What stands in ids between the group and the subject.
+    fn before_subject(self) -> &'static str {
+        match self {
+            Self::Connect => "Get",
+            Self::DeleteCollection => "Collection",
+            _ => "",
         }
     }
 
@@ -174,18 +193,34 @@ pub(super) struct Subject<'s> {
     pub(super) what: &'s str,
     /// `core_v1`, `apps_v1`.
     pub(super) tag: &'s str,
+    /// The kind that a subresource is of.
+    pub(super) of: &'s str,
+    /// `status`, `scale`; empty for the object itself.
+    pub(super) part: &'s str,
+}
+
+/// A group as it stands in tags and ids: `rbac.authorization.k8s.io` is `rbacAuthorization`.
+pub(super) fn word(group: &str) -> String {
+    let mut parts = group.strip_suffix(".k8s.io").unwrap_or(group).split(|letter: char| !letter.is_alphanumeric());
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |word, part| word + &capitalized(part))
 }
 
 /// The operation object.
 pub(super) fn operation(action: Action, subject: &Subject<'_>) -> Value {
     let camel: String = subject.tag.split('_').map(capitalized).collect();
     let mut parameters: Vec<_> = action.parameters().iter().map(query).collect();
-    if action == Action::DeleteCollection {
-        parameters.extend(LIST.iter().filter(|(name, ..)| !name.contains("atch")).map(query));
+    match action {
+        Action::DeleteCollection => {
+            let no_watch = |name: &str| !matches!(name, "allowWatchBookmarks" | "watch");
+            parameters.extend(LIST.iter().filter(|(name, ..)| no_watch(name)).map(query));
+        }
+        Action::Patch => parameters.push(query(&FORCE)),
+        _ => {}
     }
     let mut operation = json!({
-        "description": describe(action, subject.kind),
-        "operationId": format!("{}{camel}{}", action.verb(), subject.what),
+        "description": describe(action, subject),
+        "operationId": format!("{}{camel}{}{}", action.verb(), action.before_subject(), subject.what),
         "tags": [subject.tag],
         "parameters": parameters,
         "responses": responses(action, subject),
@@ -203,22 +238,30 @@ fn capitalized(word: &str) -> String {
     chars.next().map(|first| first.to_uppercase().collect::<String>() + chars.as_str()).unwrap_or_default()
 }
 
-fn describe(action: Action, kind: &str) -> String {
+fn describe(action: Action, subject: &Subject<'_>) -> String {
+    let kind = subject.of;
+    let part = if subject.part.is_empty() { String::new() } else { format!("{} of ", subject.part) };
     match action {
-        Action::Connect => format!("connect to {kind}"),
-        Action::Delete => format!("delete {} {kind}", article(kind)),
+        Action::Connect => format!("connect GET requests to {part}{kind}"),
+        Action::Delete => format!("delete {}{kind}", article(kind)),
         Action::DeleteCollection => format!("delete collection of {kind}"),
-        Action::Get => format!("read the specified {kind}"),
+        Action::Get | Action::Log => format!("read {part}the specified {kind}"),
         Action::List => format!("list or watch objects of kind {kind}"),
-        Action::Log => format!("read log of the specified {kind}"),
-        Action::Patch => format!("partially update the specified {kind}"),
-        Action::Post => format!("create {} {kind}", article(kind)),
-        Action::Put => format!("replace the specified {kind}"),
+        Action::Patch => format!("partially update {part}the specified {kind}"),
+        Action::Post => format!("create {part}{}{kind}", article(kind)),
+        Action::Put => format!("replace {part}the specified {kind}"),
     }
 }
 
+/// The article before a kind, with a space; kinds that are called by a plural have none.
 fn article(kind: &str) -> &'static str {
-    if kind.starts_with(['A', 'E', 'I', 'O']) { "an" } else { "a" }
+    if kind.ends_with('s') && !kind.ends_with("ss") {
+        ""
+    } else if kind.starts_with(['A', 'E', 'I', 'O', 'U']) {
+        "an "
+    } else {
+        "a "
+    }
 }
 
 fn query((name, kind, description): &(&str, &str, &str)) -> Value {

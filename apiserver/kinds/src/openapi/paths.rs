@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::operations::{Action, Subject, operation};
+use super::operations::{self, Action, Subject, operation};
 use crate::kind::{Kind, Part};
 
 const SCALE: (&str, &str) = ("Scale", "io.k8s.api.autoscaling.v1.Scale");
@@ -49,8 +49,8 @@ impl<'k> Paths<'k> {
     fn new(kind: &'k dyn Kind, own: &'k str) -> Self {
         let names = kind.names();
         let (root, group) = match names.group {
-            "" => (format!("/api/{}", names.version), "core"),
-            group => (format!("/apis/{group}/{}", names.version), group.split('.').next().unwrap_or(group)),
+            "" => (format!("/api/{}", names.version), "core".to_owned()),
+            group => (format!("/apis/{group}/{}", names.version), operations::word(group)),
         };
         Self { kind, own, tag: format!("{group}_{}", names.version), root, all: Map::new() }
     }
@@ -110,7 +110,8 @@ impl<'k> Paths<'k> {
         let names = self.kind.names();
         let (group, (kind, schema)) = other.unwrap_or((names.group, (names.kind, self.own)));
         let version = if other.is_some() { "v1" } else { names.version };
-        let subject = Subject { group, version, kind, schema, what, tag: &self.tag };
+        let part = path.split_once("{name}/").map_or("", |(_, part)| part);
+        let subject = Subject { group, version, kind, schema, what, tag: &self.tag, of: names.kind, part };
         let mut item = Map::new();
         for action in actions {
             item.insert(action.method().to_owned(), operation(*action, &subject));

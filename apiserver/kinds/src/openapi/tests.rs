@@ -29,7 +29,7 @@ fn operations_say_what_they_do_and_to_which_kind() {
         assert_eq!(item[method]["x-kubernetes-group-version-kind"], gvk);
     }
     let parameters = item["patch"]["parameters"].as_array().unwrap();
-    for name in ["dryRun", "fieldManager", "fieldValidation"] {
+    for name in ["dryRun", "fieldManager", "fieldValidation", "force"] {
         assert!(parameters.iter().any(|parameter| parameter["name"] == name), "{name}");
     }
     let bodies = item["patch"]["requestBody"]["content"].as_object().unwrap();
@@ -40,6 +40,50 @@ fn operations_say_what_they_do_and_to_which_kind() {
     let core = document_of_core();
     assert!(core["paths"]["/api/v1/namespaces/{name}/finalize"]["put"].is_object());
     assert_eq!(core["paths"]["/api/v1/pods"]["get"]["x-kubernetes-action"], "list");
+}
+
+#[test]
+fn operations_are_named_and_described_as_in_kubernetes() {
+    let (apps, core) = (apps(), document_of_core());
+    let rbac = document(&builtin(), "rbac.authorization.k8s.io", "v1").unwrap();
+    let deployments = "/apis/apps/v1/namespaces/{namespace}/deployments";
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles";
+    for (document, path, method, id, description) in [
+        (
+            &apps,
+            deployments.to_owned(),
+            "delete",
+            "deleteAppsV1CollectionNamespacedDeployment",
+            "delete collection of Deployment",
+        ),
+        (
+            &apps,
+            format!("{deployments}/{{name}}/scale"),
+            "patch",
+            "patchAppsV1NamespacedDeploymentScale",
+            "partially update scale of the specified Deployment",
+        ),
+        (
+            &core,
+            "/api/v1/namespaces/{namespace}/pods/{name}/exec".to_owned(),
+            "get",
+            "connectCoreV1GetNamespacedPodExec",
+            "connect GET requests to exec of Pod",
+        ),
+        (
+            &core,
+            "/api/v1/namespaces/{namespace}/endpoints".to_owned(),
+            "post",
+            "createCoreV1NamespacedEndpoints",
+            "create Endpoints",
+        ),
+        (&rbac, roles.to_owned(), "post", "createRbacAuthorizationV1NamespacedRole", "create a Role"),
+    ] {
+        let operation = &document["paths"][&path][method];
+        assert_eq!((&operation["operationId"], &operation["description"]), (&json!(id), &json!(description)), "{path}");
+    }
+    assert_eq!(rbac["paths"][roles]["get"]["tags"], json!(["rbacAuthorization_v1"]));
+    assert_eq!(operations::word("acme.cert-manager.io"), "acmeCertManagerIo");
 }
 
 fn document_of_core() -> Value {
