@@ -161,7 +161,7 @@ fn apply_tracked(
 /// Nobody manages what makes the object the one it is; an apply that changes nothing leaves no time behind.
 fn finish(context: &Context<'_>, managed: &mut Managed, own: &ManagerId, unchanged: bool) {
     if let Some(entry) = managed.get_mut(own) {
-        let set = entry.set().difference(&never_managed());
+        let set = entry.set().difference(never_managed());
         entry.put(set);
         if !unchanged {
             entry.time = Some(context.now.to_owned());

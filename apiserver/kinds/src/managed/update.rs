@@ -1,5 +1,7 @@
 //! Who manages what after a write that is no apply.
 
+use std::sync::LazyLock;
+
 use serde_json::Value;
 
 use super::compare::{Comparison, compare, compare_merged, compare_with_empty};
@@ -66,22 +68,25 @@ impl Context<'_> {
 }
 
 /// What nobody manages: it is what makes the object the one it is.
-pub(super) fn never_managed() -> Set {
-    Set::of(&[
-        &["apiVersion"],
-        &["kind"],
-        &["metadata"],
-        &["metadata", "name"],
-        &["metadata", "namespace"],
-        &["metadata", "creationTimestamp"],
-        &["metadata", "selfLink"],
-        &["metadata", "uid"],
-        &["metadata", "clusterName"],
-        &["metadata", "generation"],
-        &["metadata", "managedFields"],
-        &["metadata", "resourceVersion"],
-    ])
+pub(super) fn never_managed() -> &'static Set {
+    static NEVER: LazyLock<Set> = LazyLock::new(|| Set::of(NEVER_MANAGED));
+    &NEVER
 }
+
+const NEVER_MANAGED: &[&[&str]] = &[
+    &["apiVersion"],
+    &["kind"],
+    &["metadata"],
+    &["metadata", "name"],
+    &["metadata", "namespace"],
+    &["metadata", "creationTimestamp"],
+    &["metadata", "selfLink"],
+    &["metadata", "uid"],
+    &["metadata", "clusterName"],
+    &["metadata", "generation"],
+    &["metadata", "managedFields"],
+    &["metadata", "resourceVersion"],
+];
 
 /// The managers that hold before the write: the object's own, those the client sends, or none after a reset.
 ///
@@ -136,7 +141,7 @@ pub(super) fn track(
     }
     let changed = found.modified.union(&found.added);
     let own = context.id(manager, Operation::Update);
-    let changed_by_own = changed.difference(&never_managed());
+    let changed_by_own = changed.difference(never_managed());
     let covered = managed.get(&own).is_some_and(|entry| entry.covers(&changed_by_own));
     let found = vec![(context.api_version.to_owned(), found)];
     let mut versions = ByVersion { context, live, new, is_merged: false, found };
