@@ -285,6 +285,8 @@ impl Kind for CustomKind {
     fn prepare_create(&self, object: &mut Value) {
         if !self.parts.is_empty() {
             remove(object, "status");
+            // A status may have a default, with which every read shows the object.
+            default::fill(object, &self.schema);
         }
         meta::first_generation(object);
     }

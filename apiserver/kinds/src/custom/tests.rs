@@ -305,3 +305,16 @@ fn objects_are_answered_as_kube_apiserver_answers_them() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
+
+#[test]
+fn a_new_object_has_the_default_of_its_status_and_not_the_one_it_came_with() {
+    let mut crd = widgets();
+    let status = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
+    status["default"] = json!({"selector": "none"});
+    let kind = CustomKind::new(&crd, "v1", false).unwrap();
+    let mut object = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a"},
+        "spec": {"image": "i"}, "status": {"replicas": 3}});
+    kind.default(&mut object);
+    kind.prepare_create(&mut object);
+    assert_eq!(object["status"], json!({"selector": "none"}));
+}
