@@ -50,6 +50,8 @@ pub fn json(body: &[u8], kind: &str) -> Result<Body, ApiError> {
         let why = json_complaint(&error, body).unwrap_or_else(|| go_json::complaint(body));
         unrecognized(kind, &format!("couldn't get version/kind; json parse error: {why}"), body)
     })?;
+    check_type_fields(&value)
+        .map_err(|why| unrecognized(kind, &format!("couldn't get version/kind; json parse error: {why}"), body))?;
     let complaints = collector.finish();
     let text = (!complaints.is_empty()).then(|| Bytes::copy_from_slice(body));
     Ok(Body { value, complaints, text })
@@ -97,6 +99,22 @@ pub(crate) fn apply(body: &[u8]) -> Result<Body, ApiError> {
         "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into Go value of type \
          map[string]interface {{}}"
     )))
+}
+
+/// What an object says of its type is text. In Go's words, which name the fields of a nameless struct.
+fn check_type_fields(value: &Value) -> Result<(), String> {
+    let fields = value.as_object().into_iter().flatten();
+    for (name, value) in fields.filter(|(name, _)| ["apiVersion", "kind"].contains(&name.as_str())) {
+        let found = match value {
+            Value::String(_) | Value::Null => continue,
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+            Value::Number(_) => "number",
+            Value::Bool(_) => "bool",
+        };
+        return Err(format!("json: cannot unmarshal {found} into Go struct field .{name} of type string"));
+    }
+    Ok(())
 }
 
 fn check_size(body: &[u8]) -> Result<(), ApiError> {
@@ -436,6 +454,19 @@ mod tests {
         assert!(error.message.ends_with("({\"a\": })"), "{error}");
         let error = json(b"text", "ConfigMap").unwrap_err();
         assert!(error.message.ends_with("(expecting 'r') (74657874)"), "{error}");
+    }
+
+    #[test]
+    fn a_type_that_is_no_text_is_refused_in_gos_words() {
+        let error = json(br#"{"apiVersion": "v1", "kind": 5}"#, "Pod").unwrap_err();
+        assert_eq!(error.code, 400);
+        assert_eq!(
+            error.message,
+            "the object provided is unrecognized (must be of type Pod): couldn't get version/kind; json parse error: \
+             json: cannot unmarshal number into Go struct field .kind of type string ({\"apiVersion\": \"v1\", \"kind\": \
+             5 ...)"
+        );
+        assert!(json(br#"{"apiVersion": null}"#, "Pod").is_ok());
     }
 
     #[test]

@@ -140,7 +140,9 @@ impl ApiError {
     #[must_use]
     pub fn conflict_of_kind(names: &Names, name: &str, why: &str) -> Self {
         let mut error = Self::conflict(names, name, why);
-        let kind = qualified_in(names.kind, names.group);
+        // Inside, Kubernetes knows events as those of the core group.
+        let group = if names.group == "events.k8s.io" { "" } else { names.group };
+        let kind = qualified_in(names.kind, group);
         error.message = format!("Operation cannot be fulfilled on {kind} \"{name}\": {why}");
         if let Some(details) = &mut error.details {
             details.kind = names.kind.to_owned();

@@ -6,6 +6,7 @@
 
 mod build;
 mod fill;
+pub(crate) mod go_types;
 pub(crate) mod merge;
 pub(crate) mod tables;
 
@@ -69,6 +70,8 @@ pub struct ListShape {
 pub struct StructShape {
     /// The Go type's name, `DeploymentSpec`: it stands in error texts.
     pub name: &'static str,
+    /// The version of the API that the type is of, `v1`: it stands before the name.
+    pub version: &'static str,
     /// Whether server-side apply replaces it as a whole (`x-kubernetes-map-type: atomic`).
     pub atomic: bool,
     /// The fields, sorted by name.

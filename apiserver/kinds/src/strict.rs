@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use reeve_api::quantity::{Quantity, QuantityError};
 use serde_json::{Map, Value};
 
-use crate::shape::{Shape, StructShape, tables};
+use crate::shape::{Shape, StructShape, go_types, tables};
 
 /// Most unknown fields that are reported; the rest go silently.
 const MAX_REPORTED: usize = 100;
@@ -82,7 +82,7 @@ impl Walk {
             (Shape::Map(values), Value::Object(map)) => self.entries(owner, values, map),
             (Shape::Integer(size), Value::Number(number)) if fits(size, number) => Ok(()),
             (Shape::IntOrString, Value::Number(number)) if fits("int32", number) => Ok(()),
-            (Shape::Quantity, Value::String(_) | Value::Number(_)) => canonical_quantity(value),
+            (Shape::Quantity, _) => canonical_quantity(value),
             (Shape::Time, Value::String(text)) => canonical_time(text, "%Y-%m-%dT%H:%M:%SZ"),
             (Shape::MicroTime, Value::String(text)) => canonical_time(text, "%Y-%m-%dT%H:%M:%S.%6fZ"),
             (Shape::Bytes, Value::String(text)) => check_base64(text),
@@ -170,10 +170,21 @@ impl Walk {
                 push_dotted(&mut place, name);
             }
         }
-        if self.path.is_empty() || matches!(shape, Shape::IntOrString | Shape::Time | Shape::MicroTime) {
+        if self.path.is_empty() {
             place = "value".to_owned();
         }
-        DecodeError::Type { found: found(shape, value), place, wanted: go_type(shape) }
+        let wanted = self.named_type(shape).map_or_else(|| go_type(shape), str::to_owned);
+        DecodeError::Type { found: found(shape, value), place, wanted }
+    }
+
+    /// The Go type here, where it has a name that the shape does not know.
+    fn named_type(&self, shape: &Shape) -> Option<&'static str> {
+        if matches!(shape, Shape::Struct(_) | Shape::IntOrString | Shape::Time | Shape::MicroTime) {
+            return None;
+        }
+        let at = self.path.iter().rposition(|step| matches!(step, Step::Field(..)))?;
+        let Step::Field(owner, name) = self.path.get(at)? else { return None };
+        self.path[at + 1..].iter().try_fold(go_types::named(owner, name)?, |of, _| go_types::inner(of))
     }
 }
 
@@ -274,7 +285,7 @@ fn go_type(shape: &Shape) -> String {
         Shape::List(list) => format!("[]{}", go_type(&list.items)),
         Shape::Map(Shape::Quantity) => "v1.ResourceList".to_owned(),
         Shape::Map(values) => format!("map[string]{}", go_type(values)),
-        Shape::Struct(fields) => format!("v1.{}", fields.name),
+        Shape::Struct(fields) => format!("{}.{}", fields.version, fields.name),
     }
 }
 
@@ -317,6 +328,34 @@ mod tests {
         refused(
             &json!({"selector": {"matchLabels": {"a": true}}}),
             "json: cannot unmarshal bool into Go struct field LabelSelector.spec.selector.matchLabels of type string",
+        );
+        let of_container = |container: Value| json!({"template": {"spec": {"containers": [container]}}});
+        for (container, said) in [
+            (
+                json!({"imagePullPolicy": 5}),
+                "number into Go struct field Container.spec.template.spec.containers.imagePullPolicy of type v1.PullPolicy",
+            ),
+            (
+                json!({"securityContext": {"capabilities": {"add": {}}}}),
+                "object into Go struct field \
+                 Capabilities.spec.template.spec.containers.securityContext.capabilities.add of type []v1.Capability",
+            ),
+            (
+                json!({"securityContext": {"capabilities": {"add": [5]}}}),
+                "number into Go struct field \
+                 Capabilities.spec.template.spec.containers.securityContext.capabilities.add of type v1.Capability",
+            ),
+            (
+                json!({"livenessProbe": {"tcpSocket": {"port": true}}}),
+                "bool into Go struct field \
+                 TCPSocketAction.spec.template.spec.containers.livenessProbe.ProbeHandler.tcpSocket.port of type int32",
+            ),
+        ] {
+            refused(&of_container(container), &format!("json: cannot unmarshal {said}"));
+        }
+        refused(
+            &of_container(json!({"resources": {"limits": {"cpu": true}}})),
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
         );
         refused(
             &json!({"template": {"spec": {"containers": [{"resources": {"limits": {"cpu": "lots"}}}]}}}),

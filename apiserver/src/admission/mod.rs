@@ -17,6 +17,7 @@ mod certificates;
 mod claim_resize;
 mod default_class;
 mod default_toleration_seconds;
+mod figures;
 mod limit_ranger;
 mod matching;
 mod namespace_lifecycle;
@@ -38,11 +39,14 @@ mod webhook;
 use bytes::Bytes;
 use reeve_store::Revision;
 use serde_json::Value;
+use tokio::time::Instant;
 
 pub(crate) use attributes::{Attributes, Operation};
+pub(crate) use figures::Figures;
 pub(crate) use policy::{PolicyBook, spawn as spawn_type_checks};
 pub(crate) use webhook::{Webhooks, is_configuration};
 
+use figures::Phase;
 use reinvocation::Rounds;
 
 use crate::registry::{Registry, meta};
@@ -54,6 +58,13 @@ pub(crate) type Guards = Vec<(Bytes, Revision)>;
 /// The mutating phase: `attributes.object` is what comes out of it. All plugins run a second time when a policy or
 /// webhook has changed the object, because those before it may want to do something about the change.
 pub(crate) async fn mutate(registry: &Registry, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {
+    let began = Instant::now();
+    let done = mutate_fully(registry, attributes).await;
+    registry.figures.step(Phase::Admit, attributes.operation, done.is_err(), began.elapsed());
+    done
+}
+
+async fn mutate_fully(registry: &Registry, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {
     let mut rounds = Rounds::default();
     mutate_once(registry, attributes, &mut rounds).await?;
     if rounds.is_needed {
@@ -91,6 +102,13 @@ async fn mutate_once(
 
 /// The validating phase. ResourceQuota, the last plugin of it, is asked with the write: see [`resource_quota::take`].
 pub(crate) async fn validate(registry: &Registry, attributes: &Attributes<'_>) -> Result<(), ApiError> {
+    let began = Instant::now();
+    let done = validate_fully(registry, attributes).await;
+    registry.figures.step(Phase::Validate, attributes.operation, done.is_err(), began.elapsed());
+    done
+}
+
+async fn validate_fully(registry: &Registry, attributes: &Attributes<'_>) -> Result<(), ApiError> {
     limit_ranger::validate(registry, attributes)?;
     pod_security::validate(registry, attributes).await?;
     priority::validate(registry, attributes)?;

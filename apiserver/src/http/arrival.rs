@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{Method, Request as HttpRequest};
 use reeve_api::selector::FieldSelector;
+use tokio::time::Instant;
 
 use super::query::Query;
 use super::response::{self, Answer, Body};
@@ -119,7 +120,9 @@ impl Api {
         if matches!(shown, Some(Shown::Nothing)) {
             auth::web_socket::unwrap_token(request.headers_mut());
         }
+        let began = Instant::now();
         let user = self.identify(&request);
+        self.metrics.times.found(user.as_ref().ok().map(|user| user.name.as_str()), began.elapsed());
         let attempts = if user.is_ok() { &self.metrics.authenticated } else { &self.metrics.not_authenticated };
         attempts.add(1);
         let user = self.acting_as(user?, &mut request)?;

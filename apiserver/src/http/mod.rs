@@ -40,6 +40,7 @@ use http::{Method, Request as HttpRequest, StatusCode};
 use reeve_api::clock::SharedClock;
 use reeve_api::rng::{RngExt as _, SharedRng};
 use serde_json::json;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use component_status::ComponentStatuses;
@@ -200,7 +201,10 @@ impl Api {
     }
 
     fn permit(&self, asked: &Attributes<'_>) -> Result<(), ApiError> {
-        match self.authorizer.decide(asked) {
+        let began = Instant::now();
+        let decision = self.authorizer.decide(asked);
+        self.metrics.times.decided(matches!(decision, Decision::Allowed), began.elapsed());
+        match decision {
             Decision::Allowed => {
                 self.metrics.allowed.add(1);
                 Ok(())

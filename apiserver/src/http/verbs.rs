@@ -207,7 +207,9 @@ async fn bind(api: &Api, mut call: Call) -> Result<Answer, ApiError> {
     let request = request(&call, Arc::clone(&pods), &PartOf::Stored(Subresource::Binding))?;
     let format = negotiate::format(&call.parts.headers, &call.query, offer(&request))?;
     let encoder = Encoder { resource: &pods, format, now: api.clock.now() };
-    written(&encoder, &request, &api.registry.create(&request, body).await?).await
+    let mut answer = written(&encoder, &request, &api.registry.create(&request, body).await?).await?;
+    response::warn(&mut answer, &request.warnings.take());
+    Ok(answer)
 }
 
 async fn stored(api: &Api, mut call: Call, mut request: Request) -> Result<Answer, ApiError> {
@@ -240,9 +242,15 @@ async fn stored(api: &Api, mut call: Call, mut request: Request) -> Result<Answe
         }
         "patch" if !request.name.is_empty() => {
             let strategic = resource.kind.patch_schema().is_some();
+            let is_apply = body::is_apply(&call.parts.headers);
             body::check_patch_type(&call.parts.headers, strategic)?;
             prepare_patch(api, &call, &mut request)?;
-            let patch = body::patch(&call.parts.headers, &body::read(call.body).await?, strategic)?;
+            let decoded = body::patch(&call.parts.headers, &body::read(call.body).await?, strategic);
+            if decoded.is_err() && !is_apply {
+                // That there is no such object is told first.
+                api.registry.get(&request).await?;
+            }
+            let patch = decoded?;
             written(&encoder, &request, &api.registry.patch(&request, patch).await?).await
         }
         "delete" | "deletecollection" if request.subresource == Subresource::None => {
@@ -277,9 +285,8 @@ async fn delete(api: &Api, encoder: &Encoder<'_>, request: &Request) -> Result<A
     if !crate::auth::verbs(names).contains(&"deletecollection") {
         return Err(ApiError::method_not_supported(names, "deletecollection"));
     }
-    let mut answer = encoder.list(api.registry.delete_collection(request).await?).await?;
-    response::warn(&mut answer, &Registry::deletion_warnings(request));
-    Ok(answer)
+    request.warnings.add_all(&Registry::deletion_warnings(request));
+    encoder.list(api.registry.delete_collection(request).await?).await
 }
 
 /// The kind that a body must be.
@@ -328,12 +335,13 @@ async fn show(
 
 async fn written(encoder: &Encoder<'_>, request: &Request, written: &Written) -> Result<Answer, ApiError> {
     let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
-    let mut answer = if written.is_status {
+    let answer = if written.is_status {
         encoder.value(code, &written.object.value()).await?
     } else {
         show(encoder, request, code, &written.object).await?
     };
-    response::warn(&mut answer, &written.warnings);
+    // They are told with those that have come up before; what is there already is not told again.
+    request.warnings.add_all(&written.warnings);
     Ok(answer)
 }
 
@@ -451,7 +459,7 @@ fn stream(
 
 async fn token(api: &Api, call: Call, request: Request) -> Result<Answer, ApiError> {
     if call.verb != "create" {
-        return Err(ApiError::method_not_supported(request.resource.names(), call.verb));
+        return Err(ApiError::method_not_allowed());
     }
     let format = negotiate::format(&call.parts.headers, &call.query, Offer::PLAIN)?;
     let bytes = body::read(call.body).await?;

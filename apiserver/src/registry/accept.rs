@@ -73,6 +73,30 @@ pub(crate) fn patched(
     Ok(Accepted { object, warnings })
 }
 
+/// Kinds that Kubernetes knows in every version of every group.
+const IN_EVERY_VERSION: &[&str] =
+    &["CreateOptions", "DeleteOptions", "GetOptions", "ListOptions", "PatchOptions", "UpdateOptions", "WatchEvent"];
+
+/// Kinds of bodies and of answers, which are no resources of their own.
+const OTHERS: &[(&str, &str)] = &[
+    ("authentication.k8s.io/v1", "TokenRequest"),
+    ("autoscaling/v1", "Scale"),
+    ("policy/v1", "Eviction"),
+    ("v1", "Binding"),
+    ("v1", "List"),
+    ("v1", "NodeProxyOptions"),
+    ("v1", "PodAttachOptions"),
+    ("v1", "PodExecOptions"),
+    ("v1", "PodLogOptions"),
+    ("v1", "PodPortForwardOptions"),
+    ("v1", "PodProxyOptions"),
+    ("v1", "PodStatusResult"),
+    ("v1", "RangeAllocation"),
+    ("v1", "SerializedReference"),
+    ("v1", "ServiceProxyOptions"),
+    ("v1", "Status"),
+];
+
 /// Fills in `apiVersion` and `kind`, or checks them. Gives what the object said.
 pub(crate) fn set_type(object: &mut Value, api_version: &str, kind: &str) -> Result<(String, String), ApiError> {
     let (own_version, own_kind) = set_type_if_absent(object, api_version, kind)?;
@@ -114,9 +138,12 @@ fn check_type(
     let handled = format!("{own_kind} in version {version:?} cannot be handled as a {kind}");
     let builtin = reeve_kinds::builtin();
     let is_builtin = |version: &str, kind: &str| {
-        builtin.iter().map(|one| one.names()).any(|one| one.kind == kind && one.api_version() == version)
+        let of_version = builtin.iter().map(|one| one.names()).filter(|one| one.api_version() == version);
+        of_version.into_iter().any(|one| {
+            one.kind == kind || kind.strip_suffix("List") == Some(one.kind) || IN_EVERY_VERSION.contains(&kind)
+        })
     };
-    let is_unknown = own_version != api_version && !is_builtin(&own_version, &own_kind);
+    let is_unknown = !is_builtin(&own_version, &own_kind) && !OTHERS.contains(&(own_version.as_str(), &*own_kind));
     // Custom resources are not in the scheme.
     if is_unknown && is_builtin(api_version, kind) {
         return Err(ApiError::bad_request(format!(
@@ -141,6 +168,14 @@ fn all_complaints(complaints: Vec<String>, text: Option<&[u8]>, unknown: Vec<Str
         Some(text) if !unknown.is_empty() => decode::in_order(text, &unknown),
         _ => Vec::new(),
     };
+    // What stands in a field that is not known is not read.
+    let is_read = |complaint: &String| {
+        let path = complaint.strip_prefix("duplicate field \"").unwrap_or_default();
+        let below = |rest: &str| rest.starts_with(['"', '.', '[']);
+        !unknown.iter().any(|unknown| path.strip_prefix(unknown.as_str()).is_some_and(below))
+    };
+    all.retain(is_read);
+    let complaints: Vec<String> = complaints.into_iter().filter(is_read).collect();
     let unknown = unknown.into_iter().map(|path| format!("unknown field \"{path}\""));
     for complaint in complaints.into_iter().chain(unknown) {
         if !all.contains(&complaint) {

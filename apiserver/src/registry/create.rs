@@ -28,13 +28,17 @@ impl Registry {
     pub(super) async fn create_object(&self, request: &Request, body: Body) -> Result<Written, ApiError> {
         let kind = &*request.resource.kind;
         let accepted = accept::whole(kind, body, request.options.field_validation)?;
+        // What is wrong with the fields is told of a refused object too.
+        request.warnings.add_all(&accepted.warnings);
         let mut object = accepted.object;
         let sent = managed::take(&mut object);
         if let Some(why) = kind.refuses_creation() {
             return Err(ApiError::forbidden(request.resource.names(), meta::text(&object, "name"), why));
         }
         meta::check_namespace(&mut object, request)?;
-        if !matches!(meta::text(&object, "resourceVersion"), "" | "0") {
+        // Only what stores an object looks at its version.
+        let version = meta::text(&object, "resourceVersion").parse::<u64>().unwrap_or_default();
+        if version != 0 && !request.options.dry_run {
             return Err(ApiError::unknown("resourceVersion should not be set on objects to be created"));
         }
         if !request.name.is_empty() {
@@ -43,10 +47,7 @@ impl Registry {
         meta::wipe(&mut object);
         kind.default(&mut object);
         let managed = managed::of_new(request, &object, &sent, self.clock.now());
-        let warned = accepted.warnings.clone();
-        let created = self.create_managed(request, object, managed, accepted.warnings).await;
-        // What was wrong with the body is told of a refused object too.
-        created.inspect_err(|_| warned.into_iter().for_each(|text| request.warnings.add(text)))
+        self.create_managed(request, object, managed, accepted.warnings).await
     }
 
     /// Creates what an apply has made of nothing.
@@ -98,6 +99,8 @@ impl Registry {
             last_name = meta::text(&object, "name").to_owned();
             self.finish_create(&mut attributes, &mut object, &mut plan).await?;
             let warnings = request.resource.kind.warnings(&object, None);
+            // They are told even when there is such an object already.
+            request.warnings.add_all(&warnings);
             if request.options.dry_run {
                 resource_quota::take(self, &Attributes::create(request, Value::Null), &object)?;
                 match self.dry_create(request, &last_name, &object, warnings).await {

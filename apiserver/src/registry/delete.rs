@@ -42,11 +42,13 @@ impl Registry {
         if let Some(why) = request.resource.kind.undeletable(&request.name) {
             return Err(ApiError::forbidden(request.resource.names(), &request.name, why));
         }
+        let warnings = deletion::warnings(request);
+        request.warnings.add_all(&warnings);
         let mut written = self.delete_one(request, None, Asked::ForObject).await?;
         if !written.is_status {
             written.object = request.resource.shown(written.object).await?;
         }
-        written.warnings = deletion::warnings(request);
+        written.warnings = warnings;
         Ok(written)
     }
 

@@ -185,6 +185,9 @@ pub(super) fn applied(
         return Err(ApiError::conflict(names, &request.name, &why));
     }
     meta::check_namespace(&mut object, request)?;
+    if meta::text(&object, "name").is_empty() {
+        return Err(meta::undeterminable(&request.name));
+    }
     meta::check_name(&mut object, request)?;
     Ok(Edited { object, warnings, unconditional: true, managed: Some(applied.managed.encode()), shown: None })
 }

@@ -185,7 +185,8 @@ pub(crate) fn check_version(
             Value::from(0),
             "must be specified for an update",
         );
-        return Err(ApiError::invalid(names, name, &[error]));
+        // Here Kubernetes names the resource in the kind's place.
+        return Err(ApiError::invalid_kind(names.plural, names.group, name, &[error]));
     }
     if asked.parse::<u64>().is_err() {
         // Kubernetes passes on what its parser says, as a fault of its own.

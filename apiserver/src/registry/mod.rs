@@ -78,7 +78,7 @@ pub use request::{
 };
 pub use resource::{Convert, Resource, Resources};
 
-use crate::admission::{self, PolicyBook, Webhooks};
+use crate::admission::{self, Figures, PolicyBook, Webhooks};
 use crate::cache::{Cache, Feed, Ingest};
 use crate::status::ApiError;
 use services::Allocators;
@@ -135,6 +135,8 @@ pub struct Registry {
     pub(crate) webhooks: Webhooks,
     /// The policies in force.
     pub(crate) policies: PolicyBook,
+    /// What admission counts.
+    pub(crate) figures: Figures,
 }
 
 impl Drop for Registry {
@@ -159,8 +161,9 @@ impl Registry {
         feed.spawn(&cache);
         let (webhooks, policies) = (Webhooks::new(&resources), PolicyBook::new(&resources));
         let (resources, served) = (ArcSwap::from_pointee(resources), watch::Sender::new(0));
-        let services = Allocators::new(&config);
-        let registry = Arc::new(Self { cache, clock, rng, kv, resources, served, services, webhooks, policies });
+        let (services, figures) = (Allocators::new(&config), Figures::default());
+        let registry =
+            Arc::new(Self { cache, clock, rng, kv, resources, served, services, webhooks, policies, figures });
         bootstrap::ensure(&registry, &config).await?;
         builtin::ensure(&registry, &config).await?;
         registry.webhooks.open();

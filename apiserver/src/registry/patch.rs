@@ -168,6 +168,7 @@ impl Registry {
                 conform: &|object: &mut Value| kind.conform(object),
             };
             let mut accepted = patch.carry_out(current, schema, &form, request.options.field_validation)?;
+            request.warnings.add_all(&accepted.warnings);
             meta::check_namespace(&mut accepted.object, request)?;
             if meta::text(&accepted.object, "name").is_empty() {
                 return Err(meta::undeterminable(&request.name));

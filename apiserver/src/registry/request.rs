@@ -206,6 +206,11 @@ impl Warnings {
         }
     }
 
+    /// Adds these texts, as [`Warnings::add`] does.
+    pub fn add_all(&self, texts: &[String]) {
+        texts.iter().for_each(|text| self.add(text.as_str()));
+    }
+
     /// Takes what has been collected, in order.
     #[must_use]
     pub fn take(&self) -> Vec<String> {

@@ -62,6 +62,11 @@ fn of(object: &Value, paths: ScalePaths) -> Value {
     let selector = match at(object, paths.selector) {
         // Custom resources keep it as a text.
         Value::String(selector) => selector.clone(),
+        // Replication controllers know no expressions: all their labels are wanted.
+        labels if object["kind"] == "ReplicationController" => {
+            let whole = json!({ "matchLabels": labels });
+            LabelSelector::from_value(&whole).map_or_else(|_| String::new(), |selector| selector.to_string())
+        }
         selector => LabelSelector::from_value(selector).map_or_else(|_| String::new(), |selector| selector.to_string()),
     };
     if !selector.is_empty() {

@@ -48,6 +48,8 @@ impl Registry {
     pub(super) async fn update_object(&self, request: &Request, body: Body) -> Result<Written, ApiError> {
         let kind = &*request.resource.kind;
         let mut accepted = accept::whole(kind, body, request.options.field_validation)?;
+        // What is wrong with the fields is told of a refused object too.
+        request.warnings.add_all(&accepted.warnings);
         meta::check_namespace(&mut accepted.object, request)?;
         if meta::text(&accepted.object, "name").is_empty() {
             let name = &request.name;
@@ -68,8 +70,7 @@ impl Registry {
             let unconditional = kind.unconditional_update();
             Ok(Edited { object, warnings, unconditional, managed: None, shown: None })
         };
-        let changed = self.change(request, edit).await;
-        changed.inspect_err(|_| accepted.warnings.iter().for_each(|text| request.warnings.add(text.as_str())))
+        self.change(request, edit).await
     }
 
     /// The object as it is now, with its resourceVersion.

@@ -25,77 +25,12 @@ const NOT_EPHEMERAL: &[&str] = &[
     "startupProbe",
     "lifecycle",
 ];
+/// What is said of rules without a policy.
+const RULES_NEED_POLICY: &str = "must specify restartPolicy when restart rules are used";
+
 /// Most rules for when a container is started again, and most exit codes of one.
 const RESTART_RULES_MAX: usize = 20;
 const EXIT_CODES_MAX: usize = 255;
-/// Signals that may stop a container on Linux.
-const SIGNALS: &[&str] = &[
-    "SIGABRT",
-    "SIGALRM",
-    "SIGBUS",
-    "SIGCHLD",
-    "SIGCLD",
-    "SIGCONT",
-    "SIGFPE",
-    "SIGHUP",
-    "SIGILL",
-    "SIGINT",
-    "SIGIO",
-    "SIGIOT",
-    "SIGKILL",
-    "SIGPIPE",
-    "SIGPOLL",
-    "SIGPROF",
-    "SIGPWR",
-    "SIGQUIT",
-    "SIGRTMAX",
-    "SIGRTMAX-1",
-    "SIGRTMAX-10",
-    "SIGRTMAX-11",
-    "SIGRTMAX-12",
-    "SIGRTMAX-13",
-    "SIGRTMAX-14",
-    "SIGRTMAX-2",
-    "SIGRTMAX-3",
-    "SIGRTMAX-4",
-    "SIGRTMAX-5",
-    "SIGRTMAX-6",
-    "SIGRTMAX-7",
-    "SIGRTMAX-8",
-    "SIGRTMAX-9",
-    "SIGRTMIN",
-    "SIGRTMIN+1",
-    "SIGRTMIN+10",
-    "SIGRTMIN+11",
-    "SIGRTMIN+12",
-    "SIGRTMIN+13",
-    "SIGRTMIN+14",
-    "SIGRTMIN+15",
-    "SIGRTMIN+2",
-    "SIGRTMIN+3",
-    "SIGRTMIN+4",
-    "SIGRTMIN+5",
-    "SIGRTMIN+6",
-    "SIGRTMIN+7",
-    "SIGRTMIN+8",
-    "SIGRTMIN+9",
-    "SIGSEGV",
-    "SIGSTKFLT",
-    "SIGSTOP",
-    "SIGSYS",
-    "SIGTERM",
-    "SIGTRAP",
-    "SIGTSTP",
-    "SIGTTIN",
-    "SIGTTOU",
-    "SIGURG",
-    "SIGUSR1",
-    "SIGUSR2",
-    "SIGVTALRM",
-    "SIGWINCH",
-    "SIGXCPU",
-    "SIGXFSZ",
-];
 
 /// Rules for all three lists of containers.
 pub(super) fn all(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
@@ -116,7 +51,7 @@ fn regular(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors
         if !seen.insert(name) {
             errors.duplicate(&path.child("name"), name);
         }
-        lifecycle(container, scope, &path.child("lifecycle"), errors);
+        handler::lifecycle(container, scope, &path.child("lifecycle"), errors);
         handler::probes(container, scope, &path, errors);
         restart_policy(container, &path, errors);
     }
@@ -128,7 +63,7 @@ fn restart_policy(container: &Value, path: &Path<'_>, errors: &mut Errors) {
     let rules = list(container, "restartPolicyRules");
     match get(container, "restartPolicy").as_str() {
         None if !rules.is_empty() => {
-            errors.required(&path.child("restartPolicy"), "must specify restartPolicy when restart rules are used");
+            errors.required(&path.child("restartPolicy"), RULES_NEED_POLICY);
         }
         Some(policy) if !["Always", "Never", "OnFailure"].contains(&policy) => {
             errors.unsupported(&path.child("restartPolicy"), policy, &["Always", "Never", "OnFailure"]);
@@ -159,26 +94,17 @@ fn restart_policy(container: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-fn lifecycle(container: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
-    handler::lifecycle(container, scope, path, errors);
-    let Some(signal) = get(get(container, "lifecycle"), "stopSignal").as_str() else { return };
-    let path = path.child("stopSignal");
-    match scope.os {
-        None => errors.forbidden(&path, "may not be set for containers with empty `spec.os.name`"),
-        Some("linux") if !SIGNALS.contains(&signal) => errors.unsupported(&path, signal, SIGNALS),
-        Some("windows") if !["SIGKILL", "SIGTERM"].contains(&signal) => {
-            errors.unsupported(&path, signal, &["SIGKILL", "SIGTERM"]);
-        }
-        Some(_) => {}
-    }
-}
-
 fn init(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     let mut seen: BTreeSet<_> = list(spec, "containers").iter().map(|container| text(container, "name")).collect();
     for (index, container) in list(spec, "initContainers").iter().enumerate() {
         let (here, name) = (path.index(index), text(container, "name"));
         common(container, scope, &here, errors);
-        restart_policy(container, &here, errors);
+        // Of rules without a policy nothing else is said.
+        if has(container, "restartPolicy") || list(container, "restartPolicyRules").is_empty() {
+            restart_policy(container, &here, errors);
+        } else {
+            errors.required(&here.child("restartPolicy"), RULES_NEED_POLICY);
+        }
         if seen.contains(name) {
             errors.duplicate(&here.child("name"), name);
         } else if !name.is_empty() {
@@ -187,7 +113,7 @@ fn init(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
         // Init containers run one after the other; Kubernetes gives all of them the first one's path here.
         host_ports(std::slice::from_ref(container), path, errors);
         if text(container, "restartPolicy") == "Always" {
-            lifecycle(container, scope, &here.child("lifecycle"), errors);
+            handler::lifecycle(container, scope, &here.child("lifecycle"), errors);
             handler::probes(container, scope, &here, errors);
             continue;
         }

@@ -10,6 +10,9 @@ use crate::json::{
     text,
 };
 
+/// Longest name of an image, without tag and digest.
+const IMAGE_NAME_MAX: usize = 255;
+
 /// The lists of containers in a pod spec.
 pub(super) const CONTAINER_LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 
@@ -84,11 +87,27 @@ pub(crate) fn drop_disabled_of_template(template: &mut Value) {
 /// Takes away what Kubernetes drops as long as the feature it belongs to is off: it would have no effect.
 pub(crate) fn drop_disabled(spec: &mut Value) {
     remove(spec, "schedulingGroup");
+    for list in CONTAINER_LISTS {
+        for container in items_mut(spec, list) {
+            drop_stop_signal(container);
+        }
+    }
     for volume in items_mut(spec, "volumes") {
         let Some(projected) = some_mut(volume, "projected") else { continue };
         for source in items_mut(projected, "sources") {
             remove(source, "clusterTrustBundle");
             remove(source, "podCertificate");
+        }
+    }
+}
+
+/// The signal goes, and with it a lifecycle that says nothing else.
+fn drop_stop_signal(container: &mut Value) {
+    let Some(lifecycle) = some_mut(container, "lifecycle") else { return };
+    if has(lifecycle, "stopSignal") {
+        remove(lifecycle, "stopSignal");
+        if lifecycle.as_object().is_some_and(serde_json::Map::is_empty) {
+            remove(container, "lifecycle");
         }
     }
 }
@@ -178,7 +197,8 @@ fn is_reference(image: &str) -> bool {
             return false;
         }
     }
-    parts.into_iter().chain([last]).all(is_part)
+    name.len() <= IMAGE_NAME_MAX
+        && parts.into_iter().chain([last]).all(is_part)
         && tag.is_none_or(|tag| is_word(tag, "._-") && !tag.starts_with(['.', '-']))
         && digest
             .is_none_or(|digest| digest.split_once(':').is_some_and(|(_, hex)| hex.len() >= 32 && is_word(hex, "")))

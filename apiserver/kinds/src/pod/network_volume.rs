@@ -260,6 +260,8 @@ fn claim_template(source: &Value, path: &Path<'_>, errors: &mut Errors) {
     meta::annotations(own, &meta_path.child("annotations"), errors);
     meta::labels(get(own, "labels"), &meta_path.child("labels"), errors);
     for (field, _) in entries(template, "metadata").filter(|(field, _)| !["annotations", "labels"].contains(field)) {
+        // The name that the field has in Go, with a small first letter.
+        let field = if field == "uid" { "uID" } else { field };
         errors.forbidden(&meta_path.child(field), "cannot be set");
     }
     claim::spec_rules(get(template, "spec"), false, &path.child("spec"), errors);

@@ -140,7 +140,9 @@ impl Builder<'_> {
         fields.sort_by_key(|(name, _)| *name);
         let atomic = merge::is_atomic_type(definition);
         let held = fields.iter().map(|(name, _)| *name).filter(|name| merge::is_held(owner, name)).collect();
-        let leaked: &'static StructShape = Box::leak(Box::new(StructShape { name: owner, atomic, fields, held }));
+        let version = self.text(definition.rsplit('.').nth(1).unwrap_or("v1"));
+        let leaked: &'static StructShape =
+            Box::leak(Box::new(StructShape { name: owner, version, atomic, fields, held }));
         self.shared.structs.insert(definition.to_owned(), leaked);
         Shape::Struct(leaked)
     }

@@ -6,11 +6,13 @@ use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderValue, Request};
 use reeve_api::rng::RngExt as _;
 use serde_json::Value;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::config::{Client, Hook};
 use super::review::{self, Verdict};
 use crate::admission::Attributes;
+use crate::admission::figures::Answered;
 use crate::http::full;
 use crate::outbound::{self, CallError, Caller};
 use crate::registry::Registry;
@@ -27,8 +29,25 @@ pub(super) enum Failed {
     Refused(ApiError),
 }
 
-/// Asks. Warnings go to the client whatever the answer.
+/// Asks, and counts the answer. Warnings go to the client whatever the answer.
 pub(super) async fn ask(registry: &Registry, hook: &Hook, attributes: &Attributes<'_>) -> Result<Verdict, Failed> {
+    let began = Instant::now();
+    let verdict = question(registry, hook, attributes).await;
+    let (code, is_refused, is_error) = match &verdict {
+        Ok(_) => (200, false, false),
+        Err(Failed::Refused(refusal)) => (refusal.code, true, false),
+        Err(Failed::Calling(_)) => (0, !hook.is_ignorable, true),
+    };
+    let of = hook.flavor.label();
+    if is_error && hook.is_ignorable {
+        registry.figures.let_through(&hook.name, of);
+    }
+    let answered = Answered { name: &hook.name, of, operation: attributes.operation, code, is_refused, is_error };
+    registry.figures.webhook(&answered, began.elapsed());
+    verdict
+}
+
+async fn question(registry: &Registry, hook: &Hook, attributes: &Attributes<'_>) -> Result<Verdict, Failed> {
     if attributes.is_dry_run() && !matches!(hook.side_effects.as_str(), "None" | "NoneOnDryRun") {
         if hook.side_effects.is_empty() {
             return Err(Failed::Calling("Webhook SideEffects is nil".to_owned()));

@@ -27,6 +27,16 @@ pub(super) enum Flavor {
     Validating,
 }
 
+impl Flavor {
+    /// As it stands in metrics.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Mutating => "admit",
+            Self::Validating => "validating",
+        }
+    }
+}
+
 /// Where a webhook listens and whom it must prove to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Client {

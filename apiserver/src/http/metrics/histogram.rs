@@ -11,6 +11,12 @@ pub(super) static SECONDS: &[u64] = &[
     60_000_000,
 ];
 
+/// Its bounds of how long authentication and authorization take, in microseconds: each twice the one before.
+pub(super) static STEP_SECONDS: &[u64] = &[
+    1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 256_000, 512_000, 1_024_000, 2_048_000, 4_096_000,
+    8_192_000, 16_384_000,
+];
+
 /// The service level families have the same bounds, but for so many at the beginning.
 pub(super) const SLI_FROM: usize = 2;
 

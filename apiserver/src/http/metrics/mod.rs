@@ -13,6 +13,7 @@ mod text;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::time::Instant;
 
 use http::StatusCode;
@@ -90,9 +91,80 @@ pub(crate) struct Metrics {
     pub(crate) not_authenticated: Counter,
     pub(crate) allowed: Counter,
     pub(crate) denied: Counter,
+    /// How long it took to find out who asks, and whether they may, whatever came of it.
+    pub(crate) times: Times,
     pub(crate) tls_errors: Counter,
     /// Requests that were sent away because too many were going on.
     pub(crate) sent_away: Counter,
+}
+
+/// How long the steps before a request is served take.
+pub(crate) struct Times {
+    authenticated: Histogram,
+    not_authenticated: Histogram,
+    allowed: Histogram,
+    denied: Histogram,
+    /// Requests of users whose name is `admin`, and of others: Kubernetes tells a few names apart.
+    admin: Counter,
+    other: Counter,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        let new = || Histogram::new(histogram::STEP_SECONDS, 1e6);
+        let (authenticated, not_authenticated, allowed, denied) = (new(), new(), new(), new());
+        Self { authenticated, not_authenticated, allowed, denied, admin: Counter::default(), other: Counter::default() }
+    }
+}
+
+impl Times {
+    /// Counts who was found, `None` when nobody, and how long it took.
+    pub(crate) fn found(&self, name: Option<&str>, took: Duration) {
+        let family = if name.is_some() { &self.authenticated } else { &self.not_authenticated };
+        family.observe(micros(took));
+        match name {
+            None => {}
+            Some("admin") => self.admin.add(1),
+            Some(_) => self.other.add(1),
+        }
+    }
+
+    /// Counts a decision and how long it took.
+    pub(crate) fn decided(&self, is_allowed: bool, took: Duration) {
+        let family = if is_allowed { &self.allowed } else { &self.denied };
+        family.observe(micros(took));
+    }
+
+    fn report(&self, page: &mut Page) {
+        page.family(
+            "authentication_duration_seconds",
+            "histogram",
+            "[ALPHA] Authentication duration in seconds broken out by result.",
+        );
+        self.authenticated.write(page, "result=\"success\"", 0);
+        self.not_authenticated.write(page, "result=\"failure\"", 0);
+        page.family(
+            "authorization_duration_seconds",
+            "histogram",
+            "[ALPHA] Authorization duration in seconds broken out by result.",
+        );
+        self.allowed.write(page, "result=\"allowed\"", 0);
+        self.denied.write(page, "result=\"no-opinion\"", 0);
+        page.family(
+            "authenticated_user_requests",
+            "counter",
+            "[ALPHA] Counter of authenticated requests broken out by username.",
+        );
+        for (name, count) in [("admin", &self.admin), ("other", &self.other)] {
+            if count.get() > 0 {
+                page.sample("", &format!("username=\"{name}\""), count.get());
+            }
+        }
+    }
+}
+
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Metrics {
@@ -118,6 +190,7 @@ impl Metrics {
         self.requests(&mut page);
         self.others(&mut page);
         flow.report(&mut page);
+        registry.figures.report(&mut page);
         objects(registry, &mut page);
         unavailable(aggregated, &mut page);
         process::write(&mut page);
@@ -193,6 +266,7 @@ impl Metrics {
         for series in self.watches.iter() {
             series.sizes.write(page, &series.labels, 0);
         }
+        self.times.report(page);
         page.family("authentication_attempts", "counter", "[ALPHA] Counter of authenticated attempts.");
         page.sample("", "result=\"success\"", self.authenticated.get());
         page.sample("", "result=\"failure\"", self.not_authenticated.get());
@@ -290,8 +364,6 @@ impl Observed {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::series::SERIES_MAX;
     use super::*;
 

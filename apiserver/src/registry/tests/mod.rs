@@ -1,5 +1,6 @@
 //! Guarantees of the registry, on the real kinds and the in-memory store. `World` is the only caller of its verbs.
 
+mod answers;
 mod applies;
 mod builtin;
 mod crud;

@@ -13,9 +13,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::json::{at, get, object_mut, set, text, text_at};
+use crate::json::{at, entries, get, list, object_mut, set, text, text_at};
 use crate::kind::{Kind, Names};
-use crate::table;
 
 /// The kinds of the group, by resource name.
 pub(super) fn kinds() -> Vec<Arc<dyn Kind>> {
@@ -69,12 +68,30 @@ fn param_kind(object: &Value) -> Value {
     format!("{}/{}", text(kind, "apiVersion"), text(kind, "kind")).into()
 }
 
+/// A selector as Go prints its struct: so it stands in the table of Kubernetes.
+fn go_selector(selector: &Value) -> String {
+    let labels: String = entries(selector, "matchLabels")
+        .map(|(key, value)| format!("{key}: {},", value.as_str().unwrap_or_default()))
+        .collect();
+    let terms: String = list(selector, "matchExpressions")
+        .iter()
+        .map(|term| {
+            let values: Vec<&str> = list(term, "values").iter().filter_map(Value::as_str).collect();
+            let (key, operator, values) = (text(term, "key"), text(term, "operator"), values.join(" "));
+            format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{values}],}},")
+        })
+        .collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{terms}}},}}"
+    )
+}
+
 /// The parameters that a binding names, as a cell.
 fn param_ref(object: &Value) -> Value {
     let reference = at(object, &["spec", "paramRef"]);
     let (namespace, name) = (text(reference, "namespace"), text(reference, "name"));
     match (namespace, name) {
-        ("", "") if get(reference, "selector").is_object() => table::selector(get(reference, "selector")),
+        (_, "") if get(reference, "selector").is_object() => go_selector(get(reference, "selector")).into(),
         (_, "") => "<unset>".into(),
         ("", name) => format!("*/{name}").into(),
         (namespace, name) => format!("{namespace}/{name}").into(),

@@ -58,7 +58,7 @@ impl Kind for MutatingAdmissionPolicies {
 
     fn validate_update(&self, _part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        META.update(object, old, &mut errors);
+        META.create(object, &mut errors);
         spec_rules(get(object, "spec"), Some(get(old, "spec")), &mut errors);
         errors.into_vec()
     }

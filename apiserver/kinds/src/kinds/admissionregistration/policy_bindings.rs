@@ -69,9 +69,9 @@ macro_rules! binding {
                 next_generation(object, old, "spec");
             }
 
-            fn validate_update(&self, _part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
+            fn validate_update(&self, _part: Part, object: &Value, _old: &Value) -> Vec<FieldError> {
                 let mut errors = Errors::default();
-                META.update(object, old, &mut errors);
+                META.create(object, &mut errors);
                 $rules(get(object, "spec"), &mut errors);
                 errors.into_vec()
             }
@@ -172,6 +172,11 @@ mod tests {
         check_valid(PLAIN);
         assert_eq!(created(PLAIN)["spec"]["matchResources"]["matchPolicy"], "Equivalent");
         assert_eq!(row(PLAIN), "a | p | */x | <unknown>");
+        let selector = "selector: {matchLabels: {app: a}, matchExpressions: [{key: k, operator: In, values: [x, y]}]}";
+        let shown = "&LabelSelector{MatchLabels:map[string]string{app: a,},MatchExpressions:\
+                     []LabelSelectorRequirement{LabelSelectorRequirement{Key:k,Operator:In,Values:[x y],},},}";
+        let selecting = PLAIN.replace("name: x", &format!("namespace: n, {selector}"));
+        assert_eq!(row(&selecting), format!("a | p | {shown} | <unknown>"));
     }
 
     #[test]

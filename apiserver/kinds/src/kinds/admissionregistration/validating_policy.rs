@@ -68,15 +68,18 @@ impl Kind for ValidatingAdmissionPolicies {
 
     fn prepare_update(&self, part: Part, object: &mut Value, old: &Value) {
         copy_field(object, old, if part == Part::Status { "spec" } else { "status" });
+        if part == Part::Status {
+            meta::reset_for_status(object, old);
+        }
         next_generation(object, old, "spec");
     }
 
     fn validate_update(&self, part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        META.update(object, old, &mut errors);
         if part == Part::Status {
             status_rules(get(object, "status"), &mut errors);
         } else {
+            META.create(object, &mut errors);
             spec_rules(object, Some(get(old, "spec")), &mut errors);
         }
         errors.into_vec()

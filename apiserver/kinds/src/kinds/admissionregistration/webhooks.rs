@@ -73,7 +73,7 @@ macro_rules! configuration {
 
             fn validate_update(&self, _part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
                 let mut errors = Errors::default();
-                META.update(object, old, &mut errors);
+                META.create(object, &mut errors);
                 hooks(object, Some(old), &mut errors);
                 errors.into_vec()
             }

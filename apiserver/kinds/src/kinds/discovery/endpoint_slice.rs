@@ -101,7 +101,7 @@ impl Kind for EndpointSlices {
 
     fn validate_update(&self, _part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        META.update(object, old, &mut errors);
+        META.create(object, &mut errors);
         rules(object, &mut errors);
         // What was taken once stays good.
         if get(object, "endpoints") != get(old, "endpoints") {

@@ -128,9 +128,8 @@ impl Kind for FlowSchemas {
         }
     }
 
-    fn validate_update(&self, part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
+    fn validate_update(&self, part: Part, object: &Value, _old: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        META.update(object, old, &mut errors);
         match part {
             Part::Status => conditions(object, &mut errors),
             _ => check(object, &mut errors),

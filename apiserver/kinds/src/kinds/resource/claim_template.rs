@@ -79,6 +79,7 @@ fn check(object: &Value, errors: &mut Errors) {
     meta::labels(get(own, "labels"), &own_path.child("labels"), errors);
     for (field, _) in own.as_object().into_iter().flatten() {
         if field != "labels" && field != "annotations" {
+            let field = if field == "uid" { "uID" } else { field };
             errors.forbidden(&own_path.child(field), "cannot be set");
         }
     }

@@ -61,7 +61,6 @@ impl Kind for CsiNodes {
 
     fn validate_update(&self, _part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        META.update(object, old, &mut errors);
         check(object, &mut errors);
         let path = Path::of("spec");
         for was in drivers(old) {

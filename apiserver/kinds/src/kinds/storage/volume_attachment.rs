@@ -132,7 +132,6 @@ impl Kind for VolumeAttachments {
 
     fn validate_update(&self, _part: Part, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        META.update(object, old, &mut errors);
         check(object, &mut errors);
         let spec = get(object, "spec");
         if spec != get(old, "spec") {
