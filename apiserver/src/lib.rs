@@ -11,7 +11,7 @@
 //! | [`server`] | configuration, listeners, limits, shutdown, the in-process client |
 //! | `gate` | how many connections strangers may hold |
 //! | [`flowcontrol`] | which request runs, waits or is sent away when there is too much to do |
-//! | [`auth`] | client certificates, service-account tokens, the `Authorizer` seam and its fixed rules |
+//! | [`auth`] | client certificates, service-account tokens, the `Authorizer` seam: nodes and roles |
 //! | `http` | paths, queries, forms of answers, discovery, OpenAPI, health, protobuf bodies, `TokenRequest`, reviews |
 //! | `proxy` | the `proxy` subresources: requests passed on to pods, Services and nodes |
 //! | `proxy_node` | log, exec and attach, passed through to the kubelet |

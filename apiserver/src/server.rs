@@ -26,10 +26,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::aggregator::Aggregator;
-use crate::auth::delegation::Delegation;
 use crate::auth::front_proxy::{Authorities, Shown};
 use crate::auth::token::TokenKey;
-use crate::auth::{self, Authenticator, FixedRules, TokenKeyError};
+use crate::auth::{self, Authenticator, Modes, TokenKeyError};
 use crate::flowcontrol::{self, FlowControl};
 use crate::gate::{Gate, Place, Room};
 use crate::http::web_socket::WebSockets;
@@ -38,7 +37,7 @@ use crate::http::{
 };
 use crate::pki::{LiveCertificate, Pki, PkiError, UnusableCertificate};
 use crate::proxy_node::{Kubelet, KubeletError, Nodes};
-use crate::registry::{Registry, RegistryConfig, RegistryParts, UserInfo};
+use crate::registry::{Registry, RegistryConfig, RegistryParts, UserInfo, roles};
 use crate::status::ApiError;
 
 /// Longest head of a request over HTTP/1.1, and longest header list over HTTP/2, in bytes. Go's servers take 1 MiB;
@@ -204,7 +203,7 @@ impl ApiServer {
         let token_key = Arc::new(TokenKey::new(config.pki.signing_key_pem(), &config.issuer)?);
         let registry = Registry::start(config.registry.clone(), parts.clone()).await.map_err(StartError::Registry)?;
         let authorizer: Arc<dyn auth::Authorizer> =
-            Arc::new(FixedRules { graph: Arc::clone(&registry.cache.graph), delegation: Delegation::new(&registry) });
+            Arc::new(Modes { graph: Arc::clone(&registry.cache.graph), rbac: Arc::clone(&registry.cache.rbac) });
         registry.policies.set_authorizer(Arc::clone(&authorizer));
         let aggregator = Aggregator::new(&registry, Arc::clone(&serving.certificates.front_proxy_client));
         aggregator.start(&registry, &config.pki).await.map_err(StartError::Registry)?;
@@ -217,7 +216,7 @@ impl ApiServer {
             authorizer,
             faces: LiveFaces::new(config.registry.advertise.to_string(), Arc::clone(&aggregator)),
             components: ComponentStatuses::default(),
-            health: Health { kv: parts.kv, shutdown: shutdown.clone() },
+            health: Health { kv: parts.kv, shutdown: shutdown.clone(), roles: roles::spawn(&registry) },
             nodes: Nodes::new(kubelet, shutdown.clone()),
             aggregator,
             registry,
@@ -249,6 +248,12 @@ impl ApiServer {
         self.api.components.running.clone()
     }
 
+    /// Waits until the roles are there with which a cluster starts; until then most users are refused.
+    pub async fn roles_made(&self) {
+        // It cannot be told any more when the server stops.
+        let _ = self.api.health.roles.clone().wait_for(|made| *made).await;
+    }
+
     /// The registry, for checks that need no user.
     #[must_use]
     pub fn registry(&self) -> &Arc<Registry> {
@@ -273,7 +278,7 @@ impl ApiServer {
     pub fn client(&self, user: UserInfo) -> kube::Client {
         let api = Arc::clone(&self.api);
         let agent = http::HeaderValue::from_static(program_of(&user.name));
-        let user = auth::authenticated(user);
+        let user = UserInfo { is_component: true, ..auth::authenticated(user) };
         let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
             let api = Arc::clone(&api);
             let mut request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());

@@ -347,7 +347,7 @@ async fn requests_reach_the_other_server_in_the_users_name() {
     assert!(redirected.starts_with("http/1.1 502"), "{redirected}");
     assert_eq!(why, "the backend attempted to redirect this request, which is not permitted");
     let nobody = raw(&cluster, None, &head("GET", path, "")).await;
-    assert!(nobody.starts_with("HTTP/1.1 401"), "{nobody}");
+    assert!(nobody.starts_with("HTTP/1.1 403"), "{nobody}");
 }
 
 #[tokio::test]

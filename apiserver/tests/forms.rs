@@ -261,5 +261,5 @@ async fn the_server_tells_what_it_did_to_those_who_may_know() {
     }
     assert!(!text.contains("nothings"));
     let refused = support::raw(&cluster, None, "GET /metrics HTTP/1.0\r\nHost: k\r\n\r\n").await;
-    assert!(refused.contains(" 401 "), "{refused}");
+    assert!(refused.contains(" 403 "), "{refused}");
 }

@@ -108,7 +108,9 @@ async fn discovery_and_plain_paths_are_served() {
     assert!(cluster.ok(&["api-versions"]).lines().any(|line| line == "v1"));
     assert_eq!(cluster.ok(&["get", "--raw", "/readyz"]), "ok");
     let report = cluster.ok(&["get", "--raw", "/livez?verbose"]);
-    assert_eq!(report, "[+]ping ok\n[+]etcd ok\nlivez check passed\n");
+    let hook = "[+]poststarthook/rbac/bootstrap-roles ok";
+    assert_eq!(report, format!("[+]ping ok\n[+]etcd ok\n{hook}\nlivez check passed\n"));
+    assert_eq!(cluster.ok(&["get", "--raw", "/readyz/poststarthook/rbac/bootstrap-roles"]), "ok");
     let version = cluster.ok(&["version"]);
     assert!(version.contains("Server Version: v1.36.2+reeve."), "{version}");
     assert!(cluster.ok(&["get", "--raw", "/api/v1"]).contains("\"serviceaccounts/token\""));
@@ -226,7 +228,9 @@ async fn reviews_answer_what_the_request_itself_would_be_told() {
     let on = |verb: &str, resource: &str, name: &str| serde_json::json!({ "namespace": "default", "verb": verb, "resource": resource, "name": name });
     let scheduler =
         serde_json::json!({ "user": "system:kube-scheduler", "resourceAttributes": on("list", "pods", "") });
-    let allowed = serde_json::json!({ "allowed": true });
+    let why = "RBAC: allowed by ClusterRoleBinding \"system:kube-scheduler\" of ClusterRole \"system:kube-scheduler\" \
+               to User \"system:kube-scheduler\"";
+    let allowed = serde_json::json!({ "allowed": true, "reason": why });
     assert_eq!(asked(&review("SubjectAccessReview", "", scheduler.clone())), allowed);
     assert_eq!(asked(&review("LocalSubjectAccessReview", "default", scheduler.clone())), allowed);
     let node = serde_json::json!({ "user": "system:node:a", "groups": ["system:nodes"],

@@ -20,18 +20,18 @@ fn post(path: &str, body: &str) -> String {
 #[tokio::test]
 async fn without_credentials_only_health_and_version_are_shown() {
     let cluster = Cluster::start().await;
-    for path in ["/livez", "/readyz", "/healthz", "/livez/ping", "/version"] {
+    for path in ["/livez", "/readyz", "/healthz", "/version", "/version/"] {
         let answer = raw(&cluster, None, &get(path, "")).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
     }
-    for path in ["/", "/api", "/api/v1/namespaces", "/openapi/v3", "/livezz"] {
+    for path in ["/", "/api", "/openapi/v3", "/livez/ping", "/livezz", "/metrics"] {
         let answer = raw(&cluster, None, &get(path, "")).await;
-        assert!(answer.starts_with("HTTP/1.1 401"), "{path}: {answer}");
-        assert!(
-            answer.contains(r#""message":"Unauthorized""#) && answer.contains(r#""reason":"Unauthorized""#),
-            "{answer}"
-        );
+        assert!(answer.starts_with("HTTP/1.1 403"), "{path}: {answer}");
+        let message = format!(r#""message":"forbidden: User \"system:anonymous\" cannot get path \"{path}\"""#);
+        assert!(answer.contains(&message) && answer.contains(r#""reason":"Forbidden""#), "{answer}");
     }
+    let answer = raw(&cluster, None, &get("/api/v1/namespaces", "")).await;
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("cannot list resource"), "{answer}");
 }
 
 #[tokio::test]
@@ -48,7 +48,8 @@ async fn headers_cannot_claim_an_identity() {
     let cluster = Cluster::start().await;
     let headers = "X-Remote-User: admin\r\nX-Remote-Group: system:masters\r\nImpersonate-User: admin\r\n";
     let answer = raw(&cluster, None, &get("/api/v1/secrets", headers)).await;
-    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let refused = r#"User \"system:anonymous\" cannot impersonate resource \"users\""#;
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains(refused), "{answer}");
 }
 
 #[tokio::test]

@@ -68,7 +68,7 @@ fn permitted(registry: &Registry, attributes: &Attributes<'_>, old: &Value, verb
         };
         let asked = auth::Attributes { user, verb, target };
         // Before there is anybody to ask, nobody may.
-        authorizer.is_some_and(|authorizer| authorizer.decide(&asked) == auth::Decision::Allowed)
+        authorizer.is_some_and(|authorizer| authorizer.decide(&asked).is_allowed())
     };
     if may(signer) || may(&all) {
         return Ok(());
@@ -89,6 +89,15 @@ fn subject(attributes: &Attributes<'_>) -> Result<(), ApiError> {
         return Err(forbidden(attributes, &why));
     }
     Ok(())
+}
+
+/// The common name in the subject of a request: the name of the user that the certificate would make.
+pub(super) fn common_name(spec: &Value) -> Result<String, String> {
+    let request = spec["request"].as_str().and_then(|text| BASE64.decode(text).ok()).unwrap_or_default();
+    let (_, pem) = parse_x509_pem(&request).map_err(|_| "PEM block type must be CERTIFICATE REQUEST".to_owned())?;
+    let (_, parsed) = X509CertificationRequest::from_der(&pem.contents).map_err(|error| error.to_string())?;
+    let mut names = parsed.certification_request_info.subject.iter_common_name();
+    Ok(names.next().and_then(|name| name.as_str().ok()).unwrap_or_default().to_owned())
 }
 
 /// The organizations in the subject of a request (PEM): the groups of the user that the certificate would make.
@@ -115,6 +124,7 @@ mod tests {
         let pem = params.serialize_request(&key).unwrap().pem().unwrap();
         assert_eq!(organizations(pem.as_bytes()), Ok(vec!["system:masters".to_owned()]));
         assert!(organizations(b"nothing").is_err());
+        assert_eq!(common_name(&json!({"request": BASE64.encode(&pem)})), Ok("me".to_owned()));
     }
 
     #[test]

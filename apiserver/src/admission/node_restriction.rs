@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::{Attributes, Operation, forbidden};
+use super::{Attributes, Operation, certificates, forbidden};
 use crate::auth;
 use crate::registry::{Registry, meta};
 use crate::status::ApiError;
@@ -35,9 +35,18 @@ const NODE_LABELS: [&str; 13] = [
 ];
 const NODE_NAMESPACES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 
+/// Who signs certificates of nodes.
+const NODE_SIGNERS: [&str; 2] = ["kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"];
+
 pub(super) fn admit(registry: &Registry, attributes: &Attributes<'_>) -> Result<(), ApiError> {
     // Somebody else's requests are no concern of this rule.
-    let Some(node) = auth::node_of(&attributes.request.user) else { return Ok(()) };
+    if !auth::is_node(&attributes.request.user) {
+        return Ok(());
+    }
+    let Some(node) = auth::node_of(&attributes.request.user) else {
+        let name = &attributes.request.user.name;
+        return refuse(attributes, &format!("could not determine node from user {name:?}"));
+    };
     let resource = &attributes.request.resource;
     if resource.is("", "nodes") {
         admit_node(attributes, node)
@@ -47,8 +56,70 @@ pub(super) fn admit(registry: &Registry, attributes: &Attributes<'_>) -> Result<
         admit_pod(registry, attributes, node)
     } else if resource.is("", "serviceaccounts") && attributes.subresource == "token" {
         admit_token(registry, attributes, node)
+    } else if resource.is("", "persistentvolumeclaims") {
+        admit_claim(attributes, node)
+    } else if resource.is("storage.k8s.io", "csinodes") {
+        match attributes.name() == node {
+            true => Ok(()),
+            false => refuse(attributes, "can only access CSINode with the same name as the requesting node"),
+        }
+    } else if resource.is("resource.k8s.io", "resourceslices") {
+        admit_slice(attributes, node)
+    } else if resource.is("certificates.k8s.io", "certificatesigningrequests") {
+        admit_certificate(attributes, node)
     } else {
         Ok(())
+    }
+}
+
+/// A node tells of a claim how far its volume has grown, and nothing else.
+fn admit_claim(attributes: &Attributes<'_>, node: &str) -> Result<(), ApiError> {
+    const FIELDS: [&str; 4] = ["capacity", "conditions", "allocatedResourceStatuses", "allocatedResources"];
+    if attributes.subresource != "status" {
+        return refuse(attributes, "may only update PVC status");
+    }
+    let (Operation::Update, Some(old)) = (attributes.operation, attributes.old) else {
+        return refuse(attributes, &format!("unexpected operation {:?}", attributes.operation.name()));
+    };
+    let rest = |claim: &Value| {
+        let mut rest = claim.clone();
+        let status = rest.get_mut("status").and_then(Value::as_object_mut);
+        status.into_iter().for_each(|status| status.retain(|field, _| !FIELDS.contains(&field.as_str())));
+        let metadata = rest.get_mut("metadata").and_then(Value::as_object_mut);
+        let own = |field: &str| ["managedFields", "resourceVersion"].contains(&field);
+        metadata.into_iter().for_each(|metadata| metadata.retain(|field, _| !own(field)));
+        rest
+    };
+    if rest(&attributes.object) == rest(old) {
+        return Ok(());
+    }
+    let what = "is not allowed to update fields other than status.quantity and status.conditions";
+    refuse(attributes, &format!("node \"{node}\" {what}"))
+}
+
+fn admit_slice(attributes: &Attributes<'_>, node: &str) -> Result<(), ApiError> {
+    let (slice, verb) = match attributes.operation {
+        Operation::Create => (&attributes.object, "create"),
+        Operation::Delete => (attributes.old.unwrap_or(&Value::Null), "delete"),
+        _ => return Ok(()),
+    };
+    if slice["spec"]["nodeName"] == node {
+        return Ok(());
+    }
+    refuse(attributes, &format!("can only {verb} ResourceSlice with the same NodeName as the requesting node"))
+}
+
+/// A certificate that makes a node is for the node itself.
+fn admit_certificate(attributes: &Attributes<'_>, node: &str) -> Result<(), ApiError> {
+    let spec = &attributes.object["spec"];
+    let signer = spec["signerName"].as_str().unwrap_or_default();
+    if attributes.operation != Operation::Create || !NODE_SIGNERS.contains(&signer) {
+        return Ok(());
+    }
+    match certificates::common_name(spec) {
+        Err(why) => refuse(attributes, &format!("unable to parse csr: {why}")),
+        Ok(name) if name == format!("system:node:{node}") => Ok(()),
+        Ok(_) => refuse(attributes, &format!("can only create a node CSR with CN=system:node:{node}")),
     }
 }
 

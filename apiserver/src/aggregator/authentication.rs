@@ -1,5 +1,5 @@
 //! The ConfigMap `kube-system/extension-apiserver-authentication`: by it other API servers recognize this server's
-//! users and this server itself. The role by which they may read it is made at the start.
+//! users and this server itself.
 //!
 //! What others have written there besides stays, as long as its certificates are valid: several API servers may share
 //! it. Source: the cluster authentication trust controller of Kubernetes.
@@ -13,12 +13,15 @@ use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Map, Value, json};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::auth::delegation::{CONFIG_MAP as NAME, NAMESPACE, READER};
 use crate::auth::front_proxy::{EXTRA, GROUP, USER};
 use crate::custom::own_request;
 use crate::pki::{FRONT_PROXY_CLIENT, Pki};
 use crate::registry::{Body, Registry, Request, Resource};
 use crate::status::ApiError;
+
+/// The ConfigMap. The role `extension-apiserver-authentication-reader` beside it allows to read it.
+const NAMESPACE: &str = "kube-system";
+const NAME: &str = "extension-apiserver-authentication";
 
 /// What has to stand in the ConfigMap.
 pub(super) struct Authentication {
@@ -34,28 +37,6 @@ impl Authentication {
     pub(super) fn new(pki: &Pki) -> Self {
         let (client_ca, front_proxy_ca) = (pki.ca_pem().to_owned(), pki.front_proxy_ca_pem().to_owned());
         Self { client_ca, front_proxy_ca, right: None }
-    }
-
-    /// Makes the role, if there is none.
-    pub(super) async fn ensure_role(registry: &Arc<Registry>) -> Result<(), ApiError> {
-        let Some(roles) = registry.resource("rbac.authorization.k8s.io", "v1", "roles") else { return Ok(()) };
-        if registry.peek(&roles, NAMESPACE, READER).is_some() {
-            return Ok(());
-        }
-        let metadata = json!({
-            "name": READER, "namespace": NAMESPACE,
-            "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"},
-            "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
-        });
-        let rule = json!({
-            "apiGroups": [""], "resources": ["configmaps"], "resourceNames": [NAME],
-            "verbs": ["get", "list", "watch"],
-        });
-        let role = json!({"metadata": metadata, "rules": [rule]});
-        match registry.create(&request(&roles, ""), Body::from(role)).await {
-            Err(error) if !error.is_already_exists() => Err(error),
-            _ => Ok(()),
-        }
     }
 
     /// Makes the ConfigMap, or completes it, if it has changed since it was last right.

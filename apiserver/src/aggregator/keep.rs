@@ -46,8 +46,7 @@ pub(super) async fn start(aggregator: &Arc<Aggregator>, registry: &Arc<Registry>
     if let Some(table) = aggregator.table() {
         keeper.memory.at_start = table.listed.iter().map(super::table::Listed::name).collect();
     }
-    // At once: they share the store's syncs.
-    tokio::try_join!(keeper.round(registry), Authentication::ensure_role(registry))?;
+    keeper.round(registry).await?;
     registry.fresh().await?;
     let (stop, registry) = (registry.cache.stop.clone(), Arc::downgrade(registry));
     tokio::spawn(async move { stop.run_until_cancelled(keeper.follow(registry)).await });

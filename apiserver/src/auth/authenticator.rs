@@ -83,6 +83,6 @@ impl Authenticator {
 
 /// What is answered when credentials are wrong, or missing where they are needed.
 #[must_use]
-pub(crate) fn unauthorized() -> ApiError {
+fn unauthorized() -> ApiError {
     ApiError::new(401, "Unauthorized", "Unauthorized")
 }

@@ -1,7 +1,10 @@
 //! The seam between a request and the rules: what is asked, and how a refusal reads.
 
+use std::sync::Arc;
+
 use reeve_kinds::Names;
 
+use super::rbac::Binding;
 use crate::registry::UserInfo;
 use crate::status::{ApiError, Details};
 
@@ -43,7 +46,7 @@ pub struct Attributes<'r> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// The request may go on.
-    Allowed,
+    Allowed(Grant),
     /// It may not.
     Refused {
         /// Why; empty when no rule speaks for the request, which is the usual reason.
@@ -51,7 +54,29 @@ pub enum Decision {
     },
 }
 
+/// What allows a request: a binding, or something that needs no words. Its words are made for whoever asks for them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grant(Option<Arc<Binding>>);
+
+impl Grant {
+    /// The binding allows it.
+    pub(crate) fn by(binding: &Arc<Binding>) -> Self {
+        Self(Some(Arc::clone(binding)))
+    }
+
+    /// Why the user that was asked about is allowed it; empty when it goes without saying.
+    pub(crate) fn reason(&self, user: &UserInfo) -> String {
+        self.0.as_ref().map(|binding| binding.reason(user)).unwrap_or_default()
+    }
+}
+
 impl Decision {
+    /// It goes without saying.
+    #[must_use]
+    pub fn allow() -> Self {
+        Self::Allowed(Grant::default())
+    }
+
     /// No rule speaks for the request.
     pub(crate) fn silent() -> Self {
         Self::refuse(String::new())
@@ -64,31 +89,40 @@ impl Decision {
 
     /// Allowed when a rule speaks for it.
     pub(crate) fn when(allowed: bool) -> Self {
-        if allowed { Self::Allowed } else { Self::silent() }
+        if allowed { Self::allow() } else { Self::silent() }
+    }
+
+    /// Whether the request may go on.
+    #[must_use]
+    pub fn is_allowed(&self) -> bool {
+        matches!(self, Self::Allowed(_))
     }
 }
 
-/// One permission: these verbs on these resources (`pods`, `pods/status`; `*` is every resource but not its
-/// subresources) of one group (`*` is every group).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rule {
+/// One permission, as it stands in a role: verbs on resources, or on paths.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KnownRule {
     /// `get`, `create`, …; `*` for all.
-    pub verbs: &'static [&'static str],
-    /// Empty for the core group.
-    pub group: &'static str,
-    /// Plural names.
-    pub resources: &'static [&'static str],
+    pub verbs: Vec<String>,
+    /// Empty for the core group; `*` for all.
+    pub groups: Vec<String>,
+    /// Plural names, `pods/log`, `*/scale`; `*` for all.
+    pub resources: Vec<String>,
+    /// Of objects; none: all.
+    pub names: Vec<String>,
+    /// Paths that are no resources; one that ends in `*` stands for all that begin with the rest.
+    pub urls: Vec<String>,
 }
 
 /// What rules say about a user as a whole, for people to read. Decisions may rest on more than rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KnownRules {
-    /// On resources.
-    pub resources: Vec<Rule>,
-    /// Verbs on paths that are no resources.
-    pub paths: Vec<(&'static str, Vec<String>)>,
-    /// Why this is not all; empty when it is.
-    pub incomplete: &'static str,
+    /// All of them.
+    pub rules: Vec<KnownRule>,
+    /// Whether there is more than rules can say.
+    pub incomplete: bool,
+    /// What else is to be said about it.
+    pub error: String,
 }
 
 /// Says what a user may do. Asked once per request, after authentication and before anything is read.
@@ -96,8 +130,8 @@ pub trait Authorizer: Send + Sync {
     /// Whether the request may go on. Must answer at once: it looks nothing up over a network.
     fn decide(&self, asked: &Attributes<'_>) -> Decision;
 
-    /// All that rules allow a user.
-    fn rules(&self, user: &UserInfo) -> KnownRules;
+    /// All that rules allow a user in a namespace and in the whole cluster.
+    fn rules(&self, user: &UserInfo, namespace: &str) -> KnownRules;
 }
 
 impl Attributes<'_> {

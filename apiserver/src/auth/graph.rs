@@ -8,8 +8,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
+use imbl::OrdMap;
 use serde::Deserialize;
 
+use crate::cache::Follower;
 use crate::registry::Object;
 
 /// What a pod can refer to, and the pod itself.
@@ -19,6 +21,7 @@ pub(crate) enum Related {
     Secret,
     ConfigMap,
     ServiceAccount,
+    Claim,
 }
 
 /// The references of all bound pods, by node. One per API server; written by the cache's feed alone.
@@ -56,8 +59,17 @@ impl NodeGraph {
         state.nodes.get(node).is_some_and(|references| references.contains_key(&(related, key.into_boxed_str())))
     }
 
-    /// Takes in the new state of one pod; `None`: it is gone.
-    pub(crate) fn put(&self, key: &Bytes, pod: Option<&Object>) {
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Follower for NodeGraph {
+    fn put(&self, key: &Bytes, pod: Option<&Object>) {
         let bound = pod.and_then(|pod| Bound::read(key, pod));
         // Most changes of a pod are changes of its status.
         if self.read().pods.get(key) == bound.as_ref() {
@@ -70,8 +82,7 @@ impl NodeGraph {
         }
     }
 
-    /// Forgets everything and takes in these pods.
-    pub(crate) fn reset<'o>(&self, pods: impl Iterator<Item = (&'o Bytes, &'o Object)>) {
+    fn reset(&self, pods: &OrdMap<Bytes, Object>) {
         let mut fresh = State::default();
         for (key, pod) in pods {
             if let Some(bound) = Bound::read(key, pod) {
@@ -79,14 +90,6 @@ impl NodeGraph {
             }
         }
         *self.write() = fresh;
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -121,13 +124,17 @@ impl Bound {
     fn read(key: &Bytes, pod: &Object) -> Option<Self> {
         let spec = serde_json::from_slice::<PodText>(pod.text()).ok()?.spec;
         let node = spec.node_name.as_deref().filter(|node| !node.is_empty())?.into();
-        let namespace = std::str::from_utf8(key).ok()?.split_once('/')?.0;
+        let (namespace, name) = std::str::from_utf8(key).ok()?.split_once('/')?;
         let mut references = HashSet::new();
         spec.visit(&mut |related, name| {
             if !name.is_empty() {
                 references.insert((related, format!("{namespace}/{name}").into_boxed_str()));
             }
         });
+        for volume in spec.volumes.iter().flatten().filter(|volume| volume.ephemeral.is_some()) {
+            let claim = format!("{namespace}/{name}-{}", volume.name.as_deref().unwrap_or_default());
+            references.insert((Related::Claim, claim.into_boxed_str()));
+        }
         Some(Self { node, references })
     }
 }
@@ -182,7 +189,10 @@ struct Source {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Volume {
+    name: Option<String>,
     config_map: Option<Named>,
+    persistent_volume_claim: Option<ClaimVolume>,
+    ephemeral: Option<serde::de::IgnoredAny>,
     secret: Option<SecretVolume>,
     projected: Option<Projected>,
     azure_file: Option<SecretVolume>,
@@ -201,6 +211,12 @@ struct Volume {
 #[serde(rename_all = "camelCase")]
 struct SecretVolume {
     secret_name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ClaimVolume {
+    claim_name: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -267,6 +283,9 @@ impl Volume {
         if let Some(map) = &self.config_map {
             map.visit(Related::ConfigMap, visit);
         }
+        if let Some(claim) = self.persistent_volume_claim.as_ref().and_then(|own| own.claim_name.as_ref()) {
+            visit(Related::Claim, claim);
+        }
         for source in self.projected.iter().flat_map(|projected| projected.sources.iter().flatten()) {
             source.config_map.iter().for_each(|map| map.visit(Related::ConfigMap, visit));
             source.secret.iter().for_each(|secret| secret.visit(Related::Secret, visit));
@@ -327,6 +346,7 @@ mod tests {
                     { "configMap": { "name": "m4" } }, { "secret": { "name": "s5" } },
                     { "serviceAccountToken": { "path": "token" } },
                 ] } },
+                { "persistentVolumeClaim": { "claimName": "c1" } }, { "name": "v", "ephemeral": { "volumeClaimTemplate": {} } },
                 { "csi": { "nodePublishSecretRef": { "name": "s6" } } }, { "rbd": { "secretRef": { "name": "s7" } } },
             ],
         });
@@ -340,6 +360,7 @@ mod tests {
             assert!(related("a", Related::ConfigMap, name) && !related("a", Related::Secret, name), "{name}");
         }
         assert!(related("a", Related::ServiceAccount, "robot") && !related("a", Related::ServiceAccount, "default"));
+        assert!(related("a", Related::Claim, "c1") && related("a", Related::Claim, "web-v"));
         assert!(related("a", Related::Pod, "web") && !related("b", Related::Pod, "web"));
         assert!(!graph.relates("a", Related::Secret, "other", "pull"));
     }
@@ -369,7 +390,7 @@ mod tests {
         assert!(!graph.relates("a", Related::Secret, "default", "s"));
         assert!(graph.relates("b", Related::Secret, "default", "s"));
         let (other, pod) = (key("two"), object("a", &spec));
-        graph.reset([(&other, &pod)].into_iter());
+        graph.reset(&OrdMap::unit(other, pod));
         assert!(!graph.relates("b", Related::Secret, "default", "s"));
         assert!(graph.relates("a", Related::Secret, "default", "s"));
     }

@@ -2,28 +2,31 @@
 //!
 //! Authentication turns a client certificate (`certificate`), a service-account token (`token`; pages send it with
 //! `web_socket`) or the headers of a front proxy (`front_proxy`) into a `UserInfo`; authorization ([`Authorizer`])
-//! answers yes or no: fixed rules for the components (`rules`), for nodes (`node`) what their pods refer to (`graph`),
-//! for other API servers what they need to ask (`delegation`). Nothing is allowed by default. What is not here: rules
-//! about the content of a write, such as whose status a node changes (that is admission).
+//! answers yes or no (`modes`): for nodes (`node`) by what their pods refer to (`graph`), for everybody by roles and
+//! bindings (`rbac`), and for the components of this process by fixed rules besides (`components`). Nothing is allowed
+//! by default. What is not here: rules about the content of a write, such as whose status a node changes (that is
+//! admission).
 
 mod authenticator;
 mod authorizer;
 pub(crate) mod certificate;
-pub(crate) mod delegation;
+mod components;
 pub(crate) mod front_proxy;
 pub(crate) mod graph;
 pub(crate) mod impersonate;
+mod modes;
 mod node;
-mod rules;
+pub(crate) mod rbac;
 pub(crate) mod token;
 pub(crate) mod web_socket;
 
-pub(crate) use authenticator::{Authenticator, Credentials, unauthorized};
+pub(crate) use authenticator::{Authenticator, Credentials};
 pub(crate) use authorizer::verbs;
-pub use authorizer::{Attributes, Authorizer, Decision, KnownRules, Rule, Target};
+pub use authorizer::{Attributes, Authorizer, Decision, Grant, KnownRule, KnownRules, Target};
 pub(crate) use graph::NodeGraph;
-pub(crate) use node::node_of;
-pub(crate) use rules::{FixedRules, is_public};
+pub(crate) use modes::Modes;
+pub(crate) use node::{is_node, node_of};
+pub(crate) use rbac::Rbac;
 pub use token::TokenKeyError;
 
 use crate::registry::UserInfo;

@@ -3,23 +3,38 @@
 //! Source: Kubernetes, "Using Node Authorization", and KEP-4601 (reads of nodes and pods by selector). Which object of
 //! a permitted sort a write is about is checked by the admission rule NodeRestriction.
 
+use std::sync::LazyLock;
+
 use reeve_api::selector::FieldSelector;
 
 use super::authorizer::{Attributes, Decision, Target};
 use super::graph::{NodeGraph, Related};
+use super::rbac::Rule;
 use super::{NODE_PREFIX, NODES};
 use crate::registry::UserInfo;
 
 const READ: [&str; 3] = ["get", "list", "watch"];
 const CHANGE: [&str; 2] = ["update", "patch"];
 const WRITE: [&str; 3] = ["create", "update", "patch"];
+const OWN: [&str; 5] = ["get", "create", "update", "patch", "delete"];
 
 /// The only namespace that holds leases of nodes.
 const LEASES: &str = "kube-node-lease";
 
+/// What every node may do with what is not told apart: the rules of the ClusterRole `system:node`, which nobody has.
+static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
+    let rules = reeve_kinds::bootstrap::node_rules();
+    rules.iter().filter_map(|rule| Rule::of(&serde_json::from_value(rule.clone()).ok()?)).collect()
+});
+
 /// The node that a user is.
 pub(crate) fn node_of(user: &UserInfo) -> Option<&str> {
     user.name.strip_prefix(NODE_PREFIX).filter(|name| !name.is_empty() && user.in_group(NODES))
+}
+
+/// Whether a user is a node, be it one without a name.
+pub(crate) fn is_node(user: &UserInfo) -> bool {
+    user.name.starts_with(NODE_PREFIX) && user.in_group(NODES)
 }
 
 /// What is asked, by a node, of a resource.
@@ -32,8 +47,14 @@ struct Question<'q> {
     fields: &'q str,
 }
 
-/// What a node may do.
-pub(super) fn decide(graph: &NodeGraph, node: &str, asked: &Attributes<'_>) -> Decision {
+/// What a node may do; of others nothing is said.
+pub(super) fn decide(graph: &NodeGraph, asked: &Attributes<'_>) -> Decision {
+    if !is_node(asked.user) {
+        return Decision::silent();
+    }
+    let Some(node) = node_of(asked.user) else {
+        return Decision::refuse(format!("unknown node for user {:?}", asked.user.name));
+    };
     let Target::Resource { group, resource, subresource, namespace, name, field_selector } = asked.target else {
         return Decision::silent();
     };
@@ -41,21 +62,25 @@ pub(super) fn decide(graph: &NodeGraph, node: &str, asked: &Attributes<'_>) -> D
     match (group, resource) {
         ("", "secrets") => question.read_related(graph, Related::Secret),
         ("", "configmaps") => question.read_related(graph, Related::ConfigMap),
+        ("", "serviceaccounts") if (asked.verb, subresource) == ("get", "") => {
+            question.read_related(graph, Related::ServiceAccount)
+        }
         ("", "serviceaccounts") => question.token(graph),
+        ("", "persistentvolumeclaims") if subresource == "status" => question.claim_status(graph),
+        ("", "persistentvolumeclaims") => question.get_related(graph, Some(Related::Claim)),
+        ("", "persistentvolumes") | ("resource.k8s.io", "resourceclaims") | ("storage.k8s.io", "volumeattachments") => {
+            question.get_related(graph, None)
+        }
+        ("storage.k8s.io", "csinodes") => question.csi_node(),
+        ("resource.k8s.io", "resourceslices") => question.slice(graph),
         ("", "nodes") => question.nodes(),
         ("", "pods") => question.pods(graph),
         ("coordination.k8s.io", "leases") => question.lease(),
-        ("", "events") | ("events.k8s.io", "events") => Decision::when(question.is_plain(&WRITE)),
-        ("", "services") | ("node.k8s.io", "runtimeclasses") => Decision::when(question.is_plain(&READ)),
-        _ => Decision::silent(),
+        _ => Decision::when(RULES.iter().any(|rule| rule.allows(asked))),
     }
 }
 
 impl Question<'_> {
-    fn is_plain(&self, verbs: &[&str]) -> bool {
-        self.subresource.is_empty() && verbs.contains(&self.verb)
-    }
-
     /// Single Secrets and ConfigMaps that pods of the node refer to, also as a list or watch of the one name.
     fn read_related(&self, graph: &NodeGraph, related: Related) -> Decision {
         if !READ.contains(&self.verb) {
@@ -69,14 +94,44 @@ impl Question<'_> {
         }
     }
 
+    /// Single objects that pods of the node refer to; `None`: no pod is known to refer to any of them.
+    fn get_related(&self, graph: &NodeGraph, related: Option<Related>) -> Decision {
+        if self.verb != "get" {
+            Decision::refuse("can only get individual resources of this type")
+        } else if !self.subresource.is_empty() {
+            Decision::refuse("cannot get subresource")
+        } else {
+            self.related_if(graph, related)
+        }
+    }
+
+    fn claim_status(&self, graph: &NodeGraph) -> Decision {
+        if !CHANGE.contains(&self.verb) {
+            return Decision::refuse("can only get/update/patch this type");
+        }
+        self.related(graph, Related::Claim)
+    }
+
+    fn related_if(&self, graph: &NodeGraph, related: Option<Related>) -> Decision {
+        match related {
+            Some(related) => self.related(graph, related),
+            None if self.name.is_empty() => Decision::refuse("No Object name found"),
+            None => self.unrelated(),
+        }
+    }
+
+    fn unrelated(&self) -> Decision {
+        Decision::refuse(format!("no relationship found between node '{}' and this object", self.node))
+    }
+
     fn related(&self, graph: &NodeGraph, related: Related) -> Decision {
         if self.name.is_empty() {
             return Decision::refuse("No Object name found");
         }
         if graph.relates(self.node, related, self.namespace, self.name) {
-            return Decision::Allowed;
+            return Decision::allow();
         }
-        Decision::refuse(format!("no relationship found between node '{}' and this object", self.node))
+        self.unrelated()
     }
 
     fn token(&self, graph: &NodeGraph) -> Decision {
@@ -92,9 +147,9 @@ impl Question<'_> {
     fn nodes(&self) -> Decision {
         let node = self.node;
         match self.subresource {
-            "" if WRITE.contains(&self.verb) => Decision::Allowed,
+            "" if WRITE.contains(&self.verb) => Decision::allow(),
             "" if READ.contains(&self.verb) => match self.name {
-                name if name == node => Decision::Allowed,
+                name if name == node => Decision::allow(),
                 "" => Decision::refuse(format!("node '{node}' cannot read all nodes, only its own Node object")),
                 name => Decision::refuse(format!("node '{node}' cannot read '{name}', only its own Node object")),
             },
@@ -103,33 +158,63 @@ impl Question<'_> {
         }
     }
 
-    /// Creating pods is for mirrors of static pods, which are not served.
+    /// Which pods a node may create or delete is NodeRestriction's matter.
     fn pods(&self, graph: &NodeGraph) -> Decision {
         match (self.subresource, self.verb) {
-            ("", "get") => self.related(graph, Related::Pod),
-            ("", "list" | "watch") if self.selects_own_pods() => Decision::Allowed,
+            ("", "get") => self.get_related(graph, Some(Related::Pod)),
+            ("", "list" | "watch") if self.selects("spec.nodeName") => Decision::allow(),
             ("", "list" | "watch") if !self.name.is_empty() => self.related(graph, Related::Pod),
             ("", "list" | "watch") => Decision::refuse("can only list/watch pods with spec.nodeName field selector"),
-            ("", "delete") | ("status", "update" | "patch") | ("eviction", "create") => Decision::Allowed,
+            ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => Decision::allow(),
             _ => Decision::silent(),
         }
     }
 
     /// Read as it will be read when the request is served, escapes included; what cannot be read selects nothing.
-    fn selects_own_pods(&self) -> bool {
+    fn selects(&self, field: &str) -> bool {
         let fields = FieldSelector::parse(self.fields).unwrap_or_default();
-        fields.exact("spec.nodeName") == Some(self.node)
+        fields.exact(field) == Some(self.node)
     }
 
     fn lease(&self) -> Decision {
-        if !matches!(self.verb, "get" | "create" | "update" | "patch" | "delete") {
+        if !OWN.contains(&self.verb) {
             Decision::refuse("can only get, create, update, patch, or delete a node lease")
         } else if self.namespace != LEASES {
             Decision::refuse(format!("can only access leases in the \"{LEASES}\" system namespace"))
         } else if self.verb != "create" && self.name != self.node {
             Decision::refuse("can only access node lease with the same name as the requesting node")
         } else {
-            Decision::Allowed
+            Decision::allow()
+        }
+    }
+
+    fn csi_node(&self) -> Decision {
+        if !OWN.contains(&self.verb) {
+            Decision::refuse("can only get, create, update, patch, or delete a CSINode")
+        } else if !self.subresource.is_empty() {
+            Decision::refuse("cannot authorize CSINode subresources")
+        } else if self.verb != "create" && self.name != self.node {
+            Decision::refuse("can only access CSINode with the same name as the requesting node")
+        } else {
+            Decision::allow()
+        }
+    }
+
+    /// Which slices are whose the graph does not know: reads and writes of single ones are refused.
+    fn slice(&self, graph: &NodeGraph) -> Decision {
+        if !self.subresource.is_empty() {
+            return Decision::refuse("cannot authorize ResourceSlice subresources");
+        }
+        match self.verb {
+            "create" => Decision::allow(),
+            "get" | "update" | "patch" | "delete" => self.related_if(graph, None),
+            "watch" | "list" | "deletecollection" if self.selects("spec.nodeName") => Decision::allow(),
+            "watch" | "list" | "deletecollection" => {
+                Decision::refuse("can only list/watch/deletecollection resourceslices with nodeName field selector")
+            }
+            _ => Decision::refuse(
+                "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection",
+            ),
         }
     }
 }

@@ -80,7 +80,13 @@ impl Claims {
             }
         }
         let groups = ["system:serviceaccounts", &namespace_group, AUTHENTICATED].map(str::to_owned).to_vec();
-        UserInfo { name: self.sub.clone(), uid: private.serviceaccount.uid.clone(), groups, extra }
+        UserInfo {
+            name: self.sub.clone(),
+            uid: private.serviceaccount.uid.clone(),
+            groups,
+            extra,
+            ..UserInfo::default()
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use imbl::OrdMap;
 use reeve_store::{KvError, Revision, SharedKv};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -25,7 +26,8 @@ pub(crate) use filter::{Filter, Lazy};
 pub(crate) use resource::{Ingest, ResourceCache, Snapshot};
 pub(crate) use watcher::{Delivery, Subscription, WatchPlan};
 
-use crate::auth::NodeGraph;
+use crate::auth::{NodeGraph, Rbac};
+use crate::registry::Object;
 use crate::status::ApiError;
 
 /// What the keys of pods begin with: the graph of the Node authorizer follows them.
@@ -43,11 +45,23 @@ pub(crate) struct Cache {
     orders: mpsc::Sender<Order>,
     /// What pods on nodes refer to, as of the cached pods.
     pub(crate) graph: Arc<NodeGraph>,
+    /// What the cached roles and bindings allow.
+    pub(crate) rbac: Arc<Rbac>,
     progress: watch::Sender<Revision>,
     /// Cancelled when the server stops: ends the feed and all watches.
     pub(crate) stop: CancellationToken,
     /// Cluster IPs and node ports that are taken: the keys behind [`RANGES`].
     allocated: Mutex<HashSet<Bytes>>,
+}
+
+/// What is kept true with the objects of one storage. Called by the feed alone, in the order of changes, before a
+/// watcher hears of a change; must return at once.
+pub(crate) trait Follower: Send + Sync {
+    /// Takes in the new state of one object; `None`: it is gone.
+    fn put(&self, key: &Bytes, now: Option<&Object>);
+
+    /// Forgets everything and takes in these objects.
+    fn reset(&self, objects: &OrdMap<Bytes, Object>);
 }
 
 impl Cache {
@@ -60,6 +74,7 @@ impl Cache {
             storages: ArcSwap::default(),
             orders,
             graph: Arc::default(),
+            rbac: Arc::default(),
             progress: watch::Sender::new(Revision(0)),
             stop: CancellationToken::new(),
             allocated: Mutex::default(),
@@ -72,8 +87,11 @@ impl Cache {
         if let Some(known) = self.storages.load().get(prefix) {
             return Arc::clone(known);
         }
-        let graph = (prefix == PODS).then(|| Arc::clone(&self.graph));
-        let made = Arc::new(ResourceCache::new(prefix.clone(), graph));
+        let follower = match prefix == PODS {
+            true => Some(Arc::clone(&self.graph) as Arc<dyn Follower>),
+            false => self.rbac.follower(prefix),
+        };
+        let made = Arc::new(ResourceCache::new(prefix.clone(), follower));
         self.insert(&made);
         made
     }

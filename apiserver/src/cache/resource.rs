@@ -8,11 +8,11 @@ use imbl::OrdMap;
 use reeve_store::Revision;
 use tokio::sync::mpsc;
 
+use super::Follower;
 use super::feed::Update;
 use super::filter::{Filter, Lazy};
 use super::history::{AT_REST, Change, History};
 use super::watcher::{Delivery, QUEUE_LEN_MAX};
-use crate::auth::NodeGraph;
 use crate::registry::{EventType, Object, WatchEvent};
 
 /// All objects of a resource at one moment. Immutable.
@@ -56,8 +56,8 @@ pub(crate) type Ingest = Arc<dyn Fn(Object) -> Object + Send + Sync>;
 pub(crate) struct ResourceCache {
     /// What the keys of its objects begin with, `/registry/core/pods/`.
     prefix: Bytes,
-    /// What is kept of pods for the Node authorizer; true before a watcher hears of a change.
-    graph: Option<Arc<NodeGraph>>,
+    /// What is kept true with the objects, before a watcher hears of a change.
+    follower: Option<Arc<dyn Follower>>,
     /// Set for stored objects that lack what today's schema gives them (custom resources with defaults).
     ingest: ArcSwapOption<Ingest>,
     snapshot: ArcSwap<Snapshot>,
@@ -72,10 +72,10 @@ pub(crate) struct Start {
 }
 
 impl ResourceCache {
-    /// An empty one; `graph` is kept true with its objects.
-    pub(crate) fn new(prefix: Bytes, graph: Option<Arc<NodeGraph>>) -> Self {
+    /// An empty one; `follower` is kept true with its objects.
+    pub(crate) fn new(prefix: Bytes, follower: Option<Arc<dyn Follower>>) -> Self {
         let ingest = ArcSwapOption::empty();
-        Self { prefix, graph, ingest, snapshot: ArcSwap::default(), behind: Mutex::default() }
+        Self { prefix, follower, ingest, snapshot: ArcSwap::default(), behind: Mutex::default() }
     }
 
     /// What the keys of its objects begin with.
@@ -121,8 +121,8 @@ impl ResourceCache {
         behind.watchers.clear();
         behind.base = revision;
         behind.history.restart(revision);
-        if let Some(graph) = &self.graph {
-            graph.reset(objects.iter());
+        if let Some(follower) = &self.follower {
+            follower.reset(&objects);
         }
         let bytes = objects.values().map(|object| object.len() as u64).sum();
         self.snapshot.store(Arc::new(Snapshot { revision, objects, bytes }));
@@ -135,8 +135,8 @@ impl ResourceCache {
         let mut applied = Vec::with_capacity(changes.len());
         let base = behind.base;
         for (key, revision, now) in changes.into_iter().filter(|(_, revision, _)| *revision > base) {
-            if let Some(graph) = &self.graph {
-                graph.put(&key, now.as_ref());
+            if let Some(follower) = &self.follower {
+                follower.put(&key, now.as_ref());
             }
             let before = match &now {
                 Some(object) => next.objects.insert(key.clone(), object.clone()),

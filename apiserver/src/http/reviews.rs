@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::response::Answer;
 use super::{Api, Call, body, encode, negotiate};
-use crate::auth::{Attributes, Decision, Target};
+use crate::auth::{Attributes, Decision, KnownRule, Target};
 use crate::registry::UserInfo;
 use crate::status::ApiError;
 
@@ -107,7 +107,7 @@ pub(crate) async fn serve(api: &Api, call: Call, review: &'static Review) -> Res
             let subject = subject(review, &object["spec"])?;
             access(api, review, &object["spec"], subject).await?
         }
-        Question::SelfSubjectRules => rules(api, review, &object["spec"], &user)?,
+        Question::SelfSubjectRules => rules(api, &object["spec"], &user)?,
     };
     if let Some(fields) = object.as_object_mut() {
         let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
@@ -190,7 +190,7 @@ fn subject(review: &Review, spec: &Value) -> Result<UserInfo, ApiError> {
     }
     let extra = spec["extra"].as_object().into_iter().flatten();
     let extra = extra.map(|(key, values)| (key.clone(), texts(values))).collect();
-    Ok(UserInfo { name: name.to_owned(), uid: text(spec, "uid").to_owned(), groups, extra })
+    Ok(UserInfo { name: name.to_owned(), uid: text(spec, "uid").to_owned(), groups, extra, ..UserInfo::default() })
 }
 
 fn check_local(review: &Review, object: &Value, namespace: &str) -> Result<(), ApiError> {
@@ -241,11 +241,16 @@ async fn access(api: &Api, review: &Review, spec: &Value, user: UserInfo) -> Res
     let verb = text(if path.is_object() { path } else { resource }, "verb");
     // What follows nodes' pods must be up to date, as it is for the request itself.
     api.registry.fresh().await?;
-    Ok(match api.authorizer.decide(&Attributes { user: &user, verb, target }) {
-        Decision::Allowed => json!({ "allowed": true }),
-        Decision::Refused { reason } if reason.is_empty() => json!({ "allowed": false }),
-        Decision::Refused { reason } => json!({ "allowed": false, "reason": reason }),
-    })
+    let decision = api.authorizer.decide(&Attributes { user: &user, verb, target });
+    let mut status = json!({ "allowed": decision.is_allowed() });
+    let reason = match decision {
+        Decision::Allowed(grant) => grant.reason(&user),
+        Decision::Refused { reason } => reason,
+    };
+    if !reason.is_empty() {
+        status["reason"] = reason.into();
+    }
+    Ok(status)
 }
 
 /// The selector in the text form in which requests carry it. Requirements that a field selector cannot express narrow
@@ -268,25 +273,29 @@ fn field_selector(selector: &Value) -> String {
 }
 
 /// What the asking user may do, as far as rules say it.
-fn rules(api: &Api, review: &Review, spec: &Value, user: &UserInfo) -> Result<Value, ApiError> {
-    if text(spec, "namespace").is_empty() {
-        return Err(ApiError::bad_request(format!("no namespace on request: {} needs spec.namespace", review.kind)));
+fn rules(api: &Api, spec: &Value, user: &UserInfo) -> Result<Value, ApiError> {
+    let namespace = text(spec, "namespace");
+    if namespace.is_empty() {
+        return Err(ApiError::bad_request("no namespace on request"));
     }
-    let known = api.authorizer.rules(user);
-    let resources: Vec<Value> = known
-        .resources
-        .iter()
-        .map(|rule| json!({ "verbs": rule.verbs, "apiGroups": [rule.group], "resources": rule.resources }))
-        .collect();
-    let paths: Vec<Value> =
-        known.paths.iter().map(|(verb, paths)| json!({ "verbs": [verb], "nonResourceURLs": paths })).collect();
-    let mut status = json!({
-        "resourceRules": resources, "nonResourceRules": paths, "incomplete": !known.incomplete.is_empty(),
-    });
-    if !known.incomplete.is_empty() {
-        status["evaluationError"] = known.incomplete.into();
+    let known = api.authorizer.rules(user, namespace);
+    let on_resources = known.rules.iter().filter(|rule| !rule.resources.is_empty());
+    let resources: Vec<Value> = on_resources.map(resource_rule).collect();
+    let on_paths = known.rules.iter().filter(|rule| !rule.urls.is_empty());
+    let paths: Vec<Value> = on_paths.map(|rule| json!({ "verbs": rule.verbs, "nonResourceURLs": rule.urls })).collect();
+    let mut status = json!({ "resourceRules": resources, "nonResourceRules": paths, "incomplete": known.incomplete });
+    if !known.error.is_empty() {
+        status["evaluationError"] = known.error.into();
     }
     Ok(status)
+}
+
+fn resource_rule(rule: &KnownRule) -> Value {
+    let mut shown = json!({ "verbs": rule.verbs, "apiGroups": rule.groups, "resources": rule.resources });
+    if !rule.names.is_empty() {
+        shown["resourceNames"] = json!(rule.names);
+    }
+    shown
 }
 
 fn text<'v>(value: &'v Value, field: &str) -> &'v str {

@@ -237,6 +237,9 @@ async fn stored(api: &Api, mut call: Call, mut request: Request) -> Result<Answe
             written(&encoder, &request, &api.registry.create(&request, body).await?).await
         }
         "update" if !request.name.is_empty() => {
+            if resource.kind.create_on_update() {
+                request.options.create_refusal = api.may_create(&call.user, &call.path).err().map(Box::new);
+            }
             let body = read_object(&request, call).await?;
             written(&encoder, &request, &api.registry.update(&request, body).await?).await
         }

@@ -71,6 +71,7 @@ impl Registry {
         admission::mutate(self, &mut attributes).await?;
         let mut object = std::mem::take(&mut attributes.object);
         meta::check_namespace(&mut object, request)?;
+        self.check_grant(request, &object, None).await?;
         meta::begin(&mut object, self.rng.uuid(), self.clock.now());
         request.resource.kind.prepare_create(&mut object);
         attribution::complete_new(request, &mut object, self.clock.now());

@@ -14,6 +14,7 @@
 //! | identity, times, what an update cannot change | `meta.rs` |
 //! | defaults, the kind's own rules | [`reeve_kinds::Kind`], called from `create.rs` and `update.rs` |
 //! | what the cluster adds and forbids | `crate::admission` |
+//! | what a role or binding may grant | `grants.rs` |
 //! | cluster IPs and node ports | `services.rs` |
 //! | mark or remove | `deletion.rs` (decision), `delete.rs`, `delete_options.rs` |
 //! | a pod's deletion that its budget has a say in | `evict.rs`, `budget.rs` (decision) |
@@ -21,7 +22,7 @@
 //! | the text that is stored, and with its revision the text that is sent | `encode.rs` |
 //!
 //! Reads (`read.rs`, `page.rs`) and watches (`watching.rs`) are answered from `crate::cache`. `bootstrap.rs` makes
-//! what every cluster has, `housekeeping.rs` drops old history and events.
+//! what every cluster has, `roles.rs` its roles, `housekeeping.rs` drops old history and events.
 
 mod accept;
 mod addresses;
@@ -38,6 +39,7 @@ mod delete_options;
 mod deletion;
 pub(crate) mod encode;
 mod evict;
+mod grants;
 mod housekeeping;
 mod json_patch;
 mod managed;
@@ -47,6 +49,7 @@ mod patch;
 mod read;
 mod request;
 mod resource;
+pub(crate) mod roles;
 mod scale;
 mod services;
 mod update;
@@ -79,6 +82,7 @@ pub use request::{
 pub use resource::{Convert, Resource, Resources};
 
 use crate::admission::{self, Figures, PolicyBook, Webhooks};
+use crate::auth::rbac;
 use crate::cache::{Cache, Feed, Ingest};
 use crate::status::ApiError;
 use services::Allocators;
@@ -298,10 +302,12 @@ impl Registry {
         self.acknowledge(request, deleted).await
     }
 
-    /// What decides about other requests holds for the next one: a configuration of admission is only acknowledged
-    /// when it is in the cache, from which it is read.
+    /// What decides about other requests holds for the next one: a role, a binding and a configuration of admission are
+    /// only acknowledged when they are in the cache, from which they are read.
     async fn acknowledge<T>(&self, request: &Request, written: Result<T, ApiError>) -> Result<T, ApiError> {
-        if admission::is_configuration(&request.resource) && written.is_ok() {
+        if written.is_ok() && request.resource.names().group == rbac::GROUP {
+            self.cache.fresh().await?;
+        } else if admission::is_configuration(&request.resource) && written.is_ok() {
             self.cache.fresh().await?;
             self.policies.refresh();
         }

@@ -24,6 +24,8 @@ pub struct UserInfo {
     pub groups: Vec<String>,
     /// Further facts, such as the pod a token is bound to.
     pub extra: BTreeMap<String, Vec<String>>,
+    /// Whether it is a component of this process: nothing that comes from the network can say so.
+    pub(crate) is_component: bool,
 }
 
 impl UserInfo {

@@ -60,6 +60,9 @@ impl Registry {
         meta::check_name(&mut accepted.object, request)?;
         let may_create = kind.create_on_update() && request.subresource == Subresource::None;
         if may_create && self.current(request).await.is_err_and(|error| error.is_not_found()) {
+            if let Some(refusal) = &request.options.create_refusal {
+                return Err(ApiError::clone(refusal));
+            }
             meta::set(&mut accepted.object, "resourceVersion", Value::Null);
             let mut written = self.create_object(request, Body::from(accepted.object)).await?;
             written.warnings.splice(0..0, accepted.warnings);
@@ -143,6 +146,7 @@ impl Registry {
         meta::set(&mut object, "managedFields", early.clone().unwrap_or_default());
         meta::set(&mut object, "resourceVersion", stated);
         self.mutate_change(request, edited, (&mut object, old), plan.expect).await?;
+        self.check_grant(request, &object, Some(old)).await?;
         if is_finalize {
             object = finalize(&object, old);
         } else {

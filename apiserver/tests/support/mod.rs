@@ -62,6 +62,7 @@ impl Cluster {
         let parts = RegistryParts { kv: Arc::new(MemoryKv::new()), kinds, clock, rng: SeededRng::shared() };
         let server = ApiServer::start(config, parts).await.unwrap();
         server.serve(listener).unwrap();
+        server.roles_made().await;
         let cluster = Self { server, pki, address, home };
         cluster.write_kubeconfig("admin", cluster.pki.admin());
         cluster

@@ -123,11 +123,7 @@ impl Drop for Cluster {
 }
 
 pub fn user(name: &str, groups: &[&str]) -> UserInfo {
-    UserInfo {
-        name: name.to_owned(),
-        groups: groups.iter().map(|group| (*group).to_owned()).collect(),
-        ..UserInfo::default()
-    }
+    UserInfo::new(name, groups)
 }
 
 pub fn object<K: DeserializeOwned>(value: Value) -> K {

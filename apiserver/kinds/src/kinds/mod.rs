@@ -29,6 +29,7 @@ use crate::kind::Kind;
 /// Objects that every cluster has from its start, for the server to create.
 pub mod bootstrap {
     pub use super::flowcontrol::bootstrap::*;
+    pub use super::rbac::bootstrap::*;
     pub use super::scheduling::priority_class::system_classes;
 }
 

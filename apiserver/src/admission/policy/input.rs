@@ -93,7 +93,9 @@ impl reeve_cel::Authorizer for Asker<'_> {
             },
         };
         match self.authorizer.decide(&auth::Attributes { user, verb: &check.verb, target }) {
-            auth::Decision::Allowed => Decision { allowed: true, ..Decision::default() },
+            auth::Decision::Allowed(grant) => {
+                Decision { allowed: true, reason: grant.reason(user), ..Decision::default() }
+            }
             auth::Decision::Refused { reason } => Decision { reason, ..Decision::default() },
         }
     }

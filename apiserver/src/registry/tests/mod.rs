@@ -15,6 +15,7 @@ mod patches;
 mod pods;
 mod policies;
 mod quotas;
+mod roles;
 mod scales;
 mod services;
 mod watches;

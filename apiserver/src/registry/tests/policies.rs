@@ -206,13 +206,13 @@ impl Authorizer for OnlyJane {
     fn decide(&self, asked: &Attributes<'_>) -> Decision {
         let is_asked = matches!(asked.target, Target::Resource { resource: "configmaps", .. });
         if asked.user.name == "jane" && is_asked {
-            Decision::Allowed
+            Decision::allow()
         } else {
             Decision::Refused { reason: "no".into() }
         }
     }
 
-    fn rules(&self, _: &UserInfo) -> KnownRules {
+    fn rules(&self, _: &UserInfo, _: &str) -> KnownRules {
         KnownRules::default()
     }
 }

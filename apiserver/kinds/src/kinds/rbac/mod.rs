@@ -3,6 +3,7 @@
 //! Source of the rules: `pkg/apis/rbac` of Kubernetes v1.36.
 
 mod binding;
+pub(super) mod bootstrap;
 mod cluster_role;
 mod cluster_role_binding;
 mod role;
