@@ -23,6 +23,7 @@ mod pods;
 mod replicaset;
 mod requests;
 mod resourcequota;
+mod roleaggregation;
 mod rootca;
 mod service_pods;
 mod serviceaccount;

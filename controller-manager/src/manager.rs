@@ -31,6 +31,7 @@ use crate::podgc::PodGarbageController;
 use crate::pods;
 use crate::replicaset::ReplicaSetController;
 use crate::resourcequota::ResourceQuotaController;
+use crate::roleaggregation::{self, RoleAggregationController, Roles};
 use crate::rootca::{self, RootCaController};
 use crate::serviceaccount::ServiceAccountController;
 use crate::storageprotection::StorageProtectionController;
@@ -85,6 +86,7 @@ pub(crate) struct Watches {
     pub(crate) classes: Informer<VolumeAttributesClass>,
     /// ConfigMaps named `kube-root-ca.crt` only.
     pub(crate) root_cas: Informer<ConfigMap>,
+    pub(crate) cluster_roles: Roles,
     /// Pods without a controller, by namespace.
     pub(crate) orphans: Index<String, Pod>,
     /// Pods by the node they are bound to.
@@ -99,6 +101,7 @@ impl Watches {
         let nodes = InformerOptions { trim: Some(trim_node as fn(&mut Node)), ..InformerOptions::default() };
         let root_cas =
             InformerOptions { fields: format!("metadata.name={}", rootca::NAME), ..InformerOptions::default() };
+        let roles = InformerOptions { trim: Some(roleaggregation::trim as fn(&mut _)), ..InformerOptions::default() };
         let orphans = Index::new(&pods, |pod: &Pod| match controller_of(&pod.metadata) {
             Some(_) => Vec::new(),
             None => pod.metadata.namespace.clone().into_iter().collect(),
@@ -124,6 +127,7 @@ impl Watches {
             volumes: Informer::all(component),
             classes: Informer::all(component),
             root_cas: Informer::start(component, Api::all(client()), root_cas),
+            cluster_roles: Informer::start(component, Api::all(client()), roles),
             orphans,
             pods_by_node,
         }
@@ -148,6 +152,7 @@ impl Watches {
             self.volumes.synced(),
             self.classes.synced(),
             self.root_cas.synced(),
+            self.cluster_roles.synced(),
         ]
     }
 }
@@ -184,6 +189,7 @@ impl ControllerManager {
         let namespaces = NamespaceController::new(&component, &watches);
         let nodes = NodeLifecycleController::new(&component, &watches);
         let ipam = NodeIpamController::try_new(&component, &watches, config.cluster_cidr, config.node_cidr_mask)?;
+        let aggregation = RoleAggregationController::new(&component, &watches);
         let accounts = ServiceAccountController::new(&component, &watches);
         let root_ca = RootCaController::new(&component, &watches, config.ca_pem);
         let pod_garbage = PodGarbageController::new(&component, &watches);
@@ -212,6 +218,7 @@ impl ControllerManager {
         component.spawn_vital("namespace", namespaces.run());
         component.spawn_vital("nodelifecycle", nodes.run());
         component.spawn_vital("nodeipam", ipam.run());
+        component.spawn_vital("clusterrole-aggregation", aggregation.run());
         component.spawn_vital("serviceaccount", accounts.run());
         component.spawn_vital("root-ca", root_ca.run());
         component.spawn_vital("podgc", pod_garbage.run());

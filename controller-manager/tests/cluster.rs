@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -343,4 +344,40 @@ async fn a_quota_says_what_is_used_and_follows_what_is_deleted() {
     eventually("one secret counted", used("1")).await;
     cluster.api::<Secret>().delete("s", &DeleteParams::default()).await.unwrap();
     eventually("no secret counted", used("0")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_role_that_is_labelled_so_is_part_of_view_edit_and_admin() {
+    let cluster = Cluster::start().await;
+    let roles: Api<ClusterRole> = Api::all(cluster.client.clone());
+    let resources = |name: &'static str| {
+        let roles = roles.clone();
+        async move {
+            let rules = roles.get(name).await.ok()?.rules.unwrap_or_default();
+            Some(rules.into_iter().flat_map(|rule| rule.resources.unwrap_or_default()).collect::<Vec<_>>())
+        }
+    };
+    let has = |name: &'static str, resource: &'static str| {
+        let resources = resources(name);
+        async move { resources.await?.iter().any(|own| own == resource).then_some(()) }
+    };
+    eventually("view has what it had built in", || has("view", "pods")).await;
+    eventually("admin has it through edit", || has("admin", "pods")).await;
+    let own: ClusterRole = object(json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": { "name": "things", "labels": { "rbac.authorization.k8s.io/aggregate-to-view": "true" } },
+        "rules": [{ "apiGroups": ["example.com"], "resources": ["things"], "verbs": ["get"] }],
+    }));
+    roles.create(&PostParams::default(), &own).await.unwrap();
+    for name in ["view", "edit", "admin"] {
+        eventually(name, || has(name, "things")).await;
+    }
+    let view = roles.get("view").await.unwrap();
+    let managers: Vec<String> =
+        view.metadata.managed_fields.iter().flatten().flat_map(|own| own.manager.clone()).collect();
+    assert_eq!(managers, ["clusterrole-aggregation-controller", "kube-apiserver"]);
+    roles.delete("things", &DeleteParams::default()).await.unwrap();
+    for name in ["view", "edit", "admin"] {
+        eventually(name, || async { (!resources(name).await?.iter().any(|own| own == "things")).then_some(()) }).await;
+    }
 }
