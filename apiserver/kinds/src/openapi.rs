@@ -7,6 +7,8 @@
 //! [`v2()`] puts them together in the older form. What
 //! is not here: the index and its hashes (the HTTP side).
 
+mod beside;
+mod connect;
 mod enums;
 mod operations;
 mod paths;
@@ -49,7 +51,7 @@ pub fn group_versions(kinds: &[Arc<dyn Kind>]) -> Vec<(&'static str, &'static st
     found
 }
 
-/// The document of one group and version (the group is empty for core); `None` when none of `kinds` is in it.
+/// The document of one group and version (the group is empty for core); `None` when there is nothing in it.
 #[must_use]
 pub fn document(kinds: &[Arc<dyn Kind>], group: &str, version: &str) -> Option<Value> {
     described(kinds, group, version).map(|described| described.document)
@@ -79,6 +81,7 @@ fn described(kinds: &[Arc<dyn Kind>], group: &str, version: &str) -> Option<Desc
         }
         paths.extend(paths::of(&**kind, &own));
     }
+    beside::add(group, version, &mut all, &mut paths);
     if paths.is_empty() {
         return None;
     }

@@ -10,11 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use http::header::{
-    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH, LOCATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, USER_AGENT, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH, LOCATION, UPGRADE,
+    USER_AGENT, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+use http::{HeaderName, HeaderValue, StatusCode, Version};
 use http_body_util::{BodyDataStream, BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -25,15 +25,12 @@ use super::table::Backend;
 pub(super) use crate::auth::front_proxy::name;
 use crate::http::{Answer, Body, BoxError, full, text};
 use crate::outbound::{self, CallError, Caller};
+use crate::proxy::drop_hop_by_hop;
 use crate::proxy_node::{is_upgrade, tunnel};
 use crate::registry::UserInfo;
 
 /// How long the root of a group and version may take: it should be cheap, and every client asks for it.
 const DISCOVERY_TIME_MAX: Duration = Duration::from_secs(5);
-
-/// What concerns one connection only.
-const HOP_BY_HOP: [HeaderName; 5] = [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
-const HOP_BY_HOP_OTHERS: [&str; 4] = ["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization"];
 
 /// A request that goes to another server.
 pub(crate) struct Passed {
@@ -129,7 +126,7 @@ fn outgoing(parts: Parts, body: Body, user: &UserInfo, caller: &Caller) -> http:
     *request.version_mut() = Version::HTTP_11;
     let headers = request.headers_mut();
     *headers = parts.headers;
-    without_hops(headers);
+    drop_hop_by_hop(headers);
     for name in [HOST, AUTHORIZATION] {
         headers.remove(name);
     }
@@ -147,19 +144,6 @@ fn outgoing(parts: Parts, body: Body, user: &UserInfo, caller: &Caller) -> http:
     request
 }
 
-/// Takes away what concerns one connection only.
-fn without_hops(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-        .collect();
-    named.iter().chain(&HOP_BY_HOP).for_each(|name| drop(headers.remove(name)));
-    HOP_BY_HOP_OTHERS.iter().for_each(|name| drop(headers.remove(*name)));
-}
-
 /// The other server's answer as the client gets it; a watch ends with `end`.
 fn returned(answer: http::Response<Incoming>, end: Option<CancellationToken>) -> Answer {
     let (mut parts, body) = answer.into_parts();
@@ -167,7 +151,7 @@ fn returned(answer: http::Response<Incoming>, end: Option<CancellationToken>) ->
         let why = "the backend attempted to redirect this request, which is not permitted";
         return text(StatusCode::BAD_GATEWAY, why);
     }
-    without_hops(&mut parts.headers);
+    drop_hop_by_hop(&mut parts.headers);
     parts.headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     parts.version = Version::HTTP_11;
     let body = match end {
@@ -219,25 +203,4 @@ pub(super) async fn fetch(backend: &Backend, question: Question<'_>, limit: usiz
     let (content_type, etag) = (text(CONTENT_TYPE), text(ETAG));
     let body = outbound::read(answer.into_body(), limit).await.map_err(|error| error.to_string())?;
     Ok(Fetched { code, content_type, etag, body })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_concerns_one_connection_is_not_passed_on() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("connection", "close, X-Private"),
-            ("x-private", "1"),
-            ("te", "trailers"),
-            ("keep-alive", "5"),
-            ("accept", "application/json"),
-        ] {
-            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        without_hops(&mut headers);
-        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
-    }
 }

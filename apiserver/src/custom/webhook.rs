@@ -5,13 +5,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderValue;
-use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use reeve_api::rng::{RngExt as _, SharedRng};
 use serde_json::Value;
 
-use crate::http::full;
-use crate::outbound::{self, CallError, Caller, Place, Services, Trust};
+use crate::outbound::{CallError, Caller, Place, Post, Services, Trust};
 use crate::registry::Registry;
 
 /// How long a webhook may take; Kubernetes' number.
@@ -89,25 +86,9 @@ impl Webhooks {
     /// Asks and reads the answer; the error is in the words of Go's HTTP client.
     pub(super) async fn post(&self, target: &Target, question: &Value) -> Result<Value, String> {
         let caller = target.caller.as_ref().map_err(String::clone)?;
-        let told = |error: CallError| format!("Post {:?}: {error}", target.url);
-        let body = full(question.to_string());
-        let mut request = http::Request::post(&target.path).body(body).map_err(|error| error.to_string())?;
-        let headers = request.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*"));
-        headers.insert(USER_AGENT, HeaderValue::from_static("kube-apiserver-admission"));
-        let answer = async {
-            let answer = caller.send(request).await?;
-            let code = answer.status();
-            Ok::<_, CallError>((code, outbound::read(answer.into_body(), ANSWER_BYTES_MAX).await?))
-        };
-        let deadline =
-            || CallError(format!("{} (Client.Timeout exceeded while awaiting headers)", CallError::deadline()));
-        let answer = tokio::time::timeout(TIME_MAX, answer).await.unwrap_or_else(|_| Err(deadline()));
-        let (code, body) = answer.map_err(told)?;
-        if !code.is_success() {
-            return Err(outbound::unsuccessful(code, &body));
-        }
-        serde_json::from_slice(&body).map_err(|error| format!("couldn't get version/kind; json parse error: {error}"))
+        let late = CallError(format!("{} (Client.Timeout exceeded while awaiting headers)", CallError::deadline()));
+        let (path, url) = (&target.path, &target.url);
+        let post = Post { path, url, time_max: TIME_MAX, late, bytes_max: ANSWER_BYTES_MAX };
+        caller.post(post, question).await
     }
 }

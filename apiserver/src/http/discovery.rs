@@ -141,7 +141,9 @@ impl Discovery {
             add(&mut groups, (names.group, names.version), entries(resource), true);
         }
         let statuses = reeve_kinds::component_status();
-        add(&mut groups, ("", "v1"), vec![computed_entry(statuses.names())], true);
+        let statuses = computed_entry(statuses.names());
+        add(&mut groups, ("", "v1"), vec![bindings_entry(&statuses)], true);
+        add(&mut groups, ("", "v1"), vec![statuses], true);
         for review in &REVIEWS {
             add(&mut groups, (review.group, review.version), vec![review_entry(review)], false);
         }
@@ -412,6 +414,23 @@ fn entries(resource: &Resource) -> Vec<Entry> {
     subresources.iter_mut().for_each(|part| part.is_custom = is_custom);
     all.extend(subresources);
     all
+}
+
+/// `bindings`, which are created and never seen again; `like` is another one that is not stored.
+fn bindings_entry(like: &Entry) -> Entry {
+    Entry {
+        name: "bindings".to_owned(),
+        singular: "binding",
+        namespaced: true,
+        kind: "Binding".to_owned(),
+        verbs: vec!["create"],
+        short: &[],
+        group: like.group.clone(),
+        version: like.version.clone(),
+        categories: like.categories,
+        storage: String::new(),
+        is_custom: false,
+    }
 }
 
 fn stored_part(names: &Names, part_of: Subresource) -> Entry {

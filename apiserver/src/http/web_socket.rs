@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::too_many_requests;
 use crate::http::response::{Answer, Body, full};
+use crate::proxy_node::is_upgrade;
 use crate::status::ApiError;
 
 /// So many may be open at once; the next gets 429.
@@ -50,8 +51,7 @@ const GOODBYE_MAX: Duration = Duration::from_secs(10);
 /// Whether a request asks for a WebSocket.
 pub(crate) fn is_asked_for(headers: &HeaderMap) -> bool {
     let asks = headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    let mut words = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    asks && words.any(|value| value.to_ascii_lowercase().contains("upgrade"))
+    asks && is_upgrade(headers)
 }
 
 /// The protocols that a client offers, in its order.

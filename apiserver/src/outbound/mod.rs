@@ -19,7 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -105,6 +106,20 @@ impl CallError {
     }
 }
 
+/// A question to a webhook: where it goes, and what is taken for an answer.
+pub(crate) struct Post<'p> {
+    /// Path and query.
+    pub(crate) path: &'p str,
+    /// The whole address, as it stands in errors.
+    pub(crate) url: &'p str,
+    /// How long the answer may take.
+    pub(crate) time_max: Duration,
+    /// What is told when it takes longer.
+    pub(crate) late: CallError,
+    /// Longest answer that is read.
+    pub(crate) bytes_max: usize,
+}
+
 /// The connections to one place under one trust. Cheap to clone; clones share the connections.
 #[derive(Clone)]
 pub(crate) struct Caller {
@@ -140,6 +155,27 @@ impl Caller {
         *request.uri_mut() = uri.parse().map_err(|error| CallError(format!("{error}")))?;
         self.client.request(request).await.map_err(|error| CallError(told(&error)))
     }
+
+    /// Asks a webhook and reads its answer; the error is in the words of Kubernetes' client.
+    pub(crate) async fn post(&self, post: Post<'_>, question: &Value) -> Result<Value, String> {
+        let body = crate::http::full(question.to_string());
+        let mut request = http::Request::post(post.path).body(body).map_err(|error| error.to_string())?;
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*"));
+        headers.insert(USER_AGENT, HeaderValue::from_static("kube-apiserver-admission"));
+        let answer = async {
+            let answer = self.send(request).await?;
+            let code = answer.status();
+            Ok::<_, CallError>((code, read(answer.into_body(), post.bytes_max).await?))
+        };
+        let answer = tokio::time::timeout(post.time_max, answer).await.unwrap_or(Err(post.late));
+        let (code, body) = answer.map_err(|error| format!("Post {:?}: {error}", post.url))?;
+        if !code.is_success() {
+            return Err(unsuccessful(code, &body));
+        }
+        serde_json::from_slice(&body).map_err(|error| format!("couldn't get version/kind; json parse error: {error}"))
+    }
 }
 
 /// The cause that says most, in Go's words.
@@ -173,7 +209,7 @@ pub(crate) async fn read(body: Incoming, limit: usize) -> Result<Bytes, CallErro
 }
 
 /// What an answer says that is no success, in the words of Kubernetes' client: a `Status` speaks for itself.
-pub(crate) fn unsuccessful(code: StatusCode, body: &[u8]) -> String {
+fn unsuccessful(code: StatusCode, body: &[u8]) -> String {
     let parsed: Option<Value> = serde_json::from_slice(body).ok();
     if let Some(message) = parsed.as_ref().filter(|status| status["kind"] == "Status") {
         return message["message"].as_str().unwrap_or_default().to_owned();

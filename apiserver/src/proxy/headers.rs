@@ -33,12 +33,6 @@ const CORS: [&str; 4] = [
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Whether the client asks for another protocol.
-pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(CONNECTION).iter();
-    values.filter_map(|value| value.to_str().ok()).any(|value| value.to_ascii_lowercase().contains("upgrade"))
-}
-
 /// Headers that say who asks: for the API server alone.
 fn is_credential(name: &HeaderName) -> bool {
     let text = name.as_str();
@@ -48,7 +42,8 @@ fn is_credential(name: &HeaderName) -> bool {
         || text.starts_with("impersonate-")
 }
 
-fn drop_hop_by_hop(headers: &mut HeaderMap) {
+/// Takes away what concerns one connection only.
+pub(crate) fn drop_hop_by_hop(headers: &mut HeaderMap) {
     let listed: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -156,7 +151,7 @@ mod tests {
     #[test]
     fn an_upgrade_keeps_what_asks_for_it() {
         let parts = parts(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket"), ("authorization", "x")]);
-        assert!(is_upgrade(&parts.headers));
+        assert!(crate::proxy_node::is_upgrade(&parts.headers));
         let sent = upgraded(&parts, None, "h");
         assert_eq!(
             (sent["connection"].as_bytes(), sent["upgrade"].as_bytes()),

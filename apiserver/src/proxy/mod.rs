@@ -14,6 +14,8 @@ mod location;
 mod pages;
 mod target;
 
+pub(crate) use headers::drop_hop_by_hop;
+
 use std::sync::Arc;
 
 use futures::TryStreamExt as _;
@@ -27,7 +29,7 @@ use serde_json::json;
 
 use crate::admission::{self, Attributes};
 use crate::http::{Answer, Body, BoxError, Call, Peer, full, too_many_requests};
-use crate::proxy_node::{Nodes, tunnel};
+use crate::proxy_node::{Nodes, is_upgrade, tunnel};
 use crate::registry::{Registry, Request};
 use crate::status::ApiError;
 use location::Rewrite;
@@ -57,7 +59,7 @@ pub(crate) async fn answer(
     let paths = Paths { own, asked: location::join("", &rest) };
     let target = target::find(nodes, registry, &request).await?;
     let slot = Arc::clone(&nodes.proxied).try_acquire_owned().map_err(|_| too_many_requests())?;
-    if headers::is_upgrade(&call.parts.headers) {
+    if is_upgrade(&call.parts.headers) {
         return upgrade(nodes, &target, &paths, call, slot).await;
     }
     let root = if paths.asked.is_empty() && paths.own.ends_with('/') { "/".to_owned() } else { paths.asked.clone() };

@@ -1,6 +1,8 @@
 //! The component schemas of a document: those of `k8s-openapi`, brought into the form Kubernetes publishes.
 
-use k8s_openapi::api::{authentication::v1 as authentication, autoscaling::v1 as autoscaling, core::v1 as core};
+use k8s_openapi::api::{
+    authentication::v1 as authentication, autoscaling::v1 as autoscaling, core::v1 as core, policy::v1 as policy,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use schemars::JsonSchema;
 use schemars::generate::SchemaGenerator;
@@ -56,6 +58,7 @@ pub(super) fn shared() -> Map<String, Value> {
         ("io.k8s.api.autoscaling.v1.Scale", "autoscaling", "v1", "Scale"),
         ("io.k8s.api.core.v1.Binding", "", "v1", "Binding"),
         ("io.k8s.api.authentication.v1.TokenRequest", "authentication.k8s.io", "v1", "TokenRequest"),
+        ("io.k8s.api.policy.v1.Eviction", "policy", "v1", "Eviction"),
         ("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions", "", "v1", "DeleteOptions"),
         ("io.k8s.apimachinery.pkg.apis.meta.v1.Status", "", "v1", "Status"),
     ] {
@@ -73,6 +76,8 @@ fn subschemas(generator: &mut SchemaGenerator) {
     generator.subschema_for::<autoscaling::Scale>();
     generator.subschema_for::<core::Binding>();
     generator.subschema_for::<authentication::TokenRequest>();
+    generator.subschema_for::<policy::Eviction>();
+    generator.subschema_for::<meta::WatchEvent<k8s_openapi::apimachinery::pkg::runtime::RawExtension>>();
 }
 
 /// Group, version and kind as extensions show them.

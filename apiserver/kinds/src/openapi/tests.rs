@@ -163,3 +163,71 @@ fn every_enumeration_belongs_to_a_text_that_is_served() {
         assert!(found, "{owner}.{field} is not served");
     }
 }
+
+#[test]
+fn everything_that_is_served_has_its_path() {
+    let core = document_of_core();
+    let methods = |path: &str| -> Vec<String> {
+        let item = core["paths"][path].as_object().unwrap_or_else(|| panic!("{path} is missing"));
+        item.keys().filter(|key| *key != "parameters").cloned().collect()
+    };
+    let pod = |part: &str| format!("/api/v1/namespaces/{{namespace}}/pods/{{name}}/{part}");
+    for part in ["attach", "exec", "portforward"] {
+        assert_eq!(methods(&pod(part)), ["get", "post"], "{part}");
+    }
+    let all = ["delete", "get", "head", "options", "patch", "post", "put"];
+    for path in [pod("proxy"), pod("proxy/{path}"), "/api/v1/nodes/{name}/proxy".to_owned()] {
+        assert_eq!(methods(&path), all, "{path}");
+    }
+    for part in ["ephemeralcontainers", "resize", "status"] {
+        assert_eq!(methods(&pod(part)), ["get", "patch", "put"], "{part}");
+    }
+    for path in [pod("eviction"), pod("binding"), "/api/v1/namespaces/{namespace}/bindings".to_owned()] {
+        assert_eq!(methods(&path), ["post"], "{path}");
+    }
+    for path in ["/api/v1/componentstatuses", "/api/v1/watch/pods", "/api/v1/watch/nodes/{name}"] {
+        assert_eq!(methods(path), ["get"], "{path}");
+    }
+    let exec = &core["paths"][pod("exec")];
+    assert_eq!(exec["post"]["operationId"], "connectCoreV1PostNamespacedPodExec");
+    assert_eq!(exec["post"]["x-kubernetes-group-version-kind"]["kind"], "PodExecOptions");
+    let names: Vec<_> = exec["parameters"].as_array().unwrap().iter().map(|own| &own["name"]).collect();
+    assert_eq!(names, ["command", "container", "name", "namespace", "stderr", "stdin", "stdout", "tty"]);
+}
+
+#[test]
+fn operations_are_told_in_kubernetes_words() {
+    let core = document_of_core();
+    let told = |path: &str, method: &str| {
+        let operation = &core["paths"][path][method];
+        [&operation["operationId"], &operation["description"]].map(|text| text.as_str().unwrap().to_owned())
+    };
+    let pods = "/api/v1/namespaces/{namespace}/pods";
+    for (path, method, id, description) in [
+        (pods.to_owned(), "delete", "deleteCoreV1CollectionNamespacedPod", "delete collection of Pod"),
+        (
+            format!("{pods}/{{name}}/status"),
+            "put",
+            "replaceCoreV1NamespacedPodStatus",
+            "replace status of the specified Pod",
+        ),
+        (format!("{pods}/{{name}}/eviction"), "post", "createCoreV1NamespacedPodEviction", "create eviction of a Pod"),
+        (
+            "/api/v1/namespaces/{namespace}/endpoints".to_owned(),
+            "post",
+            "createCoreV1NamespacedEndpoints",
+            "create Endpoints",
+        ),
+    ] {
+        assert_eq!(told(&path, method), [id, description]);
+    }
+    let roles = document(&builtin(), "rbac.authorization.k8s.io", "v1").unwrap();
+    let role = &roles["paths"]["/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles/{name}"];
+    assert_eq!(role["get"]["tags"], json!(["rbacAuthorization_v1"]));
+    assert!(role["patch"]["requestBody"]["content"]["application/apply-patch+yaml"].is_object());
+    assert_eq!(
+        role["patch"]["parameters"].as_array().unwrap().len(),
+        4,
+        "dryRun, fieldManager, fieldValidation, force"
+    );
+}

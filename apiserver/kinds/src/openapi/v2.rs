@@ -15,7 +15,26 @@ const V3_SCHEMAS: &str = "#/components/schemas/";
 const V2_SCHEMAS: &str = "#/definitions/";
 
 /// The methods of a path.
-const METHODS: [&str; 5] = ["delete", "get", "patch", "post", "put"];
+const METHODS: [&str; 7] = ["delete", "get", "head", "options", "patch", "post", "put"];
+
+/// Media types in the order in which they are told; others stand before them.
+const MEDIA_TYPES: [&str; 9] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+];
+
+fn told(content: &Map<String, Value>) -> Vec<Value> {
+    let mut names: Vec<&str> = content.keys().map(String::as_str).collect();
+    names.sort_by_key(|name| MEDIA_TYPES.iter().position(|known| known == name));
+    names.into_iter().map(Value::from).collect()
+}
 
 /// One document of all groups and versions that are given, each with its kinds.
 #[must_use]
@@ -112,11 +131,9 @@ fn lower_operation(operation: &mut Map<String, Value>) {
     let mut parameters = Vec::new();
     if let Some(body) = operation.remove("requestBody") {
         let content = body.get("content").and_then(Value::as_object);
-        if let Some((first, rest)) =
-            content.map(|content| content.iter().collect::<Vec<_>>()).as_deref().and_then(<[_]>::split_first)
-        {
-            consumes = std::iter::once(first).chain(rest).map(|(name, _)| Value::from(name.as_str())).collect();
-            let mut schema = first.1.get("schema").cloned().unwrap_or_default();
+        if let Some((content, (_, first))) = content.and_then(|content| Some((content, content.iter().next()?))) {
+            consumes = told(content);
+            let mut schema = first.get("schema").cloned().unwrap_or_default();
             lower_schema(&mut schema);
             let mut own = json!({"name": "body", "in": "body", "schema": schema});
             if body.get("required") == Some(&Value::Bool(true)) {
@@ -137,7 +154,7 @@ fn lower_operation(operation: &mut Map<String, Value>) {
         for response in responses.values_mut().filter_map(Value::as_object_mut) {
             let Some(Value::Object(content)) = response.remove("content") else { continue };
             if produces.is_empty() {
-                produces = content.keys().map(|name| Value::from(name.as_str())).collect();
+                produces = told(&content);
             }
             let schema = content.into_iter().next().and_then(|(_, mut media)| media.get_mut("schema").map(Value::take));
             if let Some(mut schema) = schema {

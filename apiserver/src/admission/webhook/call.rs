@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderValue, Request};
 use reeve_api::rng::RngExt as _;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -13,8 +11,7 @@ use super::config::{Client, Hook};
 use super::review::{self, Verdict};
 use crate::admission::Attributes;
 use crate::admission::figures::Answered;
-use crate::http::full;
-use crate::outbound::{self, CallError, Caller};
+use crate::outbound::{CallError, Caller, Post};
 use crate::registry::Registry;
 use crate::status::ApiError;
 
@@ -79,23 +76,9 @@ async fn question(registry: &Registry, hook: &Hook, attributes: &Attributes<'_>)
 
 async fn post(caller: &Caller, client: &Client, question: &Value, timeout: Duration) -> Result<Value, String> {
     let path = format!("{}?timeout={}s", client.path, timeout.as_secs());
-    let told = |error: CallError| format!("Post \"https://{}{path}\": {error}", client.place.authority());
-    let mut request = Request::post(&path).body(full(question.to_string())).map_err(|error| error.to_string())?;
-    let headers = request.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*"));
-    headers.insert(USER_AGENT, HeaderValue::from_static("kube-apiserver-admission"));
-    let answer = async {
-        let answer = caller.send(request).await?;
-        let code = answer.status();
-        Ok::<_, CallError>((code, outbound::read(answer.into_body(), ANSWER_BYTES_MAX).await?))
-    };
-    let answer = tokio::time::timeout(timeout, answer).await.unwrap_or_else(|_| Err(CallError::deadline()));
-    let (code, body) = answer.map_err(told)?;
-    if !code.is_success() {
-        return Err(outbound::unsuccessful(code, &body));
-    }
-    serde_json::from_slice(&body).map_err(|error| format!("couldn't get version/kind; json parse error: {error}"))
+    let url = format!("https://{}{path}", client.place.authority());
+    let (late, bytes_max) = (CallError::deadline(), ANSWER_BYTES_MAX);
+    caller.post(Post { path: &path, url: &url, time_max: timeout, late, bytes_max }, question).await
 }
 
 /// The refusal as the client sees it: the webhook's own `Status`, which says at least that and by whom.

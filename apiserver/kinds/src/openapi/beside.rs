@@ -1,0 +1,26 @@
+//! What is served without being stored: component statuses, with their schemas and paths.
+
+use k8s_openapi::api::core::v1::ComponentStatus;
+use serde_json::{Map, Value};
+
+use super::Schemas;
+use super::operations::Action;
+use super::paths::Paths;
+use super::schemas;
+use crate::kinds::component_status;
+
+/// Adds the schemas and paths of a group and version.
+pub(super) fn add(group: &str, version: &str, all: &mut Map<String, Value>, paths: &mut Map<String, Value>) {
+    if (group, version) != ("", "v1") {
+        return;
+    }
+    let statuses = component_status();
+    let names = statuses.names();
+    let Schemas { own, all: more, .. } = schemas::of::<ComponentStatus>();
+    all.extend(more);
+    schemas::add_kind(all, names, &own);
+    let mut made = Paths::new(names, &own);
+    made.collection(&[Action::List]);
+    made.object(&[Action::Get]);
+    paths.extend(made.all);
+}
