@@ -174,7 +174,9 @@ impl ApiError {
     /// `Deployment.apps "x" is invalid: spec.replicas: Invalid value: …`, one cause per complaint.
     #[must_use]
     pub fn invalid(names: &Names, name: &str, errors: &[FieldError]) -> Self {
-        Self::invalid_kind(names.kind, names.group, name, errors)
+        // Inside, Kubernetes knows events as those of the core group.
+        let group = if names.group == "events.k8s.io" { "" } else { names.group };
+        Self::invalid_kind(names.kind, group, name, errors)
     }
 
     /// [`ApiError::invalid`] for kinds that are not served as resources (`Scale`, `Binding`).

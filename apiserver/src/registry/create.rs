@@ -118,7 +118,10 @@ impl Registry {
                     let object = texts.sent(revision);
                     return Ok(Written { object, created: true, is_status: false, warnings });
                 }
-                Outcome::Changed(_) if !generated => return Err(ApiError::already_exists(names, &last_name)),
+                Outcome::Changed(there) if !generated => {
+                    let there = there.map(|kv| encode::sent(&kv.value, kv.mod_revision).value());
+                    return Err(taken(names, &last_name, there.as_ref()));
+                }
                 Outcome::Changed(_) => {}
                 Outcome::Overtaken => self.cache.fresh().await?,
             }
@@ -185,8 +188,8 @@ impl Registry {
     ) -> Result<Written, ApiError> {
         self.cache.fresh().await?;
         let key = self.cache_key(request, name);
-        if request.resource.storage.get(key.as_bytes()).is_some() {
-            return Err(ApiError::already_exists(request.resource.names(), name));
+        if let Some(there) = request.resource.storage.get(key.as_bytes()) {
+            return Err(taken(request.resource.names(), name, Some(&there.value())));
         }
         Ok(Written { object: encode::unwritten(object), created: true, is_status: false, warnings })
     }
@@ -195,4 +198,13 @@ impl Registry {
         let cut = prefix.char_indices().nth(PREFIX_LEN_MAX).map_or(prefix.len(), |(at, _)| at);
         format!("{}{}", &prefix[..cut], self.rng.suffix(SUFFIX_LEN))
     }
+}
+
+/// There is an object of that name; of one that is going it is said.
+fn taken(names: &reeve_kinds::Names, name: &str, there: Option<&Value>) -> ApiError {
+    let mut error = ApiError::already_exists(names, name);
+    if there.is_some_and(meta::is_terminating) {
+        error.message = format!("object is being deleted: {}", error.message);
+    }
+    error
 }

@@ -100,3 +100,14 @@ async fn a_kind_that_nobody_knows_is_told_from_one_of_another_path() {
         format!("PodList {handled} converting (v1.PodList) to (core.ConfigMap): unknown conversion")
     );
 }
+
+#[tokio::test]
+async fn of_a_name_that_is_still_taken_by_what_is_being_deleted_it_is_said() {
+    let world = World::new().await;
+    let object = json!({"metadata": {"name": "a", "finalizers": ["a.b/c"]}});
+    world.create("configmaps", object.clone()).await;
+    let again = async || world.try_create("configmaps", object.clone()).await.unwrap_err().message;
+    assert_eq!(again().await, "configmaps \"a\" already exists");
+    world.delete("configmaps/a").await.unwrap();
+    assert_eq!(again().await, "object is being deleted: configmaps \"a\" already exists");
+}

@@ -21,6 +21,8 @@ use std::sync::Arc;
 
 use crate::kind::Kind;
 
+pub(in crate::kinds) use persistent_volumes::inline_sources;
+
 /// The kinds of the group, by resource name.
 pub(super) fn kinds() -> Vec<Arc<dyn Kind>> {
     vec![

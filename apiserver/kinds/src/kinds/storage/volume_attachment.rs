@@ -10,6 +10,7 @@ use crate::errors::Errors;
 use crate::field::FieldError;
 use crate::json::{at, copy_field, entries, flag, get, has, int, list, set, text, text_at};
 use crate::kind::{Column, Kind, Names, Part};
+use crate::kinds::core::inline_sources;
 use crate::kinds::wiring;
 use crate::meta::{self, MetaRules};
 use crate::path::Path;
@@ -35,32 +36,6 @@ const MAX_METADATA: usize = 256 * 1024;
 const MAX_MESSAGE: usize = 1024;
 
 const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
-
-/// What a volume can be made of.
-const SOURCES: &[&str] = &[
-    "awsElasticBlockStore",
-    "azureDisk",
-    "azureFile",
-    "cephfs",
-    "cinder",
-    "csi",
-    "fc",
-    "flexVolume",
-    "flocker",
-    "gcePersistentDisk",
-    "glusterfs",
-    "hostPath",
-    "iscsi",
-    "local",
-    "nfs",
-    "photonPersistentDisk",
-    "portworxVolume",
-    "quobyte",
-    "rbd",
-    "scaleIO",
-    "storageos",
-    "vsphereVolume",
-];
 
 /// The spec as complaints show it.
 const SPEC: Go = Go::Struct(&[
@@ -201,16 +176,7 @@ fn inline(volume: &Value, path: &Path<'_>, errors: &mut Errors) {
     if has(volume, "nodeAffinity") {
         errors.forbidden(&path.child("nodeAffinity"), DETAIL);
     }
-    if has(volume, "csi") {
-        let (csi, path) = (get(volume, "csi"), path.child("csi"));
-        driver_name(text(csi, "driver"), &path.child("driver"), errors);
-        if text(csi, "volumeHandle").is_empty() {
-            errors.required(&path.child("volumeHandle"), "");
-        }
-    }
-    if !SOURCES.iter().any(|source| has(volume, source)) {
-        errors.required(path, "must specify a volume type");
-    }
+    inline_sources(volume, path, errors);
     if !text(volume, "storageClassName").is_empty() {
         errors.forbidden(&path.child("storageClassName"), DETAIL);
     }

@@ -17,7 +17,7 @@ pub(super) use v1::AutoscalersV1;
 
 use crate::errors::Errors;
 use crate::field::FieldError;
-use crate::json::{copy_field, has, list, object_mut, set, set_default, some_mut};
+use crate::json::{copy_field, has, list, object_mut, set, set_absent, set_default, some_mut};
 use crate::kind::{Kind, Names, Part};
 use crate::kinds::wiring;
 use crate::meta::MetaRules;
@@ -96,7 +96,7 @@ fn default_metric() -> Value {
 fn default_behavior(behavior: &mut Value) {
     let up = object_mut(behavior, "scaleUp");
     set_default(up, "stabilizationWindowSeconds", 0);
-    set_default(up, "selectPolicy", "Max");
+    set_absent(up, "selectPolicy", "Max");
     if !has(up, "policies") {
         let policies = json!([
             {"type": "Pods", "value": 4, "periodSeconds": 15},
@@ -105,7 +105,7 @@ fn default_behavior(behavior: &mut Value) {
         set(up, "policies", policies);
     }
     let down = object_mut(behavior, "scaleDown");
-    set_default(down, "selectPolicy", "Max");
+    set_absent(down, "selectPolicy", "Max");
     if !has(down, "policies") {
         set(down, "policies", json!([{"type": "Percent", "value": 100, "periodSeconds": 15}]));
     }

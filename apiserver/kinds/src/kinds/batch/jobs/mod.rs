@@ -19,7 +19,8 @@ pub(super) use rules::template_rules;
 use crate::errors::Errors;
 use crate::field::FieldError;
 use crate::json::{
-    at, copy_field, entries, flag, get, has, int, items_mut, list, object_mut, set, set_default, text, text_at,
+    at, copy_field, entries, flag, get, has, int, items_mut, list, object_mut, set, set_absent, set_default, text,
+    text_at,
 };
 use crate::kind::{Column, Kind, Names, Part};
 use crate::kinds::apps::workload;
@@ -85,10 +86,10 @@ impl Kind for Jobs {
         set_default(spec, "parallelism", 1);
         let many = if has(spec, "backoffLimitPerIndex") { i64::from(i32::MAX) } else { 6 };
         set_default(spec, "backoffLimit", many);
-        set_default(spec, "completionMode", "NonIndexed");
+        set_absent(spec, "completionMode", "NonIndexed");
         set_default(spec, "suspend", false);
         let replace = if has(spec, "podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
-        set_default(spec, "podReplacementPolicy", replace);
+        set_absent(spec, "podReplacementPolicy", replace);
         set_default(spec, "manualSelector", false);
         object_mut(object, "status");
         let meta = object_mut(object, "metadata");

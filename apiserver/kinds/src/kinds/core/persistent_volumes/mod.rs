@@ -44,6 +44,11 @@ const MOUNT_OPTIONS: &str = "volume.beta.kubernetes.io/mount-options";
 /// The kind.
 pub(super) struct PersistentVolumes;
 
+/// The rules for the source of a volume that stands elsewhere than in a PersistentVolume.
+pub(in crate::kinds) fn inline_sources(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    sources::rules(spec, "", path, errors);
+}
+
 impl Kind for PersistentVolumes {
     wiring!(PersistentVolume, NAMES, table::COLUMNS);
 
