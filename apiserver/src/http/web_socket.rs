@@ -111,17 +111,17 @@ impl Asked {
     }
 
     /// The answer that begins it, and in which form pieces go; or the refusal.
-    fn accept(&self, content: Content) -> Result<(Answer, Form), Answer> {
+    fn accept(&self, content: Content) -> Result<(Answer, Form), Box<Answer>> {
         let key = check(&self.method, &self.headers)?;
         let offered: Vec<&str> = protocols(&self.headers).collect();
         let (protocol, form) = match content {
-            Content::Bytes => choose(&offered).ok_or_else(|| refused(StatusCode::FORBIDDEN, ""))?,
+            Content::Bytes => choose(&offered).ok_or_else(|| Box::new(refused(StatusCode::FORBIDDEN, "")))?,
             Content::TextEvents | Content::BinaryEvents => {
                 if !is_origin(&self.headers) {
-                    return Err(refused(StatusCode::FORBIDDEN, ""));
+                    return Err(refused(StatusCode::FORBIDDEN, "").into());
                 }
                 if offered.len() > 1 {
-                    return Err(refused(StatusCode::BAD_REQUEST, ""));
+                    return Err(refused(StatusCode::BAD_REQUEST, "").into());
                 }
                 let form = if content == Content::TextEvents { Form::Text } else { Form::Binary(LENGTH) };
                 (offered.first().copied(), form)
@@ -146,16 +146,16 @@ impl Asked {
 const LENGTH: usize = 4;
 
 /// Checks the handshake; what the client's key is answered with.
-fn check(method: &Method, headers: &HeaderMap) -> Result<String, Answer> {
+fn check(method: &Method, headers: &HeaderMap) -> Result<String, Box<Answer>> {
     if method != Method::GET {
-        return Err(refused(StatusCode::METHOD_NOT_ALLOWED, "bad method"));
+        return Err(refused(StatusCode::METHOD_NOT_ALLOWED, "bad method").into());
     }
     let key = headers.get(SEC_WEBSOCKET_KEY).filter(|key| !key.is_empty());
-    let Some(key) = key else { return Err(refused(StatusCode::BAD_REQUEST, "mismatch challenge/response")) };
+    let Some(key) = key else { return Err(refused(StatusCode::BAD_REQUEST, "mismatch challenge/response").into()) };
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         let mut answer = refused(StatusCode::BAD_REQUEST, "missing or bad WebSocket Version");
         answer.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        return Err(answer);
+        return Err(answer.into());
     }
     Ok(derive_accept_key(key.as_bytes()))
 }
@@ -207,7 +207,7 @@ impl WebSockets {
         let slot = Arc::clone(&self.open).try_acquire_owned().map_err(|_| too_many_requests())?;
         let (beginning, form) = match asked.accept(content) {
             Ok(accepted) => accepted,
-            Err(refused) => return Ok(refused),
+            Err(refused) => return Ok(*refused),
         };
         let is_announced = content == Content::Bytes;
         let serving = serve(asked.client, answer.into_body(), form, is_announced, slot);

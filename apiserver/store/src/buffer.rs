@@ -59,10 +59,10 @@ impl Entry {
 }
 
 impl Buffer {
-    fn put(&mut self, key: Bytes, entry: Entry) {
-        self.bytes += entry.bytes(&key);
+    fn put(&mut self, key: &Bytes, entry: Entry) {
+        self.bytes += entry.bytes(key);
         if let Some(old) = self.entries.insert(key.clone(), entry) {
-            self.bytes -= old.bytes(&key);
+            self.bytes -= old.bytes(key);
         }
     }
 
@@ -128,7 +128,7 @@ impl View for BufferedView {
             buffer.batch += 1;
             let number = buffer.batch;
             for (key, value) in batch.changes {
-                buffer.put(key.into(), Entry { batch: number, value: value.map(Bytes::from) });
+                buffer.put(&key.into(), Entry { batch: number, value: value.map(Bytes::from) });
             }
             buffer.bytes
         };

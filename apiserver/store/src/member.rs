@@ -130,6 +130,9 @@ struct Waiting {
 /// One per command of a batch.
 type Answers = Vec<Result<Answer, KvError>>;
 
+/// Proposer, sequence and commands of a batch.
+type OwnBatch = ((u64, u64), Vec<Command>);
+
 /// Proposer, sequence and answers of each batch.
 type Applied = Vec<((u64, u64), Answers)>;
 
@@ -380,7 +383,7 @@ impl Member {
     }
 
     /// The commands of an entry that was proposed here.
-    fn own_commands(&mut self, entry: &Entry) -> Option<((u64, u64), Vec<Command>)> {
+    fn own_commands(&mut self, entry: &Entry) -> Option<OwnBatch> {
         let proposer = self.proposer;
         let own = |waiting: &&mut Waiting| entry.context == context(proposer, waiting.sequence);
         let waiting = self.waiting.iter_mut().find(own)?;
@@ -597,7 +600,7 @@ fn context(proposer: u64, sequence: u64) -> Vec<u8> {
 }
 
 /// Applies committed entries as one batch. `own` are the commands of those that need not be read.
-fn apply(mvcc: &Mvcc, entries: &[Entry], own: Vec<Option<((u64, u64), Vec<Command>)>>) -> Result<Applied, ApplyError> {
+fn apply(mvcc: &Mvcc, entries: &[Entry], own: Vec<Option<OwnBatch>>) -> Result<Applied, ApplyError> {
     let mut commands = Vec::new();
     let mut batches = Vec::new();
     for (entry, own) in entries.iter().zip(own) {

@@ -9,7 +9,7 @@ fn rule(resource: &str) -> Value {
     json!({"apiGroups": [""], "resources": [resource], "verbs": ["get"]})
 }
 
-fn role(name: &str, labels: Value, rules: &[Value], selectors: &[Value]) -> ClusterRole {
+fn role(name: &str, labels: &Value, rules: &[Value], selectors: &[Value]) -> ClusterRole {
     let mut role = json!({"metadata": {"name": name, "labels": labels}, "rules": rules});
     if !selectors.is_empty() {
         role["aggregationRule"] = json!({"clusterRoleSelectors": selectors});
@@ -32,11 +32,11 @@ fn a_role_has_the_rules_of_all_that_match_each_once_and_in_order() {
     let label = |value: &str| json!({"matchLabels": {"to": value}});
     let all = |sum: &[Value]| {
         [
-            role("z", json!({"to": "sum"}), &[rule("pods"), rule("nodes")], &[]),
-            role("b", json!({"to": "sum"}), &[rule("services"), rule("pods")], &[]),
-            role("a", json!({"to": "first"}), &[rule("secrets")], &[]),
-            role("other", json!({}), &[rule("leases")], &[]),
-            role("sum", json!({"to": "sum"}), sum, &[label("sum"), label("first")]),
+            role("z", &json!({"to": "sum"}), &[rule("pods"), rule("nodes")], &[]),
+            role("b", &json!({"to": "sum"}), &[rule("services"), rule("pods")], &[]),
+            role("a", &json!({"to": "first"}), &[rule("secrets")], &[]),
+            role("other", &json!({}), &[rule("leases")], &[]),
+            role("sum", &json!({"to": "sum"}), sum, &[label("sum"), label("first")]),
         ]
     };
     assert_eq!(planned(&all(&[rule("leases")])), ["sum: services pods nodes secrets"]);
@@ -47,11 +47,11 @@ fn a_role_has_the_rules_of_all_that_match_each_once_and_in_order() {
 #[test]
 fn a_role_that_nothing_matches_any_more_is_empty() {
     let nothing = json!({"matchLabels": {"to": "sum"}});
-    assert_eq!(planned(&[role("sum", json!({}), &[rule("pods")], &[nothing.clone()])]), ["sum: "]);
-    assert!(planned(&[role("sum", json!({}), &[], &[nothing])]).is_empty());
+    assert_eq!(planned(&[role("sum", &json!({}), &[rule("pods")], std::slice::from_ref(&nothing))]), ["sum: "]);
+    assert!(planned(&[role("sum", &json!({}), &[], &[nothing])]).is_empty());
 }
 
 #[test]
 fn roles_that_do_not_aggregate_are_left_alone() {
-    assert!(planned(&[role("a", json!({}), &[rule("pods")], &[])]).is_empty());
+    assert!(planned(&[role("a", &json!({}), &[rule("pods")], &[])]).is_empty());
 }

@@ -52,10 +52,10 @@ pub(super) fn refused(code: StatusCode, why: &str) -> Answer {
 
 /// The protocol of a SPDY connection's streams: the first of the client's that is in `known`. Source:
 /// `httpstream.Handshake` of `k8s.io/streaming`.
-pub(super) fn spdy_protocol(headers: &HeaderMap, known: &[&'static str]) -> Result<&'static str, Answer> {
+pub(super) fn spdy_protocol(headers: &HeaderMap, known: &[&'static str]) -> Result<&'static str, Box<Answer>> {
     if !asks_for(headers, "spdy/3.1") {
         let why = "unable to upgrade: missing upgrade headers in request";
-        return Err(refused(StatusCode::BAD_REQUEST, why));
+        return Err(refused(StatusCode::BAD_REQUEST, why).into());
     }
     let offered = values(headers, &STREAM_PROTOCOL);
     if offered.is_empty() {
@@ -63,7 +63,7 @@ pub(super) fn spdy_protocol(headers: &HeaderMap, known: &[&'static str]) -> Resu
         let why = format!(
             "unable to upgrade: header X-Stream-Protocol-Version does not exist in request with {number} headers"
         );
-        return Err(refused(StatusCode::BAD_REQUEST, &why));
+        return Err(refused(StatusCode::BAD_REQUEST, &why).into());
     }
     let chosen = offered.iter().find_map(|own| known.iter().find(|known| *known == own));
     chosen.copied().ok_or_else(|| {
@@ -75,7 +75,7 @@ pub(super) fn spdy_protocol(headers: &HeaderMap, known: &[&'static str]) -> Resu
         for known in known {
             answer.headers_mut().append(ACCEPTED, HeaderValue::from_static(known));
         }
-        answer
+        answer.into()
     })
 }
 
@@ -88,9 +88,9 @@ fn switching(to: &'static str) -> Answer {
 }
 
 /// The answer that begins a WebSocket; `protocol` is the one that was offered and chosen. Without a key it is refused.
-pub(super) fn to_web_socket(headers: &HeaderMap, protocol: Option<&'static str>) -> Result<Answer, Answer> {
+pub(super) fn to_web_socket(headers: &HeaderMap, protocol: Option<&'static str>) -> Result<Answer, Box<Answer>> {
     let Some(key) = headers.get(SEC_WEBSOCKET_KEY).filter(|key| !key.is_empty()) else {
-        return Err(text(StatusCode::BAD_REQUEST, "mismatch challenge/response"));
+        return Err(text(StatusCode::BAD_REQUEST, "mismatch challenge/response").into());
     };
     let mut answer = switching("websocket");
     if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {

@@ -17,7 +17,7 @@ async fn world() -> World {
     world
 }
 
-fn role(name: &str, rules: Value) -> Value {
+fn role(name: &str, rules: &Value) -> Value {
     json!({"metadata": {"name": name}, "rules": rules})
 }
 
@@ -106,7 +106,7 @@ async fn a_start_completes_what_was_taken_away_and_leaves_what_was_added() {
 #[tokio::test]
 async fn a_grant_holds_for_the_next_request_and_ends_with_the_binding() {
     let mut world = world().await;
-    world.create("clusterroles", role("reader", json!([rule("pods", "list")]))).await;
+    world.create("clusterroles", role("reader", &json!([rule("pods", "list")]))).await;
     world.create("rolebindings", binding("b", ("ClusterRole", "reader"), "ann")).await;
     world.turn_into("ann");
     assert!(world.may("list", "pods") && !world.may("list", "secrets"));
@@ -119,21 +119,21 @@ async fn a_grant_holds_for_the_next_request_and_ends_with_the_binding() {
 #[tokio::test]
 async fn nobody_makes_a_role_that_allows_more_than_they_may_themselves() {
     let mut world = world().await;
-    world.create("clusterroles", role("mine", json!([rule("pods", "get")]))).await;
+    world.create("clusterroles", role("mine", &json!([rule("pods", "get")]))).await;
     world.create("clusterrolebindings", binding("mine", ("ClusterRole", "mine"), "ann")).await;
     world.turn_into("ann");
-    world.create("roles", role("less", json!([rule("pods", "get")]))).await;
+    world.create("roles", role("less", &json!([rule("pods", "get")]))).await;
     let more = json!([{"apiGroups": [""], "resources": ["pods", "secrets"], "verbs": ["get", "list"]}]);
     let missing = "user \"ann\" (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not \
                    currently held:\n{APIGroups:[\"\"], Resources:[\"pods\"], Verbs:[\"list\"]}\n{APIGroups:[\"\"], \
                    Resources:[\"secrets\"], Verbs:[\"get\" \"list\"]}";
-    let refused = world.refused("roles", role("more", more.clone())).await;
+    let refused = world.refused("roles", role("more", &more)).await;
     assert_eq!(refused, format!("roles.{GROUP} \"more\" is forbidden: {missing}"));
     let refused = world.merge("roles/less", json!({"rules": more})).await.unwrap_err();
     assert_eq!((refused.code, refused.message), (403, format!("roles.{GROUP} \"less\" is forbidden: {missing}")));
     // What the garbage collector writes anybody may write who may change the role at all.
     world.turn_into("admin");
-    world.create("clusterroles", role("big", more.clone())).await;
+    world.create("clusterroles", role("big", &more)).await;
     world.turn_into("ann");
     world.merge("clusterroles/big", json!({"metadata": {"finalizers": ["a.b/c"]}})).await.unwrap();
     assert!(world.merge("clusterroles/big", json!({"metadata": {"labels": {"a": "b"}}})).await.is_err());
@@ -144,19 +144,19 @@ async fn nobody_makes_a_role_that_allows_more_than_they_may_themselves() {
     // Whoever may escalate may.
     world.turn_into("admin");
     let escalate = json!([{"apiGroups": [GROUP], "resources": ["roles"], "verbs": ["escalate"]}]);
-    world.create("clusterroles", role("escalate", escalate)).await;
+    world.create("clusterroles", role("escalate", &escalate)).await;
     world.create("clusterrolebindings", binding("escalate", ("ClusterRole", "escalate"), "ann")).await;
     world.turn_into("ann");
-    world.create("roles", role("more", more)).await;
+    world.create("roles", role("more", &more)).await;
 }
 
 #[tokio::test]
 async fn nobody_binds_a_role_that_allows_more_than_they_may_themselves() {
     let mut world = world().await;
-    world.create("clusterroles", role("secrets", json!([rule("secrets", "get")]))).await;
+    world.create("clusterroles", role("secrets", &json!([rule("secrets", "get")]))).await;
     let bind =
         json!([{"apiGroups": [GROUP], "resources": ["clusterroles"], "verbs": ["bind"], "resourceNames": ["secrets"]}]);
-    world.create("roles", role("binder", bind)).await;
+    world.create("roles", role("binder", &bind)).await;
     world.turn_into("ann");
     let own = |name: &str| binding(name, ("ClusterRole", "secrets"), "ann");
     let refused = world.refused("rolebindings", own("b")).await;

@@ -55,7 +55,7 @@ pub(crate) async fn serve(
 ) -> Answer {
     let (carrier, answer) = match Carrier::of(request.headers(), request.uri().query()) {
         Ok(accepted) => accepted,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     let Some(place) = Place::of(backend, namespace, pod).await else {
         return text(StatusCode::NOT_FOUND, format!("pod not found (\"{pod}_{namespace}\")"));
@@ -84,7 +84,7 @@ pub(crate) async fn serve(
 
 impl Carrier {
     /// What the client asks for, and the answer that begins it; or the refusal.
-    fn of(headers: &HeaderMap, raw_query: Option<&str>) -> Result<(Self, Answer), Answer> {
+    fn of(headers: &HeaderMap, raw_query: Option<&str>) -> Result<(Self, Answer), Box<Answer>> {
         if !upgrade::asks_for(headers, "websocket") {
             let protocol = upgrade::spdy_protocol(headers, &[PROTOCOL])?;
             return Ok((Self::Spdy, upgrade::to_spdy(protocol)));
@@ -95,7 +95,7 @@ impl Carrier {
         }
         let known = offered.iter().find_map(|own| CHANNELS.into_iter().find(|known| known == own));
         if !offered.is_empty() && known.is_none() {
-            return Err(text(StatusCode::FORBIDDEN, ""));
+            return Err(text(StatusCode::FORBIDDEN, "").into());
         }
         let ports = ports(raw_query).map_err(|why| text(StatusCode::BAD_REQUEST, why))?;
         let is_base64 = known.is_some_and(|own| own.contains("base64"));

@@ -33,7 +33,7 @@ enum Carrier {
 
 impl Carrier {
     /// What the client asks for, and the answer that begins it; or the refusal.
-    fn of(headers: &HeaderMap) -> Result<(Self, Answer), Answer> {
+    fn of(headers: &HeaderMap) -> Result<(Self, Answer), Box<Answer>> {
         if upgrade::asks_for(headers, "websocket") {
             let offered = upgrade::values(headers, &SEC_WEBSOCKET_PROTOCOL);
             let (protocol, channels) = Channels::choose(&offered).ok_or_else(|| text(StatusCode::FORBIDDEN, ""))?;
@@ -69,7 +69,7 @@ pub(crate) async fn serve(
     };
     let (carrier, answer) = match Carrier::of(request.headers()) {
         Ok(accepted) => accepted,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     let upgraded = hyper::upgrade::on(&mut request);
     let wanted = Wanted { backend: Arc::clone(backend), container, kind, options };

@@ -126,7 +126,7 @@ impl Channels {
     }
 
     /// Reads one message.
-    pub(super) fn from_client(self, message: &Bytes) -> FromClient {
+    pub(super) fn read_from_client(self, message: &Bytes) -> FromClient {
         let Some((&channel, data)) = message.split_first() else { return FromClient::Nothing };
         if self.version == Version::V5 && channel == CLOSE {
             return match data {
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn messages_are_read_by_their_channel() {
         let (newest, old) = (channels(Version::V5, false), channels(Version::V4, false));
-        let read = |channels: Channels, message: &'static [u8]| channels.from_client(&Bytes::from_static(message));
+        let read = |channels: Channels, message: &'static [u8]| channels.read_from_client(&Bytes::from_static(message));
         for (message, meaning) in [
             (&b"\x00ls\n"[..], FromClient::Stdin("ls\n".into())),
             (b"\x00", FromClient::Stdin("".into())),

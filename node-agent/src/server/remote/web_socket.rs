@@ -116,7 +116,7 @@ async fn read<E>(
             Message::Close(_) => return,
             _ => continue,
         };
-        match channels.from_client(&data) {
+        match channels.read_from_client(&data) {
             FromClient::Stdin(bytes) => {
                 if let Some(to) = &inputs.stdin
                     && !hand_on(to, bytes, pings).await
