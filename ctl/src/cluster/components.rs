@@ -94,6 +94,11 @@ impl Running {
         self.server.client(user)
     }
 
+    /// Waits until the roles are there with which a cluster starts: before, `/readyz` fails and most users are refused.
+    pub(crate) async fn roles_made(&self) {
+        self.server.roles_made().await;
+    }
+
     /// Returns when a component has ended although nobody told it to, with its reason.
     pub(crate) async fn failed(&mut self) -> ClusterError {
         match self.tasks.join_next().await {

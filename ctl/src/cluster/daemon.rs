@@ -150,11 +150,18 @@ async fn run_components(own: Surroundings, ready: &mut dyn FnMut()) -> Result<En
     let mut running = components::start(own).await?;
     write_kubeconfig(&paths, &config, &running)?;
     let process = Process::own().ok_or_else(|| ClusterError::component("run state", "/proc is not readable"))?;
-    RunState { process, data_dir: paths.data_dir.clone(), config: config.clone(), node_ip, stopped: false }
-        .save(&paths.run_dir)?;
+    RunState {
+        process,
+        data_dir: paths.data_dir.clone(),
+        config: config.clone(),
+        node_ip,
+        ending: false,
+        stopped: false,
+    }
+    .save(&paths.run_dir)?;
     ensure_dns_service(&running, &config).await?;
     tokio::select! {
-        outcome = tokio::time::timeout(READY_WAIT, node_ready(&running, &node, began)) => match outcome {
+        outcome = tokio::time::timeout(READY_WAIT, all_ready(&running, &node, began)) => match outcome {
             Ok(outcome) => outcome?,
             Err(_) => return Err(not_ready(running, &node).await),
         },
@@ -221,6 +228,13 @@ async fn not_ready(running: Running, name: &str) -> ClusterError {
     let message = ready.and_then(|ready| ready.message).unwrap_or_else(|| "it has said nothing".to_owned());
     running.stop().await;
     ClusterError::component("node", format!("not ready after {READY_WAIT:?}: {message}"))
+}
+
+/// Returns when whoever asks, the next `up` included, finds both API server and node ready.
+async fn all_ready(running: &Running, node: &str, since: Timestamp) -> Result<(), ClusterError> {
+    node_ready(running, node, since).await?;
+    running.roles_made().await;
+    Ok(())
 }
 
 /// Returns when the node says it is ready, in this life: what it said before the last death does not count, so its

@@ -79,6 +79,10 @@ fn hint() -> String {
 
 /// Ends the main process, then the containers, then what the cluster put into the kernel.
 fn stop(paths: &Paths, config: &ClusterConfig, purge: bool) -> Result<bool, ClusterError> {
+    // Before the signal: were this killed right behind it, `up` would find a process that still answers.
+    if let Some(running) = RunState::load(&paths.run_dir) {
+        RunState { ending: true, ..running }.save(&paths.run_dir)?;
+    }
     super::stop::end_main_process(&paths.run_dir)?;
     super::remains::stop(paths, config, purge)?;
     let Some(running) = RunState::load(&paths.run_dir) else { return Ok(false) };

@@ -60,6 +60,9 @@ pub(crate) struct RunState {
     pub config: ClusterConfig,
     /// The node's address.
     pub node_ip: std::net::IpAddr,
+    /// Whether it was told to end: it may still answer for a moment, but it is going.
+    #[serde(default)]
+    pub ending: bool,
     /// Whether it was brought down since.
     #[serde(default)]
     pub stopped: bool,
@@ -148,15 +151,18 @@ impl MainLock {
 
     /// The main process of that run folder, if it lives. Never asked by that process itself: it would lose the lock.
     pub(crate) fn holder(run_dir: &Path) -> Option<Process> {
-        let file = OpenOptions::new().read(true).write(true).open(run_dir.join(MAIN_LOCK)).ok()?;
-        let ask = || {
-            let lock = rustix::process::Flock::from(rustix::process::FlockType::WriteLock);
-            let held = rustix::process::fcntl_getlk(&file, &lock).ok()??;
-            held.pid.map(|pid| pid.as_raw_nonzero().get())
-        };
-        let process = Process::find(ask()?)?;
+        let process = Process::find(Self::holder_pid(run_dir)?)?;
         // Asked again: had the first one ended meanwhile, the number could be somebody else's.
-        (ask() == Some(process.pid)).then_some(process)
+        (Self::holder_pid(run_dir) == Some(process.pid)).then_some(process)
+    }
+
+    /// The same, also of a process that was killed and of which not all threads have ended: it holds the lock until
+    /// they have.
+    pub(crate) fn holder_pid(run_dir: &Path) -> Option<i32> {
+        let file = OpenOptions::new().read(true).write(true).open(run_dir.join(MAIN_LOCK)).ok()?;
+        let lock = rustix::process::Flock::from(rustix::process::FlockType::WriteLock);
+        let held = rustix::process::fcntl_getlk(&file, &lock).ok()??;
+        held.pid.map(|pid| pid.as_raw_nonzero().get())
     }
 }
 

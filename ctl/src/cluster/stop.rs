@@ -19,9 +19,27 @@ pub(crate) fn end_main_process(run_dir: &Path) -> Result<(), ClusterError> {
     if let Some(running) = RunState::load(run_dir) {
         end_process(running.process)?;
     }
-    match MainLock::holder(run_dir) {
-        Some(process) => end_process(process),
-        None => Ok(()),
+    if let Some(process) = MainLock::holder(run_dir) {
+        end_process(process)?;
+    }
+    await_end(run_dir)
+}
+
+/// Waits for a process that was killed a moment ago: its first thread is gone and the others still hold what it had.
+fn await_end(run_dir: &Path) -> Result<(), ClusterError> {
+    let Some(pid) = MainLock::holder_pid(run_dir) else { return Ok(()) };
+    let failed = |err: std::io::Error| ClusterError::io(format!("wait for the end of process {pid}"), err);
+    let Some(raw) = rustix::process::Pid::from_raw(pid) else { return Ok(()) };
+    let pidfd = match rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        Err(err) => return Err(failed(err.into())),
+    };
+    // Readable when its last thread has ended (pidfd_open(2)).
+    match wait_readable(&pidfd, KILL_WAIT) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(failed(std::io::ErrorKind::TimedOut.into())),
+        Err(err) => Err(failed(err.into())),
     }
 }
 

@@ -82,9 +82,9 @@ pub(crate) fn paths_of(args: &UpArgs) -> Result<Paths, ClusterError> {
     Ok(paths)
 }
 
-/// Whether the main process lives and its API server says it is ready.
+/// Whether the main process lives, was not told to end, and its API server says it is ready.
 fn is_healthy(paths: &Paths) -> bool {
-    let alive = RunState::load(&paths.run_dir).is_some_and(|running| running.process.is_alive());
+    let alive = RunState::load(&paths.run_dir).is_some_and(|running| !running.ending && running.process.is_alive());
     alive && super::probe::is_ready(&paths.kubeconfig(), PROBE_WAIT)
 }
 
