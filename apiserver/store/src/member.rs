@@ -45,9 +45,9 @@ const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Entries that are applied in one batch of the view: more than one only while the log is replayed.
 const APPLY_ENTRIES_MAX: usize = 16;
 /// What the view holds in memory before it is handed on to disk.
-const SETTLE_BYTES: usize = 2 * 1024 * 1024;
+const SETTLE_BYTES: usize = 512 * 1024;
 /// With so much in memory nothing is applied until some of it is on disk: it cannot keep up.
-const UNSETTLED_BYTES_MAX: usize = 3 * SETTLE_BYTES;
+const UNSETTLED_BYTES_MAX: usize = 8 * SETTLE_BYTES;
 /// A snapshot is due when the log has more segments than this: each start begins one.
 const SEGMENTS_MAX: usize = 64;
 /// A view that fails again right after it was rebuilt so often will not get better.
