@@ -46,6 +46,22 @@ pub trait Engine: Send + Sync + 'static {
     async fn container_status(&self, id: &str) -> Result<Container, EngineError>;
     /// What each running container uses, by its id.
     async fn usage(&self) -> Result<BTreeMap<String, Usage>, EngineError>;
+    /// What all of a sandbox's containers use together.
+    async fn pod_sandbox_usage(&self, id: &str) -> Result<Usage, EngineError>;
+
+    /// Changes the limits of a container that is created or runs, in place: what is `None` stays as it is. The new
+    /// limits are in its configuration from then on, and `annotations` beside those it has, also in a later life of
+    /// the engine. A memory limit that is already passed is refused as [`EngineError::Invalid`]; after any error the
+    /// limits may have changed in part, and the call may be made again.
+    async fn update_container_resources(
+        &self,
+        id: &str,
+        resources: Resources,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<(), EngineError>;
+    /// The same for the group around all of a sandbox's containers. Whoever gives more calls this first, whoever takes
+    /// away calls it last: no container may have more than its pod.
+    async fn update_pod_sandbox_resources(&self, id: &str, resources: Resources) -> Result<(), EngineError>;
 
     /// Runs a command in a running container, with the container's own restrictions.
     async fn exec(&self, id: &str, config: ExecConfig) -> Result<ExecSession, EngineError>;
@@ -158,6 +174,22 @@ pub struct Resources {
     pub oom_score_adj: Option<i32>,
     /// CPUs, `0-1`.
     pub cpuset_cpus: Option<String>,
+}
+
+impl Resources {
+    /// These with what `change` says instead; what it does not say stays.
+    #[must_use]
+    pub fn updated(self, change: &Self) -> Self {
+        Self {
+            cpu_shares: change.cpu_shares.or(self.cpu_shares),
+            cpu_quota_us: change.cpu_quota_us.or(self.cpu_quota_us),
+            cpu_period_us: change.cpu_period_us.or(self.cpu_period_us),
+            memory_limit_bytes: change.memory_limit_bytes.or(self.memory_limit_bytes),
+            pids_max: change.pids_max.or(self.pids_max),
+            oom_score_adj: change.oom_score_adj.or(self.oom_score_adj),
+            cpuset_cpus: change.cpuset_cpus.clone().or(self.cpuset_cpus),
+        }
+    }
 }
 
 /// How mounts made later travel between node and container.

@@ -138,6 +138,27 @@ impl Engine for MemoryEngine {
     async fn usage(&self) -> Result<BTreeMap<String, Usage>, EngineError> {
         Ok(BTreeMap::new())
     }
+    async fn pod_sandbox_usage(&self, _id: &str) -> Result<Usage, EngineError> {
+        Ok(Usage { memory_bytes: Some(8 << 20), ..Usage::default() })
+    }
+    async fn update_container_resources(
+        &self,
+        id: &str,
+        resources: Resources,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<(), EngineError> {
+        let mut containers = self.containers.lock().unwrap();
+        let config = &mut containers.get_mut(id).ok_or_else(|| none("container", id))?.config;
+        config.resources = std::mem::take(&mut config.resources).updated(&resources);
+        config.annotations.extend(annotations);
+        Ok(())
+    }
+    async fn update_pod_sandbox_resources(&self, id: &str, resources: Resources) -> Result<(), EngineError> {
+        let mut sandboxes = self.sandboxes.lock().unwrap();
+        let config = &mut sandboxes.get_mut(id).ok_or_else(|| none("sandbox", id))?.config;
+        config.resources = std::mem::take(&mut config.resources).updated(&resources);
+        Ok(())
+    }
     async fn exec(&self, id: &str, _config: ExecConfig) -> Result<ExecSession, EngineError> {
         Err(none("container", id))
     }

@@ -1,7 +1,7 @@
 //! The built-in engine: images and snapshots of this crate, containers through the supervisor.
 //!
 //! This half lives in the agent and may die at any moment; records on disk and the supervisor remember. Each verb
-//! is in the file of its subject: [`sandboxes`], [`containers`], [`exec`]; what happens after a death is in
+//! is in the file of its subject: [`sandboxes`], [`containers`], [`update`], [`exec`]; what happens after a death is in
 //! [`recover`], the end of a whole cluster in [`purge`].
 
 mod config;
@@ -14,6 +14,7 @@ mod recover;
 mod sandboxes;
 mod state;
 mod streams;
+mod update;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,7 +30,7 @@ use self::link::{Link, LinkError, News};
 use self::state::State;
 use crate::engine::{
     AttachConfig, Container, ContainerConfig, ContainerState, Engine, EngineError, EngineEvent, ExecConfig,
-    ExecSession, Image, RegistryAuth, Sandbox, SandboxConfig, Usage,
+    ExecSession, Image, RegistryAuth, Resources, Sandbox, SandboxConfig, Usage,
 };
 use crate::images::ImageStore;
 use crate::runtime::caps::CapabilitySet;
@@ -224,6 +225,23 @@ impl Engine for BuiltinEngine {
             Ok(used.collect())
         })
         .await
+    }
+
+    async fn pod_sandbox_usage(&self, id: &str) -> Result<Usage, EngineError> {
+        self.sandbox_usage(id).await
+    }
+
+    async fn update_container_resources(
+        &self,
+        id: &str,
+        resources: Resources,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<(), EngineError> {
+        self.update_container(id, resources, annotations).await
+    }
+
+    async fn update_pod_sandbox_resources(&self, id: &str, resources: Resources) -> Result<(), EngineError> {
+        self.update_sandbox(id, resources).await
     }
 
     async fn exec(&self, id: &str, config: ExecConfig) -> Result<ExecSession, EngineError> {

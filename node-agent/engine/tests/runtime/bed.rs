@@ -61,6 +61,11 @@ impl Bed {
         BuiltinEngine::open(config(&self.dir, &self.cgroup_root)).await.unwrap()
     }
 
+    /// Name of the engine's group below each base.
+    pub(crate) fn cgroup_root(&self) -> &str {
+        &self.cgroup_root
+    }
+
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }

@@ -9,6 +9,7 @@ mod exec;
 mod isolation;
 mod lifecycle;
 mod speed;
+mod update;
 
 use std::process::ExitCode;
 
@@ -41,10 +42,8 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|arg| arg == adoption::AGENT) {
         return adoption::agent_main(&args[1..]);
     }
-    let tests: Vec<Test> = [lifecycle::all(), exec::all(), isolation::all(), adoption::all(), speed::all()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let tests = [lifecycle::all(), exec::all(), isolation::all(), update::all(), adoption::all(), speed::all()];
+    let tests: Vec<Test> = tests.into_iter().flatten().collect();
     if args.iter().any(|arg| arg == "--list") {
         tests.iter().for_each(|test| println!("{}: test", test.name));
         return ExitCode::SUCCESS;

@@ -43,6 +43,14 @@ pub struct Legacy {
     pub base: PathBuf,
 }
 
+impl Legacy {
+    /// Whether it carries a controller.
+    #[must_use]
+    pub fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|name| name == controller)
+    }
+}
+
 /// No usable cgroups: a host to be fixed by its owner.
 #[derive(Debug, thiserror::Error)]
 pub enum HierarchyError {

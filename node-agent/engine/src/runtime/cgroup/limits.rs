@@ -13,9 +13,22 @@ const CPU_PERIOD_US: u64 = 100_000;
 /// A control file and its value.
 pub type Setting = (&'static str, String);
 
-/// Settings of a v1 group with these controllers.
+/// The most that memory and swap may be together, on v1; how much swap, on v2.
+const SWAP_FILES: [&str; 2] = ["memory.memsw.limit_in_bytes", "memory.swap.max"];
+
+/// Whether a file bounds swap: besides the memory limit, and not on every kernel.
 #[must_use]
-pub fn legacy(resources: &Resources, controllers: &[String]) -> Vec<Setting> {
+pub fn is_of_swap(file: &str) -> bool {
+    SWAP_FILES.contains(&file)
+}
+
+/// Settings of a v1 group with these controllers, in the order in which the kernel takes them. `memory_now` is the
+/// group's memory limit so far.
+///
+/// Memory and swap together get the same bound, so that the limit cannot be passed by swapping; that bound may at no
+/// moment be the lower one, so it is raised before the limit and lowered after it.
+#[must_use]
+pub fn legacy(resources: &Resources, controllers: &[String], memory_now: Option<i64>) -> Vec<Setting> {
     let has = |name: &str| controllers.iter().any(|controller| controller == name);
     let mut settings = Vec::new();
     let mut set = |controller, file, value: Option<String>| {
@@ -26,17 +39,17 @@ pub fn legacy(resources: &Resources, controllers: &[String]) -> Vec<Setting> {
     set("cpu", "cpu.shares", resources.cpu_shares.map(|shares| shares.clamp(2, 262_144).to_string()));
     set("cpu", "cpu.cfs_period_us", resources.cpu_period_us.filter(|p| *p > 0).map(|period| period.to_string()));
     set("cpu", "cpu.cfs_quota_us", resources.cpu_quota_us.map(|quota| quota.max(-1).to_string()));
-    set("memory", "memory.limit_in_bytes", positive(resources.memory_limit_bytes).map(|limit| limit.to_string()));
+    let memory = positive(resources.memory_limit_bytes);
+    let mut files = ["memory.limit_in_bytes", SWAP_FILES[0]];
+    if memory.zip(memory_now).is_some_and(|(memory, now)| memory > now) {
+        files.reverse();
+    }
+    for file in files {
+        set("memory", file, memory.map(|limit| limit.to_string()));
+    }
     set("pids", "pids.max", resources.pids_max.map(pids));
     set("cpuset", "cpuset.cpus", resources.cpuset_cpus.clone());
     settings
-}
-
-/// v1: memory and swap together, so that the limit cannot be passed by swapping.
-#[must_use]
-pub fn legacy_swap(resources: &Resources, controllers: &[String]) -> Option<Setting> {
-    let limit = positive(resources.memory_limit_bytes)?;
-    controllers.iter().any(|name| name == "memory").then(|| ("memory.memsw.limit_in_bytes", limit.to_string()))
 }
 
 /// Settings of the v2 group with these controllers.
@@ -58,16 +71,11 @@ pub fn unified(resources: &Resources, controllers: &[String]) -> Vec<Setting> {
     set("cpu", "cpu.max", cpu_max);
     let memory = positive(resources.memory_limit_bytes);
     set("memory", "memory.max", memory.map(|limit| limit.to_string()));
+    // No swap, so that the limit cannot be passed by swapping (the kubelet's `NoSwap`).
+    set("memory", SWAP_FILES[1], memory.map(|_| "0".to_owned()));
     set("pids", "pids.max", resources.pids_max.map(pids));
     set("cpuset", "cpuset.cpus", resources.cpuset_cpus.clone());
     settings
-}
-
-/// v2: no swap, so that the limit cannot be passed by swapping (the kubelet's `NoSwap`).
-#[must_use]
-pub fn unified_swap(resources: &Resources, controllers: &[String]) -> Option<Setting> {
-    positive(resources.memory_limit_bytes)?;
-    controllers.iter().any(|name| name == "memory").then(|| ("memory.swap.max", "0".to_owned()))
 }
 
 /// v1 shares 2 to 262,144 onto v2 weight 1 to 10,000.
@@ -148,14 +156,27 @@ mod tests {
     fn each_hierarchy_gets_the_settings_of_its_controllers() {
         let controllers = ["cpu".to_owned(), "memory".to_owned(), "pids".to_owned()];
         assert_eq!(
-            text(&legacy(&resources(), &controllers)),
-            "cpu.shares=1024 cpu.cfs_period_us=100000 cpu.cfs_quota_us=50000 memory.limit_in_bytes=1048576 pids.max=max"
+            text(&legacy(&resources(), &controllers, None)),
+            "cpu.shares=1024 cpu.cfs_period_us=100000 cpu.cfs_quota_us=50000 memory.limit_in_bytes=1048576 \
+             memory.memsw.limit_in_bytes=1048576 pids.max=max"
         );
         assert_eq!(
             text(&unified(&resources(), &controllers)),
-            "cpu.weight=39 cpu.max=50000 100000 memory.max=1048576 pids.max=max"
+            "cpu.weight=39 cpu.max=50000 100000 memory.max=1048576 memory.swap.max=0 pids.max=max"
         );
         assert_eq!(text(&unified(&resources(), &[])), "", "a v2 group without controllers takes no limits");
+    }
+
+    #[test]
+    fn the_bound_of_memory_and_swap_is_never_below_that_of_memory() {
+        let resources = Resources { memory_limit_bytes: Some(100), ..Resources::default() };
+        let controllers = ["memory".to_owned()];
+        let (limit, both) = ("memory.limit_in_bytes=100", "memory.memsw.limit_in_bytes=100");
+        assert_eq!(text(&legacy(&resources, &controllers, Some(50))), format!("{both} {limit}"));
+        for now in [None, Some(100), Some(200)] {
+            assert_eq!(text(&legacy(&resources, &controllers, now)), format!("{limit} {both}"));
+        }
+        assert!(is_of_swap("memory.swap.max") && !is_of_swap("memory.max"));
     }
 
     #[test]
@@ -167,7 +188,7 @@ mod tests {
     fn no_quota_means_no_quota_in_both_versions() {
         let resources = Resources { cpu_quota_us: Some(-1), ..Resources::default() };
         let controllers = ["cpu".to_owned()];
-        assert_eq!(text(&legacy(&resources, &controllers)), "cpu.cfs_quota_us=-1");
+        assert_eq!(text(&legacy(&resources, &controllers, None)), "cpu.cfs_quota_us=-1");
         assert_eq!(text(&unified(&resources, &controllers)), "cpu.max=max 100000");
     }
 }

@@ -46,6 +46,11 @@ pub struct CgroupError {
 }
 
 impl CgroupError {
+    /// Whether a memory limit was refused because more is in use and cannot be given back.
+    pub(crate) fn is_memory_in_use(&self) -> bool {
+        self.source.kind() == io::ErrorKind::ResourceBusy && self.path.ends_with("memory.limit_in_bytes")
+    }
+
     /// As the engine's error.
     pub(crate) fn into_engine(self) -> crate::engine::EngineError {
         crate::engine::EngineError::Io {
@@ -108,30 +113,65 @@ impl Cgroups {
     pub fn create(&self, plan: &CgroupPlan, resources: &Resources) -> Result<(), CgroupError> {
         if let Some((unified, group)) = self.hierarchies.unified.as_ref().zip(plan.unified.as_ref()) {
             self.create_unified(&unified.base, group, &unified.controllers)?;
-            for (file, value) in limits::unified(resources, &unified.controllers) {
-                write(&group.join(file), &value)?;
-            }
-            // Absent where swap is not counted.
-            if let Some((file, value)) = limits::unified_swap(resources, &unified.controllers) {
-                let _ = fs::write(group.join(file), value);
-            }
         }
-        for group in &plan.legacy {
-            let Some(hierarchy) = self.hierarchies.legacy.iter().find(|h| group.starts_with(&h.base)) else { continue };
-            if hierarchy.controllers.iter().any(|name| name == "cpuset") {
+        for (hierarchy, group) in self.legacy_groups(plan) {
+            if hierarchy.has("cpuset") {
                 create_cpuset(&hierarchy.base, group)?;
             } else {
                 fs::create_dir_all(group).step("make", group)?;
             }
-            for (file, value) in limits::legacy(resources, &hierarchy.controllers) {
-                write(&group.join(file), &value)?;
-            }
-            // Absent where swap is not counted, refused where it is in use: a bound besides the memory limit.
-            if let Some((file, value)) = limits::legacy_swap(resources, &hierarchy.controllers) {
-                let _ = fs::write(group.join(file), value);
-            }
+        }
+        self.limit(plan, resources)
+    }
+
+    /// Changes the limits of groups in which processes may run. One that is new here, a v1 cpuset, takes them in.
+    ///
+    /// # Errors
+    /// When the kernel refuses; what came before the refused limit is changed.
+    pub fn update(&self, plan: &CgroupPlan, resources: &Resources) -> Result<(), CgroupError> {
+        let found = self.legacy_groups(plan).find(|(hierarchy, group)| hierarchy.has("cpuset") && !group.is_dir());
+        let (Some((hierarchy, cpuset)), Some(home)) = (found, plan.legacy.iter().find(|group| group.is_dir())) else {
+            return self.limit(plan, resources);
+        };
+        create_cpuset(&hierarchy.base, cpuset)?;
+        self.limit(plan, resources)?;
+        take_in(home, cpuset)
+    }
+
+    fn limit(&self, plan: &CgroupPlan, resources: &Resources) -> Result<(), CgroupError> {
+        let set = |group: &Path, settings: Vec<limits::Setting>| {
+            settings.into_iter().try_for_each(|(file, value)| match fs::write(group.join(file), value) {
+                // Absent where swap is not counted, refused where it is in use: a bound besides the memory limit.
+                Err(_) if limits::is_of_swap(file) => Ok(()),
+                other => other.step("write", &group.join(file)),
+            })
+        };
+        if let Some((unified, group)) = self.hierarchies.unified.as_ref().zip(plan.unified.as_ref()) {
+            set(group, limits::unified(resources, &unified.controllers))?;
+        }
+        for (hierarchy, group) in self.legacy_groups(plan) {
+            let now = fs::read_to_string(group.join("memory.limit_in_bytes")).ok();
+            let now = now.and_then(|text| text.trim().parse().ok());
+            set(group, limits::legacy(resources, &hierarchy.controllers, now))?;
         }
         Ok(())
+    }
+
+    /// Memory in use that is beyond a limit on v2, where the kernel would kill for the limit's sake; v1 refuses such a
+    /// limit itself.
+    #[must_use]
+    pub fn beyond(&self, plan: &CgroupPlan, memory_limit_bytes: Option<i64>) -> Option<u64> {
+        let limit = u64::try_from(memory_limit_bytes?).ok().filter(|limit| *limit > 0)?;
+        let in_unified = self.hierarchies.legacy_of("memory").is_none();
+        usage::read(plan).memory_bytes.filter(|used| in_unified && *used > limit)
+    }
+
+    /// The v1 groups of a plan, each with its hierarchy.
+    fn legacy_groups<'p>(&self, plan: &'p CgroupPlan) -> impl Iterator<Item = (&hierarchy::Legacy, &'p Path)> {
+        plan.legacy.iter().filter_map(|group| {
+            let hierarchy = self.hierarchies.legacy.iter().find(|h| group.starts_with(&h.base))?;
+            Some((hierarchy, group.as_path()))
+        })
     }
 
     /// v2: the victim of a memory limit is the container as a whole, not one process of it, so that none goes on
@@ -236,6 +276,29 @@ fn evacuate(group: &Path) -> Result<(), CgroupError> {
     for pid in fs::read_to_string(&procs).step("read", &procs)?.lines() {
         // One that has ended meanwhile is no obstacle; one that cannot move shows in the next try.
         let _ = fs::write(&leaf, pid);
+    }
+    Ok(())
+}
+
+/// v1: moves the processes of one group into that of another hierarchy, until a round finds all of them there: they may
+/// be forking meanwhile.
+fn take_in(from: &Path, into: &Path) -> Result<(), CgroupError> {
+    let (from, into) = (from.join("cgroup.procs"), into.join("cgroup.procs"));
+    for _ in 0..EVACUATIONS {
+        let there = fs::read_to_string(&into).step("read", &into)?;
+        let there: Vec<&str> = there.lines().collect();
+        let here = fs::read_to_string(&from).step("read", &from)?;
+        let mut left = here.lines().filter(|pid| !there.contains(pid)).peekable();
+        if left.peek().is_none() {
+            return Ok(());
+        }
+        for pid in left {
+            match fs::write(&into, pid) {
+                // It has ended meanwhile.
+                Err(err) if err.raw_os_error() == Some(libc::ESRCH) => {}
+                other => other.step("write", &into)?,
+            }
+        }
     }
     Ok(())
 }
