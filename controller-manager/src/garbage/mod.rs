@@ -12,6 +12,7 @@ mod plan;
 mod tests;
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,8 +40,9 @@ const ABSENT_LEN: usize = 500;
 /// for what the server is slow with.
 const SETTLING: [Duration; 3] = [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(5)];
 
-/// Told the namespace of every object that is gone.
-pub(crate) type OnGone = Arc<dyn Fn(&str) + Send + Sync>;
+/// Told the namespace of every object that is gone; `None` once a kind is watched: what went of it before, in any
+/// namespace, was not seen.
+pub(crate) type OnGone = Arc<dyn Fn(Option<&str>) + Send + Sync>;
 
 /// Watches the metadata of everything that can be deleted.
 pub(crate) struct GarbageCollector {
@@ -56,6 +58,8 @@ struct State {
     queue: WorkQueue<Work>,
     absent: Mutex<Absent>,
     on_gone: OnGone,
+    /// Whether every kind of the start is watched.
+    complete: AtomicBool,
     /// Told when something has happened that may have changed the kinds.
     kinds_changed: Notify,
 }
@@ -79,19 +83,12 @@ impl GarbageCollector {
     pub(crate) async fn start(component: &Component, on_gone: OnGone) -> Self {
         let kinds = Kinds::default();
         let all = all_kinds(component).await;
-        let kinds_changed = Notify::new();
+        let state = Arc::new(State::new(on_gone));
         if !all.failures.is_empty() {
             warn!(failures = ?all.failures, "not all kinds are known yet, looking again");
-            kinds_changed.notify_one();
+            state.kinds_changed.notify_one();
         }
         let found = kinds.update(all);
-        let state = Arc::new(State {
-            graph: Mutex::default(),
-            queue: WorkQueue::default(),
-            absent: Mutex::default(),
-            on_gone,
-            kinds_changed,
-        });
         let events = EventRecorder::start(component, "garbage-collector-controller", None);
         let mut collector = Self { component: component.clone(), kinds, state, synced: Vec::new(), events };
         collector.synced = found.added.iter().filter_map(|index| collector.watch_kind(*index)).collect();
@@ -121,6 +118,7 @@ impl GarbageCollector {
     /// [`NeverSynced`] if the component is shut down before the graph is complete.
     pub(crate) async fn run(self) -> Result<(), NeverSynced> {
         wait_for_sync(&self.component, &self.synced).await?;
+        self.state.complete();
         let collecting = work("garbage", &self.state.queue, PARALLEL, |item| self.look(item));
         tokio::join!(collecting, self.follow_kinds());
         Ok(())
@@ -307,6 +305,23 @@ async fn all_kinds(component: &Component) -> discovery::Kinds {
 }
 
 impl State {
+    fn new(on_gone: OnGone) -> Self {
+        Self {
+            graph: Mutex::default(),
+            queue: WorkQueue::default(),
+            absent: Mutex::default(),
+            on_gone,
+            complete: AtomicBool::new(false),
+            kinds_changed: Notify::new(),
+        }
+    }
+
+    /// Every kind of the start is watched from here on.
+    fn complete(&self) {
+        self.complete.store(true, Ordering::SeqCst);
+        (self.on_gone)(None);
+    }
+
     fn graph(&self) -> MutexGuard<'_, Graph> {
         self.graph.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -330,7 +345,7 @@ impl State {
         self.absent().add(identity);
         self.enqueue(work);
         if !namespace.is_empty() {
-            (self.on_gone)(&namespace);
+            (self.on_gone)(Some(&namespace));
         }
     }
 }
@@ -375,7 +390,10 @@ impl Feed {
                 for uid in std::mem::take(&mut self.missing) {
                     self.state.remove(&uid);
                 }
-                self.synced.send_replace(true);
+                let is_first = !self.synced.send_replace(true);
+                if is_first && self.state.complete.load(Ordering::SeqCst) {
+                    (self.state.on_gone)(None);
+                }
             }
             Event::Apply(object) => self.put(&object.metadata),
             Event::Delete(object) => self.state.remove(object.metadata.uid.as_deref().unwrap_or_default()),

@@ -1,11 +1,18 @@
 //! Changes of objects in, objects to look at and verdicts out.
 #![allow(clippy::needless_pass_by_value, reason = "tables of literals read better by value")]
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{DynamicObject, PartialObjectMeta};
+use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::graph::{Graph, Identity, Work};
 use super::plan::{Owner, Policy, Verdict, plan};
+use super::{Feed, OnGone, State};
 
 fn meta(value: Value) -> ObjectMeta {
     serde_json::from_value(value).unwrap()
@@ -130,4 +137,35 @@ fn an_object_is_deleted_only_when_no_owner_is_left() {
     check(json!([]), &[Owner::Waiting], false, delete(Policy::Background, false));
     check(json!(["orphan"]), &[Owner::Absent], true, delete(Policy::Orphan, false));
     check(json!(["foregroundDeletion"]), &[Owner::Absent], true, delete(Policy::Foreground, false));
+}
+
+#[test]
+fn what_went_before_its_kind_was_watched_is_told_of_every_namespace_at_once() {
+    let (sender, told) = std::sync::mpsc::channel();
+    let on_gone: OnGone = Arc::new(move |namespace| sender.send(namespace.map(str::to_owned)).unwrap());
+    let state = Arc::new(State::new(on_gone));
+    let feed = || Feed {
+        kind: 0,
+        makes_kinds: false,
+        state: Arc::clone(&state),
+        synced: watch::channel(false).0,
+        missing: HashSet::new(),
+    };
+    let list = |feed: &mut Feed, objects: &[PartialObjectMeta<DynamicObject>]| {
+        feed.on_event(Event::Init);
+        objects.iter().for_each(|object| feed.on_event(Event::InitApply(object.clone())));
+        feed.on_event(Event::InitDone);
+    };
+    let object = serde_json::from_value(json!({ "metadata": { "name": "a", "namespace": "n", "uid": "a" } })).unwrap();
+
+    list(&mut feed(), &[]);
+    assert!(told.try_recv().is_err(), "the first kinds are told of together");
+    state.complete();
+    assert_eq!(told.try_recv(), Ok(None));
+    let mut late = feed();
+    list(&mut late, &[object]);
+    assert_eq!(told.try_recv(), Ok(None));
+    list(&mut late, &[]);
+    assert_eq!(told.try_recv(), Ok(Some("n".to_owned())), "once it is watched, what goes is seen");
+    assert!(told.try_recv().is_err());
 }

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use reeve_client::{Component, Next, WorkQueue, work};
 
+use crate::garbage::OnGone;
 use crate::manager::Watches;
 use crate::requests::{is_not_found, patch_status};
 
@@ -41,13 +42,13 @@ impl NamespaceController {
         Self { component: component.clone(), watches: watches.clone(), queue }
     }
 
-    /// To be told of every object that is gone.
-    pub(crate) fn on_gone(&self) -> Arc<dyn Fn(&str) + Send + Sync> {
+    /// To be told the namespace of every object that is gone; `None`: something may be gone from any.
+    pub(crate) fn on_gone(&self) -> OnGone {
         let (queue, namespaces) = (Arc::clone(&self.queue), self.watches.namespaces.store().clone());
         Arc::new(move |name| {
-            let namespace = namespaces.get("", name);
-            if namespace.is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some()) {
-                queue.add(name.to_owned());
+            let found = name.map_or_else(|| namespaces.list(), |name| Vec::from_iter(namespaces.get("", name)));
+            for namespace in found.iter().filter(|found| found.metadata.deletion_timestamp.is_some()) {
+                queue.add(namespace.metadata.name.clone().unwrap_or_default());
             }
         })
     }

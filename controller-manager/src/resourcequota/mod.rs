@@ -14,6 +14,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ResourceQuota;
 use reeve_client::{Change, Component, Informer, Next, ObjectKey, WorkQueue, work};
 
+use crate::garbage::OnGone;
 use crate::manager::Watches;
 
 /// Quotas counted at the same time. Source: `concurrent-resource-quota-syncs`.
@@ -47,7 +48,7 @@ impl ResourceQuotaController {
             if let Change::Updated { old, new } = change
                 && plan::has_changed(old, new)
             {
-                recount(new.metadata.namespace.as_deref().unwrap_or_default());
+                recount(new.metadata.namespace.as_deref());
             }
         });
         let recount = controller.on_gone();
@@ -55,17 +56,17 @@ impl ResourceQuotaController {
             if let Change::Updated { old, new } = change
                 && old.spec != new.spec
             {
-                recount(new.metadata.namespace.as_deref().unwrap_or_default());
+                recount(new.metadata.namespace.as_deref());
             }
         });
         controller
     }
 
-    /// To be told the namespace of every object that is gone.
-    pub(crate) fn on_gone(&self) -> Arc<dyn Fn(&str) + Send + Sync> {
+    /// To be told the namespace of every object that is gone; `None`: something may be gone from any.
+    pub(crate) fn on_gone(&self) -> OnGone {
         let (queue, quotas) = (Arc::clone(&self.queue), self.quotas.store().clone());
         Arc::new(move |namespace| {
-            for quota in quotas.list_namespace(namespace) {
+            for quota in namespace.map_or_else(|| quotas.list(), |namespace| quotas.list_namespace(namespace)) {
                 queue.add(ObjectKey::of(quota.as_ref()));
             }
         })
