@@ -164,7 +164,7 @@ impl View for BufferedView {
             let mut buffer = self.buffer.write().unwrap_or_else(PoisonError::into_inner);
             step.iter().for_each(|key| buffer.release(key, batch));
         }
-        Ok(())
+        self.base.settle()
     }
 }
 

@@ -26,6 +26,7 @@ mod sled_view;
 mod snapshot;
 mod store;
 mod tail;
+mod values;
 
 pub use frame::Damage;
 pub use kv::{

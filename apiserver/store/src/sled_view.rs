@@ -1,30 +1,41 @@
 //! The view on sled, with a buffer in front of it: sled takes a few large batches well, many small ones badly (each
-//! wakes its threads and rewrites pages). sled's own durability is not relied upon (its `flush` was seen not to sync):
-//! whether what it holds may be used is decided by [`crate::recover`].
+//! wakes its threads and rewrites pages). Values lie beside it in files of their own ([`crate::values`]). sled's own
+//! durability is not relied upon (its `flush` was seen not to sync): whether what it holds may be used is decided by
+//! [`crate::recover`].
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
 use crate::buffer::BufferedView;
+use crate::values::{FILE_BYTES, Found, Place, ValueFiles};
 use crate::view::{View, ViewBatch, ViewError, Views, Visit, Visitor};
 
-/// sled keeps values of this size within its pages; larger ones would cost a file each. A page holds up to 16
-/// records and must stay well below sled's segment of 512 KiB.
-const CHUNK_BYTES: usize = 8 * 1024;
-/// Chunks lie behind all other records, under this byte, the record's key and a number of four bytes.
-const CHUNK_SPACE: u8 = 0xff;
+/// Below the folder of a view.
+const DATABASE_FOLDER: &str = "sled";
+const VALUES_FOLDER: &str = "values";
+
+/// Larger records lie in [`ValueFiles`], and sled holds where: it rewrites its pages many times over, and with small
+/// records they stay small.
+const INLINE_BYTES_MAX: usize = 64;
 /// What waits in memory before it is written to sled whatever else goes on; the member has it written long before.
 const BUFFER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// sled writes in the background, pages many times over, from buffers that nothing bounds: after so many bytes it is
 /// waited for.
 const IN_FLIGHT_BYTES_MAX: usize = 256 * 1024;
-const WHOLE: u8 = 0;
-const CHUNKED: u8 = 1;
+/// Values that may be of no use besides as many as are of use, before files are looked through for them.
+const USELESS_BYTES: u64 = 2 * FILE_BYTES;
+/// Values that are moved at a time: the next batch of changes waits for them.
+const MOVED_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Records in a batch of sled: it keeps all that a batch has made garbage until its end.
+const MOVED_STEP: usize = 64;
+const INLINE: u8 = 0;
+const PLACED: u8 = 1;
 
 /// Views in numbered folders below one: a view that is thrown away while somebody still reads it and its successor
 /// never meet in a folder.
@@ -60,95 +71,163 @@ impl SledViews {
 
 impl Views for SledViews {
     fn open(&self) -> Result<Arc<dyn View>, ViewError> {
-        let failed = |err: io::Error| ViewError { what: "cannot be opened", reason: err.to_string() };
-        let number = self.numbers().map_err(failed)?.pop().unwrap_or(1);
+        let failed = from_disk("cannot be opened");
+        let mut number = self.numbers().map_err(failed)?.pop().unwrap_or(1);
+        let is_old = |folder: &Path| folder.exists() && !folder.join(DATABASE_FOLDER).exists();
+        if is_old(&self.folder.join(number.to_string())) {
+            // Of an earlier version; an empty view is filled from snapshot and log.
+            self.discard().map_err(failed)?;
+            number += 1;
+        }
         let folder = self.folder.join(number.to_string());
-        fs::create_dir_all(&folder).map_err(failed)?;
-        let config = sled::Config::new().path(&folder).cache_capacity(self.cache_bytes).flush_every_ms(None);
-        let db = config.open().map_err(from_sled("cannot be opened"))?;
-        Ok(Arc::new(BufferedView::new(
-            Arc::new(SledView { db, folder, in_flight: AtomicUsize::new(0) }),
-            BUFFER_BYTES_MAX,
-        )))
+        let database = folder.join(DATABASE_FOLDER);
+        fs::create_dir_all(&database).map_err(failed)?;
+        let config = sled::Config::new().path(&database).cache_capacity(self.cache_bytes).flush_every_ms(None);
+        let view = SledView {
+            db: config.open().map_err(from_sled("cannot be opened"))?,
+            values: ValueFiles::open(folder.join(VALUES_FOLDER)).map_err(failed)?,
+            folder,
+            in_flight: AtomicUsize::new(0),
+            reclaim_at: AtomicU64::new(USELESS_BYTES),
+        };
+        Ok(Arc::new(BufferedView::new(Arc::new(view), BUFFER_BYTES_MAX)))
     }
 
     fn discard(&self) -> io::Result<()> {
         let numbers = self.numbers()?;
         let next = numbers.last().map_or(1, |last| last + 1);
-        fs::create_dir_all(self.folder.join(next.to_string()))?;
+        fs::create_dir_all(self.folder.join(next.to_string()).join(DATABASE_FOLDER))?;
         numbers.iter().try_for_each(|number| fs::remove_dir_all(self.folder.join(number.to_string())))
     }
 }
 
-/// One sled database.
+/// One sled database and the values beside it.
 #[derive(Debug)]
 struct SledView {
     db: sled::Db,
+    values: ValueFiles,
     folder: PathBuf,
     /// Bytes given to sled since it was last waited for.
     in_flight: AtomicUsize,
+    /// How large the files of values may become before those of no use are looked for again.
+    reclaim_at: AtomicU64,
 }
 
 impl SledView {
-    /// The value in the chunks of the record under `key`; `None` when the record has gone or changed meanwhile: its
-    /// chunks go with it, and a reader does not stop a batch.
-    fn chunked(&self, key: &[u8], stored: &[u8]) -> Result<Option<Vec<u8>>, ViewError> {
-        let malformed = || ViewError::malformed("cannot read", key);
-        let n = stored.strip_prefix(&[CHUNKED]).ok_or_else(malformed)?;
-        let n = u32::from_be_bytes(n.try_into().map_err(|_| malformed())?);
-        let mut value = Vec::new();
-        for chunk in 0..n {
-            match self.stored(&chunk_key(key, chunk))? {
-                Some(found) => value.extend_from_slice(&found),
-                None if self.stored(key)?.is_some_and(|now| now == stored) => return Err(malformed()),
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(value))
-    }
-
     fn stored(&self, key: &[u8]) -> Result<Option<sled::IVec>, ViewError> {
         self.db.get(key).map_err(from_sled("cannot be read"))
     }
 
-    /// Shows one record, unless it has gone; what the visitor wants next.
-    fn show(&self, key: &[u8], stored: &[u8], visitor: &mut Visitor<'_>) -> Result<Visit, ViewError> {
-        if let Some((&WHOLE, value)) = stored.split_first() {
-            return Ok(visitor(key, value));
+    /// The record that is stored so; `None` when it has gone: a reader does not stop a batch.
+    fn record(&self, key: &[u8], stored: sled::IVec) -> Result<Option<Bytes>, ViewError> {
+        let malformed = || ViewError::malformed("cannot read", key);
+        let mut stored = stored;
+        loop {
+            if let Some((&INLINE, record)) = stored.split_first() {
+                return Ok(Some(Bytes::copy_from_slice(record)));
+            }
+            let place = place_of(&stored).ok_or_else(malformed)?;
+            if let Found::Value(record) = self.values.read(place).map_err(from_disk("cannot be read"))? {
+                return Ok(Some(record.into()));
+            }
+            // It may have moved on, or gone, since we were told where it lies.
+            match self.stored(key)? {
+                None => return Ok(None),
+                Some(now) if now == stored => return Err(malformed()),
+                Some(now) => stored = now,
+            }
         }
-        Ok(self.chunked(key, stored)?.map_or(Visit::Next, |value| visitor(key, &value)))
     }
 
-    /// Adds the removal of the chunks of a record that is about to be replaced or removed.
-    fn remove_chunks(&self, key: &[u8], batch: &mut sled::Batch) -> Result<(), ViewError> {
-        let Some(stored) = self.stored(key)? else { return Ok(()) };
-        if let Some((&CHUNKED, n)) = stored.split_first() {
-            let n = n.try_into().map(u32::from_be_bytes).map_err(|_| ViewError::malformed("cannot remove", key))?;
-            (0..n).for_each(|chunk| batch.remove(chunk_key(key, chunk)));
+    fn write(&self, batch: sled::Batch, bytes: usize) -> Result<(), ViewError> {
+        self.db.apply_batch(batch).map_err(from_sled("cannot be written"))?;
+        if self.in_flight.fetch_add(bytes, Ordering::Relaxed) + bytes > IN_FLIGHT_BYTES_MAX {
+            self.flush()?;
         }
         Ok(())
+    }
+
+    fn flush(&self) -> Result<(), ViewError> {
+        self.db.flush().map_err(from_sled("cannot be flushed"))?;
+        self.in_flight.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Shows where every value lies.
+    fn every_place(&self, mut show: impl FnMut(sled::IVec, Place)) -> Result<(), ViewError> {
+        for record in self.db.iter() {
+            let (key, stored) = record.map_err(from_sled("cannot be read"))?;
+            if let Some(place) = place_of(&stored) {
+                show(key, place);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes files most of whose values are of no use, when there may be enough of them; the others move on before.
+    fn reclaim(&self) -> Result<(), ViewError> {
+        let full = self.values.full().map_err(from_disk("cannot be measured"))?;
+        if full.values().sum::<u64>() <= self.reclaim_at.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut of_file: BTreeMap<u32, u64> = full.keys().map(|number| (*number, 0)).collect();
+        self.every_place(|_, place| *of_file.entry(place.file).or_default() += u64::from(place.len))?;
+        let going = worth_removing(&full, &of_file);
+        let left: u64 = full.iter().filter(|(number, _)| !going.contains(number)).map(|(_, bytes)| bytes).sum();
+        let useful: u64 = of_file.values().sum();
+        // Looking costs as much as there are records: it is done when that many more may have come.
+        let again = (2 * useful + USELESS_BYTES).max(left + useful / 4 + FILE_BYTES);
+        self.reclaim_at.store(again, Ordering::Relaxed);
+        if going.is_empty() {
+            return Ok(());
+        }
+        let mut moving = Vec::new();
+        self.every_place(|key, place| {
+            if going.contains(&place.file) {
+                moving.push((key, place));
+            }
+        })?;
+        for step in moving.chunks(MOVED_STEP) {
+            self.relocate(step)?;
+        }
+        // sled may write later: a process that is killed before must find the values where they were.
+        self.flush()?;
+        going.iter().try_for_each(|number| self.values.remove(*number)).map_err(from_disk("cannot be tidied"))
+    }
+
+    fn relocate(&self, step: &[(sled::IVec, Place)]) -> Result<(), ViewError> {
+        let mut values = Vec::with_capacity(step.len());
+        for (key, place) in step {
+            match self.values.read(*place).map_err(from_disk("cannot be read"))? {
+                Found::Value(value) => values.push(value),
+                Found::Gone | Found::Damaged => return Err(ViewError::malformed("cannot move", key)),
+            }
+        }
+        let slices: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
+        let places = self.values.append(&slices).map_err(from_disk("cannot be written"))?;
+        let mut batch = sled::Batch::default();
+        for ((key, _), place) in step.iter().zip(places) {
+            batch.insert(key.clone(), stored_at(place));
+        }
+        self.write(batch, step.iter().map(|(key, _)| key.len() + 1 + Place::LEN).sum())
     }
 }
 
 impl View for SledView {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ViewError> {
-        while let Some(stored) = self.stored(key)? {
-            if let Some((&WHOLE, value)) = stored.split_first() {
-                return Ok(Some(Bytes::copy_from_slice(value)));
-            }
-            if let Some(value) = self.chunked(key, &stored)? {
-                return Ok(Some(value.into()));
-            }
-        }
-        Ok(None)
+        self.stored(key)?.map_or(Ok(None), |stored| self.record(key, stored))
     }
 
     fn visit(&self, from: &[u8], to: &[u8], visitor: &mut Visitor<'_>) -> Result<(), ViewError> {
         let mut from = from.to_vec();
         'seek: while *from < *to {
-            for record in self.db.range(&from[..]..to) {
-                let (key, stored) = record.map_err(from_sled("cannot be read"))?;
-                match self.show(&key, &stored, visitor)? {
+            for entry in self.db.range(&from[..]..to) {
+                let (key, stored) = entry.map_err(from_sled("cannot be read"))?;
+                let wanted = match stored.split_first() {
+                    Some((&INLINE, record)) => visitor(&key, record),
+                    _ => self.record(&key, stored)?.map_or(Visit::Next, |record| visitor(&key, &record)),
+                };
+                match wanted {
                     Visit::Next => {}
                     Visit::Seek(key) => {
                         from = key;
@@ -163,47 +242,58 @@ impl View for SledView {
     }
 
     fn apply(&self, batch: ViewBatch) -> Result<(), ViewError> {
-        let mut out = sled::Batch::default();
-        let size = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| key.len() + value.as_ref().map_or(0, Vec::len);
-        let bytes: usize = batch.changes.iter().map(size).sum();
-        for (key, value) in batch.changes {
-            match value {
-                Some(value) if value.len() < CHUNK_BYTES => {
-                    let mut stored = Vec::with_capacity(1 + value.len());
-                    stored.push(WHOLE);
-                    stored.extend_from_slice(&value);
-                    out.insert(key, stored);
-                }
-                Some(value) => {
-                    let mut n: u32 = 0;
-                    for chunk in value.chunks(CHUNK_BYTES) {
-                        out.insert(chunk_key(&key, n), chunk);
-                        n += 1;
-                    }
-                    out.insert(key, [&[CHUNKED][..], &n.to_be_bytes()].concat());
-                }
-                None => {
-                    self.remove_chunks(&key, &mut out)?;
-                    out.remove(key);
-                }
+        let is_large = |record: &&[u8]| record.len() > INLINE_BYTES_MAX;
+        let large: Vec<&[u8]> =
+            batch.changes.iter().filter_map(|(_, record)| record.as_deref()).filter(is_large).collect();
+        let mut places = self.values.append(&large).map_err(from_disk("cannot be written"))?.into_iter();
+        let (mut out, mut bytes) = (sled::Batch::default(), 0);
+        for (key, record) in &batch.changes {
+            bytes += key.len() + 1 + Place::LEN;
+            match record.as_deref() {
+                Some(record) if !is_large(&record) => out.insert(&key[..], [&[INLINE], record].concat()),
+                Some(_) => places.next().into_iter().for_each(|place| out.insert(&key[..], stored_at(place))),
+                None => out.remove(&key[..]),
             }
         }
-        self.db.apply_batch(out).map_err(from_sled("cannot be written"))?;
-        if self.in_flight.fetch_add(bytes, Ordering::Relaxed) + bytes > IN_FLIGHT_BYTES_MAX {
-            self.db.flush().map_err(from_sled("cannot be flushed"))?;
-            self.in_flight.store(0, Ordering::Relaxed);
-        }
-        Ok(())
+        self.write(out, bytes)
+    }
+
+    fn settle(&self) -> Result<(), ViewError> {
+        self.reclaim()
     }
 
     fn sync(&self) -> Result<(), ViewError> {
-        self.db.flush().map_err(from_sled("cannot be flushed"))?;
-        sync_tree(&self.folder).map_err(|err| ViewError { what: "cannot be synced", reason: err.to_string() })
+        self.flush()?;
+        sync_tree(&self.folder).map_err(from_disk("cannot be synced"))
     }
 }
 
-fn chunk_key(key: &[u8], chunk: u32) -> Vec<u8> {
-    [&[CHUNK_SPACE], key, &chunk.to_be_bytes()].concat()
+/// What sled holds of a record that lies elsewhere.
+fn stored_at(place: Place) -> Vec<u8> {
+    [&[PLACED][..], &place.encode()].concat()
+}
+
+fn place_of(stored: &[u8]) -> Option<Place> {
+    stored.strip_prefix(&[PLACED]).and_then(Place::decode)
+}
+
+/// The files that are better gone: less than half of what they could hold is of use. Those first that cost least to
+/// move, and not more than can be moved at a time.
+fn worth_removing(full: &BTreeMap<u32, u64>, useful: &BTreeMap<u32, u64>) -> BTreeSet<u32> {
+    let of_use = |number: &u32| useful.get(number).copied().unwrap_or(0);
+    let mut files: Vec<(u64, u32)> = full.keys().map(|number| (of_use(number), *number)).collect();
+    files.retain(|(useful, _)| *useful < FILE_BYTES / 2);
+    files.sort_unstable();
+    let mut moved = 0;
+    let fits = |(useful, _): &&(u64, u32)| {
+        moved += useful;
+        moved <= MOVED_BYTES_MAX
+    };
+    files.iter().take_while(fits).map(|(_, number)| *number).collect()
+}
+
+fn from_disk(what: &'static str) -> impl Fn(io::Error) -> ViewError + Copy {
+    move |err| ViewError { what, reason: err.to_string() }
 }
 
 fn from_sled(what: &'static str) -> impl FnOnce(sled::Error) -> ViewError {
@@ -221,4 +311,90 @@ fn sync_tree(folder: &Path) -> io::Result<()> {
         }
     }
     File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_below(folder: &Path) -> u64 {
+        let size = |entry: fs::DirEntry| {
+            if entry.path().is_dir() { bytes_below(&entry.path()) } else { entry.metadata().unwrap().len() }
+        };
+        fs::read_dir(folder).unwrap().map(|entry| size(entry.unwrap())).sum()
+    }
+
+    fn value(n: u8) -> Vec<u8> {
+        vec![n; 256 * 1024]
+    }
+
+    /// Overwrites the same 4 MiB so often that 160 MiB are of no use.
+    fn overwrite(view: &dyn View) {
+        for round in 1..=40 {
+            let changes = (0..16).map(|key| (format!("k{key:02}").into_bytes(), Some(value(round))));
+            view.apply(ViewBatch { changes: changes.collect() }).unwrap();
+            view.settle().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_overwritten_gives_its_space_back_and_what_lay_beside_it_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let views = SledViews::new(folder.path(), 1024 * 1024);
+        let view = views.open().unwrap();
+        view.apply(ViewBatch { changes: vec![(b"kept".to_vec(), Some(value(200)))] }).unwrap();
+        overwrite(&*view);
+        let bytes = bytes_below(folder.path());
+        assert!(bytes < 2 * USELESS_BYTES, "{bytes} bytes for 4 MiB");
+        view.sync().unwrap();
+        drop(view);
+        let view = views.open().unwrap();
+        assert_eq!(view.get(b"kept").unwrap(), Some(value(200).into()));
+        assert_eq!(view.get(b"k15").unwrap(), Some(value(40).into()));
+        overwrite(&*view);
+        assert_eq!(view.get(b"kept").unwrap(), Some(value(200).into()));
+        assert!(bytes_below(folder.path()) < 2 * USELESS_BYTES);
+    }
+
+    #[test]
+    fn a_reader_finds_what_moves_on_while_it_reads() {
+        let folder = tempfile::tempdir().unwrap();
+        let view = SledViews::new(folder.path(), 1024 * 1024).open().unwrap();
+        let keys = [&b"a"[..], b"b", b"z"];
+        view.apply(ViewBatch { changes: keys.map(|key| (key.to_vec(), Some(value(100)))).to_vec() }).unwrap();
+        view.settle().unwrap();
+        let mut seen = Vec::new();
+        let mut visitor = |key: &[u8], record: &[u8]| {
+            if key == b"a" {
+                overwrite(&*view);
+            }
+            if !key.starts_with(b"k") {
+                assert_eq!(record, value(100));
+            }
+            seen.push(key.to_vec());
+            Visit::Next
+        };
+        view.visit(b"a", b"zz", &mut visitor).unwrap();
+        assert!(keys.iter().all(|key| seen.iter().any(|seen| seen == key)), "{seen:?}");
+    }
+
+    #[test]
+    fn those_files_go_that_cost_least_and_not_all_at_once() {
+        let mega = |n: u64| n * 1024 * 1024;
+        let full = BTreeMap::from([1, 2, 3, 4, 5].map(|number| (number, FILE_BYTES)));
+        let useful = BTreeMap::from([(1, mega(3)), (2, 0), (3, mega(16)), (4, mega(1)), (6, mega(1))]);
+        assert_eq!(worth_removing(&full, &useful), BTreeSet::from([1, 2, 4, 5]));
+        let useful = BTreeMap::from([(1, mega(3)), (2, mega(2)), (3, mega(9)), (4, mega(1)), (5, mega(12))]);
+        assert_eq!(worth_removing(&full, &useful), BTreeSet::from([2, 4]));
+    }
+
+    #[test]
+    fn a_view_of_an_earlier_version_is_not_read_and_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("7/blobs")).unwrap();
+        let view = SledViews::new(folder.path(), 1024 * 1024).open().unwrap();
+        assert_eq!(view.get(b"a").unwrap(), None);
+        let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["8"]);
+    }
 }
