@@ -28,14 +28,8 @@ pub(crate) fn end_main_process(run_dir: &Path) -> Result<(), ClusterError> {
 /// Waits for a process that was killed a moment ago: its first thread is gone and the others still hold what it had.
 fn await_end(run_dir: &Path) -> Result<(), ClusterError> {
     let Some(pid) = MainLock::holder_pid(run_dir) else { return Ok(()) };
-    let failed = |err: std::io::Error| ClusterError::io(format!("wait for the end of process {pid}"), err);
-    let Some(raw) = rustix::process::Pid::from_raw(pid) else { return Ok(()) };
-    let pidfd = match rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()) {
-        Ok(pidfd) => pidfd,
-        Err(rustix::io::Errno::SRCH) => return Ok(()),
-        Err(err) => return Err(failed(err.into())),
-    };
-    // Readable when its last thread has ended (pidfd_open(2)).
+    let failed = |err| ClusterError::io(format!("wait for the end of process {pid}"), err);
+    let Some(pidfd) = pidfd_of(pid).map_err(failed)? else { return Ok(()) };
     match wait_readable(&pidfd, KILL_WAIT) {
         Ok(true) => Ok(()),
         Ok(false) => Err(failed(std::io::ErrorKind::TimedOut.into())),
@@ -43,15 +37,21 @@ fn await_end(run_dir: &Path) -> Result<(), ClusterError> {
     }
 }
 
+/// A descriptor of the process of that id, readable when its last thread has ended (pidfd_open(2)); `None` when there
+/// is none.
+fn pidfd_of(pid: i32) -> Result<Option<rustix::fd::OwnedFd>, std::io::Error> {
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return Ok(None) };
+    match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
+        Ok(pidfd) => Ok(Some(pidfd)),
+        Err(rustix::io::Errno::SRCH) => Ok(None),
+        Err(err) => Err(err.into()),
+    }
+}
+
 /// Asks the process to end, then kills it. Returns when it is gone; at once when it is gone already.
 fn end_process(process: Process) -> Result<(), ClusterError> {
     let step = || format!("stop process {}", process.pid);
-    let Some(pid) = rustix::process::Pid::from_raw(process.pid) else { return Ok(()) };
-    let pidfd = match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
-        Ok(pidfd) => pidfd,
-        Err(rustix::io::Errno::SRCH) => return Ok(()),
-        Err(err) => return Err(ClusterError::io(step(), err)),
-    };
+    let Some(pidfd) = pidfd_of(process.pid).map_err(|err| ClusterError::io(step(), err))? else { return Ok(()) };
     // The descriptor pins the id: compared after it was opened, it cannot become another process.
     if !process.is_alive() {
         return Ok(());
