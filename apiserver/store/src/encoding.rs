@@ -3,7 +3,7 @@
 //! | key | value | holds |
 //! |---|---|---|
 //! | `v` escaped-key `00 01` !revision | kind, create revision, version, value | one state of one key; newest first |
-//! | `r` revision sequence | key | what a revision changed, in order |
+//! | `h` last revision | revision, length, key; and so on | what the revisions of a Raft entry changed, in order |
 //! | `m` | index, term, revision, compacted | where the view stands |
 //!
 //! Escaping (`00` becomes `00 ff`, the end is `00 01`) keeps the order of keys of any bytes, so a prefix is
@@ -17,7 +17,8 @@ use crate::kv::{KeyRange, KeyValue, Revision, prefix_end};
 pub(crate) const POSITION_KEY: &[u8] = b"m";
 
 const VERSION_SPACE: u8 = b'v';
-const HISTORY_SPACE: u8 = b'r';
+const HISTORY_SPACE: u8 = b'h';
+const FORMER_HISTORY_SPACE: u8 = b'r';
 const KEY_END: [u8; 2] = [0x00, 0x01];
 /// Length of a revision in a key.
 const REVISION_LEN: usize = 8;
@@ -184,23 +185,36 @@ pub(crate) fn seek_version(shared: &[u8], newest: Revision) -> Vec<u8> {
     out
 }
 
-/// Where the history record of the `sequence`-th change of a revision lies.
-pub(crate) fn history_key(revision: Revision, sequence: u32) -> Vec<u8> {
-    let mut out = history_start(revision);
-    out.extend_from_slice(&sequence.to_be_bytes());
-    out
-}
-
-/// The first history record of a revision.
-pub(crate) fn history_start(revision: Revision) -> Vec<u8> {
+/// Where the history record lies whose last change is of this revision.
+pub(crate) fn history_key(last: Revision) -> Vec<u8> {
     let mut out = vec![HISTORY_SPACE];
-    out.extend_from_slice(&revision.0.to_be_bytes());
+    out.extend_from_slice(&last.0.to_be_bytes());
     out
 }
 
-/// The revision of a history record.
+/// Whether this is a record of history as it was written once, a record for each change: snapshots may have some.
+pub(crate) fn is_former(view_key: &[u8]) -> bool {
+    view_key.first() == Some(&FORMER_HISTORY_SPACE)
+}
+
+/// The revision of the last change in a history record.
 pub(crate) fn history_revision(view_key: &[u8]) -> Option<Revision> {
     Some(Revision(number(view_key, 1)?))
+}
+
+/// Adds a change to a history record.
+pub(crate) fn add_change(record: &mut Vec<u8>, revision: Revision, key: &[u8]) {
+    record.extend_from_slice(&revision.0.to_be_bytes());
+    record.extend_from_slice(&(key.len() as u64).to_be_bytes());
+    record.extend_from_slice(key);
+}
+
+/// Takes the first change off a history record: its revision, the key, and what is behind it.
+pub(crate) fn split_change(record: &[u8]) -> Option<(Revision, &[u8], &[u8])> {
+    let revision = Revision(number(record, 0)?);
+    let len = usize::try_from(number(record, 8)?).ok()?;
+    let (key, rest) = record.get(16..)?.split_at_checked(len)?;
+    Some((revision, key, rest))
 }
 
 fn key_versions_start(key: &[u8]) -> Vec<u8> {
@@ -275,5 +289,22 @@ mod tests {
         assert_eq!(Position::decode(b"short"), None);
         assert_eq!(unescape(b"vkey"), None);
         assert_eq!(unescape(b"va\0b\0\x01"), None);
+        assert_eq!(split_change(b"short"), None);
+    }
+
+    #[test]
+    fn changes_of_a_history_record_come_back_in_their_order() {
+        let mut record = Vec::new();
+        let changes = [(Revision(7), &b"b"[..]), (Revision(7), b""), (Revision(9), b"a")];
+        changes.iter().for_each(|(revision, key)| add_change(&mut record, *revision, key));
+        let mut rest = &record[..];
+        for change in changes {
+            let (revision, key, behind) = split_change(rest).unwrap();
+            assert_eq!((revision, key), change);
+            rest = behind;
+        }
+        assert!(rest.is_empty());
+        assert_eq!(split_change(&record[..record.len() - 1]).unwrap().2.len(), record.len() - 18);
+        assert_eq!(split_change(&record[..16]), None);
     }
 }

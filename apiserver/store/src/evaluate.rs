@@ -55,6 +55,8 @@ pub(crate) struct Evaluator<'v> {
     position: Position,
     overlay: Overlay,
     batch: ViewBatch,
+    /// Changes since the last [`Evaluator::end_entry`].
+    history: Vec<u8>,
     events: Vec<Event>,
     answers: Vec<Result<Answer, KvError>>,
 }
@@ -68,6 +70,7 @@ impl<'v> Evaluator<'v> {
             position,
             overlay: Overlay::new(),
             batch: ViewBatch::default(),
+            history: Vec::new(),
             events: Vec::new(),
             answers: Vec::new(),
         }
@@ -88,8 +91,17 @@ impl<'v> Evaluator<'v> {
         self.txn(txn)
     }
 
+    /// Writes down what changed, at the end of a Raft entry: whenever the log is replayed, and in whatever steps, a
+    /// revision's changes lie in the same record.
+    pub(crate) fn end_entry(&mut self) {
+        if !self.history.is_empty() {
+            self.batch.put(encoding::history_key(self.position.revision), std::mem::take(&mut self.history));
+        }
+    }
+
     /// Everything evaluated so far, as of the Raft entry (`index`, `term`).
     pub(crate) fn finish(mut self, (index, term): (u64, u64)) -> Evaluated {
+        self.end_entry();
         let position = Position { index, term, ..self.position };
         self.batch.put(POSITION_KEY.to_vec(), position.encode());
         Evaluated { batch: self.batch, position, events: self.events, newest: self.overlay, answers: self.answers }
@@ -107,10 +119,10 @@ impl<'v> Evaluator<'v> {
         if let Err(err) = self.check_reads(ops) {
             return Ok(Err(err));
         }
-        let mut write = Write { revision: Revision(self.position.revision.0 + 1), sequence: 0 };
+        let write = Revision(self.position.revision.0 + 1);
         let mut responses = Vec::with_capacity(ops.len());
         for op in ops {
-            responses.push(self.op(op, &mut write)?);
+            responses.push(self.op(op, write)?);
         }
         Ok(Ok(TxnResponse { revision: self.position.revision, succeeded, responses }))
     }
@@ -132,7 +144,7 @@ impl<'v> Evaluator<'v> {
         }
     }
 
-    fn op(&mut self, op: &Op, write: &mut Write) -> Result<OpResponse, ViewError> {
+    fn op(&mut self, op: &Op, write: Revision) -> Result<OpResponse, ViewError> {
         Ok(match op {
             Op::Put { key, value } => OpResponse::Put { previous: self.put(key, value, write) },
             Op::Delete(range) => OpResponse::Delete { previous: self.delete(range, write)? },
@@ -140,13 +152,13 @@ impl<'v> Evaluator<'v> {
         })
     }
 
-    fn put(&mut self, key: &Bytes, value: &Bytes, write: &mut Write) -> Option<KeyValue> {
+    fn put(&mut self, key: &Bytes, value: &Bytes, write: Revision) -> Option<KeyValue> {
         let previous = self.current(key);
         let kv = KeyValue {
             key: previous.as_ref().map_or(key, |kv| &kv.key).clone(),
             value: value.clone(),
-            create_revision: previous.as_ref().map_or(write.revision, |kv| kv.create_revision),
-            mod_revision: write.revision,
+            create_revision: previous.as_ref().map_or(write, |kv| kv.create_revision),
+            mod_revision: write,
             version: previous.as_ref().map_or(1, |kv| kv.version + 1),
         };
         self.record(&kv, encoding::encode_put(&kv), write);
@@ -155,13 +167,13 @@ impl<'v> Evaluator<'v> {
         previous
     }
 
-    fn delete(&mut self, range: &KeyRange, write: &mut Write) -> Result<Vec<KeyValue>, ViewError> {
+    fn delete(&mut self, range: &KeyRange, write: Revision) -> Result<Vec<KeyValue>, ViewError> {
         let previous = match range {
             KeyRange::Key(key) => self.current(key).into_iter().collect(),
             KeyRange::Prefix(_) | KeyRange::Span { .. } => self.range(&RangeRequest::new(range.clone()))?.kvs,
         };
         for former in &previous {
-            let kv = read::deleted(former.key.clone(), write.revision);
+            let kv = read::deleted(former.key.clone(), write);
             self.record(&kv, encoding::encode_deleted(), write);
             self.overlay.insert(kv.key.clone(), None);
             self.events.push(Event { kind: EventKind::Delete, kv, previous: Some(former.clone()) });
@@ -170,11 +182,10 @@ impl<'v> Evaluator<'v> {
     }
 
     /// Writes one change down: the state of the key and its place in history.
-    fn record(&mut self, kv: &KeyValue, state: Vec<u8>, write: &mut Write) {
-        self.position.revision = write.revision;
-        self.batch.put(encoding::version_key(&kv.key, write.revision), state);
-        self.batch.put(encoding::history_key(write.revision, write.sequence), kv.key.to_vec());
-        write.sequence += 1;
+    fn record(&mut self, kv: &KeyValue, state: Vec<u8>, write: Revision) {
+        self.position.revision = write;
+        self.batch.put(encoding::version_key(&kv.key, write), state);
+        encoding::add_change(&mut self.history, write, &kv.key);
     }
 
     /// The newest state of a key.
@@ -203,12 +214,6 @@ impl<'v> Evaluator<'v> {
             .map(|event| (event.kv.key.clone(), (event.kind == EventKind::Put).then(|| event.kv.clone())))
             .collect()
     }
-}
-
-/// The revision a transaction writes at, and how many changes it has made.
-struct Write {
-    revision: Revision,
-    sequence: u32,
 }
 
 /// The revision a read is about, if it can be served.

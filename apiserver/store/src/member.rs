@@ -608,9 +608,9 @@ fn apply(mvcc: &Mvcc, entries: &[Entry], own: Vec<Option<OwnBatch>>) -> Result<A
         if entry.get_entry_type() != EntryType::EntryNormal {
             return Err(unknown("it changes the members".to_owned()));
         }
-        let (from, mut read) = own.map_or_else(|| decode_entry(&entry.data).map_err(unknown), Ok)?;
+        let (from, read) = own.map_or_else(|| decode_entry(&entry.data).map_err(unknown), Ok)?;
         batches.push((from, read.len()));
-        commands.append(&mut read);
+        commands.push(read);
     }
     let Some(last) = entries.last() else { return Ok(Vec::new()) };
     let mut answers = mvcc.apply(&commands, (last.index, last.term)).map_err(ApplyError::View)?.into_iter();

@@ -48,7 +48,7 @@ impl MemoryKv {
     fn apply_one(&self, command: Command) -> Result<Answer, KvError> {
         let failed = |err: ViewError| KvError::Storage { what: "memory".to_owned(), reason: err.to_string() };
         let compacts = matches!(command, Command::Compact(_));
-        let mut answers = self.mvcc.apply(&[command], (0, 0)).map_err(failed)?;
+        let mut answers = self.mvcc.apply(&[vec![command]], (0, 0)).map_err(failed)?;
         while compacts && self.mvcc.scrub().map_err(failed)? {}
         answers.pop().unwrap_or(Err(KvError::Closed))
     }

@@ -23,7 +23,7 @@ use crate::view::{View, ViewBatch, ViewError, Visit};
 const READ_ATTEMPTS_MAX: usize = 8;
 /// Revisions of history that a watcher gets in one batch while it catches up.
 const CATCH_UP_REVISIONS: u64 = 256;
-/// History records that one step of [`Mvcc::scrub`] removes: well below a millisecond of work each.
+/// Keys whose history one step of [`Mvcc::scrub`] removes, or as many as lie in one record.
 const SCRUB_STEP: usize = 256;
 
 /// See the module.
@@ -100,18 +100,21 @@ impl Mvcc {
         answer.map_err(|err| self.report_broken(err))?
     }
 
-    /// Applies commands that lie in Raft entry (`index`, `term`) or end with it: into the view, then visible to
+    /// Applies the commands of Raft entries, the last of which is (`index`, `term`): into the view, then visible to
     /// readers, then to watchers. After an error nothing of it has happened.
     pub(crate) fn apply(
         &self,
-        commands: &[Command],
+        entries: &[Vec<Command>],
         stamp: (u64, u64),
     ) -> Result<Vec<Result<Answer, KvError>>, ViewError> {
         let view = self.view();
         let evaluated = {
             let applied = self.applied();
             let mut evaluator = Evaluator::new(&applied.head, &*view, applied.position);
-            commands.iter().try_for_each(|command| evaluator.execute(command))?;
+            for commands in entries {
+                commands.iter().try_for_each(|command| evaluator.execute(command))?;
+                evaluator.end_entry();
+            }
             evaluator.finish(stamp)
         };
         view.apply(evaluated.batch)?;
@@ -131,13 +134,23 @@ impl Mvcc {
         let compacted = self.position().compacted;
         let mut batch = ViewBatch::default();
         let mut keys = BTreeSet::new();
-        let (from, to) = (encoding::history_start(Revision(0)), encoding::history_start(compacted));
-        view.visit(&from, &to, &mut |view_key, key| {
-            keys.insert(Bytes::copy_from_slice(key));
+        let mut malformed = None;
+        let (from, to) = (encoding::history_key(Revision(0)), encoding::history_key(compacted));
+        view.visit(&from, &to, &mut |view_key, record| {
+            let mut rest = record;
+            while let Some((_, key, behind)) = encoding::split_change(rest) {
+                keys.insert(Bytes::copy_from_slice(key));
+                rest = behind;
+            }
+            if !rest.is_empty() {
+                malformed = Some(ViewError::malformed("cannot scrub", view_key));
+                return Visit::Stop;
+            }
             batch.remove(view_key.to_vec());
-            if batch.changes.len() < SCRUB_STEP { Visit::Next } else { Visit::Stop }
+            if keys.len() < SCRUB_STEP { Visit::Next } else { Visit::Stop }
         })?;
-        let more = batch.changes.len() >= SCRUB_STEP;
+        malformed.map_or(Ok(()), Err)?;
+        let more = keys.len() >= SCRUB_STEP;
         for key in &keys {
             superseded(&*view, key, compacted, &mut batch)?;
         }

@@ -89,19 +89,25 @@ fn changes(
     range: &KeyRange,
     (first, last): (Revision, Revision),
 ) -> Result<Vec<(Revision, Bytes)>, ViewError> {
-    let (from, to) = (encoding::history_start(first), encoding::history_start(Revision(last.0 + 1)));
-    let mut outcome = Ok(Vec::new());
-    view.visit(&from, &to, &mut |view_key, key| {
-        match (&mut outcome, encoding::history_revision(view_key)) {
-            (Ok(changes), Some(revision)) if range.contains(key) => {
+    let (from, to) = (encoding::history_key(first), encoding::all_history().1);
+    let mut changes = Vec::new();
+    let mut malformed = None;
+    view.visit(&from, &to, &mut |view_key, record| {
+        let mut rest = record;
+        while !rest.is_empty() {
+            let Some((revision, key, behind)) = encoding::split_change(rest) else {
+                malformed = Some(ViewError::malformed("cannot read history at", view_key));
+                return Visit::Stop;
+            };
+            if (first..=last).contains(&revision) && range.contains(key) {
                 changes.push((revision, Bytes::copy_from_slice(key)));
             }
-            (_, Some(_)) => {}
-            (_, None) => outcome = Err(ViewError::malformed("cannot read history at", view_key)),
+            rest = behind;
         }
-        if outcome.is_ok() { Visit::Next } else { Visit::Stop }
+        let is_last = encoding::history_revision(view_key).is_none_or(|revision| revision >= last);
+        if is_last { Visit::Stop } else { Visit::Next }
     })?;
-    outcome
+    malformed.map_or(Ok(changes), Err)
 }
 
 fn event(

@@ -85,17 +85,21 @@ pub(crate) fn restore(disk: &dyn Disk, index: u64, view: &dyn View) -> Result<Po
     let gone = || Damage { path: disk.path_of(&name), offset: 0, what: "it is not there".to_owned() };
     let mut reader =
         Reader { file: disk.open(&name)?.ok_or_else(gone)?, path: disk.path_of(&name), offset: 0, parts: 0 };
-    let mut records = 0;
+    let (mut records, mut has_former) = (0, false);
     loop {
         let part = reader.next()?;
         records += part.records.len() as u64;
-        let changes = part.records.into_iter().map(|record| (record.key, Some(record.value))).collect();
+        let (former, kept): (Vec<_>, Vec<_>) = part.records.into_iter().partition(|r| encoding::is_former(&r.key));
+        has_former |= !former.is_empty();
+        let changes = kept.into_iter().map(|record| (record.key, Some(record.value))).collect();
         view.apply(ViewBatch { changes })?;
         let Some(end) = part.end else { continue };
         if end.version > VERSION || end.index != index || end.records != records {
             return Err(reader.damage("its end does not fit").into());
         }
-        let (revision, compacted) = (Revision(end.revision), Revision(end.compacted));
+        let revision = Revision(end.revision);
+        // Whoever wants to follow from before must list: what lies there cannot be read any more.
+        let compacted = if has_former { revision } else { Revision(end.compacted) };
         let position = Position { index, term: end.term, revision, compacted };
         view.apply(ViewBatch { changes: vec![(POSITION_KEY.to_vec(), Some(position.encode()))] })?;
         return Ok(position);
@@ -196,4 +200,36 @@ impl Reader {
 
 fn file_of(index: u64) -> String {
     format!("{SNAPSHOT_FOLDER}/{index:016x}.snap")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::RealDisk;
+    use crate::view::MemoryView;
+
+    #[test]
+    fn history_as_it_was_once_written_counts_as_compacted() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = RealDisk::new(folder.path());
+        let state = (encoding::version_key(b"k", Revision(9)), b"state".to_vec());
+        let former = ([&b"r"[..], &9_u64.to_be_bytes(), &0_u32.to_be_bytes()].concat(), b"k".to_vec());
+        let records = [state.clone(), former].map(|(key, value)| SnapshotRecord { key, value }).to_vec();
+        let end =
+            SnapshotEnd { version: VERSION, index: 5, term: 1, revision: 9, records: 2, ..SnapshotEnd::default() };
+        let mut bytes = Vec::new();
+        frame::encode(0, &SnapshotPart { records, end: Some(end) }, &mut bytes);
+        disk.create(&file_of(5)).unwrap().append(&bytes).unwrap();
+
+        let view = MemoryView::default();
+        let position = restore(&disk, 5, &view).unwrap();
+        assert_eq!((position.revision, position.compacted), (Revision(9), Revision(9)));
+        let mut keys = Vec::new();
+        view.visit(b"", b"\xff", &mut |key, _| {
+            keys.push(key.to_vec());
+            Visit::Next
+        })
+        .unwrap();
+        assert_eq!(keys, [POSITION_KEY.to_vec(), state.0]);
+    }
 }
