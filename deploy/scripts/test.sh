@@ -20,7 +20,7 @@ fi
 # Real kernels, real clocks, two busy cores: a failure is looked at once more, and never passed over in silence. Only
 # what failed runs again; whatever has no name, like a program that died of a signal, is not forgiven.
 mapfile -t failed < <(sed -n 's/^test \([^ ]*\) .*\.\.\. FAILED$/\1/p' "$output")
-counted=$(sed -n 's/^test result: FAILED\..* \([0-9]*\) failed;.*/\1/p' "$output" | awk "{n += \$1} END {print n + 0}")
+counted=$(sed -n 's/^test result: FAILED\..* \([0-9]*\) failed;.*/\1/p' "$output" | awk '{n += $1} END {print n + 0}')
 ended=$(grep -c '^test result: FAILED' "$output" || true)
 broken=$(grep -c '^error: test failed' "$output" || true)
 if [ "${#failed[@]}" -eq 0 ] || [ "${#failed[@]}" -ne "$counted" ] || [ "$ended" -ne "$broken" ]; then
