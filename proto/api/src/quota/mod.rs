@@ -3,6 +3,7 @@
 //! Source: Kubernetes' `pkg/quota/v1/evaluator/core`, `apiserver/pkg/quota/v1` and the plugin `resourcequota`.
 
 mod amounts;
+mod devices;
 mod pods;
 mod scopes;
 #[cfg(test)]
@@ -44,6 +45,7 @@ enum Rules {
     Pods,
     Services,
     Claims,
+    Devices,
     Count,
 }
 
@@ -59,6 +61,7 @@ impl<'r> Resource<'r> {
             ("", "pods") => Rules::Pods,
             ("", "services") => Rules::Services,
             ("", "persistentvolumeclaims") => Rules::Claims,
+            ("resource.k8s.io", "resourceclaims") => Rules::Devices,
             _ => Rules::Count,
         }
     }
@@ -111,6 +114,7 @@ impl<'r> Resource<'r> {
                         CLAIMS.contains(name)
                             || CLAIMS.iter().any(|own| name.ends_with(&format!("{STORAGE_CLASS}{own}")))
                     }
+                    Rules::Devices => name.ends_with(devices::DEVICE_CLASS),
                     Rules::Count => self.group.is_empty() && ALIASED.contains(name) && *name == self.plural,
                 }
         };
@@ -141,6 +145,7 @@ impl<'r> Resource<'r> {
                 add("services.nodeports", ports);
             }
             Rules::Claims => claim(object, &mut cost),
+            Rules::Devices => amounts::add(&mut cost, &devices::cost(object)),
             Rules::Count if self.group.is_empty() && ALIASED.contains(&self.plural) => add(self.plural, 1),
             Rules::Count => {}
         }
@@ -162,7 +167,7 @@ impl<'r> Resource<'r> {
         match self.rules() {
             Rules::Pods => is_in_scopes(&wanted, |one| scopes::has_pod(one, object)),
             Rules::Claims => is_in_scopes(&wanted, |one| scopes::has_claim(one, object)),
-            Rules::Services | Rules::Count => wanted.is_empty(),
+            Rules::Services | Rules::Devices | Rules::Count => wanted.is_empty(),
         }
     }
 }

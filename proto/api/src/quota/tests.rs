@@ -49,6 +49,24 @@ fn services_claims_and_everything_else_are_counted() {
 }
 
 #[test]
+fn resource_claims_are_counted_by_the_device_classes_they_may_be_given() {
+    let one = |class: &str, mode: &str, count: u8| json!({ "deviceClassName": class, "allocationMode": mode, "count": count });
+    let claim = json!({ "spec": { "devices": { "requests": [
+        { "name": "a", "exactly": one("gold", "ExactCount", 2) },
+        { "name": "b", "firstAvailable": [one("gold", "ExactCount", 3), one("gold", "ExactCount", 1), one("tin", "All", 0)] },
+    ] } } });
+    let claims = Resource::new("resource.k8s.io", "resourceclaims");
+    assert_eq!(
+        show(&claims.cost(&claim, Timestamp::UNIX_EPOCH)),
+        "count/resourceclaims.resource.k8s.io=1,gold.deviceclass.resource.k8s.io/devices=5,\
+         tin.deviceclass.resource.k8s.io/devices=32"
+    );
+    let names =
+        ["gold.deviceclass.resource.k8s.io/devices", "pods", "gold.storageclass.storage.k8s.io/requests.storage"];
+    assert_eq!(claims.counted_by(names.into_iter()), [names[0]]);
+}
+
+#[test]
 fn a_quota_demands_that_every_container_says_what_it_limits() {
     let pod = json!({ "spec": { "containers": [
         { "name": "b", "resources": { "requests": { "cpu": "1" } } }, { "name": "a" },
