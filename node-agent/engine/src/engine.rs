@@ -471,6 +471,8 @@ pub struct ExecSession {
     pub stderr: Option<OutputStream>,
     /// Changes the terminal's size; `None` without a terminal. Holds 4; a full queue may drop older sizes.
     pub resize: Option<tokio::sync::mpsc::Sender<TerminalSize>>,
+    /// Whether the session is over with its input: attached to a container whose input stays open for others.
+    pub ends_with_input: bool,
     /// The end.
     pub exit: ExitFuture,
 }

@@ -70,6 +70,7 @@ impl BuiltinEngine {
             stdout: streams.stdout,
             stderr: streams.stderr,
             resize: streams.master.as_ref().map(Master::sizes),
+            ends_with_input: false,
             exit: watch_exec(link, (exec, ended), &config),
         })
     }
@@ -103,7 +104,10 @@ impl BuiltinEngine {
             Reply::NotFound => return Err(EngineError::WrongState { id: id.to_owned(), state: "exited" }),
             other => return Err(unexpected("attach to the container", other)),
         }
-        Ok(ExecSession { stdin, stdout, stderr, resize: master.as_ref().map(Master::sizes), exit: self.watch_end(id)? })
+        let resize = master.as_ref().map(Master::sizes);
+        // Whoever ends a container's input by leaving stays to see what it makes of it.
+        let ends_with_input = stdin.is_some() && !(container.config.stdin_once && !tty);
+        Ok(ExecSession { stdin, stdout, stderr, resize, ends_with_input, exit: self.watch_end(id)? })
     }
 
     /// The way into a container's standard input, if it has one.

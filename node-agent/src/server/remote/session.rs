@@ -89,11 +89,16 @@ async fn begin(wanted: &Wanted) -> Result<ExecSession, EngineError> {
 }
 
 async fn play<O: Output>(session: ExecSession, streams: Streams<'_, O>) -> Result<i32, EngineError> {
-    let ExecSession { stdin, stdout, stderr, resize, exit } = session;
+    let ExecSession { stdin, stdout, stderr, resize, ends_with_input, exit } = session;
     let outputs = async { tokio::join!(pump(stdout, streams.stdout), pump(stderr, streams.stderr)) };
-    let inputs = async {
-        tokio::join!(feed(streams.stdin, stdin), pass_sizes(streams.sizes, resize));
-        std::future::pending().await
+    let input = async {
+        if !(feed(streams.stdin, stdin).await && ends_with_input) {
+            std::future::pending::<()>().await;
+        }
+    };
+    let sizes = async {
+        pass_sizes(streams.sizes, resize).await;
+        std::future::pending::<()>().await;
     };
     let ended = async {
         tokio::pin!(outputs, exit);
@@ -108,7 +113,8 @@ async fn play<O: Output>(session: ExecSession, streams: Streams<'_, O>) -> Resul
     };
     tokio::select! {
         result = ended => result,
-        result = inputs => result,
+        () = input => Ok(0),
+        () = sizes => Ok(0),
     }
 }
 
@@ -131,14 +137,15 @@ async fn pump<O: Output>(from: Option<OutputStream>, to: Option<&O>) {
 }
 
 /// Writes what the client sends, then closes the command's input. When the command does not read any more, the rest is
-/// dropped.
-async fn feed(from: Option<mpsc::Receiver<Bytes>>, to: Option<InputStream>) {
-    let (Some(mut from), Some(mut to)) = (from, to) else { return };
+/// dropped. Whether there is such an input.
+async fn feed(from: Option<mpsc::Receiver<Bytes>>, to: Option<InputStream>) -> bool {
+    let (Some(mut from), Some(mut to)) = (from, to) else { return false };
     while let Some(piece) = from.recv().await {
         if to.write_all(&piece).await.is_err() || to.flush().await.is_err() {
-            return;
+            break;
         }
     }
+    true
 }
 
 async fn pass_sizes(from: Option<mpsc::Receiver<TerminalSize>>, to: Option<mpsc::Sender<TerminalSize>>) {
@@ -164,8 +171,38 @@ mod tests {
         }
         drop(client);
         let mut text = String::new();
-        let (read, ()) = tokio::join!(command.read_to_string(&mut text), feed(Some(from), Some(Box::pin(stdin))));
-        assert_eq!((read.expect("read"), text.as_str()), (13, "one two three"));
+        let (read, fed) = tokio::join!(command.read_to_string(&mut text), feed(Some(from), Some(Box::pin(stdin))));
+        assert_eq!((read.expect("read"), text.as_str(), fed), (13, "one two three", true));
+    }
+
+    struct Nowhere;
+
+    impl Output for Nowhere {
+        async fn data(&self, _: Bytes) -> bool {
+            true
+        }
+    }
+
+    /// Plays the session of a command that never ends, for a client whose input has ended.
+    async fn play_without_more_input(ends_with_input: bool) -> Option<Result<i32, EngineError>> {
+        let (stdin, _command) = duplex(4);
+        let session = ExecSession {
+            stdin: Some(Box::pin(stdin)),
+            stdout: None,
+            stderr: None,
+            resize: None,
+            ends_with_input,
+            exit: Box::pin(std::future::pending()),
+        };
+        let (_, ended) = mpsc::channel(1);
+        let streams = Streams::<Nowhere> { stdin: Some(ended), sizes: None, stdout: None, stderr: None };
+        timeout(Duration::from_millis(50), play(session, streams)).await.ok()
+    }
+
+    #[tokio::test]
+    async fn a_session_ends_with_its_input_only_where_the_input_of_the_container_stays_open() {
+        assert!(matches!(play_without_more_input(true).await, Some(Ok(0))));
+        assert!(play_without_more_input(false).await.is_none());
     }
 
     #[tokio::test]
