@@ -216,7 +216,7 @@ impl ApiServer {
             authorizer,
             faces: LiveFaces::new(config.registry.advertise.to_string(), Arc::clone(&aggregator)),
             components: ComponentStatuses::default(),
-            health: Health { kv: parts.kv, shutdown: shutdown.clone(), roles: roles::spawn(&registry) },
+            health: Health::new(parts.kv, shutdown.clone(), roles::spawn(&registry)),
             nodes: Nodes::new(kubelet, shutdown.clone()),
             aggregator,
             registry,

@@ -108,9 +108,22 @@ async fn discovery_and_plain_paths_are_served() {
     assert!(cluster.ok(&["api-versions"]).lines().any(|line| line == "v1"));
     assert_eq!(cluster.ok(&["get", "--raw", "/readyz"]), "ok");
     let report = cluster.ok(&["get", "--raw", "/livez?verbose"]);
-    let hook = "[+]poststarthook/rbac/bootstrap-roles ok";
-    assert_eq!(report, format!("[+]ping ok\n[+]etcd ok\n{hook}\nlivez check passed\n"));
+    assert!(report.starts_with("[+]ping ok\n[+]log ok\n") && report.ends_with("\nlivez check passed\n"), "{report}");
+    for check in ["etcd", "poststarthook/rbac/bootstrap-roles", "poststarthook/crd-informer-synced"] {
+        assert!(report.contains(&format!("[+]{check} ok\n")), "{report}");
+    }
+    let report = cluster.ok(&["get", "--raw", "/readyz?verbose&exclude=etcd&exclude=b&exclude=a"]);
+    assert!(report.contains("[+]etcd excluded: ok\n[+]etcd-readiness ok\n[+]informer-sync ok\n"), "{report}");
+    let unknown = "warn: some health checks cannot be excluded: no matches for \"a\",\"b\"\nreadyz check passed\n";
+    assert!(report.ends_with(&format!("[+]shutdown ok\n{unknown}")), "{report}");
     assert_eq!(cluster.ok(&["get", "--raw", "/readyz/poststarthook/rbac/bootstrap-roles"]), "ok");
+    let slis = cluster.ok(&["get", "--raw", "/metrics/slis"]);
+    for line in [
+        r#"kubernetes_healthcheck{name="etcd",type="livez"} 1"#,
+        r#"kubernetes_healthchecks_total{name="shutdown",status="success",type="readyz"} "#,
+    ] {
+        assert!(slis.contains(line), "{slis}");
+    }
     let version = cluster.ok(&["version"]);
     assert!(version.contains("Server Version: v1.36.2+reeve."), "{version}");
     assert!(cluster.ok(&["get", "--raw", "/api/v1"]).contains("\"serviceaccounts/token\""));

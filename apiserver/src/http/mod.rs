@@ -227,14 +227,15 @@ impl Api {
         let words: Vec<&str> = segments.iter().map(String::as_str).collect();
         match words[..] {
             ["version"] => Ok(response::raw_json(StatusCode::OK, &version())),
-            [endpoint @ ("livez" | "readyz" | "healthz")] => self.health.answer(endpoint, None, query).await,
+            [endpoint @ ("livez" | "readyz" | "healthz")] => Ok(self.health.answer(endpoint, None, query).await),
             [endpoint @ ("livez" | "readyz" | "healthz"), ref check @ ..] => {
-                self.health.answer(endpoint, Some(&check.join("/")), query).await
+                Ok(self.health.answer(endpoint, Some(&check.join("/")), query).await)
             }
             [".well-known", "openid-configuration"] => {
                 Ok(issuer::configuration(&self.token_key, self.faces.server_address()))
             }
             ["openid", "v1", "jwks"] => Ok(issuer::keys(&self.token_key)),
+            ["metrics", "slis"] => metrics::slis(&self.health.outcomes, &parts.headers),
             ["metrics"] => self.metrics.answer(&self.registry, (&self.aggregator.metrics, &self.flow), &parts.headers),
             ["debug", "api_priority_and_fairness", table] => {
                 let with_details = query.get("includeRequestDetails").is_some_and(|asked| !asked.is_empty());
@@ -303,6 +304,7 @@ impl Api {
                 paths.extend([format!("/apis/{group}"), format!("/apis/{group}/{version}")]);
             }
         }
+        paths.extend(health::paths());
         paths.sort();
         paths.dedup();
         paths
@@ -310,8 +312,22 @@ impl Api {
 }
 
 /// Paths that are there whatever is served.
-const ROOTS: &[&str] =
-    &["/api", "/apis", "/apis/", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"];
+const ROOTS: &[&str] = &[
+    "/.well-known/openid-configuration",
+    "/api",
+    "/apis",
+    "/apis/",
+    "/healthz",
+    "/livez",
+    "/metrics",
+    "/metrics/slis",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/openapi/v3/",
+    "/openid/v1/jwks",
+    "/readyz",
+    "/version",
+];
 
 /// Subresources whose requests are counted.
 const COUNTED_PARTS: &[&str] = &[

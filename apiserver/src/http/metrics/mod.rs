@@ -25,6 +25,7 @@ pub(crate) use series::{Key, Running, Series, WatchSeries};
 pub(crate) use text::{Page, number};
 
 use super::encode::gzip;
+use super::health::Outcomes;
 use super::negotiate::takes_gzip;
 use super::response::{self, Answer, full};
 use crate::aggregator::Availability;
@@ -163,6 +164,25 @@ impl Times {
     }
 }
 
+/// Answers `/metrics/slis`: how the health checks went.
+pub(crate) fn slis(outcomes: &Outcomes, headers: &HeaderMap) -> Result<Answer, ApiError> {
+    let mut page = Page::default();
+    outcomes.report(&mut page);
+    send(page, headers)
+}
+
+fn send(page: Page, headers: &HeaderMap) -> Result<Answer, ApiError> {
+    let body = page.finish();
+    let packed = takes_gzip(headers);
+    let body = if packed { gzip(body.as_bytes()).map_err(ApiError::internal)? } else { body.into() };
+    let media_type = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
+    let mut answer = response::answer(StatusCode::OK, media_type, full(body));
+    if packed {
+        response::set(&mut answer, http::header::CONTENT_ENCODING, "gzip");
+    }
+    Ok(answer)
+}
+
 fn micros(took: Duration) -> u64 {
     u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }
@@ -194,15 +214,7 @@ impl Metrics {
         objects(registry, &mut page);
         unavailable(aggregated, &mut page);
         process::write(&mut page);
-        let body = page.finish();
-        let packed = takes_gzip(headers);
-        let body = if packed { gzip(body.as_bytes()).map_err(ApiError::internal)? } else { body.into() };
-        let media_type = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
-        let mut answer = response::answer(StatusCode::OK, media_type, full(body));
-        if packed {
-            response::set(&mut answer, http::header::CONTENT_ENCODING, "gzip");
-        }
-        Ok(answer)
+        send(page, headers)
     }
 
     fn requests(&self, page: &mut Page) {
