@@ -1,18 +1,24 @@
 //! What is done from time to time: old history and old events are dropped, so that the store stays small.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use reeve_store::{Compare, KeyRange, KvError, Op, Revision, Txn};
 use serde::Deserialize;
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::Registry;
 use super::answer::Object;
 
-/// How much history is kept: the compaction interval of the Kubernetes API server.
-const INTERVAL: Duration = Duration::from_secs(300);
+/// How often it is done.
+const INTERVAL: Duration = Duration::from_secs(150);
+
+/// How many intervals of history are kept at least; one more at most. Clients count upon what a Kubernetes API server
+/// keeps: no less than its compaction interval of five minutes, and less than twice that.
+const INTERVALS_KEPT: usize = 2;
 
 /// How long events are kept: Kubernetes' `--event-ttl`.
 const EVENT_TTL: SignedDuration = SignedDuration::from_hours(1);
@@ -27,12 +33,15 @@ pub(super) fn spawn(registry: &Arc<Registry>) {
 }
 
 async fn run(registry: Weak<Registry>) {
-    let mut compact_to = Revision(0);
+    let mut history = History::default();
+    let mut rounds = tokio::time::interval_at(Instant::now() + INTERVAL, INTERVAL);
+    rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tokio::time::sleep(INTERVAL).await;
+        rounds.tick().await;
         let Some(registry) = registry.upgrade() else { return };
         registry.expire_events().await;
         registry.cache.rest();
+        let Some(compact_to) = history.pass(registry.cache.revision()) else { continue };
         match registry.kv.compact(compact_to).await {
             // Nothing has happened since the last round, or the store has gone further by itself.
             Ok(()) | Err(KvError::Compacted { .. }) => {}
@@ -40,7 +49,18 @@ async fn run(registry: Weak<Registry>) {
                 warn!(%error, revision = %compact_to, "Old history could not be dropped; trying again later.")
             }
         }
-        compact_to = registry.cache.revision();
+    }
+}
+
+/// Where the store was at the last rounds.
+#[derive(Default)]
+struct History(VecDeque<Revision>);
+
+impl History {
+    /// The round at `now`: what may be dropped is what was before the rounds that are kept.
+    fn pass(&mut self, now: Revision) -> Option<Revision> {
+        self.0.push_back(now);
+        if self.0.len() > INTERVALS_KEPT { self.0.pop_front() } else { None }
     }
 }
 
@@ -104,4 +124,17 @@ fn is_expired(event: &Object, now: Timestamp) -> bool {
     let times = [times.metadata.creation_timestamp, times.last_timestamp, times.event_time, last_observed];
     let newest = times.iter().flatten().filter_map(|time| time.parse::<Timestamp>().ok()).max();
     newest.is_some_and(|newest| now.duration_since(newest) > EVENT_TTL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn history_is_kept_for_five_minutes_and_dropped_before_ten() {
+        let mut history = History::default();
+        let dropped: Vec<_> = [3, 8, 9, 9, 14].into_iter().map(|now| history.pass(Revision(now))).collect();
+        assert_eq!(dropped, [None, None, Some(Revision(3)), Some(Revision(8)), Some(Revision(9))]);
+        assert_eq!(INTERVAL * 2, Duration::from_secs(300));
+    }
 }
