@@ -74,6 +74,19 @@ async fn an_apply_creates_what_is_not_there_and_takes_away_what_it_no_longer_nam
 }
 
 #[tokio::test]
+async fn who_writes_a_daemon_set_manages_the_count_of_its_templates_but_who_applies_it_does_not() {
+    let world = World::new().await;
+    let mut daemons = web(None, "i:1");
+    daemons["kind"] = "DaemonSet".into();
+    let count = r#""f:deprecated.daemonset.template.generation":{}"#;
+    let applied = apply(&world, "daemonsets/web", "x", daemons.clone()).await.unwrap();
+    assert!(managers(&applied).len() == 1 && !managers(&applied)[0].contains(count), "{:?}", managers(&applied));
+    let changed = update_by(&world, "daemonsets/web", "y", daemons).await;
+    assert!(managers(&changed).iter().any(|line| line.starts_with("y Update") && line.contains(count)));
+    assert_eq!(changed["metadata"]["annotations"], applied["metadata"]["annotations"]);
+}
+
+#[tokio::test]
 async fn an_apply_that_changes_nothing_writes_nothing_not_even_a_time() {
     let world = World::new().await;
     let first = apply(&world, "deployments/web", "x", web(Some(2), "i:1")).await.unwrap();

@@ -86,6 +86,10 @@ impl Kind for DaemonSets {
 
     fn default(&self, object: &mut Value) {
         self.shape().fill(object);
+        // Whoever writes the object manages the annotation too, with what it had before it is counted.
+        if !has(at(object, &["metadata", "annotations"]), TEMPLATE_GENERATION) {
+            set_template_generation(object, 0);
+        }
         let spec = object_mut(object, "spec");
         pod::default_template(object_mut(spec, "template"));
         let strategy = object_mut(spec, "updateStrategy");
