@@ -173,7 +173,7 @@ fn next_bookmark(end: Instant) -> Option<Instant> {
 }
 
 fn bookmark(names: &Names, revision: Revision, initial_end: bool) -> WatchEvent {
-    let mut metadata = json!({ "resourceVersion": revision.to_string(), "creationTimestamp": null });
+    let mut metadata = json!({ "resourceVersion": revision.to_string() });
     if initial_end {
         metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
     }
