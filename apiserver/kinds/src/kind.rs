@@ -233,6 +233,13 @@ pub trait Kind: Send + Sync + 'static {
         None
     }
 
+    /// Why objects cannot be selected by this field, in the words of kinds that have fields of their own for that;
+    /// `None` is answered in the words for all others.
+    fn not_selectable(&self, field: &str) -> Option<String> {
+        let _ = field;
+        None
+    }
+
     /// Why the object of this name may not be deleted, in Kubernetes' words.
     fn undeletable(&self, name: &str) -> Option<&'static str> {
         let _ = name;

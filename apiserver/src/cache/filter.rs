@@ -143,11 +143,6 @@ impl Filter {
     }
 }
 
-/// Fields by which kinds can be selected: who knows one of them words its refusals in the kind's own way, the
-/// others as the generic API server of Kubernetes does.
-const SELECTABLE_SOMEWHERE: [&str; 7] =
-    ["reason", "spec.clusterIP", "spec.nodeName", "spec.unschedulable", "status.phase", "status.replicas", "type"];
-
 /// Fields by which every kind can be selected; no conversion changes them.
 fn is_meta_field(field: &str) -> bool {
     matches!(field, "metadata.name" | "metadata.namespace")
@@ -155,17 +150,17 @@ fn is_meta_field(field: &str) -> bool {
 
 fn check_fields(resource: &Resource, fields: &FieldSelector) -> Result<(), ApiError> {
     let nothing = Value::Object(serde_json::Map::new());
-    let selects_by = |field: &str| resource.kind.selectable_field(&nothing, field).is_some();
     for term in fields.terms().iter().map(|term| term.field.as_str()) {
-        if is_meta_field(term) || selects_by(term) {
+        let own_words = resource.kind.not_selectable(term);
+        // Kinds with words of their own know that nothing of theirs has a namespace.
+        let is_meta =
+            is_meta_field(term) && (term == "metadata.name" || resource.names().namespaced || own_words.is_none());
+        if is_meta || resource.kind.selectable_field(&nothing, term).is_some() {
             continue;
         }
-        let own_words = SELECTABLE_SOMEWHERE.iter().any(|field| selects_by(field));
-        return Err(ApiError::bad_request(if own_words {
-            format!("field label not supported: {term}")
-        } else {
+        return Err(ApiError::bad_request(own_words.unwrap_or_else(|| {
             format!("\"{term}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
-        }));
+        })));
     }
     Ok(())
 }

@@ -377,6 +377,10 @@ impl Kind for CustomKind {
         })
     }
 
+    fn not_selectable(&self, field: &str) -> Option<String> {
+        Some(format!("field label not supported: {field}"))
+    }
+
     fn columns(&self) -> &[Column] {
         &self.columns
     }

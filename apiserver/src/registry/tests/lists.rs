@@ -37,6 +37,19 @@ async fn selectors_choose_by_label_name_and_namespace() {
     );
     let pods = world.with("pods", |options| options.field_selector = "spec.x=1".into());
     assert_eq!(world.registry.list(&pods).await.unwrap_err().message, "field label not supported: spec.x");
+    for (plural, field, why) in [
+        ("nodes", "metadata.namespace", "field label not supported: metadata.namespace"),
+        ("jobs", "spec.x", "field label \"spec.x\" not supported for Job"),
+        ("resourceslices", "spec.x", "field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: spec.x"),
+        (
+            "replicasets",
+            "status.replicas",
+            "\"status.replicas\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+        ),
+    ] {
+        let request = world.with(plural, |options| options.field_selector = format!("{field}=1"));
+        assert_eq!(world.registry.list(&request).await.unwrap_err().message, why, "{plural}");
+    }
     let error = names_of(&world, &selecting(&world, "app in web", "")).await.unwrap_err();
     assert_eq!(error.message, "unable to parse requirement: found 'web' expected: '('");
 }

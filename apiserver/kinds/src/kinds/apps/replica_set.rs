@@ -124,11 +124,6 @@ impl Kind for ReplicaSets {
         pod::controller_warnings(object, old.is_none())
     }
 
-    fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
-        let replicas = int(get(object, "status"), "replicas").unwrap_or_default();
-        (field == "status.replicas").then(|| replicas.to_string())
-    }
-
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let (spec, status) = (get(object, "spec"), get(object, "status"));
         let pod_spec = at(spec, &["template", "spec"]);

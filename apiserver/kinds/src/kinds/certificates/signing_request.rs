@@ -143,6 +143,10 @@ impl Kind for SigningRequests {
         (field == "spec.signerName").then(|| text_at(object, &["spec", "signerName"]).to_owned())
     }
 
+    fn not_selectable(&self, field: &str) -> Option<String> {
+        Some(format!("field label not supported: {field}"))
+    }
+
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let spec = get(object, "spec");
         let life = int(spec, "expirationSeconds").map(age::human).unwrap_or_default();

@@ -117,6 +117,10 @@ impl Kind for Events {
         Some(value.to_owned())
     }
 
+    fn not_selectable(&self, field: &str) -> Option<String> {
+        Some(format!("field label not supported: {field}"))
+    }
+
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let seen = |field: &str| Some(text(object, field)).filter(|time| !time.is_empty());
         let event_time = seen("eventTime").unwrap_or_default();

@@ -97,6 +97,10 @@ impl Kind for Namespaces {
         (field == "status.phase").then(|| text_at(object, &["status", "phase"]).to_owned())
     }
 
+    fn not_selectable(&self, field: &str) -> Option<String> {
+        Some(format!("field label not supported: {field}"))
+    }
+
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         vec![table::name(object), text(get(object, "status"), "phase").into(), age::of(object, now).into()]
     }

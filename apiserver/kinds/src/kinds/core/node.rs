@@ -135,6 +135,10 @@ impl Kind for Nodes {
         (field == "spec.unschedulable").then(|| flag(get(object, "spec"), "unschedulable").to_string())
     }
 
+    fn not_selectable(&self, field: &str) -> Option<String> {
+        Some(format!("field label not supported: {field}"))
+    }
+
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let info = |field| match text_at(object, &["status", "nodeInfo", field]) {
             "" => age::UNKNOWN.to_owned(),

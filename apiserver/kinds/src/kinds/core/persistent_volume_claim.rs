@@ -116,10 +116,6 @@ impl Kind for PersistentVolumeClaims {
         warnings
     }
 
-    fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
-        (field == "name").then(|| text_at(object, &["metadata", "name"]).to_owned())
-    }
-
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let (spec, status) = (get(object, "spec"), get(object, "status"));
         let volume = text(spec, "volumeName");

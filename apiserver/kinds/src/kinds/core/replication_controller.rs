@@ -139,6 +139,10 @@ impl Kind for ReplicationControllers {
         (field == "status.replicas").then(|| replicas.to_string())
     }
 
+    fn not_selectable(&self, field: &str) -> Option<String> {
+        Some(format!("field label not supported: {field}"))
+    }
+
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let (spec, status) = (get(object, "spec"), get(object, "status"));
         let count = |field: &str| int(status, field).unwrap_or_default();

@@ -102,6 +102,10 @@ impl Kind for Secrets {
         (field == "type").then(|| text(object, "type").to_owned())
     }
 
+    fn not_selectable(&self, field: &str) -> Option<String> {
+        Some(format!("field label not supported: {field}"))
+    }
+
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let count = entries(object, "data").count();
         vec![table::name(object), text(object, "type").into(), count.into(), age::of(object, now).into()]

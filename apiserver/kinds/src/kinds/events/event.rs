@@ -115,6 +115,10 @@ impl Kind for NewEvents {
         Events.selectable_field(&as_core(object), &core_name)
     }
 
+    fn not_selectable(&self, field: &str) -> Option<String> {
+        Some(format!("field label not supported: {field}"))
+    }
+
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         Events.row(&as_core(object), now)
     }

@@ -110,6 +110,10 @@ impl Kind for ResourceSlices {
         }
     }
 
+    fn not_selectable(&self, field: &str) -> Option<String> {
+        Some(format!("field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: {field}"))
+    }
+
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         vec![
             table::name(object),

@@ -142,6 +142,10 @@ impl Kind for Jobs {
         (field == "status.successful").then(|| succeeded.to_string())
     }
 
+    fn not_selectable(&self, field: &str) -> Option<String> {
+        Some(format!("field label {field:?} not supported for Job"))
+    }
+
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let (spec, status) = (get(object, "spec"), get(object, "status"));
         let pod_spec = at(spec, &["template", "spec"]);

@@ -115,10 +115,6 @@ impl Kind for PersistentVolumes {
         warnings(object)
     }
 
-    fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
-        (field == "name").then(|| text_at(object, &["metadata", "name"]).to_owned())
-    }
-
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         table::row(object, now)
     }

@@ -131,6 +131,7 @@ impl Kind for Pods {
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         let (spec, status) = (get(object, "spec"), get(object, "status"));
         let value = match field {
+            "spec.host" => text(spec, "nodeName"),
             "spec.nodeName" | "spec.restartPolicy" | "spec.schedulerName" | "spec.serviceAccountName" => {
                 text(spec, field.trim_start_matches("spec."))
             }
@@ -145,6 +146,10 @@ impl Kind for Pods {
             _ => return None,
         };
         Some(value.to_owned())
+    }
+
+    fn not_selectable(&self, field: &str) -> Option<String> {
+        Some(format!("field label not supported: {field}"))
     }
 
     fn deletion_grace(&self, object: &Value, requested: Option<i64>) -> Option<i64> {

@@ -302,6 +302,7 @@ fn pods_are_selected_by_their_fields() {
     let pod = created(&pod("{nodeName: n1, containers: [{name: c, image: web}]}"));
     let field = |name: &str| super::Pods.selectable_field(&pod, name);
     assert_eq!(field("spec.nodeName").as_deref(), Some("n1"));
+    assert_eq!(field("spec.host").as_deref(), Some("n1"));
     assert_eq!(field("status.phase").as_deref(), Some("Pending"));
     assert_eq!(field("spec.hostNetwork").as_deref(), Some("false"));
     assert_eq!(field("spec.hostname"), None);

@@ -111,6 +111,10 @@ impl Kind for Services {
         }
     }
 
+    fn not_selectable(&self, field: &str) -> Option<String> {
+        Some(format!("field label not supported: {field}"))
+    }
+
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         table::row(object, now)
     }
