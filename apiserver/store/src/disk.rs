@@ -19,6 +19,17 @@ pub struct DiskError {
     pub source: io::Error,
 }
 
+impl DiskError {
+    /// Whether there was no room, and nothing is known to be lost: a sync that says so has failed like any other.
+    pub(crate) fn is_full(&self) -> bool {
+        let no_room = matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        no_room && self.verb != VERB_SYNC
+    }
+}
+
+/// How a failed sync is called.
+pub(crate) const VERB_SYNC: &str = "sync";
+
 /// Why a data folder could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -76,6 +87,9 @@ pub trait Disk: Send + Sync + Debug {
 
     /// Returns when the names made, changed and removed in a folder survive a power cut.
     fn sync_folder(&self, folder: &str) -> Result<(), DiskError>;
+
+    /// Bytes that we may still write.
+    fn free_bytes(&self) -> Result<u64, DiskError>;
 
     /// How messages call a file.
     fn path_of(&self, file: &str) -> String;
@@ -215,7 +229,12 @@ impl Disk for RealDisk {
     }
 
     fn sync_folder(&self, folder: &str) -> Result<(), DiskError> {
-        File::open(self.path(folder)).and_then(|folder| folder.sync_all()).map_err(self.error("sync", folder))
+        File::open(self.path(folder)).and_then(|folder| folder.sync_all()).map_err(self.error(VERB_SYNC, folder))
+    }
+
+    fn free_bytes(&self) -> Result<u64, DiskError> {
+        let found = rustix::fs::statvfs(&self.folder).map_err(|err| self.error("measure", "")(err.into()))?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
     fn path_of(&self, file: &str) -> String {
@@ -234,7 +253,7 @@ impl DiskFile for RealFile {
     }
 
     fn sync(&mut self) -> Result<(), DiskError> {
-        self.inner.sync_data().map_err(|source| DiskError { verb: "sync", path: self.path.clone(), source })
+        self.inner.sync_data().map_err(|source| DiskError { verb: VERB_SYNC, path: self.path.clone(), source })
     }
 }
 

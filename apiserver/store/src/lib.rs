@@ -24,6 +24,7 @@ mod recover;
 mod sim_disk;
 mod sled_view;
 mod snapshot;
+mod space;
 mod store;
 mod tail;
 mod values;

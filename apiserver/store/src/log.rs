@@ -76,8 +76,19 @@ impl Log {
         Ok((log, recovered))
     }
 
-    /// Makes a record durable. After an error nothing is known of it, and the log must not be used any more.
+    /// Makes a record durable. When the disk is full ([`DiskError::is_full`]) the log is as it was before; after any
+    /// other error nothing is known of the record, and the log must not be used any more.
     pub(crate) fn append(&mut self, record: &LogRecord) -> Result<(), DiskError> {
+        match self.write(record) {
+            Err(err) if err.is_full() => {
+                self.take_back()?;
+                Err(err)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn write(&mut self, record: &LogRecord) -> Result<(), DiskError> {
         self.buffer.clear();
         frame::encode(self.next_number, record, &mut self.buffer);
         let full = self.segments.back().is_none_or(|segment| segment.bytes >= self.segment_bytes);
@@ -98,6 +109,20 @@ impl Log {
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_BYTES); // a huge batch must not stay in memory
         Ok(())
+    }
+
+    /// Cuts off a record that was not written whole. The next one begins a segment: this file is not where its end is.
+    fn take_back(&mut self) -> Result<(), DiskError> {
+        self.file = None;
+        match self.segments.back() {
+            Some(segment) if segment.bytes > 0 => self.disk.truncate(&path(&segment.name), segment.bytes),
+            Some(segment) => {
+                self.disk.remove(&path(&segment.name))?;
+                self.segments.pop_back();
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Removes segments that hold nothing behind `index`: all that is in them is in a durable snapshot.

@@ -22,6 +22,7 @@ use reeve_api::rng::{RngExt as _, SharedRng};
 use reeve_proto::store::{Batch, HardState, LogRecord, VERSION};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::disk::DiskError;
@@ -32,6 +33,7 @@ use crate::log::Log;
 use crate::mvcc::{Mvcc, due_compaction};
 use crate::recover::{DataFolder, OpenError, Start, decode_entry, from_raft, into_raft};
 use crate::snapshot;
+use crate::space::Space;
 use crate::tail::Tail;
 use crate::view::ViewError;
 
@@ -54,6 +56,9 @@ const SEGMENTS_MAX: usize = 64;
 const REBUILDS_MAX: u32 = 3;
 /// However large the state is, the log does not grow beyond this: it is read into memory after a machine crash.
 const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// How often a full disk is looked at: nobody tells when there is room again.
+const SPACE_PERIOD: Duration = Duration::from_secs(1);
 
 /// What a caller waits for.
 pub(crate) type Reply = oneshot::Sender<Result<Answer, KvError>>;
@@ -116,6 +121,19 @@ pub(crate) struct Member {
     ticked: Duration,
     /// Rebuilds of the view since it has last taken something over.
     rebuilds: u32,
+    space: Space,
+    /// When the disk is looked at again, while it is full.
+    look_at: Instant,
+    /// What did not fit on the disk: it goes into the log before anything else does.
+    stalled: Option<Append>,
+    /// Why the view must be rebuilt, when there is no room for a new one.
+    view_lost: Option<ViewError>,
+}
+
+/// What makes a Raft ready durable.
+struct Append {
+    record: LogRecord,
+    number: u64,
 }
 
 /// A batch that was proposed here.
@@ -138,8 +156,18 @@ type Applied = Vec<((u64, u64), Answers)>;
 
 struct DiskDone {
     log: Log,
-    /// The Raft ready that is durable now, if the job was to append.
-    persisted: Result<Option<u64>, DiskError>,
+    outcome: Result<DiskOutcome, DiskError>,
+    /// Bytes that are free on the disk then.
+    free: Result<u64, DiskError>,
+}
+
+enum DiskOutcome {
+    /// The Raft ready of this number is durable.
+    Persisted(u64),
+    /// The log is shorter.
+    Cut,
+    /// Nothing has happened: it does not fit.
+    Full(Append, DiskError),
 }
 
 enum ApplyError {
@@ -154,6 +182,7 @@ enum Event {
     Scrubbed(Result<bool, ViewError>),
     Snapshot(Result<(u64, u64), snapshot::WriteError>),
     ViewBroken(ViewError),
+    LookAtSpace,
     Close,
 }
 
@@ -201,6 +230,10 @@ impl Member {
             scrubbing: true,
             ticked: parts.clock.monotonic(),
             rebuilds: 0,
+            space: Space::unknown(),
+            look_at: Instant::now(),
+            stalled: None,
+            view_lost: None,
             parts,
         })
     }
@@ -239,7 +272,8 @@ impl Member {
                 Event::Settled(outcome) => self.on_settled(outcome).await?,
                 Event::Scrubbed(outcome) => self.on_scrubbed(outcome).await?,
                 Event::Snapshot(outcome) => self.on_snapshot(outcome),
-                Event::ViewBroken(err) => self.on_view_broken(&err).await?,
+                Event::ViewBroken(err) => self.on_view_broken(err).await?,
+                Event::LookAtSpace => self.look_at_space().await?,
                 Event::Close => closing = true,
             }
         }
@@ -250,7 +284,8 @@ impl Member {
     }
 
     async fn next_event(&mut self, closing: bool) -> Result<Event, KvError> {
-        let accepts = self.accepts(closing);
+        let (accepts, look_at) = (self.accepts(closing), self.look_at);
+        let wants_room = self.space.is_full() || self.stalled.is_some() || self.view_lost.is_some();
         let Parts { proposals, mvcc, shared, .. } = &mut self.parts;
         tokio::select! {
             biased;
@@ -260,6 +295,7 @@ impl Member {
             done = finished(&mut self.snapshot_job) => done.map(Event::Snapshot),
             err = mvcc.breaks(), if self.disk_job.is_none() => Ok(Event::ViewBroken(err)),
             () = shared.closing.cancelled(), if !closing => Ok(Event::Close),
+            () = tokio::time::sleep_until(look_at), if wants_room => Ok(Event::LookAtSpace),
             first = next_proposal(proposals), if accepts => Ok(Event::Proposed(first)),
         }
     }
@@ -281,9 +317,25 @@ impl Member {
     async fn propose(&mut self, first: Option<Proposal>) {
         tokio::task::yield_now().await;
         let batch = batch_of(first, &mut self.parts.proposals);
+        let batch = self.admitted(batch);
         if !batch.is_empty() {
             self.propose_batch(batch);
         }
+    }
+
+    /// What of a batch the disk has room for; who proposed the rest is told so.
+    fn admitted(&self, batch: Vec<Proposal>) -> Vec<Proposal> {
+        if !self.space.is_full() {
+            return batch;
+        }
+        let fits = |proposal: &Proposal| self.stalled.is_none() && self.space.admits(&proposal.command);
+        let (admitted, refused): (Vec<_>, Vec<_>) = batch.into_iter().partition(fits);
+        answer_all(refused.into_iter().map(|proposal| proposal.reply), &self.refusal());
+        admitted
+    }
+
+    fn refusal(&self) -> KvError {
+        self.space.refusal(&self.parts.folder.disk.path_of(""))
     }
 
     fn propose_batch(&mut self, proposals: Vec<Proposal>) {
@@ -304,7 +356,7 @@ impl Member {
 
     /// Does what Raft wants done. While the disk is at work it is not asked.
     fn handle_ready(&mut self) -> Result<(), KvError> {
-        while self.disk_job.is_none() && self.node.has_ready() {
+        while self.disk_job.is_none() && self.stalled.is_none() && self.node.has_ready() {
             let mut ready = self.node.ready();
             self.to_apply.extend(ready.take_committed_entries());
             let tail = self.node.mut_store();
@@ -336,19 +388,31 @@ impl Member {
     }
 
     fn append(&mut self, number: u64, hard_state: &raft::eraftpb::HardState, entries: &[Entry]) -> Result<(), KvError> {
-        let Some(mut log) = self.log.take() else { return Err(in_use()) };
         let hard_state = HardState { term: hard_state.term, vote: hard_state.vote, commit: hard_state.commit };
         let entries = entries.iter().map(from_raft).collect();
         let record = LogRecord { version: VERSION, hard_state: Some(hard_state), entries };
+        self.start_append(Append { record, number })
+    }
+
+    fn start_append(&mut self, append: Append) -> Result<(), KvError> {
+        let Some(mut log) = self.log.take() else { return Err(in_use()) };
+        let disk = self.parts.folder.disk.clone();
         self.disk_job = Some(tokio::task::spawn_blocking(move || {
-            let persisted = log.append(&record).map(|()| Some(number));
-            DiskDone { log, persisted }
+            let outcome = match log.append(&append.record) {
+                Ok(()) => Ok(DiskOutcome::Persisted(append.number)),
+                Err(err) if err.is_full() => Ok(DiskOutcome::Full(append, err)),
+                Err(err) => Err(err),
+            };
+            DiskDone { log, outcome, free: disk.free_bytes() }
         }));
         Ok(())
     }
 
     fn start_jobs(&mut self) {
         self.start_cut();
+        if self.space.is_full() {
+            return; // sled does not survive a disk that is full
+        }
         self.start_snapshot();
         let view = self.parts.mvcc.view();
         if self.settle_job.is_none() && view.unsettled() > SETTLE_BYTES {
@@ -363,6 +427,7 @@ impl Member {
 
     fn may_apply(&self) -> bool {
         !self.to_apply.is_empty()
+            && self.view_lost.is_none()
             && (self.settle_job.is_none() || self.parts.mvcc.view().unsettled() < UNSETTLED_BYTES_MAX)
     }
 
@@ -376,7 +441,7 @@ impl Member {
             Err(ApplyError::Entry(err)) => return Err(stopped("its view", &err)),
             Err(ApplyError::View(err)) => {
                 entries.into_iter().rev().for_each(|entry| self.to_apply.push_front(entry));
-                return self.on_view_broken(&err).await;
+                return self.on_view_broken(err).await;
             }
         }
         Ok(())
@@ -396,9 +461,10 @@ impl Member {
         let Some(index) = self.cut.filter(|_| idle) else { return };
         let Some(mut log) = self.log.take() else { return };
         self.cut = None;
+        let disk = self.parts.folder.disk.clone();
         self.disk_job = Some(tokio::task::spawn_blocking(move || {
-            let persisted = log.cut(index).map(|()| None);
-            DiskDone { log, persisted }
+            let outcome = log.cut(index).map(|()| DiskOutcome::Cut);
+            DiskDone { log, outcome, free: disk.free_bytes() }
         }));
     }
 
@@ -424,19 +490,62 @@ impl Member {
 
     fn on_disk(&mut self, done: DiskDone) -> Result<(), KvError> {
         self.log = Some(done.log);
-        match done.persisted {
-            Ok(Some(number)) => self.node.on_persist_ready(number),
-            Ok(None) => {}
+        self.note_space(done.free);
+        match done.outcome {
+            Ok(DiskOutcome::Persisted(number)) => self.node.on_persist_ready(number),
+            Ok(DiskOutcome::Cut) => {}
+            Ok(DiskOutcome::Full(_, err)) if self.ready.is_some() => return Err(storage_error(&err)),
+            Ok(DiskOutcome::Full(append, err)) => {
+                self.note_space(Ok(0)); // whatever is said to be free: it does not fit
+                self.stalled = Some(append);
+                let replies = self.waiting.iter_mut().flat_map(|waiting| std::mem::take(&mut waiting.replies));
+                answer_all(replies, &storage_error(&err));
+            }
             // What was written since the last sync may be lost, whatever a second try says: this member is done.
             Err(err) => return Err(storage_error(&err)),
         }
         Ok(())
     }
 
+    fn note_space(&mut self, free: Result<u64, DiskError>) {
+        self.look_at = Instant::now() + SPACE_PERIOD;
+        let free = match free {
+            Ok(free) => free,
+            Err(err) => return tracing::warn!(%err, "Cannot tell how much room is on the disk."),
+        };
+        if self.space.note(free) {
+            if self.space.is_full() {
+                tracing::error!(free, "The disk is full: only deletions are taken. Make room on it.");
+            } else {
+                tracing::info!(free, "There is room on the disk again.");
+            }
+        }
+    }
+
+    /// Goes on with what waits for room, when there is some.
+    async fn look_at_space(&mut self) -> Result<(), KvError> {
+        let disk = self.parts.folder.disk.clone();
+        let free = tokio::task::spawn_blocking(move || disk.free_bytes()).await;
+        self.note_space(free.map_err(|err| stopped("the disk", &err))?);
+        if self.space.is_full() {
+            return Ok(());
+        }
+        if let Some(err) = self.view_lost.take() {
+            self.on_view_broken(err).await?;
+        }
+        match self.stalled.take() {
+            Some(append) if self.disk_job.is_none() => self.start_append(append),
+            stalled => {
+                self.stalled = stalled;
+                Ok(())
+            }
+        }
+    }
+
     async fn on_settled(&mut self, outcome: Result<(), ViewError>) -> Result<(), KvError> {
         match outcome {
             Ok(()) => Ok(()),
-            Err(err) => self.on_view_broken(&err).await,
+            Err(err) => self.on_view_broken(err).await,
         }
     }
 
@@ -445,7 +554,7 @@ impl Member {
             Ok(more) => self.scrubbing = more,
             Err(err) => {
                 self.scrubbing = false; // the next compaction goes over what is left
-                self.on_view_broken(&err).await?;
+                self.on_view_broken(err).await?;
             }
         }
         Ok(())
@@ -513,11 +622,19 @@ impl Member {
         }
     }
 
-    /// Rebuilds the view from snapshot and log; meanwhile nothing is applied and reads are refused.
-    async fn on_view_broken(&mut self, err: &ViewError) -> Result<(), KvError> {
+    /// Rebuilds the view from snapshot and log; meanwhile nothing is applied and reads of the past are refused.
+    async fn on_view_broken(&mut self, err: ViewError) -> Result<(), KvError> {
+        let disk = self.parts.folder.disk.clone();
+        let free = tokio::task::spawn_blocking(move || disk.free_bytes()).await;
+        self.note_space(free.map_err(|err| stopped("the disk", &err))?);
+        if self.space.is_full() {
+            tracing::warn!(%err, "The view is rebuilt when there is room on the disk.");
+            self.view_lost = Some(err);
+            return Ok(());
+        }
         self.rebuilds += 1;
         if self.rebuilds > REBUILDS_MAX {
-            return Err(stopped("its view", err));
+            return Err(stopped("its view", &err));
         }
         tracing::warn!(%err, "Rebuilding the view.");
         while let Some(job) = &mut self.disk_job {
@@ -625,7 +742,7 @@ async fn finished<T>(job: &mut Option<JoinHandle<T>>) -> Result<T, KvError> {
     outcome
 }
 
-fn answer_all(replies: Vec<Reply>, err: &KvError) {
+fn answer_all(replies: impl IntoIterator<Item = Reply>, err: &KvError) {
     for reply in replies {
         let _ = reply.send(Err(err.clone()));
     }

@@ -1,5 +1,5 @@
 //! A disk in memory that does what real disks do on bad days: it loses what was not synced, tears the last write,
-//! flips bits and refuses to sync. For tests and the simulation.
+//! flips bits, refuses to sync and is full. For tests and the simulation.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use reeve_api::rng::{Rng, RngExt as _};
 
-use crate::disk::{Disk, DiskError, DiskFile, DiskLock, LockError, folder_of};
+use crate::disk::{Disk, DiskError, DiskFile, DiskLock, LockError, VERB_SYNC, folder_of};
 
 /// One process's handle on the disk; clones are that process too. After a crash only the handle that the crash
 /// returned works: the process that had the others is gone, whatever its tasks still try.
@@ -32,6 +32,8 @@ struct State {
     syncs: u64,
     fail_syncs: bool,
     sync_takes: Duration,
+    /// Bytes that can still be written; `None`: as many as anybody wants.
+    free: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +84,11 @@ impl SimDisk {
     /// From now on every sync fails, until the power does.
     pub fn fail_syncs(&self) {
         self.lock_state().fail_syncs = true;
+    }
+
+    /// From now on so many bytes can be written, and then no more; `None`: as many as anybody wants.
+    pub fn leave_free(&self, bytes: Option<usize>) {
+        self.lock_state().free = bytes;
     }
 
     /// How many syncs of files have succeeded.
@@ -207,15 +214,19 @@ impl Disk for SimDisk {
     }
 
     fn sync_folder(&self, folder: &str) -> Result<(), DiskError> {
-        let mut state = self.alive("sync", folder)?;
+        let mut state = self.alive(VERB_SYNC, folder)?;
         if state.fail_syncs {
-            return Err(error("sync", folder, io::ErrorKind::Other));
+            return Err(error(VERB_SYNC, folder, io::ErrorKind::Other));
         }
         let State { names, durable_names, .. } = &mut *state;
         durable_names.retain(|name, _| folder_of(name) != folder);
         let synced = names.iter().filter(|(name, _)| folder_of(name) == folder);
         durable_names.extend(synced.map(|(name, id)| (name.clone(), *id)));
         Ok(())
+    }
+
+    fn free_bytes(&self) -> Result<u64, DiskError> {
+        Ok(self.alive("measure", "")?.free.map_or(u64::MAX, |free| free as u64))
     }
 
     fn path_of(&self, file: &str) -> String {
@@ -257,15 +268,17 @@ impl DiskFile for SimFile {
     fn append(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
         self.with("write", |state, id| {
             let file = state.files.get_mut(id).ok_or(io::ErrorKind::NotFound)?;
-            file.bytes.extend_from_slice(bytes);
-            Ok(())
+            let fits = state.free.unwrap_or(usize::MAX).min(bytes.len());
+            file.bytes.extend_from_slice(&bytes[..fits]);
+            state.free = state.free.map(|free| free - fits);
+            if fits < bytes.len() { Err(io::ErrorKind::StorageFull) } else { Ok(()) }
         })
     }
 
     fn sync(&mut self) -> Result<(), DiskError> {
         let takes = self.disk.lock_state().sync_takes;
         std::thread::sleep(takes);
-        self.with("sync", |state, id| {
+        self.with(VERB_SYNC, |state, id| {
             if state.fail_syncs {
                 return Err(io::ErrorKind::Other);
             }

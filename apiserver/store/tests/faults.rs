@@ -252,6 +252,59 @@ async fn after_a_failed_sync_nothing_more_is_acknowledged_but_reads_go_on() {
     assert!(get(&*open(&disk, &views).await, "a").await.is_some());
 }
 
+fn refused_for_want_of_room(outcome: Result<Revision, KvError>) {
+    let err = outcome.unwrap_err();
+    assert!(matches!(&err, KvError::Storage { what, .. } if what.starts_with("sim:/")), "{err}");
+}
+
+/// Writes until there is room again: the store looks every now and then.
+async fn put_when_there_is_room(store: &Store, key: &str) {
+    let written = async {
+        while put(store, key, "1").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), written).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_disk_that_becomes_full_takes_deletions_and_everything_again_when_there_is_room() {
+    let (disk, views) = (SimDisk::default(), memory());
+    let store = open(&disk, &views).await;
+    put(&store, "a", "1").await.unwrap();
+    disk.leave_free(Some(32 * 1024 * 1024));
+    put(&store, "b", "1").await.unwrap(); // after it the store sees how little is left
+    refused_for_want_of_room(put(&store, "c", "1").await);
+    let err = put(&store, "c", "1").await.unwrap_err().to_string();
+    assert_eq!(err, "store cannot write sim:/: the disk is full: 31 MiB are free, writes need 80");
+    assert_eq!(get(&store, "b").await, Some("1".into()));
+    let delete = Op::Delete(KeyRange::Key("a".into()));
+    store.txn(Txn { then: vec![delete], ..Txn::default() }).await.unwrap();
+    assert_eq!(get(&store, "a").await, None);
+    disk.leave_free(None);
+    put_when_there_is_room(&store, "d").await;
+}
+
+#[tokio::test]
+async fn a_write_that_the_disk_ends_in_is_not_acknowledged_and_costs_nobody_else_a_write() {
+    let (disk, views) = (SimDisk::default(), memory());
+    let store = open(&disk, &views).await;
+    put(&store, "a", "1").await.unwrap();
+    for left in [0, 1, 20, 50] {
+        disk.leave_free(Some(left));
+        refused_for_want_of_room(put(&store, "b", "does not fit on what is left of the disk").await);
+        refused_for_want_of_room(put(&store, "c", "1").await);
+        assert_eq!(get(&store, "a").await, Some("1".into()));
+        disk.leave_free(None);
+        put_when_there_is_room(&store, &format!("after {left}")).await;
+    }
+    let disk = disk.cut_power(&SeededRng::new(1));
+    let store = open(&disk, &memory()).await;
+    for key in ["a", "after 0", "after 1", "after 20", "after 50"] {
+        assert_eq!(get(&store, key).await, Some("1".into()), "{key}");
+    }
+}
+
 #[tokio::test]
 async fn a_closed_store_says_so_and_ends_its_watches() {
     let (disk, views) = (SimDisk::default(), memory());

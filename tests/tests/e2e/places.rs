@@ -49,6 +49,60 @@ impl Drop for Tmpfs {
     }
 }
 
+/// Takes all room on a file system but for so many MiB; removed when it ends.
+struct Filler(std::path::PathBuf);
+
+impl Filler {
+    fn leaving(disk: &Tmpfs, mib: u64) -> Self {
+        let free = run(Command::new("df").args(["--output=avail", "-BM"]).arg(&disk.0), "").text();
+        let free: u64 = free.lines().last().and_then(|line| line.trim().strip_suffix('M')?.parse().ok()).expect("room");
+        let filler = Self(disk.0.join("filler"));
+        // One too many leaves nothing; a file that does not fit takes what there is.
+        let size = if mib == 0 { free + 1 } else { free - mib };
+        let count = format!("count={size}");
+        let of = format!("of={}", filler.0.display());
+        let _ = run(Command::new("dd").args(["if=/dev/zero", "bs=1M", &count, &of]), "");
+        filler
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn on_a_full_disk_reads_and_deletions_go_on_and_writes_as_soon_as_there_is_room() {
+    let cluster = Cluster::prepare("full");
+    let _anywhere = Anywhere(&cluster);
+    let disk = Tmpfs::mount(&cluster.home().join("disk"), "size=256m");
+    up_in(&cluster, "disk").done();
+    let kubectl = |args: &str| cluster.kubectl(&args.split(' ').collect::<Vec<_>>());
+    for (round, mib) in [32, 0].into_iter().enumerate() {
+        kubectl(&format!("create configmap kept-{round}")).done();
+        let filler = Filler::leaving(&disk, mib);
+        // The store sees how little is left with the next write, its own or the node's.
+        let refused =
+            (0..100).map(|n| kubectl(&format!("create configmap more-{round}-{n}"))).find(|run| run.code != 0);
+        let refused = refused.expect("a full disk refuses").refused();
+        assert!(refused.contains("store cannot write"), "{refused}");
+        kubectl(&format!("get configmap kept-{round}")).done();
+        if mib > 0 {
+            kubectl(&format!("delete configmap kept-{round}")).done();
+        }
+        drop(filler);
+        let written = |_| {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            kubectl(&format!("create configmap again-{round}")).code == 0
+        };
+        assert!((0..100).any(written), "there is room, and nothing is written");
+        kubectl(&format!("get configmap again-{round}")).done();
+    }
+    kubectl("get configmap kept-1").done();
+    purge(&cluster);
+}
+
 #[test]
 fn a_data_folder_may_be_relative_a_link_or_a_file_system_of_its_own() {
     let cluster = Cluster::prepare("places");
