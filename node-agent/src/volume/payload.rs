@@ -77,13 +77,9 @@ fn token_file(pod: &Pod, token: &str, mode: Option<i32>) -> File {
     let first = users.next().flatten();
     let owner = first.filter(|_| users.all(|user| user == first));
     let bytes = token.as_bytes().to_vec();
-    if shared.fs_group.is_some() {
-        File { bytes, mode: 0o600, owner: None }
-    } else if owner.is_some() {
-        File { bytes, mode: 0o600, owner }
-    } else {
-        File { bytes, mode: bits(mode), owner: None }
-    }
+    // The group may read it too where the pod has one of its own: that is added to the mode later.
+    let is_private = shared.fs_group.is_some() || owner.is_some();
+    File { bytes, mode: if is_private { 0o600 } else { bits(mode) }, owner }
 }
 
 /// What of an object goes into a volume.
@@ -217,6 +213,10 @@ mod tests {
         {
             let file = token_file(&pod(&users), "t", None);
             assert_eq!((file.mode, file.owner), (mode, owner), "{users:?}");
+            let mut grouped = pod(&users);
+            grouped.spec.get_or_insert_default().security_context.get_or_insert_default().fs_group = Some(7);
+            let file = token_file(&grouped, "t", None);
+            assert_eq!((file.mode, file.owner), (0o600, owner), "{users:?} with a group");
         }
     }
 }
