@@ -136,7 +136,7 @@ impl MapFields for Untyped {
 impl MergeSchema for Shape {
     fn rule(&self) -> Rule<'_> {
         match self {
-            Self::Any => Rule::Any { granular: true },
+            Self::Any => Rule::Any { granular: false },
             Self::String | Self::Bytes => Rule::Scalar(Scalar::String),
             Self::Time | Self::MicroTime | Self::IntOrString | Self::Quantity => Rule::Scalar(Scalar::Untyped),
             Self::Integer(_) | Self::Number => Rule::Scalar(Scalar::Numeric),

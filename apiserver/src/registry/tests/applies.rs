@@ -87,6 +87,15 @@ async fn who_writes_a_daemon_set_manages_the_count_of_its_templates_but_who_appl
 }
 
 #[tokio::test]
+async fn what_holds_any_object_is_managed_as_a_whole() {
+    let world = World::new().await;
+    let revision = json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": {"name": "a"},
+        "data": {"k": {"l": 1}}, "revision": 1});
+    let applied = apply(&world, "controllerrevisions/a", "x", revision).await.unwrap();
+    assert_eq!(managers(&applied), [r#"x Apply {"f:data":{},"f:revision":{}}"#]);
+}
+
+#[tokio::test]
 async fn an_apply_that_changes_nothing_writes_nothing_not_even_a_time() {
     let world = World::new().await;
     let first = apply(&world, "deployments/web", "x", web(Some(2), "i:1")).await.unwrap();
