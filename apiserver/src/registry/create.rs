@@ -36,15 +36,12 @@ impl Registry {
             return Err(ApiError::forbidden(request.resource.names(), meta::text(&object, "name"), why));
         }
         meta::check_namespace(&mut object, request)?;
-        // Only what stores an object looks at its version.
-        let version = meta::text(&object, "resourceVersion").parse::<u64>().unwrap_or_default();
-        if version != 0 && !request.options.dry_run {
-            return Err(ApiError::unknown("resourceVersion should not be set on objects to be created"));
-        }
         if !request.name.is_empty() {
             meta::check_name(&mut object, request)?;
         }
+        let version = meta::text(&object, "resourceVersion").to_owned();
         meta::wipe(&mut object);
+        set_version(&mut object, version);
         kind.default(&mut object);
         let managed = managed::of_new(request, &object, &sent, self.clock.now());
         self.create_managed(request, object, managed, accepted.warnings).await
@@ -72,7 +69,9 @@ impl Registry {
         let mut object = std::mem::take(&mut attributes.object);
         meta::check_namespace(&mut object, request)?;
         self.check_grant(request, &object, None).await?;
+        let version = meta::text(&object, "resourceVersion").to_owned();
         meta::begin(&mut object, self.rng.uuid(), self.clock.now());
+        set_version(&mut object, version);
         request.resource.kind.prepare_create(&mut object);
         attribution::complete_new(request, &mut object, self.clock.now());
         meta::set(&mut object, "managedFields", managed);
@@ -109,6 +108,7 @@ impl Registry {
                     answer => return answer,
                 }
             }
+            check_unversioned(&mut object)?;
             let texts = request.resource.to_store(&object).await?;
             self.with_addresses(&mut plan, &object);
             plan.key = request.resource.key(&request.namespace, &last_name);
@@ -198,6 +198,24 @@ impl Registry {
         let cut = prefix.char_indices().nth(PREFIX_LEN_MAX).map_or(prefix.len(), |(at, _)| at);
         format!("{}{}", &prefix[..cut], self.rng.suffix(SUFFIX_LEN))
     }
+}
+
+/// Carries the version that a client has given to a new object, for admission and for what would store it.
+fn set_version(object: &mut Value, version: String) {
+    if !version.is_empty() {
+        meta::set(object, "resourceVersion", version);
+    }
+}
+
+/// Only what stores an object looks at its version, when everything else has been found right; what is no number there
+/// is dropped.
+fn check_unversioned(object: &mut Value) -> Result<(), ApiError> {
+    let version = meta::text(object, "resourceVersion").parse::<u64>().unwrap_or_default();
+    if version != 0 {
+        return Err(ApiError::unknown("resourceVersion should not be set on objects to be created"));
+    }
+    meta::set(object, "resourceVersion", Value::Null);
+    Ok(())
 }
 
 /// There is an object of that name; of one that is going it is said.

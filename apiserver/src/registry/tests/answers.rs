@@ -43,10 +43,17 @@ async fn only_what_stores_a_new_object_looks_at_its_version() {
     let mut request = world.request("configmaps");
     let error = world.registry.create(&request, object("5").into()).await.unwrap_err();
     assert_eq!(error.message, "resourceVersion should not be set on objects to be created");
+    let mut misnamed = object("5");
+    misnamed["metadata"]["name"] = "A_b".into();
+    assert_eq!(world.registry.create(&request, misnamed.into()).await.unwrap_err().code, 422, "rules come first");
     request.options.dry_run = true;
-    world.registry.create(&request, object("5").into()).await.unwrap();
+    let dry = world.registry.create(&request, object("5").into()).await.unwrap().object.value();
+    assert_eq!(dry["metadata"]["resourceVersion"], "5");
     request.options.dry_run = false;
-    world.registry.create(&request, object("no number").into()).await.unwrap();
+    let made = world.registry.create(&request, object("no number").into()).await.unwrap().object.value();
+    assert!(made["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().is_ok());
+    let error = world.registry.create(&request, object("5").into()).await.unwrap_err();
+    assert_eq!(error.message, "resourceVersion should not be set on objects to be created", "the name comes last");
 }
 
 #[tokio::test]
