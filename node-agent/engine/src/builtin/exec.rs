@@ -106,7 +106,7 @@ impl BuiltinEngine {
         }
         let resize = master.as_ref().map(Master::sizes);
         // Whoever ends a container's input by leaving stays to see what it makes of it.
-        let ends_with_input = stdin.is_some() && !(container.config.stdin_once && !tty);
+        let ends_with_input = stdin.is_some() && (tty || !container.config.stdin_once);
         Ok(ExecSession { stdin, stdout, stderr, resize, ends_with_input, exit: self.watch_end(id)? })
     }
 
