@@ -118,6 +118,18 @@ pub(super) fn add_kind(all: &mut Map<String, Value>, names: &Names, own: &str) {
     all.insert(format!("{own}List"), list);
 }
 
+/// References whose `name` may be left out, for old objects' sake.
+const NAMELESS: [&str; 8] = [
+    "ConfigMapEnvSource",
+    "ConfigMapKeySelector",
+    "ConfigMapProjection",
+    "ConfigMapVolumeSource",
+    "LocalObjectReference",
+    "SecretEnvSource",
+    "SecretKeySelector",
+    "SecretProjection",
+];
+
 /// Adds what `k8s-openapi`'s schemas lack, and writes references as OpenAPI 3.0 wants them.
 pub(super) fn finish(all: &mut Map<String, Value>) {
     for (name, schema) in all.iter_mut() {
@@ -132,9 +144,21 @@ pub(super) fn finish(all: &mut Map<String, Value>) {
         if ATOMIC_STRUCTS.contains(&owner.as_str()) {
             schema["x-kubernetes-map-type"] = json!("atomic");
         }
+        drop_unrequired(&owner, schema);
         for (field, property) in schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
             finish_property(&owner, field, property);
         }
+    }
+}
+
+/// Rust's types cannot leave out what Go's have empty.
+fn drop_unrequired(owner: &str, schema: &mut Value) {
+    let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) else { return };
+    required.retain(|field| field != "metadata" && !(field == "name" && NAMELESS.contains(&owner)));
+    if required.is_empty()
+        && let Some(schema) = schema.as_object_mut()
+    {
+        schema.remove("required");
     }
 }
 
@@ -155,7 +179,9 @@ fn finish_property(owner: &str, field: &str, property: &mut Value) {
         property["x-kubernetes-patch-strategy"] = json!("retainKeys");
     }
     if let Some(values) = enums::values(owner, field) {
-        property["enum"] = json!(values);
+        let inner = ["items", "additionalProperties"].into_iter().find(|inner| property.get(inner).is_some());
+        let place = if let Some(inner) = inner { &mut property[inner] } else { &mut *property };
+        place["enum"] = json!(values);
     }
     if let Some(values) = property.get_mut("additionalProperties") {
         wrap_reference(values);

@@ -43,6 +43,18 @@ fn operations_say_what_they_do_and_to_which_kind() {
 }
 
 #[test]
+fn what_may_be_left_out_or_is_one_of_a_few_is_described_so() {
+    let core = document_of_core();
+    let schema = |name: &str| core["components"]["schemas"][format!("io.k8s.api.core.v1.{name}")].clone();
+    assert!(schema("ConfigMap")["required"].is_null() && schema("LocalObjectReference")["required"].is_null());
+    assert_eq!(schema("ConfigMapKeySelector")["required"], json!(["key"]));
+    assert_eq!(schema("Toleration")["properties"]["operator"]["enum"], json!(["Equal", "Exists", "Gt", "Lt"]));
+    let families = &schema("ServiceSpec")["properties"]["ipFamilies"];
+    assert!(families["enum"].is_null() && families["items"]["enum"] == json!(["", "IPv4", "IPv6"]), "{families}");
+    assert!(schema("PersistentVolumeClaimStatus")["properties"]["allocatedResourceStatuses"]["additionalProperties"]["enum"].is_array());
+}
+
+#[test]
 fn operations_are_named_and_described_as_in_kubernetes() {
     let (apps, core) = (apps(), document_of_core());
     let rbac = document(&builtin(), "rbac.authorization.k8s.io", "v1").unwrap();
@@ -155,9 +167,10 @@ fn every_enumeration_belongs_to_a_text_that_is_served() {
         let found = documents.iter().any(|document| {
             let schemas = document["components"]["schemas"].as_object().unwrap();
             schemas.iter().any(|(name, schema)| {
+                let property = &schema["properties"][field];
+                let texts = [property, &property["items"], &property["additionalProperties"]];
                 name.ends_with(&ending)
-                    && schema["properties"][field]["enum"].is_array()
-                    && schema["properties"][field]["type"] == "string"
+                    && texts.into_iter().any(|text| text["enum"].is_array() && text["type"] == "string")
             })
         });
         assert!(found, "{owner}.{field} is not served");
