@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use reeve_api::quantity::Quantity;
 
@@ -96,14 +96,12 @@ impl Resources {
 
 /// What a pod needs: its containers together, or its hungriest moment during initialisation if that is more,
 /// and its overhead. Sidecars (init containers that restart) count in both. Source: KEP-753, `PodRequests`.
+///
+/// While it is resized it counts with the most of what it wants, was granted and has (KEP-1287).
 #[must_use]
-pub fn requests(spec: &PodSpec) -> Resources {
-    let mut total = sum_of_containers(spec, |container| {
-        Resources::parse(container.resources.as_ref().and_then(|resources| resources.requests.as_ref()))
-    });
-    if let Some(pod_level) = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()) {
-        replace_with_pod_level(&mut total, pod_level);
-    }
+pub fn requests(spec: &PodSpec, status: Option<&PodStatus>) -> Resources {
+    let mut total = sum_of_containers(spec, |container| of_container(container, status));
+    replace_with_pod_level(&mut total, spec, status);
     total.add(&Resources::parse(spec.overhead.as_ref()));
     total.amounts.pods = 1;
     total
@@ -111,10 +109,10 @@ pub fn requests(spec: &PodSpec) -> Resources {
 
 /// The same for comparing nodes: containers that say nothing count with Kubernetes' defaults.
 #[must_use]
-pub fn requests_for_scoring(spec: &PodSpec) -> Amounts {
+pub fn requests_for_scoring(spec: &PodSpec, status: Option<&PodStatus>) -> Amounts {
     let mut total = sum_of_containers(spec, |container| {
         let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-        let mut resources = Resources::parse(requests);
+        let mut resources = of_container(container, status);
         if requests.is_none_or(|requests| !requests.contains_key("cpu")) {
             resources.amounts.milli_cpu = DEFAULT_MILLI_CPU;
         }
@@ -123,22 +121,58 @@ pub fn requests_for_scoring(spec: &PodSpec) -> Amounts {
         }
         resources
     });
-    if let Some(pod_level) = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()) {
-        replace_with_pod_level(&mut total, pod_level);
-    }
+    replace_with_pod_level(&mut total, spec, status);
     total.add(&Resources::parse(spec.overhead.as_ref()));
     total.amounts
 }
 
-fn replace_with_pod_level(total: &mut Resources, pod_level: &Quantities) {
-    let parsed = Resources::parse(Some(pod_level));
-    if pod_level.contains_key("cpu") {
+/// Whether a pod will never get what it wants where it is: then that does not count.
+fn is_infeasible(status: &PodStatus) -> bool {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.any(|own| own.type_ == "PodResizePending" && own.reason.as_deref() == Some("Infeasible"))
+}
+
+/// What a container counts with: an init container that does not stay, with what it wants.
+fn of_container(container: &Container, status: Option<&PodStatus>) -> Resources {
+    let wanted = Resources::parse(container.resources.as_ref().and_then(|resources| resources.requests.as_ref()));
+    let told = status.and_then(|status| {
+        let sidecars = status.init_container_statuses.iter().flatten();
+        let sidecars = sidecars.filter(|_| container.restart_policy.as_deref() == Some("Always"));
+        let own = status.container_statuses.iter().flatten().chain(sidecars).find(|own| own.name == container.name)?;
+        let has = own.resources.as_ref()?.requests.as_ref();
+        Some((is_infeasible(status), Resources::parse(has), Resources::parse(own.allocated_resources.as_ref())))
+    });
+    match told {
+        Some((infeasible, has, granted)) => most(wanted, infeasible, &has, &granted),
+        None => wanted,
+    }
+}
+
+fn most(wanted: Resources, infeasible: bool, has: &Resources, granted: &Resources) -> Resources {
+    let mut most = if infeasible { Resources::default() } else { wanted };
+    most.raise_to(has);
+    most.raise_to(granted);
+    most
+}
+
+fn replace_with_pod_level(total: &mut Resources, spec: &PodSpec, status: Option<&PodStatus>) {
+    let Some(wanted) = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()) else { return };
+    let told = status.and_then(|status| Some((status, status.resources.as_ref()?.requests.as_ref())));
+    let parsed = Resources::parse(Some(wanted));
+    let parsed = match told {
+        Some((status, has)) => {
+            let granted = Resources::parse(status.allocated_resources.as_ref());
+            most(parsed, is_infeasible(status), &Resources::parse(has), &granted)
+        }
+        None => parsed,
+    };
+    if wanted.contains_key("cpu") {
         total.amounts.milli_cpu = parsed.amounts.milli_cpu;
     }
-    if pod_level.contains_key("memory") {
+    if wanted.contains_key("memory") {
         total.amounts.memory = parsed.amounts.memory;
     }
-    total.scalars.extend(parsed.scalars);
+    total.scalars.extend(parsed.scalars.into_iter().filter(|(name, _)| wanted.contains_key(name)));
 }
 
 fn sum_of_containers(spec: &PodSpec, of: impl Fn(&Container) -> Resources) -> Resources {
@@ -183,33 +217,48 @@ mod tests {
     fn containers_add_up_and_init_containers_count_one_at_a_time() {
         let containers = [container("100m", "1Gi", false), container("200m", "1Gi", false)];
         let init = [container("1", "1Mi", false), container("250m", "3Gi", false)];
-        let needed = requests(&spec(&containers, &init)).amounts;
+        let needed = requests(&spec(&containers, &init), None).amounts;
         assert_eq!((needed.milli_cpu, needed.memory, needed.pods), (1000, 3 << 30, 1));
     }
 
     #[test]
     fn sidecars_count_beside_the_containers_and_beside_later_init_containers() {
         let init = [container("300m", "0", true), container("1", "0", false)];
-        assert_eq!(requests(&spec(&[container("500m", "0", false)], &init)).amounts.milli_cpu, 1300);
+        assert_eq!(requests(&spec(&[container("500m", "0", false)], &init), None).amounts.milli_cpu, 1300);
         let init = [container("1", "0", false), container("300m", "0", true)];
-        assert_eq!(requests(&spec(&[container("900m", "0", false)], &init)).amounts.milli_cpu, 1200);
+        assert_eq!(requests(&spec(&[container("900m", "0", false)], &init), None).amounts.milli_cpu, 1200);
     }
 
     #[test]
     fn overhead_and_pod_level_requests_are_respected() {
         let mut spec = spec(&[container("100m", "1Gi", false)], &[]);
         spec.overhead = serde_json::from_value(json!({ "cpu": "50m" })).unwrap();
-        assert_eq!(requests(&spec).amounts.milli_cpu, 150);
+        assert_eq!(requests(&spec, None).amounts.milli_cpu, 150);
         spec.resources = serde_json::from_value(json!({ "requests": { "cpu": "2" } })).unwrap();
-        let needed = requests(&spec).amounts;
+        let needed = requests(&spec, None).amounts;
         assert_eq!((needed.milli_cpu, needed.memory), (2050, 1 << 30));
+    }
+
+    #[test]
+    fn a_pod_that_is_resized_counts_with_the_most_it_wants_was_granted_or_has() {
+        let spec = spec(&[container("300m", "1Gi", false)], &[]);
+        let status = |has: &str, granted: &str, reason: &str| -> PodStatus {
+            let own = json!({ "name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                "resources": { "requests": { "cpu": has } }, "allocatedResources": { "cpu": granted } });
+            let condition = json!({ "type": "PodResizePending", "status": "True", "reason": reason });
+            serde_json::from_value(json!({ "containerStatuses": [own], "conditions": [condition] })).unwrap()
+        };
+        let cpu = |status: &PodStatus| requests(&spec, Some(status)).amounts.milli_cpu;
+        assert_eq!(cpu(&status("100m", "200m", "Deferred")), 300);
+        assert_eq!(cpu(&status("500m", "400m", "Deferred")), 500, "until it has given it back");
+        assert_eq!(cpu(&status("100m", "200m", "Infeasible")), 200, "what it never gets does not count");
     }
 
     #[test]
     fn silent_containers_count_for_comparing_only() {
         let spec: PodSpec = serde_json::from_value(json!({ "containers": [{ "name": "c" }] })).unwrap();
-        assert_eq!(requests(&spec).amounts, Amounts { pods: 1, ..Amounts::default() });
-        let compared = requests_for_scoring(&spec);
+        assert_eq!(requests(&spec, None).amounts, Amounts { pods: 1, ..Amounts::default() });
+        let compared = requests_for_scoring(&spec, None);
         assert_eq!((compared.milli_cpu, compared.memory), (100, 200 * 1024 * 1024));
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod, PodSpec};
 use kube::{Api, Resource as _};
 use reeve_client::{
     Change, Component, EventRecorder, Informer, InformerOptions, NeverSynced, TaskPanicked, wait_for_sync,
@@ -260,7 +260,9 @@ impl State {
             _ if is_finished(pod) => self.forget(&view.uid),
             Some(node) => {
                 self.queue.remove(&view.uid);
-                self.snapshot.place(&node.clone(), Arc::new(view));
+                if self.snapshot.place(&node.clone(), Arc::new(view)) {
+                    self.queue.on_event(ClusterEvent::PlacedPodShrunk);
+                }
             }
             // Assumed on a node: this version is older than our binding.
             None if self.snapshot.is_placed(&view.uid) => {}
@@ -313,6 +315,35 @@ fn trim_pod(pod: &mut Pod) {
     }
     if let Some(status) = &mut pod.status {
         let (conditions, phase) = (status.conditions.take(), status.phase.take());
-        *status = k8s_openapi::api::core::v1::PodStatus { conditions, phase, ..Default::default() };
+        let spec = pod.spec.as_ref();
+        let own = spec.and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
+        let (resources, allocated_resources) = (status.resources.take(), status.allocated_resources.take());
+        *status = k8s_openapi::api::core::v1::PodStatus {
+            conditions,
+            phase,
+            container_statuses: resizing(status.container_statuses.take(), spec),
+            init_container_statuses: resizing(status.init_container_statuses.take(), spec),
+            // Without a request of the pod's own nobody looks at them.
+            resources: resources.filter(|_| own.is_some()),
+            allocated_resources: allocated_resources.filter(|_| own.is_some()),
+            ..Default::default()
+        };
     }
+}
+
+/// Keeps of the containers' statuses what they were granted and have, where that is not simply what they want.
+fn resizing(statuses: Option<Vec<ContainerStatus>>, spec: Option<&PodSpec>) -> Option<Vec<ContainerStatus>> {
+    let wanted = |name: &str| {
+        let spec = spec?;
+        let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        all.into_iter().find(|own| own.name == name)?.resources.as_ref()?.requests.as_ref()
+    };
+    let kept = statuses?.into_iter().filter_map(|status| {
+        let wanted = wanted(&status.name);
+        let has = status.resources.as_ref()?.requests.as_ref();
+        let differs = has != wanted || status.allocated_resources.as_ref() != wanted;
+        let ContainerStatus { name, resources, allocated_resources, .. } = status;
+        differs.then(|| ContainerStatus { name, resources, allocated_resources, ..ContainerStatus::default() })
+    });
+    Some(kept.collect::<Vec<_>>()).filter(|kept| !kept.is_empty())
 }

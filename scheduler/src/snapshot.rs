@@ -154,12 +154,19 @@ impl Snapshot {
     }
 
     /// Counts a pod on a node: because the API says so, or because it is about to be bound there.
-    pub fn place(&mut self, node_name: &str, pod: Arc<PodView>) {
+    /// Says whether it needs less now than it did.
+    pub fn place(&mut self, node_name: &str, pod: Arc<PodView>) -> bool {
+        let before = self.placed.get(&pod.uid).map(|placed| placed.pod.requests.amounts);
+        let shrinks = before.is_some_and(|before| {
+            let now = &pod.requests.amounts;
+            now.milli_cpu < before.milli_cpu || now.memory < before.memory
+        });
         self.remove_pod(&pod.uid);
         if let Some(requested) = self.requested_on(node_name) {
             requested.add(&pod);
         }
         self.placed.insert(Arc::clone(&pod.uid), Placed { node_name: node_name.to_owned(), pod });
+        shrinks
     }
 
     /// Forgets a pod that is gone, finished or was not bound after all; whether it was on a node.

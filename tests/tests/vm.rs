@@ -82,6 +82,7 @@ fn on_pure_cgroup_v2_pods_are_limited_counted_killed_and_removed_also_in_a_conta
     ] {
         assert_eq!(control(&mut vm, &object, "burstable", file), value, "{file}");
     }
+    assert_is_resized(&mut vm, &object);
     let inside = vm.run("reeve exec bounded -- sh -c 'cat /proc/self/cgroup; exit 3'");
     assert_eq!((inside.code, inside.stdout.lines().next()), (3, Some("0::/")), "{inside}");
     assert_eq!(vm.sh("reeve logs bounded"), "hello\n");
@@ -93,6 +94,35 @@ fn on_pure_cgroup_v2_pods_are_limited_counted_killed_and_removed_also_in_a_conta
     vm.sh("reeve down --purge").clear();
     assert_eq!(vm.sh(LEFT), "", "down --purge leaves nothing");
     assert_works_in_a_cgroup_namespace(&mut vm);
+}
+
+/// The limits change in the running container's group, and one that is passed already kills nothing.
+fn assert_is_resized(vm: &mut Vm, object: &Value) {
+    let resize = |vm: &mut Vm, cpu: &str, memory: &str| {
+        let requests = format!(r#""requests": {{"cpu": "250m", "memory": "{memory}"}}"#);
+        let limits = format!(r#"{{{requests}, "limits": {{"cpu": "{cpu}", "memory": "{memory}"}}}}"#);
+        let patch = format!(r#"{{"spec": {{"containers": [{{"name": "main", "resources": {limits}}}]}}}}"#);
+        vm.sh(&format!("reeve patch pod bounded --subresource=resize --patch '{patch}'")).clear();
+    };
+    for (cpu, memory, max, quota) in
+        [("700m", "48Mi", "50331648", "70000 100000"), ("300m", "24Mi", "25165824", "30000 100000")]
+    {
+        resize(vm, cpu, memory);
+        let shown = format!(
+            "reeve wait pod/bounded --for=jsonpath='{{.status.containerStatuses[0].resources.limits.memory}}'={memory} --timeout=60s"
+        );
+        vm.sh(&shown).clear();
+        let seen = ["memory.max", "memory.swap.max", "cpu.max"].map(|file| control(vm, object, "burstable", file));
+        assert_eq!(seen, [max, "0", quota].map(str::to_owned));
+    }
+    resize(vm, "300m", "16Ki");
+    vm.sh("reeve wait pod/bounded --for=condition=PodResizeInProgress --timeout=60s").clear();
+    let why = "reeve wait pod/bounded --for=jsonpath='{.status.conditions[?(@.reason==\"Error\")].type}'=PodResizeInProgress --timeout=60s";
+    vm.sh(why).clear();
+    assert_eq!(control(vm, object, "burstable", "memory.max"), "25165824");
+    resize(vm, "300m", "32Mi");
+    vm.sh("reeve wait pod/bounded --for=jsonpath='{.status.containerStatuses[0].resources.limits.memory}'=32Mi --timeout=60s").clear();
+    assert_eq!(vm.sh("reeve get pod bounded -o jsonpath='{.status.containerStatuses[0].restartCount}'"), "0");
 }
 
 /// In a container the top of the mount is a group with processes, which then cannot have controllers for children: they

@@ -69,6 +69,9 @@ pub(crate) fn labels(config: &NodeConfig) -> BTreeMap<String, String> {
     .collect()
 }
 
+/// What newer agents can do and older ones cannot, by the names of Kubernetes' feature gates, sorted.
+const FEATURES: [&str; 2] = ["InPlacePodLevelResourcesVerticalScaling", "InPlacePodVerticalScalingInitContainers"];
+
 /// The node's status; `before` gives the conditions' transition times.
 pub(crate) fn status(facts: &Facts, before: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
     let config = &facts.config;
@@ -80,6 +83,7 @@ pub(crate) fn status(facts: &Facts, before: Option<&NodeStatus>, now: Timestamp)
         capacity: Some(resources(&facts.capacity, config.max_pods)),
         allocatable: Some(resources(&facts.capacity.less(&config.reserved), config.max_pods)),
         conditions: Some(conditions(facts, before, now)),
+        declared_features: Some(FEATURES.map(str::to_owned).to_vec()),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(facts.port) }),
         }),

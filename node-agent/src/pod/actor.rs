@@ -2,10 +2,11 @@
 //!
 //! It never waits for an effect; whatever takes time runs beside it and comes back as an input. So the queue of
 //! inputs is emptied quickly, and whoever fills it may wait when it is full. Starting effects is in [`begin`], what
-//! concerns probes in [`probes`].
+//! concerns probes in [`probes`], resizing in [`resize`].
 
 mod begin;
 mod probes;
+mod resize;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,9 +27,12 @@ use super::container::{IMAGE, termination_message};
 use super::context::{NodeContext, about};
 use super::effects::{NewSandbox, PodEffects, StartError};
 use super::image::ImageFailure;
+use super::ledger::Pending;
 use super::plan::{ending, plan};
+use super::resize::{Resized, size_of};
 use super::state::{
-    Drain, End, Exit, ImageProblem, ImageStep, Life, PodState, SandboxStep, StartFailure, Step, VolumesStep, Why,
+    Condemned, Drain, End, Exit, ImageProblem, ImageStep, Life, PodState, SandboxStep, StartFailure, Step, VolumesStep,
+    Why,
 };
 use super::status::{owned, says_nothing, status};
 use super::view::{ContainerView, PodView, Views};
@@ -51,8 +55,8 @@ const FIRST_STATUS_DELAY: Duration = Duration::from_millis(150);
 /// Everything that can happen to a pod.
 #[derive(Debug)]
 pub(crate) enum Input {
-    /// A new version of the object.
-    Pod(Arc<Pod>),
+    /// A new version of the object, or another word of the node on it.
+    Pod(PodNews),
     /// The object is gone.
     Gone,
     /// A container began or ended.
@@ -97,10 +101,28 @@ pub(crate) enum Input {
         kind: ProbeKind,
         healthy: bool,
     },
+    Resized(Box<Resized>),
     Written {
         status: Box<PodStatus>,
         outcome: Written,
     },
+}
+
+/// A pod as the node lets it be.
+#[derive(Debug)]
+pub(crate) struct PodNews {
+    /// As the API has it, with the resources that it was granted.
+    pub(crate) pod: Arc<Pod>,
+    /// Why it was not granted all that it wants.
+    pub(crate) pending: Option<Pending>,
+    /// It was granted other resources just now.
+    pub(crate) granted: bool,
+}
+
+impl From<Arc<Pod>> for PodNews {
+    fn from(pod: Arc<Pod>) -> Self {
+        Self { pod, pending: None, granted: false }
+    }
 }
 
 impl std::fmt::Debug for VolumesReady {
@@ -240,6 +262,7 @@ impl Actor {
         if let Some(end) = ending(&self.state, now) {
             self.on_end(end);
         }
+        self.look_at_resize(now);
         let plan = plan(&self.state, now);
         for effect in plan.effects {
             self.begin(effect, now);
@@ -308,7 +331,8 @@ impl Actor {
     fn on_input(&mut self, input: Input) {
         let now = self.node.now();
         match input {
-            Input::Pod(pod) => self.on_pod(pod),
+            Input::Pod(news) => self.on_news(news, now),
+            Input::Resized(done) => self.on_resized(*done, now),
             Input::Gone => {
                 if !matches!(self.state.end.as_ref().map(|end| &end.why), Some(Why::Gone)) {
                     // What is under way stays under way.
@@ -383,7 +407,8 @@ impl Actor {
             let Some(slot) = self.state.slots.get_mut(index) else { continue };
             let changed = slot.running().is_some_and(|life| wanted.as_ref().is_some_and(|image| *image != life.image));
             if changed && slot.condemned.is_none() {
-                slot.condemned = Some(format!("Container {} definition changed, will be restarted", slot.name));
+                let message = format!("Container {} definition changed, will be restarted", slot.name);
+                slot.condemned = Some(Condemned::by_pod(message));
             }
         }
         // A deletion may shorten the grace of one that is under way.
@@ -435,6 +460,7 @@ impl Actor {
         match result {
             Ok(sandbox) => {
                 self.state.ips = sandbox.ips;
+                self.state.resize.group = Some(sandbox.resources);
                 self.state.sandbox = SandboxStep::Ready { id: sandbox.id };
                 // Volumes may show the pod's address.
                 if self.shows_address() {
@@ -577,6 +603,7 @@ impl Actor {
             image_id: container.image_id.clone(),
             user: container.user.clone(),
             started_at,
+            size: size_of(&container),
         };
         slot.on_running(life, attempt, spec.as_ref());
         let early = self.early.remove(&container.id);
@@ -677,11 +704,12 @@ impl Actor {
         }
         self.writing = true;
         let (node, pod, failed) = (Arc::clone(&self.node), Arc::clone(&self.state.pod), self.failed_writes);
+        let previous = self.sent.clone();
         self.spawn("status", async move {
             if failed > 0 {
                 sleep(write_retry(failed)).await;
             }
-            let outcome = write(&node, &pod, &status).await;
+            let outcome = write(&node, &pod, &status, &previous).await;
             Input::Written { status: Box::new(status), outcome }
         });
         None

@@ -367,7 +367,7 @@ async fn a_pod_runs_is_restarted_after_a_crash_and_leaves_nothing_when_deleted()
     let mut deleted = pod("here:1");
     deleted.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(rig.node.now()));
     deleted.metadata.deletion_grace_period_seconds = Some(5);
-    handle.inputs.send(Input::Pod(Arc::new(deleted))).await.unwrap();
+    handle.inputs.send(Input::Pod(Arc::new(deleted).into())).await.unwrap();
     let mut gone = rig.api.deleted.subscribe();
     tokio::time::timeout(Duration::from_secs(10), gone.wait_for(|gone| *gone)).await.unwrap().unwrap();
     assert_eq!(rig.api.status.borrow()["containerStatuses"][0]["state"]["terminated"]["exitCode"], 143);

@@ -25,9 +25,13 @@ pub(crate) struct Refusal {
 
 /// Refuses a pod that does not fit beside `others`, the pods that run on the node.
 pub(crate) fn admit(pod: &Pod, others: &[&Pod], node: Option<&Node>, room: &Room) -> Result<(), Refusal> {
-    let refuse = |reason: &str, text: String| {
-        Err(Refusal { reason: reason.to_owned(), message: format!("Pod was rejected: {text}") })
-    };
+    let rejected = |refusal: Refusal| Refusal { message: format!("Pod was rejected: {}", refusal.message), ..refusal };
+    fits(pod, others, node, room).map_err(rejected)
+}
+
+/// Whether a pod fits beside `others`.
+pub(crate) fn fits(pod: &Pod, others: &[&Pod], node: Option<&Node>, room: &Room) -> Result<(), Refusal> {
+    let refuse = |reason: &str, message: String| Err(Refusal { reason: reason.to_owned(), message });
     if others.len() >= room.pods {
         let text = shortage("pods", 1, others.len(), room.pods);
         return refuse("OutOfpods", text);

@@ -10,6 +10,7 @@ use reeve_engine::engine::{self, ContainerState, Sandbox, SandboxState};
 
 use super::actor::Beginning;
 use super::container::{IMAGE, POD_UID};
+use super::resize::size_of;
 use super::state::{Exit, Health, Life, PodState, Role, Run, SandboxStep, Slot};
 use super::status::{CONTAINER_ID_SCHEME, process_user};
 
@@ -42,6 +43,11 @@ impl Remains {
         Self(pods)
     }
 
+    /// Whether there is anything of a pod.
+    pub(crate) fn knows(&self, uid: &str) -> bool {
+        self.0.get(uid).is_some_and(|pod| !pod.sandboxes.is_empty())
+    }
+
     /// What there is of a pod.
     pub(crate) fn take(&mut self, uid: &str) -> PodRemains {
         self.0.remove(uid).unwrap_or_default()
@@ -63,6 +69,7 @@ pub(crate) fn adopt(pod: Arc<Pod>, remains: &PodRemains, ips: &[IpAddr], now: Ti
     if let Some(sandbox) = live {
         state.sandbox = SandboxStep::Ready { id: sandbox.id.clone() };
         state.ips = ips.to_vec();
+        state.resize.group = Some(sandbox.config.resources.clone());
     }
     let pod = Arc::clone(&state.pod);
     for (index, slot) in state.slots.iter_mut().enumerate() {
@@ -113,6 +120,7 @@ fn adopt_slot(slot: &mut Slot, lives: &[&engine::Container], before: Option<&Con
         image_id: newest.image_id.clone(),
         user: newest.user.clone(),
         started_at,
+        size: size_of(newest),
     });
     // The probes' last word stands until they have a new one.
     let id = format!("{CONTAINER_ID_SCHEME}{}", newest.id);
@@ -138,6 +146,7 @@ fn forgotten(newest: Option<&engine::Container>, before: &ContainerStatus, now: 
                 image_id: before.image_id.clone(),
                 user: before.user.as_ref().and_then(process_user),
                 started_at: running.started_at.as_ref().map_or(now, |time| time.0),
+                size: None,
             },
             now,
         ),

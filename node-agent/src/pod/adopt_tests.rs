@@ -6,6 +6,9 @@ use reeve_engine::engine::{ContainerConfig, SandboxConfig};
 
 use super::*;
 use crate::pod::plan::{Effect, ending, plan};
+use crate::pod::resize::annotation;
+use crate::pod::resources::{Size, pod_resources};
+use crate::pod::state::spec;
 
 fn now() -> Timestamp {
     Timestamp::from_second(1_000).unwrap()
@@ -25,7 +28,8 @@ fn pod(policy: &str, status: serde_json::Value) -> Arc<Pod> {
 }
 
 fn sandbox(state: SandboxState) -> Sandbox {
-    let config = SandboxConfig { uid: "u".to_owned(), attempt: 3, ..SandboxConfig::default() };
+    let resources = pod_resources(spec(&pod("Always", serde_json::Value::Null)));
+    let config = SandboxConfig { uid: "u".to_owned(), attempt: 3, resources, ..SandboxConfig::default() };
     Sandbox { id: "s3".to_owned(), config, state, created_at: now(), netns: None }
 }
 
@@ -71,6 +75,15 @@ fn what_runs_goes_on_with_its_count_address_and_health() {
     assert_eq!((slot.restarts, slot.health.ready), (2, true));
     assert_eq!(slot.last.as_ref().unwrap().container, "c1");
     assert_eq!(plan(&state, now()).effects, [Effect::MountVolumes]);
+}
+
+#[test]
+fn a_resize_that_was_under_way_goes_on() {
+    let mut half = container("c", 0, None);
+    half.config.annotations.extend([annotation(Size { cpu_request: 100, ..Size::default() })]);
+    let state =
+        adopted(pod("Always", serde_json::Value::Null), SandboxState::Ready, vec![container("i", 0, Some(0)), half]);
+    assert_eq!(plan(&state, now()).effects, [Effect::MountVolumes, Effect::Resize]);
 }
 
 #[test]

@@ -11,7 +11,8 @@ use super::env::{EnvError, environment, service_links};
 use super::expand::{TooLong, expand};
 use super::field::Surroundings;
 use super::files::{PodFiles, hostname};
-use super::resources::{cgroup, container_resources, pod_resources};
+use super::resize::annotation;
+use super::resources::{Size, cgroup, container_resources, pod_resources};
 use super::security::{SecurityError, security};
 use super::state::spec;
 use crate::objects::PodObjects;
@@ -133,6 +134,7 @@ pub(crate) fn container_config(inputs: &ContainerInputs<'_>) -> Result<Container
     let annotations = BTreeMap::from([
         (RESTART_COUNT.to_owned(), inputs.attempt.to_string()),
         (IMAGE.to_owned(), container.image.clone().unwrap_or_default()),
+        annotation(Size::of(spec(pod), container)),
     ]);
     let (devices, volume_mounts) =
         (Vec::<Device>::new(), mounts(container, inputs.mounted, &env, &pins(&pod_dir, container))?);

@@ -13,10 +13,12 @@ use reeve_engine::engine::{self, ContainerState, EngineError, Image, Sandbox};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::allocation::Allocation;
 use super::container::{ConfigError, ContainerInputs, container_config, sandbox_config};
 use super::context::{NodeContext, about, about_container};
 use super::files::PodFiles;
 use super::hooks::{self, HookTarget};
+use super::resize::{Action, Job, Resized, annotation};
 use super::state::spec;
 use crate::net::host_ports;
 use crate::objects::PodObjects;
@@ -51,6 +53,8 @@ pub(crate) struct PodEffects {
 pub(crate) struct NewSandbox {
     pub(crate) id: String,
     pub(crate) ips: Vec<IpAddr>,
+    /// What the pod's group may use.
+    pub(crate) resources: engine::Resources,
 }
 
 /// Why a container did not start: what it waits for, and why.
@@ -103,7 +107,7 @@ impl PodEffects {
         let config = sandbox_config(&self.node, &self.pod, attempt);
         let sandbox = self.node.engine.run_pod_sandbox(config).await.map_err(|error| error.to_string())?;
         match self.furnish(&sandbox, host_network).await {
-            Ok(ips) => Ok(NewSandbox { id: sandbox.id, ips }),
+            Ok(ips) => Ok(NewSandbox { id: sandbox.id, ips, resources: sandbox.config.resources }),
             Err(message) => {
                 // Half a sandbox is of no use; the next attempt makes another one.
                 super::table::remove_sandbox(&self.node, &sandbox.id).await;
@@ -125,9 +129,13 @@ impl PodEffects {
             }
             _ => vec![self.node.config.node_ip],
         };
-        let files = PodFiles::of(&self.node.config.pod_dir(self.uid()));
+        let dir = self.node.config.pod_dir(self.uid());
         let (pod, addresses, config) = (Arc::clone(&self.pod), ips.clone(), self.node.config.clone());
-        let written = tokio::task::spawn_blocking(move || files.write(&pod, &addresses, &config)).await;
+        let write = move || {
+            PodFiles::of(&dir).write(&pod, &addresses, &config)?;
+            Allocation::of(&pod).save(&dir)
+        };
+        let written = tokio::task::spawn_blocking(write).await;
         written
             .map_err(|error| error.to_string())?
             .map_err(|error| format!("failed to write the pod's files: {error}"))?;
@@ -295,6 +303,46 @@ impl PodEffects {
                 None
             }
         }
+    }
+
+    /// Gives pod and containers what they were granted, as far as that goes.
+    pub(crate) async fn resize(&self, job: &Job) -> Resized {
+        let mut done = Resized { group: job.group_now.clone(), sizes: Vec::new(), error: None };
+        done.error = self.try_resize(job, &mut done).await.err();
+        done
+    }
+
+    async fn try_resize(&self, job: &Job, done: &mut Resized) -> Result<(), String> {
+        let engine = &self.node.engine;
+        let text = |error: EngineError| error.to_string();
+        if job.gives_memory() {
+            let pod = engine.pod_sandbox_usage(&job.sandbox).await.map_err(text)?.memory_bytes;
+            let used = engine.usage().await.map_err(text)?;
+            let used = used.into_iter().map(|(id, usage)| (id, usage.memory_bytes)).collect();
+            if let Some(refusal) = job.refusal(pod, &used) {
+                return Err(refusal);
+            }
+        }
+        for action in job.actions() {
+            match action {
+                Action::Group(resources) => {
+                    let updated = done.group.clone().updated(&resources);
+                    engine.update_pod_sandbox_resources(&job.sandbox, resources).await.map_err(text)?;
+                    done.group = updated;
+                }
+                Action::Container { change, resources, size } => {
+                    let Some(change) = job.containers.get(change) else { continue };
+                    let annotations = [annotation(size)].into();
+                    match engine.update_container_resources(&change.container, resources, annotations).await {
+                        Ok(()) => done.sizes.push((change.slot, change.container.clone(), size)),
+                        // It has ended meanwhile; its next life begins with what was granted.
+                        Err(EngineError::WrongState { .. } | EngineError::NotFound { .. }) => {}
+                        Err(error) => return Err(error.to_string()),
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Waits until this node's proxy sends no new connections to the pod, but not for long.

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::backoff::{after, left};
+use super::resize;
 use super::state::{Drain, End, ImageStep, PodState, Role, SandboxStep, Slot, Step, VolumesStep, Why, spec};
 
 /// How long a failed pull is shown as `ErrImagePull` before it becomes `ImagePullBackOff`
@@ -30,6 +31,8 @@ pub(crate) enum Effect {
     StartContainer { slot: usize, attempt: u32 },
     /// Run the `preStop` hook, stop the container.
     StopContainer { slot: usize, container: String, grace: Duration, message: String },
+    /// Give pod and containers the resources that they were granted.
+    Resize,
     /// Wait until this node's proxy sends no new connections.
     Drain,
     /// Unmount volumes, give addresses back, stop the sandbox (and remove it).
@@ -99,7 +102,7 @@ fn deadline(state: &PodState) -> Option<Timestamp> {
 
 /// Whether no container will ever be started again.
 fn is_complete(state: &PodState) -> bool {
-    let ended = |slot: &Slot| slot.exit().is_some_and(|exit| !state.restarts_after(slot.role, exit));
+    let ended = |slot: &Slot| slot.exit().is_some_and(|exit| !state.restarts_after(slot, exit));
     let resting = |slot: &Slot| slot.step == Step::Rest;
     let init_failed = state
         .slots
@@ -133,7 +136,8 @@ fn plan_life(state: &PodState, now: Timestamp, plan: &mut Plan) {
     {
         plan.effects.push(Effect::MountVolumes);
     }
-    let ground = matches!(state.sandbox, SandboxStep::Ready { .. }) && state.volumes == VolumesStep::Ready;
+    let resizing = plan_resize(state, now, plan);
+    let ground = matches!(state.sandbox, SandboxStep::Ready { .. }) && state.volumes == VolumesStep::Ready && !resizing;
     let mut turn = true;
     for (index, slot) in state.slots.iter().enumerate() {
         plan_condemned(state, index, slot, plan);
@@ -141,6 +145,25 @@ fn plan_life(state: &PodState, now: Timestamp, plan: &mut Plan) {
         plan_slot(state, index, slot, Turn { is_on, ground, now }, plan);
         turn &= lets_next_start(state, slot);
     }
+}
+
+/// Whether a resize keeps containers from starting: a new one may have more than the pod's group still allows. One that
+/// fails keeps nothing up.
+fn plan_resize(state: &PodState, now: Timestamp, plan: &mut Plan) -> bool {
+    if state.resize.under_way {
+        return true;
+    }
+    if resize::job(state).is_none() {
+        return false;
+    }
+    if resize::waits(state) {
+        return true;
+    }
+    let due = plan.due(state.resize.retry.map(|(_, at)| at), now);
+    if due {
+        plan.effects.push(Effect::Resize);
+    }
+    due
 }
 
 /// Whether the containers after this one may start.
@@ -154,13 +177,14 @@ fn lets_next_start(state: &PodState, slot: &Slot) -> bool {
 }
 
 fn plan_condemned(state: &PodState, index: usize, slot: &Slot, plan: &mut Plan) {
-    if let (Some(message), Some(life), Step::Rest) = (&slot.condemned, slot.running(), slot.step) {
-        let grace = probe_grace(state, index).unwrap_or_else(|| grace(&state.pod));
+    if let (Some(condemned), Some(life), Step::Rest) = (&slot.condemned, slot.running(), slot.step) {
+        let by_probe = if condemned.by_probe { probe_grace(state, index) } else { None };
+        let grace = by_probe.unwrap_or_else(|| grace(&state.pod));
         plan.effects.push(Effect::StopContainer {
             slot: index,
             container: life.container.clone(),
             grace,
-            message: message.clone(),
+            message: condemned.message.clone(),
         });
     }
 }
@@ -193,10 +217,11 @@ fn plan_slot(state: &PodState, index: usize, slot: &Slot, turn: Turn, plan: &mut
         return;
     }
     if let Some(exit) = slot.exit() {
-        if !state.restarts_after(slot.role, exit) || !turn.may_start() {
+        if !state.restarts_after(slot, exit) || !turn.may_start() {
             return;
         }
-        if let Some(until) = slot.backoff.until(exit.finished_at).filter(|until| *until > turn.now) {
+        let backoff = slot.backoff.until(exit.finished_at).filter(|until| *until > turn.now && !slot.revive);
+        if let Some(until) = backoff {
             if slot.backoff_told != Some(until) {
                 plan.effects.push(Effect::TellCrashBackoff { slot: index, until });
             }
@@ -258,7 +283,8 @@ fn plan_end(state: &PodState, end: &End, now: Timestamp, plan: &mut Plan) {
         }
     }
     let busy = starting || state.slots.iter().any(|slot| slot.running().is_some() || slot.step != Step::Rest);
-    let making = state.sandbox == SandboxStep::Creating || state.volumes == VolumesStep::Mounting;
+    let making =
+        state.sandbox == SandboxStep::Creating || state.volumes == VolumesStep::Mounting || state.resize.under_way;
     if !busy && !making {
         plan_teardown(state, end, now, plan);
     }
@@ -306,7 +332,8 @@ pub(crate) fn has_turn(state: &PodState, index: usize) -> bool {
 
 /// Whether a container waits out its crash back-off, and how long that is.
 pub(crate) fn crash_backoff(state: &PodState, slot: &Slot, now: Timestamp) -> Option<Duration> {
-    let exit = slot.exit().filter(|exit| state.restarts_after(slot.role, exit))?;
+    let exit = slot.exit().filter(|exit| state.restarts_after(slot, exit))?;
     let until = slot.backoff.until(exit.finished_at)?;
-    (state.end.is_none() && slot.step == Step::Rest && until > now).then(|| slot.backoff.delay(exit.finished_at))?
+    (state.end.is_none() && slot.step == Step::Rest && until > now && !slot.revive)
+        .then(|| slot.backoff.delay(exit.finished_at))?
 }

@@ -9,7 +9,8 @@ use reeve_engine::engine::{Image, ProcessUser};
 
 use super::plan::{Effect, ending, plan};
 use super::state::{
-    Drain, End, Exit, Health, ImageProblem, ImageStep, Life, PodState, Run, SandboxStep, Step, VolumesStep, Why,
+    Condemned, Drain, End, Exit, Health, ImageProblem, ImageStep, Life, PodState, Run, SandboxStep, Step, VolumesStep,
+    Why,
 };
 use super::status::status;
 
@@ -58,6 +59,7 @@ fn life(name: &str) -> Run {
         image_id: "sha256:1".to_owned(),
         user: Some(ProcessUser { uid: 1000, gid: 7, groups: vec![7, 8] }),
         started_at: at(1),
+        size: None,
     })
 }
 
@@ -358,7 +360,8 @@ fn a_pod_over_its_deadline_fails_with_the_kubelets_reason() {
 fn a_container_that_fails_its_liveness_probe_is_stopped_and_started_again() {
     let mut state = on_ground(simple("Always"));
     run(&mut state, 0);
-    state.slots[0].condemned = Some("Container c failed liveness probe, will be restarted".to_owned());
+    let message = "Container c failed liveness probe, will be restarted".to_owned();
+    state.slots[0].condemned = Some(Condemned::by_probe(message));
     let effects = plan(&state, at(0)).effects;
     assert!(matches!(&effects[..], [Effect::StopContainer { slot: 0, .. }]), "{effects:?}");
 }

@@ -9,11 +9,13 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Probe};
 use reeve_engine::engine::{self, ContainerState, Image, ProcessUser};
 
 use super::backoff::CrashBackoff;
+use super::resize::Resize;
+use super::resources::Size;
 
 /// The pod as it should be, and how far its parts are.
 #[derive(Debug, Clone)]
 pub(crate) struct PodState {
-    /// The newest version from the API.
+    /// The newest version from the API, with the resources that it was granted.
     pub(crate) pod: Arc<Pod>,
     /// When the agent first saw it; `status.startTime`.
     pub(crate) start_time: Timestamp,
@@ -33,6 +35,8 @@ pub(crate) struct PodState {
     pub(crate) end: Option<End>,
     /// Reason and message of a pod that the node refused or ended: phase Failed whatever its containers say.
     pub(crate) failed: Option<(String, String)>,
+    /// How far it has what it was granted.
+    pub(crate) resize: Resize,
 }
 
 /// The life of a pod's sandbox.
@@ -94,7 +98,28 @@ pub(crate) struct Slot {
     pub(crate) backoff_told: Option<Timestamp>,
     pub(crate) health: Health,
     /// Why it has to be stopped although the pod goes on.
-    pub(crate) condemned: Option<String>,
+    pub(crate) condemned: Option<Condemned>,
+    /// It is stopped for a resize, and starts again at once, however it ends and whatever the restart policy says.
+    pub(crate) revive: bool,
+}
+
+/// Why a container has to be stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Condemned {
+    pub(crate) message: String,
+    /// Its probe may have a grace period of its own.
+    pub(crate) by_probe: bool,
+}
+
+impl Condemned {
+    pub(crate) fn by_probe(message: String) -> Self {
+        Self { message, by_probe: true }
+    }
+
+    /// Because of what the pod wants now.
+    pub(crate) fn by_pod(message: String) -> Self {
+        Self { message, by_probe: false }
+    }
 }
 
 /// Whether a container's image is here.
@@ -155,6 +180,8 @@ pub(crate) struct Life {
     pub(crate) image_id: String,
     pub(crate) user: Option<ProcessUser>,
     pub(crate) started_at: Timestamp,
+    /// What it may use, as far as the engine was told; `None` where nobody noted it.
+    pub(crate) size: Option<Size>,
 }
 
 /// How a life ended.
@@ -264,6 +291,7 @@ impl Slot {
             backoff_told: None,
             health: Health::default(),
             condemned: None,
+            revive: false,
         }
     }
 
@@ -311,9 +339,19 @@ impl Slot {
         self.restarts = attempt;
         self.failure = None;
         self.condemned = None;
+        self.revive = false;
         let started = spec.is_none_or(|spec| spec.startup_probe.is_none());
         let ready = started && spec.is_none_or(|spec| spec.readiness_probe.is_none());
         self.health = Health { started, ready };
+    }
+
+    /// The limits of the life in a container have changed.
+    pub(crate) fn resized(&mut self, container: &str, size: Size) {
+        if let Run::Running(life) = &mut self.run
+            && life.container == container
+        {
+            life.size = Some(size);
+        }
     }
 
     /// The current life has ended.
@@ -378,6 +416,7 @@ impl PodState {
             ephemeral: Vec::new(),
             end: None,
             failed: None,
+            resize: Resize::recalled(&pod),
         };
         state.set_pod(pod);
         state
@@ -420,8 +459,9 @@ impl PodState {
     }
 
     /// Whether a container that ended so is started again while the pod lives.
-    pub(crate) fn restarts_after(&self, role: Role, exit: &Exit) -> bool {
-        match (role, self.restart_policy()) {
+    pub(crate) fn restarts_after(&self, slot: &Slot, exit: &Exit) -> bool {
+        match (slot.role, self.restart_policy()) {
+            _ if slot.revive => true,
             (Role::Sidecar, _) => true,
             (Role::Ephemeral, _) => false,
             (Role::Init, "Never") => false,

@@ -13,13 +13,15 @@ use reeve_engine::images::Reference;
 
 use super::backoff::go_duration;
 use super::plan::{crash_backoff, has_turn};
-use super::resources::qos_class;
+use super::resize::{IN_PROGRESS, PENDING};
+use super::resources::{Size, pod_requests, qos_class};
+use super::shown;
 use super::state::{Exit, ImageProblem, PodState, Role, Run, SandboxStep, Slot, Step, pod_text};
 use crate::volume::is_recursive_read_only;
 
 /// The conditions this agent owns. Others (`PodScheduled`, readiness gates) are left to their writers.
-const OWN_CONDITIONS: [&str; 5] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OWN_CONDITIONS: [&str; 7] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", PENDING, IN_PROGRESS];
 
 /// Scheme of container ids in the status.
 pub(crate) const CONTAINER_ID_SCHEME: &str = "reeve://";
@@ -53,8 +55,13 @@ pub(crate) fn status(state: &PodState, node_ip: IpAddr, previous: &PodStatus, no
     }
     let phase = phase(state);
     let (reason, message) = state.failed.clone().unzip();
-    let conditions = conditions(state, phase, previous, now);
+    let mut conditions = conditions(state, phase, previous, now);
+    if !matches!(phase, "Failed" | "Succeeded") {
+        conditions.extend(state.resize.conditions());
+    }
     PodStatus {
+        allocated_resources: Some(pod_requests(state.spec())).filter(|requests| !requests.is_empty()),
+        resources: Some(shown::of_pod(state, phase)),
         phase: Some(phase.to_owned()),
         conditions: Some(conditions),
         container_statuses: Some(main),
@@ -93,7 +100,7 @@ fn phase(state: &PodState) -> &'static str {
     }
     let failed_init = state.slots.iter().any(|slot| {
         slot.role == Role::Init
-            && slot.exit().is_some_and(|exit| exit.exit_code != 0 && !state.restarts_after(slot.role, exit))
+            && slot.exit().is_some_and(|exit| exit.exit_code != 0 && !state.restarts_after(slot, exit))
     });
     if failed_init {
         return "Failed";
@@ -119,8 +126,7 @@ fn phase(state: &PodState) -> &'static str {
         return "Running";
     }
     let all_succeeded = mains().all(|slot| slot.exit().is_some_and(|exit| exit.exit_code == 0));
-    let final_now =
-        ending || mains().all(|slot| slot.exit().is_some_and(|exit| !state.restarts_after(slot.role, exit)));
+    let final_now = ending || mains().all(|slot| slot.exit().is_some_and(|exit| !state.restarts_after(slot, exit)));
     match (final_now, all_succeeded) {
         (false, _) => "Running",
         (true, true) => "Succeeded",
@@ -157,7 +163,7 @@ fn container_status(state: &PodState, index: usize, slot: &Slot, now: Timestamp)
         state: Some(current),
         last_state: Some(last),
         volume_mounts: spec.and_then(volume_mounts),
-        ..of_its_life(slot, spec)
+        ..of_its_life(state, slot, spec)
     }
 }
 
@@ -169,13 +175,17 @@ fn full_name(image: String) -> String {
     }
 }
 
-/// What is told of a container once it has been made. Source: kubelet `convertToAPIContainerStatuses`, which takes
-/// the resources from what was allocated; here that is what the spec says.
-fn of_its_life(slot: &Slot, spec: Option<&Container>) -> ContainerStatus {
+/// What is told of a container once it has been made. Source: kubelet `convertToAPIContainerStatuses`.
+fn of_its_life(state: &PodState, slot: &Slot, spec: Option<&Container>) -> ContainerStatus {
     if slot.container_id().is_none() {
         return ContainerStatus::default();
     }
-    let resources = spec.and_then(|spec| spec.resources.clone()).unwrap_or_default();
+    let granted = spec.and_then(|spec| spec.resources.clone()).unwrap_or_default();
+    let requests = granted.requests.clone().filter(|requests| !requests.is_empty());
+    let resources = match slot.running().zip(spec).filter(|_| slot.role != Role::Ephemeral) {
+        Some((life, spec)) => shown::of_container(granted, life.size.unwrap_or_else(|| Size::of(state.spec(), spec))),
+        None => granted,
+    };
     let user = slot.user().map(|user| ContainerUser {
         linux: Some(LinuxContainerUser {
             uid: user.uid.into(),
@@ -183,12 +193,7 @@ fn of_its_life(slot: &Slot, spec: Option<&Container>) -> ContainerStatus {
             supplemental_groups: Some(user.groups.iter().copied().map(i64::from).collect()),
         }),
     });
-    ContainerStatus {
-        allocated_resources: resources.requests.clone().filter(|requests| !requests.is_empty()),
-        resources: Some(resources),
-        user,
-        ..ContainerStatus::default()
-    }
+    ContainerStatus { allocated_resources: requests, resources: Some(resources), user, ..ContainerStatus::default() }
 }
 
 /// The reverse of what [`status`] says of a container's user.
@@ -249,7 +254,7 @@ fn waiting_again(state: &PodState, index: usize, slot: &Slot, now: Timestamp) ->
         );
         return Some(waiting("CrashLoopBackOff", Some(message)));
     }
-    let restarts = slot.exit().is_some_and(|exit| state.restarts_after(slot.role, exit)) && state.end.is_none();
+    let restarts = slot.exit().is_some_and(|exit| state.restarts_after(slot, exit)) && state.end.is_none();
     if restarts && has_turn(state, index) { start_problem(state, slot) } else { None }
 }
 

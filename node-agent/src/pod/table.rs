@@ -1,4 +1,5 @@
-//! All pods of the node: hands each its news, starts actors for new ones, clears away what belongs to none.
+//! All pods of the node: hands each its news, decides what it is granted, starts actors for new ones, clears away what
+//! belongs to none.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,16 +7,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use reeve_api::quantity::{Format, Quantity};
-use reeve_client::{Change, Informer};
+use reeve_client::{Change, EventType, Informer};
 use reeve_engine::engine::EngineEvent;
 use tokio::sync::{Notify, mpsc};
 
-use super::actor::{self, Beginning, Input, PodHandle};
-use super::admission::{Room, admit};
+use super::actor::{self, Beginning, Input, PodHandle, PodNews};
+use super::admission::Room;
 use super::adopt::{PodRemains, Remains, adopt};
+use super::allocation::Allocation;
 use super::backoff::step_retry;
 use super::container::POD_UID;
 use super::context::{NodeContext, about};
+use super::ledger::{Ledger, Place, Verdict, is_over};
+use super::resize::event;
 use super::state::{End, PodState, Why, spec};
 use super::view::Views;
 use crate::volume;
@@ -60,15 +64,12 @@ impl News {
 pub(crate) struct PodTable {
     node: Arc<NodeContext>,
     views: Views,
-    pods: HashMap<String, Entry>,
+    pods: HashMap<String, PodHandle>,
+    /// What each was granted. A pod that the node refused has no account.
+    ledger: Ledger,
     /// What the engine had when the agent started, until its pod shows up.
     remains: Remains,
     ended: mpsc::Sender<String>,
-}
-
-struct Entry {
-    handle: PodHandle,
-    pod: Arc<Pod>,
 }
 
 /// Runs all pods until the agent stops. `pods` is the watch of this node's pods.
@@ -77,7 +78,8 @@ pub(crate) async fn run(node: Arc<NodeContext>, pods: Informer<Pod>, views: View
     let (ended, mut over) = mpsc::channel(ENDED_LEN);
     // Events are followed before the list is taken, so that nothing falls between the two.
     let mut events = node.engine.events();
-    let mut table = PodTable { remains: listed(&node).await, node, views, pods: HashMap::new(), ended };
+    let remains = listed(&node).await;
+    let mut table = PodTable { remains, node, views, pods: HashMap::new(), ledger: Ledger::default(), ended };
     let mut synced = pods.synced();
     if synced.wait_for(|synced| *synced).await.is_err() {
         return;
@@ -117,34 +119,123 @@ async fn listed(node: &NodeContext) -> Remains {
 }
 
 impl PodTable {
+    /// What is known is entered first: whether a resize fits is decided with the whole node in view.
     async fn hand_on(&mut self, news: BTreeMap<String, Option<Arc<Pod>>>) {
+        let mut known = self.allocations(news.iter()).await;
+        self.ledger.enter(&news);
+        for (uid, pod) in news.iter().filter_map(|(uid, pod)| pod.as_ref().map(|pod| (uid, pod))) {
+            if !self.pods.contains_key(uid) && self.was_here(uid, pod) {
+                self.ledger.recall(pod, known.remove(uid));
+            }
+        }
+        let mut verdicts = self.review().await;
         for (uid, pod) in news {
-            match (pod, self.pods.get_mut(&uid)) {
-                (Some(pod), Some(entry)) => {
-                    entry.pod = Arc::clone(&pod);
-                    // An actor that has ended needs no news.
-                    let _ = entry.handle.inputs.send(Input::Pod(pod)).await;
+            let granted = verdicts.remove(&uid) == Some(true);
+            match (pod, self.pods.contains_key(&uid)) {
+                (Some(pod), true) => self.tell(&uid, &pod, granted).await,
+                (Some(pod), false) => self.start(uid, &pod, granted).await,
+                (None, _) => self.send(&uid, Input::Gone).await,
+            }
+        }
+        self.tell_verdicts(verdicts).await;
+    }
+
+    /// Whether the node had taken a pod before this agent began.
+    fn was_here(&self, uid: &str, pod: &Pod) -> bool {
+        self.remains.knows(uid) || is_over(pod) || pod.metadata.deletion_timestamp.is_some()
+    }
+
+    /// What pods were granted before this agent began.
+    async fn allocations<'n>(
+        &self,
+        news: impl Iterator<Item = (&'n String, &'n Option<Arc<Pod>>)>,
+    ) -> HashMap<String, Allocation> {
+        let fresh = news.filter(|(uid, pod)| pod.is_some() && self.remains.knows(uid));
+        let dirs: Vec<_> = fresh.map(|(uid, _)| (uid.clone(), self.node.config.pod_dir(uid))).collect();
+        if dirs.is_empty() {
+            return HashMap::new();
+        }
+        let load = move || dirs.into_iter().filter_map(|(uid, dir)| Some((uid, Allocation::load(&dir)?))).collect();
+        tokio::task::spawn_blocking(load).await.unwrap_or_default()
+    }
+
+    /// Looks at the resizes that wait. Returns the pods of which something has changed, and whether they were granted
+    /// what they want.
+    async fn review(&mut self) -> BTreeMap<String, bool> {
+        let own = self.node.node.get("", &self.node.config.node_name);
+        let verdicts = self.ledger.review(Place { room: self.room(), node: own.as_deref() }, self.node.now());
+        let mut granted = BTreeMap::new();
+        for (uid, verdict) in verdicts {
+            let Some(pod) = self.ledger.wanted(&uid).cloned() else { continue };
+            let about = about(&pod);
+            let generation = pod.metadata.generation;
+            match verdict {
+                Verdict::Granted(allocation) => {
+                    self.keep(&uid, allocation).await;
+                    let message = event("Pod resize started", &pod, generation, "");
+                    self.node.events.record(&about, EventType::Normal, "ResizeStarted", message);
+                    granted.insert(uid, true);
                 }
-                (Some(pod), None) => self.start(uid, pod).await,
-                (None, Some(entry)) => {
-                    let _ = entry.handle.inputs.send(Input::Gone).await;
+                Verdict::Pending { told } => {
+                    if let Some(refusal) = told {
+                        let what = format!("Pod resize {}", refusal.reason);
+                        let message = event(&what, &pod, generation, &refusal.message);
+                        self.node.events.record(&about, EventType::Warning, "ResizeDeferred", message);
+                    }
+                    granted.insert(uid, false);
                 }
-                (None, None) => {}
+            }
+        }
+        granted
+    }
+
+    /// So that the next agent knows. Without it that one takes the spec for granted, if it fits.
+    async fn keep(&self, uid: &str, allocation: Allocation) {
+        let dir = self.node.config.pod_dir(uid);
+        let kept = tokio::task::spawn_blocking(move || allocation.save(&dir)).await;
+        if let Err(error) = kept.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+            tracing::warn!(%error, uid, "failed to keep what a pod was granted");
+        }
+    }
+
+    async fn tell_verdicts(&self, verdicts: BTreeMap<String, bool>) {
+        for (uid, granted) in verdicts {
+            if let Some(pod) = self.ledger.wanted(&uid) {
+                self.tell(&uid, pod, granted).await;
             }
         }
     }
 
-    async fn start(&mut self, uid: String, pod: Arc<Pod>) {
+    async fn tell(&self, uid: &str, pod: &Arc<Pod>, granted: bool) {
+        let pending = self.ledger.pending(uid).cloned();
+        self.send(uid, Input::Pod(PodNews { pod: self.ledger.granted(pod), pending, granted })).await;
+    }
+
+    /// An actor that has ended needs no news.
+    async fn send(&self, uid: &str, input: Input) {
+        if let Some(handle) = self.pods.get(uid) {
+            let _ = handle.inputs.send(input).await;
+        }
+    }
+
+    async fn start(&mut self, uid: String, pod: &Arc<Pod>, granted: bool) {
+        let was_here = self.was_here(&uid, pod);
         let remains = self.remains.take(&uid);
         let now = self.node.now();
         let known = !remains.sandboxes.is_empty();
-        let mut beginning = if known || is_over(&pod) {
-            adopt(Arc::clone(&pod), &remains, &self.addresses(&pod, &remains).await, now)
+        let shown = self.ledger.granted(pod);
+        let mut beginning = if known || is_over(pod) {
+            adopt(Arc::clone(&shown), &remains, &self.addresses(pod, &remains).await, now)
         } else {
-            Beginning { state: PodState::new(Arc::clone(&pod), now), dead: HashMap::new() }
+            Beginning { state: PodState::new(shown, now), dead: HashMap::new() }
         };
-        if !known && beginning.state.end.is_none() && pod.metadata.deletion_timestamp.is_none() {
-            self.admit(&pod, &mut beginning, now);
+        beginning.state.resize.pending = self.ledger.pending(&uid).cloned();
+        if granted {
+            // It tells anew of what it is granted now.
+            beginning.state.resize.in_progress = None;
+        }
+        if !was_here && beginning.state.end.is_none() {
+            self.admit(pod, &mut beginning, now);
         }
         self.clear_old_sandboxes(&remains);
         let (ended, name) = (self.ended.clone(), uid.clone());
@@ -154,7 +245,7 @@ impl PodTable {
                 let _ = ended.send(name).await;
             });
         });
-        self.pods.insert(uid, Entry { handle, pod });
+        self.pods.insert(uid, handle);
     }
 
     /// The addresses of a pod whose sandbox still stands.
@@ -167,17 +258,20 @@ impl PodTable {
         network.address_of(&sandbox.id).await.into_iter().collect()
     }
 
-    fn admit(&self, pod: &Pod, beginning: &mut Beginning, now: jiff::Timestamp) {
+    /// What the node has for pods.
+    fn room(&self) -> Room {
         let allocatable = self.node.capacity.less(&self.node.config.reserved);
-        let room = Room {
+        Room {
             cpu: Quantity::from_milli(i64::try_from(allocatable.cpu_milli).unwrap_or(i64::MAX)),
             memory: Quantity::new(i64::try_from(allocatable.memory_bytes).unwrap_or(i64::MAX), Format::BinarySi),
             pods: usize::try_from(self.node.config.max_pods).unwrap_or(usize::MAX),
-        };
-        let others: Vec<&Pod> =
-            self.pods.values().map(|entry| entry.pod.as_ref()).filter(|pod| !is_over(pod)).collect();
+        }
+    }
+
+    fn admit(&mut self, pod: &Arc<Pod>, beginning: &mut Beginning, now: jiff::Timestamp) {
         let own = self.node.node.get("", &self.node.config.node_name);
-        if let Err(refusal) = admit(pod, &others, own.as_deref(), &room) {
+        let place = Place { room: self.room(), node: own.as_deref() };
+        if let Err(refusal) = self.ledger.admit(pod, place) {
             self.node.events.warning(&about(pod), &refusal.reason, refusal.message.clone());
             let why = Why::Failed { reason: refusal.reason.clone(), message: refusal.message.clone() };
             beginning.state.failed = Some((refusal.reason, refusal.message));
@@ -213,9 +307,7 @@ impl PodTable {
 
     async fn on_engine(&mut self, event: EngineEvent) {
         let uid = event.container.config.labels.get(POD_UID).cloned().unwrap_or_default();
-        if let Some(entry) = self.pods.get(&uid) {
-            let _ = entry.handle.inputs.send(Input::Engine(Box::new(event.container))).await;
-        }
+        self.send(&uid, Input::Engine(Box::new(event.container))).await;
     }
 
     async fn resync(&mut self) {
@@ -233,12 +325,10 @@ impl PodTable {
     /// An actor has ended: nothing of its pod is left.
     async fn on_over(&mut self, uid: &str) {
         self.pods.remove(uid);
+        self.ledger.remove(uid);
+        let verdicts = self.review().await;
+        self.tell_verdicts(verdicts).await;
     }
-}
-
-fn is_over(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Failed" | "Succeeded"))
 }
 
 /// Stops and removes a sandbox that belongs to no pod, with its network; says whether nothing is left.

@@ -8,6 +8,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::context::NodeContext;
+use super::resize::{IN_PROGRESS, PENDING};
 
 /// Longest pause between two tries of a write that did not reach the API.
 const RETRY_MAX: Duration = Duration::from_secs(16);
@@ -28,11 +29,12 @@ pub(crate) enum Written {
 const CLEARED: [&str; 4] = ["message", "reason", "podIP", "initContainerStatuses"];
 
 /// Sends `status` as a strategic merge patch; conditions of other writers stay as they are.
-pub(crate) async fn write(node: &NodeContext, pod: &Pod, status: &PodStatus) -> Written {
+/// `previous` is what the API was told last: a condition that is in it and no longer true is taken back.
+pub(crate) async fn write(node: &NodeContext, pod: &Pod, status: &PodStatus, previous: &PodStatus) -> Written {
     let meta = &pod.metadata;
     let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
     let api: Api<Pod> = Api::namespaced(node.component.client.clone(), namespace);
-    let patch = match patch(meta.uid.as_deref().unwrap_or_default(), status) {
+    let patch = match patch(meta.uid.as_deref().unwrap_or_default(), status, previous) {
         Ok(patch) => patch,
         Err(error) => {
             tracing::error!(%error, name, "a pod status cannot be written as JSON");
@@ -63,7 +65,7 @@ pub(crate) fn write_retry(failed: u32) -> Duration {
     Duration::from_secs(2_u64.saturating_pow(failed.saturating_sub(1).min(10))).min(RETRY_MAX)
 }
 
-fn patch(uid: &str, status: &PodStatus) -> Result<Value, serde_json::Error> {
+fn patch(uid: &str, status: &PodStatus, previous: &PodStatus) -> Result<Value, serde_json::Error> {
     let mut body = serde_json::to_value(status)?;
     if let Some(fields) = body.as_object_mut() {
         for field in CLEARED {
@@ -74,6 +76,10 @@ fn patch(uid: &str, status: &PodStatus) -> Result<Value, serde_json::Error> {
                 condition.as_object_mut().map(|condition| condition.entry(field).or_insert(Value::Null));
             }
         }
+        let gone = taken_back(status, previous);
+        if let Some(conditions) = fields.get_mut("conditions").and_then(Value::as_array_mut) {
+            conditions.extend(gone.map(|kind| json!({ "$patch": "delete", "type": kind })));
+        }
         // Lists that would be merged by address are replaced as a whole.
         for field in ["podIPs", "hostIPs"] {
             let list = fields.remove(field).and_then(|list| list.as_array().cloned()).unwrap_or_default();
@@ -83,6 +89,13 @@ fn patch(uid: &str, status: &PodStatus) -> Result<Value, serde_json::Error> {
     }
     // The UID is a precondition: a new pod of the same name must not get this status.
     Ok(json!({ "metadata": { "uid": uid }, "status": body }))
+}
+
+/// Conditions about a resize that are over. Others never go.
+fn taken_back<'s>(status: &'s PodStatus, previous: &'s PodStatus) -> impl Iterator<Item = &'s str> {
+    let has =
+        |status: &PodStatus, kind: &str| status.conditions.iter().flatten().any(|condition| condition.type_ == kind);
+    [PENDING, IN_PROGRESS].into_iter().filter(move |kind| has(previous, kind) && !has(status, kind))
 }
 
 #[cfg(test)]
@@ -104,7 +117,10 @@ mod tests {
         let condition =
             PodCondition { type_: "Ready".to_owned(), status: "True".to_owned(), ..PodCondition::default() };
         let status = PodStatus { conditions: Some(vec![condition]), ..status };
-        let patch = patch("u1", &status).unwrap();
+        let over = PodCondition { type_: PENDING.to_owned(), ..PodCondition::default() };
+        let previous = PodStatus { conditions: Some(vec![over]), ..PodStatus::default() };
+        let patch = patch("u1", &status, &previous).unwrap();
+        assert_eq!(patch["status"]["conditions"][1], json!({ "$patch": "delete", "type": PENDING }));
         let condition = &patch["status"]["conditions"][0];
         assert!(
             condition.get("reason").is_some_and(Value::is_null),

@@ -31,6 +31,8 @@ pub enum ClusterEvent {
     NodeUnschedulableChanged,
     /// A pod on a node is gone or has finished.
     PlacedPodRemoved,
+    /// A pod on a node was resized and needs less.
+    PlacedPodShrunk,
 }
 
 /// What a filter says about one pod and one node.

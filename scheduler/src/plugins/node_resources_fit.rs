@@ -7,7 +7,7 @@ use crate::snapshot::NodeView;
 
 pub(super) const FILTER: Filter = Filter {
     name: "NodeResourcesFit",
-    woken_by: &[ClusterEvent::NodeAllocatableChanged, ClusterEvent::PlacedPodRemoved],
+    woken_by: &[ClusterEvent::NodeAllocatableChanged, ClusterEvent::PlacedPodRemoved, ClusterEvent::PlacedPodShrunk],
     filter,
 };
 

@@ -15,6 +15,7 @@ mod places;
 mod pods;
 mod probes;
 mod protection;
+mod resizes;
 mod returns;
 mod services;
 mod updown;

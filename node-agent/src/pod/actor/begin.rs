@@ -35,6 +35,7 @@ impl Actor {
                     Input::Stopped { slot, id: container, container: ended.map(Box::new) }
                 });
             }
+            Effect::Resize => self.begin_resize(effects),
             Effect::Drain => {
                 self.set_end(|end| end.drain = Drain::UnderWay);
                 self.spawn("drain", async move {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::super::state::Condemned;
 use super::Actor;
 use crate::probe::{self, ProbeKind, ProbeTarget};
 
@@ -35,7 +36,7 @@ impl Actor {
     pub(super) fn condemn(&mut self, index: usize, container: &str, message: impl FnOnce(&str) -> String) {
         let Some(slot) = self.state.slots.get_mut(index) else { return };
         if slot.running().is_some_and(|life| life.container == container) && slot.condemned.is_none() {
-            slot.condemned = Some(message(&slot.name));
+            slot.condemned = Some(Condemned::by_probe(message(&slot.name)));
         }
     }
 
