@@ -119,44 +119,40 @@ fn merge_field(
         Value::Null => {
             original.remove(key);
         }
-        Value::Object(patch) => {
-            let deletes = matches!(map_directive(patch)?, MapDirective::Delete);
-            if deletes && !original.contains_key(key) {
-                return Ok(());
-            }
-            let slot = original.entry(key.to_owned()).or_insert_with(|| Value::Object(Map::new()));
-            if !slot.is_object() {
-                *slot = Value::Object(Map::new());
-            }
-            if let Value::Object(slot) = slot {
+        Value::Object(patch) if original.get(key).is_some_and(Value::is_object) => {
+            if let Some(Value::Object(slot)) = original.get_mut(key) {
                 merge_map(slot, patch, strategy.schema)?;
             }
         }
-        Value::Array(items) => match original.get_mut(key) {
-            Some(Value::Array(slot)) => merge_list(slot, items, strategy)?,
-            _ => {
-                let mut slot = Vec::new();
-                fill_list(&mut slot, items, strategy)?;
-                original.insert(key.to_owned(), Value::Array(slot));
+        Value::Array(items) if original.get(key).is_some_and(Value::is_array) => {
+            if let Some(Value::Array(slot)) = original.get_mut(key) {
+                merge_list(slot, items, strategy)?;
+            }
+        }
+        new => match taken_over(new) {
+            Some(value) => {
+                original.insert(key.to_owned(), value);
+            }
+            None => {
+                original.remove(key);
             }
         },
-        plain => {
-            original.insert(key.to_owned(), plain.clone());
-        }
     }
     Ok(())
 }
 
-/// A list that was not there: the patch's items in their order, without what they only say to the merge.
-fn fill_list(slot: &mut Vec<Value>, items: &[Value], strategy: FieldStrategy<'_>) -> Result<(), PatchError> {
-    match strategy.list {
-        ListStrategy::MergeByKey(key) if items.iter().all(Value::is_object) => {
-            merge_list_by_key(slot, items, key, strategy.schema)
+/// What a patch brings where there was nothing of its type: it is not merged with anything, so its lists need no keys.
+/// Objects with a directive say nothing but the directive; nulls in objects have nothing to remove.
+fn taken_over(new: &Value) -> Option<Value> {
+    match new {
+        Value::Object(map) if map.contains_key(DIRECTIVE) => None,
+        Value::Object(map) => {
+            let fields = map.iter().filter(|(_, value)| !value.is_null());
+            let fields = fields.filter_map(|(key, value)| Some((key.clone(), taken_over(value)?)));
+            Some(Value::Object(fields.collect()))
         }
-        _ => {
-            *slot = without_directives(items);
-            Ok(())
-        }
+        Value::Array(items) => Some(Value::Array(items.iter().filter_map(taken_over).collect())),
+        plain => Some(plain.clone()),
     }
 }
 

@@ -275,3 +275,19 @@ fn items_that_are_new_come_first_and_directives_out_of_place_are_told_in_kuberne
         assert_eq!(refused(patch), wanted);
     }
 }
+
+#[test]
+fn what_was_not_there_is_taken_as_it_comes_whether_its_items_have_their_keys_or_not() {
+    check(json!({}), &json!({"containers": [{"image": "x"}]}), &json!({"containers": [{"image": "x"}]}));
+    check(
+        json!({}),
+        &json!({"m": {"a": null, "b": [{"c": null}], "d": {"$patch": "replace", "e": 1}}}),
+        &json!({"m": {"b": [{}]}}),
+    );
+    check(json!({"m": 1}), &json!({"m": {"$patch": "replace", "a": 1}}), &json!({}));
+    check(
+        json!({"containers": [{"name": "a"}]}),
+        &json!({"containers": [{"name": "b", "env": [{"value": "v"}]}]}),
+        &json!({"containers": [{"name": "b", "env": [{"value": "v"}]}, {"name": "a"}]}),
+    );
+}
