@@ -355,6 +355,39 @@ impl ApiError {
     }
 }
 
+/// The keys of a `Status` and of what is in it, in the order in which Kubernetes writes them.
+const KEYS: [&str; 8] = ["kind", "apiVersion", "metadata", "status", "message", "reason", "details", "code"];
+/// As [`KEYS`], of `details`.
+const DETAIL_KEYS: [&str; 6] = ["name", "group", "kind", "uid", "causes", "retryAfterSeconds"];
+/// As [`KEYS`], of a cause.
+const CAUSE_KEYS: [&str; 3] = ["reason", "message", "field"];
+
+/// The text of a `Status`, its keys in Kubernetes' order; others stand behind them.
+#[must_use]
+pub(crate) fn text(status: &Value) -> String {
+    let details = |details: &Value| {
+        ordered(details, &DETAIL_KEYS, &|key, value| match value {
+            Value::Array(causes) if key == "causes" => {
+                let causes: Vec<String> =
+                    causes.iter().map(|cause| ordered(cause, &CAUSE_KEYS, &|_, value| value.to_string())).collect();
+                format!("[{}]", causes.join(","))
+            }
+            value => value.to_string(),
+        })
+    };
+    ordered(status, &KEYS, &|key, value| if key == "details" { details(value) } else { value.to_string() })
+}
+
+/// The text of an object with some keys first; `write` gives the text of a value.
+fn ordered(value: &Value, first: &[&str], write: &dyn Fn(&str, &Value) -> String) -> String {
+    let Value::Object(map) = value else { return value.to_string() };
+    let named = first.iter().filter_map(|key| Some((*key, map.get(*key)?)));
+    let rest = map.iter().map(|(key, value)| (key.as_str(), value)).filter(|(key, _)| !first.contains(key));
+    let fields: Vec<String> =
+        named.chain(rest).map(|(key, value)| format!("{}:{}", Value::from(key), write(key, value))).collect();
+    format!("{{{}}}", fields.join(","))
+}
+
 impl Details {
     fn value(&self) -> Value {
         let mut out = Map::new();
@@ -409,4 +442,24 @@ pub fn success(details: Option<&Details>, code: u16) -> Value {
         status["code"] = code.into();
     }
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_of_a_status_stand_in_kubernetes_order() {
+        let cause = Cause { reason: "R".to_owned(), message: "M".to_owned(), field: "f".to_owned() };
+        let details = Details { name: "n".to_owned(), kind: "k".to_owned(), causes: vec![cause], ..Details::default() };
+        let error = ApiError { details: Some(Box::new(details)), ..ApiError::new(422, "Invalid", "why") };
+        assert_eq!(
+            text(&error.status()),
+            r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"why","reason":"Invalid","#
+                .to_owned()
+                + r#""details":{"name":"n","kind":"k","causes":[{"reason":"R","message":"M","field":"f"}]},"code":422}"#
+        );
+        let foreign = json!({"kind": "Status", "zzz": 1, "code": 400});
+        assert_eq!(text(&foreign), r#"{"kind":"Status","code":400,"zzz":1}"#);
+    }
 }

@@ -18,7 +18,7 @@ use super::protobuf::{self, EncodeError};
 use super::response::{self, Answer, BoxError, full};
 use super::{pretty, yaml};
 use crate::registry::{List, Object, Resource, WatchEvent};
-use crate::status::ApiError;
+use crate::status::{self, ApiError};
 
 /// Answers smaller than this are not worth compressing; Kubernetes' number.
 const GZIP_BYTES_MIN: usize = 128 * 1024;
@@ -286,6 +286,14 @@ pub(crate) fn value_as(code: StatusCode, value: &Value, encoding: Encoding) -> A
     match value_text(value, encoding) {
         Ok(body) => response::answer(code, encoding.media_type(), full(body)),
         Err(_) => response::json(code, value),
+    }
+}
+
+/// A `Status`, in the wanted encoding.
+pub(crate) fn status_as(code: StatusCode, status: &Value, encoding: Encoding) -> Answer {
+    match text(status::text(status).as_bytes(), encoding) {
+        Ok(body) => response::answer(code, encoding.media_type(), full(body)),
+        Err(_) => response::json(code, status),
     }
 }
 

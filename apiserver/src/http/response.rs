@@ -105,8 +105,8 @@ pub(crate) fn belongs(answer: &mut Answer, belongs: Belongs) {
 pub(crate) fn error(error: &ApiError, encoding: Option<Encoding>) -> Answer {
     let code = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = match encoding {
-        Some(encoding) => encode::value_as(code, &error.status(), encoding),
-        None => raw_json(code, &error.status()),
+        Some(encoding) => encode::status_as(code, &error.status(), encoding),
+        None => encode::status_as(code, &error.status(), Encoding::Pretty),
     };
     let wait = error.details.as_ref().map_or(0, |details| details.retry_after_seconds);
     if wait > 0 {
