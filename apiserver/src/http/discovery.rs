@@ -31,10 +31,15 @@ use crate::status::ApiError;
 /// What stands behind the media type of aggregated documents.
 const AGGREGATED: &str = ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
-/// Built-in kinds that are stored in another form than the one in which they are served: group and kind, and the group
-/// and version they are stored as.
-const STORED_AS: &[(&str, &str, &str, &str)] =
-    &[("autoscaling", "HorizontalPodAutoscaler", "autoscaling", "v2"), ("events.k8s.io", "Event", "", "v1")];
+/// Built-in kinds that Kubernetes stores in another form than the one in which they are served: group and kind, and the
+/// group and version they are stored as.
+const STORED_AS: &[(&str, &str, &str, &str)] = &[
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy", "admissionregistration.k8s.io", "v1beta1"),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding", "admissionregistration.k8s.io", "v1beta1"),
+    ("apiextensions.k8s.io", "CustomResourceDefinition", "apiextensions.k8s.io", "v1beta1"),
+    ("autoscaling", "HorizontalPodAutoscaler", "autoscaling", "v2"),
+    ("events.k8s.io", "Event", "", "v1"),
+];
 
 /// One entry of a resource list: the resource itself or one of its subresources.
 struct Entry {
@@ -521,4 +526,24 @@ fn aggregated_resource(own: &GroupVersion, entries: &[Entry]) -> Option<Value> {
         value["subresources"] = parts.iter().map(part).collect();
     }
     Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_is_told_apart_as_kubernetes_does() {
+        let hash_of = |kind: &str| {
+            let kinds = reeve_kinds::builtin();
+            storage_hash(kinds.iter().find(|own| own.names().kind == kind).unwrap().names())
+        };
+        for (kind, hash) in [
+            ("CustomResourceDefinition", "jfWCUB31mvA="),
+            ("MutatingAdmissionPolicy", "LYmCf+UMVdg="),
+            ("MutatingAdmissionPolicyBinding", "90V5FRZZ3Zg="),
+        ] {
+            assert_eq!(hash_of(kind), hash, "{kind}");
+        }
+    }
 }
