@@ -8,7 +8,7 @@ use reeve_api::quantity::Quantity;
 use serde_json::{Value, json};
 
 use crate::errors::Errors;
-use crate::json::{at, get, has, list, object_mut, set_default, text};
+use crate::json::{at, get, has, list, object_mut, set_absent, set_default, text};
 use crate::meta;
 use crate::path::Path;
 use crate::pod::resources::round_up;
@@ -35,7 +35,7 @@ pub(crate) fn default(claim: &mut Value) {
 
 /// Defaults of a claim's spec.
 pub(crate) fn default_spec(spec: &mut Value) {
-    set_default(spec, "volumeMode", "Filesystem");
+    set_absent(spec, "volumeMode", "Filesystem");
     let resources = object_mut(spec, "resources");
     round_up(resources, "limits");
     round_up(resources, "requests");

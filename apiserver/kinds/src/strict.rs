@@ -31,10 +31,16 @@ pub enum DecodeError {
     #[error(transparent)]
     Quantity(#[from] QuantityError),
     /// A text that is no time.
-    #[error("parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\"")]
+    #[error("parsing time {text:?} as \"2006-01-02T15:04:05{fraction}Z07:00\": cannot parse {rest:?} as {wanted:?}")]
     Time {
         /// The text.
         text: String,
+        /// How the form writes parts of a second: nothing or `.000000`.
+        fraction: &'static str,
+        /// The text from where it does not fit.
+        rest: String,
+        /// The part of the form that it does not fit.
+        wanted: &'static str,
     },
     /// A text that is not base64.
     #[error("illegal base64 data at input byte {at}")]
@@ -83,8 +89,8 @@ impl Walk {
             (Shape::Integer(size), Value::Number(number)) if fits(size, number) => Ok(()),
             (Shape::IntOrString, Value::Number(number)) if fits("int32", number) => Ok(()),
             (Shape::Quantity, _) => canonical_quantity(value),
-            (Shape::Time, Value::String(text)) => canonical_time(text, "%Y-%m-%dT%H:%M:%SZ"),
-            (Shape::MicroTime, Value::String(text)) => canonical_time(text, "%Y-%m-%dT%H:%M:%S.%6fZ"),
+            (Shape::Time, Value::String(text)) => canonical_time(text, ""),
+            (Shape::MicroTime, Value::String(text)) => canonical_time(text, MICROSECONDS),
             (Shape::Bytes, Value::String(text)) => check_base64(text),
             _ => Err(self.wrong_type(owner, shape, value)),
         }
@@ -104,12 +110,10 @@ impl Walk {
                 self.value(shape.name, &field.shape, value)?;
                 self.path.pop();
             }
-            if tables::writes_null(shape.name, static_name) {
-                // What is stored and read again in Go's binary form has no empty lists.
-                if value.as_array().is_some_and(Vec::is_empty) {
-                    *value = Value::Null;
-                }
-            } else if value.is_null() || (field.omit_empty && is_empty(value)) {
+            let is_left_out = value.is_null() || (field.omit_empty && is_empty(value));
+            // Who sends no managers at all asks to forget those that there are.
+            let forgets = value.is_array() && *static_name == "managedFields" && self.path.len() == 1;
+            if is_left_out && !forgets && !tables::writes_null(shape.name, static_name) {
                 gone.push(name.clone());
             }
         }
@@ -237,10 +241,33 @@ fn canonical_quantity(value: &mut Value) -> Result<(), DecodeError> {
     Ok(())
 }
 
-fn canonical_time(text: &mut String, format: &str) -> Result<(), DecodeError> {
-    let time: Timestamp = text.parse().map_err(|_| DecodeError::Time { text: text.clone() })?;
+/// How Go's form of a time says that there are six digits behind the seconds.
+const MICROSECONDS: &str = ".000000";
+
+fn canonical_time(text: &mut String, fraction: &'static str) -> Result<(), DecodeError> {
+    let misfit = |at: usize, wanted| DecodeError::Time {
+        text: text.clone(),
+        fraction,
+        rest: text.get(at..).unwrap_or_default().to_owned(),
+        wanted,
+    };
+    let time: Timestamp = text.parse().map_err(|_| misfit(0, "2006"))?;
+    let format = if fraction.is_empty() { "%Y-%m-%dT%H:%M:%SZ" } else { "%Y-%m-%dT%H:%M:%S.%6fZ" };
+    if !fraction.is_empty() && !has_six_digits(text) {
+        return Err(misfit(SECONDS_END, MICROSECONDS));
+    }
     *text = time.strftime(format).to_string();
     Ok(())
+}
+
+/// Where the seconds of a time end: `2006-01-02T15:04:05`.
+const SECONDS_END: usize = 19;
+
+/// Whether a time has a point and six digits behind its seconds.
+fn has_six_digits(time: &str) -> bool {
+    let rest = time.get(SECONDS_END..).unwrap_or_default().as_bytes();
+    let digits = rest.iter().skip(1).take_while(|byte| byte.is_ascii_digit()).count();
+    rest.first() == Some(&b'.') && digits == MICROSECONDS.len() - 1
 }
 
 fn check_base64(text: &str) -> Result<(), DecodeError> {

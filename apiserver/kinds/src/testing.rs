@@ -32,6 +32,7 @@ pub(crate) fn created(yaml: &str) -> Value {
     let unknown = kind.conform(&mut object).unwrap();
     assert!(unknown.is_empty(), "unknown fields {unknown:?}");
     kind.default(&mut object);
+    kind.shape().null_empty(&mut object);
     kind.prepare_create(&mut object);
     let mut again = object.clone();
     kind.default(&mut again);
@@ -92,6 +93,7 @@ pub(crate) fn updated(part: Part, yaml: &str, change: impl FnOnce(&mut Value)) -
     change(&mut new);
     kind.conform(&mut new).unwrap();
     kind.default(&mut new);
+    kind.shape().null_empty(&mut new);
     kind.prepare_update(part, &mut new, &old);
     let errors = lines(&kind.validate_update(part, &new, &old));
     (new, errors)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use reeve_kinds::Kind;
 use serde_json::Value;
 
 use super::offer::Versions;
@@ -67,8 +68,33 @@ impl Converter {
     }
 }
 
+impl Converter {
+    /// Leaves of a converted object what its version has.
+    fn trim(&self, object: &mut Value, version: &str) {
+        if let Some(kind) = self.versions.get(version) {
+            kind.trim(object);
+        }
+    }
+}
+
 #[async_trait]
 impl Convert for Converter {
+    fn kinds_at_once(&self) -> Vec<Arc<dyn Kind>> {
+        match self.strategy {
+            Strategy::None => self.versions.values().map(|kind| Arc::clone(kind) as Arc<dyn Kind>).collect(),
+            Strategy::Webhook(_) => Vec::new(),
+        }
+    }
+
+    fn convert_at_once(&self, mut object: Value, version: &str) -> Option<Value> {
+        if !matches!(self.strategy, Strategy::None) {
+            return None;
+        }
+        object["apiVersion"] = format!("{}/{version}", self.group).into();
+        self.trim(&mut object, version);
+        Some(object)
+    }
+
     async fn convert(&self, mut objects: Vec<Value>, version: &str) -> Result<Vec<Value>, ApiError> {
         let wanted = format!("{}/{version}", self.group);
         let foreign: Vec<usize> =
@@ -89,9 +115,7 @@ impl Convert for Converter {
                 }
             }
         }
-        if let Some(kind) = self.versions.get(version) {
-            foreign.iter().for_each(|index| kind.trim(&mut objects[*index]));
-        }
+        foreign.iter().for_each(|index| self.trim(&mut objects[*index], version));
         Ok(objects)
     }
 

@@ -58,12 +58,16 @@ pub(crate) fn patch(headers: &HeaderMap, body: &[u8], strategic: bool) -> Result
         "application/merge-patch+json" => Ok(Patch::Merge(decode::patch(body, "error decoding patch: ")?)),
         "application/strategic-merge-patch+json" if strategic => Ok(Patch::Strategic(decode::patch(body, "")?)),
         "application/apply-patch+yaml" => Ok(Patch::Apply(decode::apply(body)?)),
-        _ => Err(unsupported()),
+        _ => Err(unsupported(strategic)),
     }
 }
 
-/// Kubernetes' router refuses these before the code that knows the types of patches.
-fn unsupported() -> ApiError {
+/// Kubernetes' router refuses these before the code that knows the types of patches; custom resources, which alone
+/// take no strategic merge patches, do not come by it.
+fn unsupported(strategic: bool) -> ApiError {
+    if !strategic {
+        return ApiError::unsupported_media_type(&accepted_patches(strategic));
+    }
     let message = "415: Unsupported Media Type";
     ApiError { details: Some(Box::default()), ..ApiError::new(415, "UnsupportedMediaType", message) }
 }
@@ -77,5 +81,5 @@ pub(crate) fn is_apply(headers: &HeaderMap) -> bool {
 pub(crate) fn check_patch_type(headers: &HeaderMap, strategic: bool) -> Result<(), ApiError> {
     let accepted = accepted_patches(strategic);
     let known = accepted.contains(&media_type(headers));
-    if known { Ok(()) } else { Err(unsupported()) }
+    if known { Ok(()) } else { Err(unsupported(strategic)) }
 }

@@ -105,7 +105,7 @@ fn merge(pod: &mut Value, binding: &Value, field: &str) {
 /// The binding may name the pod's uid and version.
 fn check_preconditions(request: &Request, binding: &Value, pod: &Value, current: &Object) -> Result<(), ApiError> {
     let names = request.resource.names();
-    meta::check_uid(binding, pod, names)?;
+    meta::check_uid(binding, pod, names, request.options.dry_run)?;
     let (asked, there) = (meta::text(binding, "resourceVersion"), current.revision.to_string());
     if asked.is_empty() || asked == there {
         return Ok(());

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::answer::Written;
 use super::commit::{Outcome, Plan};
 use super::request::{Body, Request};
+use super::services::Allocation;
 use super::update::Edited;
 use super::{Registry, accept, attribution, encode, managed, meta};
 use crate::admission::{self, Attributes, resource_quota};
@@ -67,6 +68,7 @@ impl Registry {
         let mut attributes = Attributes::create(request, object);
         admission::mutate(self, &mut attributes).await?;
         let mut object = std::mem::take(&mut attributes.object);
+        request.resource.kind.shape().null_empty(&mut object);
         meta::check_namespace(&mut object, request)?;
         self.check_grant(request, &object, None).await?;
         let version = meta::text(&object, "resourceVersion").to_owned();
@@ -144,13 +146,14 @@ impl Registry {
         plan: &mut Plan,
     ) -> Result<(), ApiError> {
         let resource = &attributes.request.resource;
+        if resource.is("", "services") {
+            self.cache.fresh().await?;
+            let service = Allocation { old: None, dry_run: attributes.request.options.dry_run, rng: &*self.rng };
+            self.services.allocate(&self.cache, object, service, plan)?;
+        }
         let errors = resource.kind.validate_create(object);
         if !errors.is_empty() {
             return Err(ApiError::invalid(resource.names(), meta::text(object, "name"), &errors));
-        }
-        if resource.is("", "services") {
-            self.cache.fresh().await?;
-            self.services.allocate(&self.cache, object, None, plan, &*self.rng)?;
         }
         attributes.object = std::mem::take(object);
         admission::validate(self, attributes).await?;

@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 use reeve_kinds::Part;
-use reeve_kinds::managed::{self, ApplyError, Context, Managed, OneVersion, Set};
+use reeve_kinds::managed::{self, ApplyError, Context, Managed, Set};
 use reeve_kinds::shape::Shape;
 use serde_json::{Value, json};
 use tracing::warn;
@@ -70,7 +70,7 @@ fn with_context<R>(request: &Request, now: Timestamp, run: impl FnOnce(&Context<
         subresource: request.subresource.name(),
         schema: request.resource.kind.merge_schema(),
         reset: &reset,
-        versions: &OneVersion,
+        versions: &request.resource.versions(),
         now: &now,
     })
 }

@@ -144,26 +144,19 @@ pub(crate) fn begin(object: &mut Value, uid: String, now: Timestamp) {
     set(object, "creationTimestamp", time(now));
 }
 
-/// Takes over from the former state what an update cannot change. Complaints about attempts to.
-pub(crate) fn carry_over(object: &mut Value, old: &Value) -> Vec<FieldError> {
-    let errors = unchangeable(object, old);
-    for field in SERVER_OWNED.iter().chain(&["generation"]) {
+/// Takes over from the former state what an update cannot change. An attempt to make the object one that is being
+/// deleted, or to change how long that takes, stays: the rules for changes refuse it.
+pub(crate) fn carry_over(object: &mut Value, old: &Value) {
+    for field in ["creationTimestamp", "generation", "uid"] {
         set(object, field, get(old, field).clone());
     }
-    set(object, "resourceVersion", Value::Null);
-    errors
-}
-
-fn unchangeable(object: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
-        let (new, former) = (get(object, field), get(old, field));
-        if !new.is_null() && new != former {
-            let path = format!("metadata.{field}");
-            errors.push(FieldError::new(FieldErrorKind::Invalid, path, new.clone(), "field is immutable"));
-        }
+    if !get(old, "deletionTimestamp").is_null() {
+        set(object, "deletionTimestamp", get(old, "deletionTimestamp").clone());
     }
-    errors
+    if get(object, "deletionGracePeriodSeconds").is_null() {
+        set(object, "deletionGracePeriodSeconds", get(old, "deletionGracePeriodSeconds").clone());
+    }
+    set(object, "resourceVersion", Value::Null);
 }
 
 /// The version an update is for must be the one there is.
@@ -196,22 +189,30 @@ pub(crate) fn check_version(
 }
 
 /// A UID that an update names must be that of the object.
-pub(crate) fn check_uid(object: &Value, current: &Value, names: &Names) -> Result<(), ApiError> {
+pub(crate) fn check_uid(object: &Value, current: &Value, names: &Names, dry_run: bool) -> Result<(), ApiError> {
     let (asked, there) = (text(object, "uid"), text(current, "uid"));
-    if asked.is_empty() || asked == there { Ok(()) } else { Err(mismatch(names, current, "UID", asked, there)) }
+    if asked.is_empty() || asked == there {
+        return Ok(());
+    }
+    // A dry run does not reach Kubernetes' storage, which alone knows the root of all keys.
+    let root = if dry_run { "/" } else { ROOT };
+    Err(mismatch(root, names, current, "UID", asked, there))
 }
+
+/// What all of Kubernetes' keys begin with.
+const ROOT: &str = "/registry/";
 
 /// The object is in another version than the client means.
 pub(crate) fn version_mismatch(names: &Names, current: &Value, asked: &str, there: &str) -> ApiError {
-    mismatch(names, current, "ResourceVersion", asked, there)
+    mismatch(ROOT, names, current, "ResourceVersion", asked, there)
 }
 
 /// What Kubernetes' storage says when the object is not as the client means it to be.
-fn mismatch(names: &Names, current: &Value, what: &str, asked: &str, there: &str) -> ApiError {
+fn mismatch(root: &str, names: &Names, current: &Value, what: &str, asked: &str, there: &str) -> ApiError {
     let why = format!(
         "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: \
          {what} in precondition: {asked}, {what} in object meta: {there}",
-        storage_key(names, text(current, "namespace"), text(current, "name"))
+        storage_key(root, names, text(current, "namespace"), text(current, "name"))
     );
     ApiError::conflict(names, text(current, "name"), &why)
 }
@@ -239,7 +240,7 @@ const PLAIN_GROUPS: [&str; 18] = [
 ];
 
 /// The key under which Kubernetes keeps an object: it stands in some of its texts.
-fn storage_key(names: &Names, namespace: &str, name: &str) -> String {
+fn storage_key(root: &str, names: &Names, namespace: &str, name: &str) -> String {
     let plural = match (names.group, names.plural) {
         ("", "endpoints") => "services/endpoints",
         ("", "nodes") => "minions",
@@ -248,7 +249,7 @@ fn storage_key(names: &Names, namespace: &str, name: &str) -> String {
         ("networking.k8s.io", "ingresses") => "ingress",
         (_, plural) => plural,
     };
-    let mut key = "/registry/".to_owned();
+    let mut key = root.to_owned();
     let group = if PLAIN_GROUPS.contains(&names.group) { "" } else { names.group };
     for part in [group, plural, namespace].into_iter().filter(|part| !part.is_empty()) {
         key.push_str(part);

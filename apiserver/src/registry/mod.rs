@@ -53,6 +53,7 @@ pub(crate) mod roles;
 mod scale;
 mod services;
 mod update;
+mod versions;
 mod watching;
 
 #[cfg(test)]

@@ -52,6 +52,10 @@ impl Patch {
             fields.insert("apiVersion".to_owned(), form.api_version.into());
             fields.insert("kind".to_owned(), form.kind.into());
         }
+        if schema.is_some() && object["apiVersion"].as_str().is_none_or(str::is_empty) {
+            // Of no version are only Go's own types: their decoder finds the fields elsewhere, and no name.
+            return Err(meta::undeterminable(meta::text(current, "name")));
+        }
         let body = Body { value: object.clone(), complaints: self.complaints(), text: None };
         accept::patched(form, body, validation, |why| match why {
             Refused::Misfit(error) => self.refusal(&object, self.misfit(&error)),
@@ -169,6 +173,10 @@ impl Registry {
             };
             let mut accepted = patch.carry_out(current, schema, &form, request.options.field_validation)?;
             request.warnings.add_all(&accepted.warnings);
+            if !kind.names().namespaced {
+                // Other than in updates, what a patch says of a namespace that cannot be is passed over.
+                meta::set(&mut accepted.object, "namespace", Value::Null);
+            }
             meta::check_namespace(&mut accepted.object, request)?;
             if meta::text(&accepted.object, "name").is_empty() {
                 return Err(meta::undeterminable(&request.name));

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::answer::Object;
 use super::encode;
 use super::request::Subresource;
+use super::versions::OtherVersions;
 use crate::cache::ResourceCache;
 use crate::status::ApiError;
 
@@ -33,6 +34,17 @@ pub trait Convert: Send + Sync {
 
     /// Brings an object of the stored version into the form in which it is read from the store.
     fn as_read(&self, object: &mut Value);
+
+    /// All versions, served or not, where objects go between them without anybody being asked; else none.
+    fn kinds_at_once(&self) -> Vec<Arc<dyn Kind>> {
+        Vec::new()
+    }
+
+    /// One object in `version`; `None` where somebody has to be asked.
+    fn convert_at_once(&self, object: Value, version: &str) -> Option<Value> {
+        let _ = (object, version);
+        None
+    }
 
     /// Whether versions differ in more than their name, so that a field is only known once an object is converted.
     fn changes_fields(&self) -> bool;
@@ -162,6 +174,14 @@ impl Resource {
     /// Whether stored objects may have to be converted to be shown.
     pub(crate) fn converts(&self) -> bool {
         !matches!(self.conversion, Conversion::None)
+    }
+
+    /// The other versions of the kind, for the book of field managers.
+    pub(super) fn versions(&self) -> OtherVersions {
+        match &self.conversion {
+            Conversion::By(by) => OtherVersions::custom(by),
+            _ => OtherVersions::builtin(&*self.kind),
+        }
     }
 
     /// Whether a CustomResourceDefinition makes it.

@@ -4,6 +4,7 @@
 //! the condition that nobody has it: two Services never share one, and nothing is leaked when a process dies.
 //! Fields and refusals are worded as Kubernetes' Service registry words them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 
@@ -34,14 +35,27 @@ struct Draft<'d> {
     has: Vec<String>,
     plan: &'d mut Plan,
     rng: &'d dyn Rng,
+    dry_run: bool,
+}
+
+/// For which write a Service gets what it needs.
+pub(super) struct Allocation<'a> {
+    /// The Service as it is; `None`: it is new.
+    pub(super) old: Option<&'a Value>,
+    /// Whether nothing is to be kept. Kubernetes then makes node ports up.
+    pub(super) dry_run: bool,
+    /// Chooses among what is free.
+    pub(super) rng: &'a dyn Rng,
 }
 
 fn ip_entry(ip: &str) -> String {
     format!("serviceips/{ip}")
 }
 
+const PORT_ENTRIES: &str = "servicenodeports/";
+
 fn port_entry(port: u64) -> String {
-    format!("servicenodeports/{port}")
+    format!("{PORT_ENTRIES}{port}")
 }
 
 fn key(entry: &str) -> Bytes {
@@ -89,35 +103,41 @@ impl Allocators {
         if resource.is("", "services") { entries(object).iter().map(|entry| key(entry)).collect() } else { Vec::new() }
     }
 
-    /// Gives the Service what it needs and takes back what it no longer has. The claims go into `plan`.
+    /// Gives the Service what it needs and takes back what it no longer has. The claims go into `plan`. This comes
+    /// before the Service's other rules, and only looks at those for addresses itself.
     pub(super) fn allocate(
         &self,
         cache: &Cache,
         service: &mut Value,
-        old: Option<&Value>,
+        Allocation { old, dry_run, rng }: Allocation<'_>,
         plan: &mut Plan,
-        rng: &dyn Rng,
     ) -> Result<(), ApiError> {
         let name = meta::text(service, "name").to_owned();
+        let errors = reeve_kinds::service_address_rules(service, old.unwrap_or(&Value::Null));
+        if !errors.is_empty() {
+            return Err(ApiError::invalid_kind("Service", "", &name, &errors));
+        }
         let owner = format!("{}/{name}", meta::text(service, "namespace"));
         let taken = |entry: &str| cache.is_allocated(entry);
         let had = old.map(entries).unwrap_or_default();
-        let mut draft = Draft { taken: &taken, owner, had, has: Vec::new(), plan, rng };
+        let mut draft = Draft { taken: &taken, owner, had, has: Vec::new(), plan, rng, dry_run };
         let Some(spec) = service.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
-        self.all(spec, &mut draft).map_err(|refusal| refusal.error(&name))?;
+        self.all(spec, old.is_none(), &mut draft).map_err(|refusal| refusal.error(&name))?;
         let Draft { had, has, plan, .. } = draft;
         plan.releases.extend(had.iter().filter(|entry| !has.contains(entry)).map(|entry| key(entry)));
         Ok(())
     }
 
-    fn all(&self, spec: &mut Map<String, Value>, draft: &mut Draft<'_>) -> Result<(), Refusal> {
+    fn all(&self, spec: &mut Map<String, Value>, is_new: bool, draft: &mut Draft<'_>) -> Result<(), Refusal> {
         let view = Value::Object(spec.clone());
         if needs_cluster_ip(&view) {
             families(spec)?;
             self.cluster_ip(spec, draft)?;
         }
-        if let Some(ports) = spec.get_mut("ports").and_then(Value::as_array_mut) {
-            self.ports(ports, needs_node_ports(&view), draft)?;
+        let has_node_ports = matches!(view["type"].as_str(), Some("NodePort" | "LoadBalancer"));
+        if let Some(ports) = spec.get_mut("ports").and_then(Value::as_array_mut).filter(|_| has_node_ports) {
+            let needed = needs_node_ports(&view);
+            if is_new { self.new_ports(ports, needed, draft)? } else { self.ports(ports, needed, draft)? }
         }
         if needs_health_port(&view) {
             let wanted = view["healthCheckNodePort"].as_u64().filter(|port| *port > 0);
@@ -189,21 +209,50 @@ impl Allocators {
         Err(Refusal::Full("failed to allocate a serviceIP: range is full"))
     }
 
-    fn ports(&self, ports: &mut [Value], needed: bool, draft: &mut Draft<'_>) -> Result<(), Refusal> {
+    /// The node ports of a new Service: one for each of its ports, which all protocols of that port share.
+    fn new_ports(&self, ports: &mut [Value], needed: bool, draft: &mut Draft<'_>) -> Result<(), Refusal> {
+        let mut shared: BTreeMap<u64, u64> = BTreeMap::new();
         for index in 0..ports.len() {
-            let (before, rest) = ports.split_at_mut(index);
-            let Some(port) = rest.first_mut() else { break };
-            let wanted = port["nodePort"].as_u64().filter(|port| *port > 0);
+            let number = |port: &Value| port["port"].as_u64().unwrap_or_default();
+            let own = number(&ports[index]);
+            let (field, wanted) = (format!("spec.ports[{index}].nodePort"), stated_port(&ports[index]));
             if !needed && wanted.is_none() {
                 continue;
             }
-            // The same port of another protocol (DNS) shares its node port.
-            let twin =
-                before.iter().find(|other| other["port"] == port["port"] && other["protocol"] != port["protocol"]);
-            let wanted = wanted.or_else(|| twin.and_then(|twin| twin["nodePort"].as_u64()));
-            let given = self.node_port(wanted, &format!("spec.ports[{index}].nodePort"), draft)?;
-            if let Some(port) = port.as_object_mut() {
-                port.insert("nodePort".to_owned(), given.into());
+            let given = match (shared.get(&own), wanted) {
+                (Some(one), None) => *one,
+                (Some(one), Some(wanted)) if *one == wanted => wanted,
+                (Some(_), wanted) => self.node_port(wanted, &field, draft)?,
+                (None, _) => {
+                    let asked = ports.iter().filter(|port| number(port) == own).find_map(stated_port);
+                    let given = self.node_port(asked, &field, draft)?;
+                    shared.insert(own, given);
+                    given
+                }
+            };
+            set_port(&mut ports[index], given);
+        }
+        Ok(())
+    }
+
+    /// The node ports of a Service that changes: what it has it keeps.
+    fn ports(&self, ports: &mut [Value], needed: bool, draft: &mut Draft<'_>) -> Result<(), Refusal> {
+        let mut seen: BTreeSet<(String, u64)> = BTreeSet::new();
+        for (index, port) in ports.iter_mut().enumerate() {
+            let wanted = stated_port(port);
+            if !needed && wanted.is_none() {
+                continue;
+            }
+            let field = format!("spec.ports[{index}].nodePort");
+            let given = match wanted.filter(|wanted| draft.has.contains(&port_entry(*wanted))) {
+                Some(own) => own,
+                None => self.node_port(wanted, &field, draft)?,
+            };
+            set_port(port, given);
+            let protocol = port["protocol"].as_str().unwrap_or_default().to_owned();
+            let shown = format!("{{{protocol} {given}}}");
+            if !seen.insert((protocol, given)) {
+                return Err(Refusal::Unknown(format!("duplicate nodePort: {shown}")));
             }
         }
         Ok(())
@@ -211,25 +260,46 @@ impl Allocators {
 
     fn node_port(&self, wanted: Option<u64>, field: &str, draft: &mut Draft<'_>) -> Result<u64, Refusal> {
         let (first, last) = (u64::from(*self.node_ports.start()), u64::from(*self.node_ports.end()));
-        let Some(port) = wanted else { return free_port(first, last, draft) };
+        let Some(port) = wanted else {
+            return if draft.dry_run { Ok(made_up_port(draft)) } else { free_port(first, last, draft) };
+        };
         let entry = port_entry(port);
-        if draft.has.contains(&entry) {
-            return Ok(port);
-        }
-        if draft.had.contains(&entry) {
+        if draft.had.contains(&entry) && !draft.has.contains(&entry) {
             draft.has.push(entry);
             return Ok(port);
         }
-        if !(first..=last).contains(&port) {
+        if !draft.dry_run && !(first..=last).contains(&port) {
             let why = format!("provided port is not in the valid range. The range of valid ports is {first}-{last}");
             return Err(Refusal::invalid(field, port.into(), why));
         }
-        if (draft.taken)(&entry) {
+        if (draft.taken)(&entry) || draft.has.contains(&entry) {
             return Err(Refusal::invalid(field, port.into(), "provided port is already allocated".to_owned()));
         }
         draft.claim(entry);
         Ok(port)
     }
+}
+
+/// The node port that a port asks for.
+fn stated_port(port: &Value) -> Option<u64> {
+    port["nodePort"].as_u64().filter(|port| *port > 0)
+}
+
+fn set_port(port: &mut Value, given: u64) {
+    if let Some(port) = port.as_object_mut() {
+        port.insert("nodePort".to_owned(), given.into());
+    }
+}
+
+/// What Kubernetes shows in a dry run in place of a port that it would choose: one more than the highest so far.
+fn made_up_port(draft: &mut Draft<'_>) -> u64 {
+    /// Where counting begins.
+    const BEFORE_FIRST: u64 = 32768;
+    let numbers = draft.has.iter().filter(|entry| !draft.had.contains(*entry));
+    let numbers = numbers.filter_map(|entry| entry.strip_prefix(PORT_ENTRIES)?.parse::<u64>().ok());
+    let port = numbers.max().unwrap_or(BEFORE_FIRST) + 1;
+    draft.claim(port_entry(port));
+    port
 }
 
 fn free_port(first: u64, last: u64, draft: &mut Draft<'_>) -> Result<u64, Refusal> {
@@ -285,6 +355,8 @@ fn families(spec: &mut Map<String, Value>) -> Result<(), Refusal> {
 enum Refusal {
     Invalid(FieldError),
     Full(&'static str),
+    /// What Kubernetes passes on without a reason.
+    Unknown(String),
 }
 
 impl Refusal {
@@ -296,6 +368,7 @@ impl Refusal {
         match self {
             Self::Invalid(error) => ApiError::invalid_kind("Service", "", name, &[error]),
             Self::Full(why) => ApiError::internal(why),
+            Self::Unknown(why) => ApiError::unknown(why),
         }
     }
 }

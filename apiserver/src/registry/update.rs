@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::answer::{Object, Written};
 use super::commit::{Outcome, Plan};
 use super::request::{Body, Request, Subresource};
+use super::services::Allocation;
 use super::{Registry, accept, attribution, encode, managed, meta};
 use crate::admission::{self, Attributes, resource_quota};
 use crate::status::ApiError;
@@ -101,7 +102,7 @@ impl Registry {
         for _ in 0..ATTEMPTS_MAX {
             let mut old = current.value();
             let mut edited = edit(&old)?;
-            meta::check_uid(&edited.object, &old, names)?;
+            meta::check_uid(&edited.object, &old, names, request.options.dry_run)?;
             meta::check_version(&edited.object, &old, names, edited.unconditional)?;
             meta::set(&mut old, "resourceVersion", Value::Null);
             let mut plan = Plan { expect: current.revision, ..Plan::default() };
@@ -136,7 +137,7 @@ impl Registry {
         let managers = |object: &Value, old: &Value| {
             decided.clone().unwrap_or_else(|| managed::of_changed(request, object, old, &sent, self.clock.now()))
         };
-        let mut errors: Vec<FieldError> = meta::carry_over(&mut object, old);
+        meta::carry_over(&mut object, old);
         let part = if let Subresource::Part(part) = request.subresource { part } else { Part::Main };
         let is_finalize = request.subresource == Subresource::Finalize;
         if !is_finalize {
@@ -146,6 +147,7 @@ impl Registry {
         meta::set(&mut object, "managedFields", early.clone().unwrap_or_default());
         meta::set(&mut object, "resourceVersion", stated);
         self.mutate_change(request, edited, (&mut object, old), plan.expect).await?;
+        resource.kind.shape().null_empty(&mut object);
         self.check_grant(request, &object, Some(old)).await?;
         if is_finalize {
             object = finalize(&object, old);
@@ -155,15 +157,17 @@ impl Registry {
         }
         let managers_now = early.unwrap_or_else(|| managers(&object, old));
         meta::set(&mut object, "managedFields", managers_now);
+        if resource.is("", "services") && part == Part::Main {
+            let service = Allocation { old: Some(old), dry_run: request.options.dry_run, rng: &*self.rng };
+            self.services.allocate(&self.cache, &mut object, service, plan)?;
+        }
+        let mut errors: Vec<FieldError> = Vec::new();
         if !is_finalize {
             errors.extend(reeve_kinds::common_changes(&*resource.kind, &object, old));
             errors.extend(resource.kind.validate_update(part, &object, old));
         }
         if !errors.is_empty() {
             return Err(ApiError::invalid(resource.names(), &request.name, &errors));
-        }
-        if resource.is("", "services") && part == Part::Main {
-            self.services.allocate(&self.cache, &mut object, Some(old), plan, &*self.rng)?;
         }
         self.validate_change(request, edited, (&mut object, old), plan.expect).await?;
         Ok(object)

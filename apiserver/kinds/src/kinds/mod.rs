@@ -22,6 +22,7 @@ mod storage;
 
 use std::sync::Arc;
 
+pub use self::core::service_address_rules;
 pub use apiextensions::{Approval, approval_of, is_protected_group};
 
 use crate::kind::Kind;

@@ -149,7 +149,8 @@ fn is_zero(value: &Value) -> bool {
         Value::Bool(truth) => !truth,
         Value::Number(number) => number.as_f64() == Some(0.0),
         Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
+        // Go tells a list with nothing in it from none.
+        Value::Array(_) => false,
         Value::Object(map) => map.is_empty(),
     }
 }

@@ -163,6 +163,7 @@ impl MergeSchema for FieldShape {
     fn rule(&self) -> Rule<'_> {
         match (self.shape.rule(), self.atomic) {
             (Rule::Map(map), Some(atomic)) => Rule::Map(MapRule { atomic, ..map }),
+            (Rule::Any { .. }, Some(atomic)) => Rule::Any { granular: !atomic },
             (rule, _) => rule,
         }
     }

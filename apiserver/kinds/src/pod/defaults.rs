@@ -6,8 +6,8 @@ use super::level;
 use super::resources::round_up;
 use crate::claim;
 use crate::json::{
-    copy_field, flag, get, has, int, items_mut, object_mut, remove, set, set_default, set_default_number, some_mut,
-    text,
+    copy_field, flag, get, has, int, items_mut, object_mut, remove, set, set_absent, set_default, set_default_number,
+    some_mut, text,
 };
 
 /// Longest name of an image, without tag and digest.
@@ -286,9 +286,9 @@ pub(crate) fn default_volume_sources(volume: &mut Value) {
         set_default(scale_io, "fsType", "xfs");
     }
     if let Some(azure) = some_mut(volume, "azureDisk") {
-        set_default(azure, "cachingMode", "ReadWrite");
-        set_default(azure, "kind", "Shared");
-        set_default(azure, "fsType", "ext4");
+        set_absent(azure, "cachingMode", "ReadWrite");
+        set_absent(azure, "kind", "Shared");
+        set_absent(azure, "fsType", "ext4");
         if !has(azure, "readOnly") {
             set(azure, "readOnly", false);
         }

@@ -132,7 +132,11 @@ impl Builder<'_> {
         for (name, property) in properties {
             let shape = self.shape(owner, name, property);
             let required = required.is_some_and(|required| required.iter().any(|field| field == name));
-            let omit_empty = !required && tables::omits_empty(owner, name, &shape);
+            let omit_empty = if required {
+                tables::is_required_omitted(owner, name)
+            } else {
+                tables::omits_empty(owner, name, &shape)
+            };
             let retain_keys = merge::retains_keys(owner, name);
             let atomic = merge::map_field(owner, name);
             fields.push((self.text(name), FieldShape { shape, required, retain_keys, omit_empty, atomic }));

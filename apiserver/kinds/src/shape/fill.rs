@@ -18,6 +18,31 @@ impl Shape {
     }
 }
 
+impl Shape {
+    /// Makes empty lists null where Go writes null for them: what is stored and read again in its binary form has no
+    /// empty lists. Whoever sends one manages the field all the same, so this comes after that is known.
+    pub fn null_empty(&self, value: &mut Value) {
+        match (self, value) {
+            (Self::Struct(shape), Value::Object(map)) => {
+                for (name, value) in map {
+                    let Some(field) = shape.field(name) else { continue };
+                    if value.as_array().is_some_and(Vec::is_empty) && tables::writes_null(shape.name, name) {
+                        *value = Value::Null;
+                    }
+                    field.shape.null_empty(value);
+                }
+            }
+            (Self::List(list), Value::Array(items)) if list.items.inner_struct().is_some() => {
+                items.iter_mut().for_each(|item| list.items.null_empty(item));
+            }
+            (Self::Map(values), Value::Object(map)) if values.inner_struct().is_some() => {
+                map.values_mut().for_each(|value| values.null_empty(value));
+            }
+            _ => {}
+        }
+    }
+}
+
 fn fill_fields(shape: &StructShape, map: &mut Map<String, Value>) {
     for (name, field) in shape.fields.iter().filter(|(name, _)| *name != "metadata" || shape.name.ends_with("Spec")) {
         if !map.contains_key(*name)
@@ -39,7 +64,8 @@ fn zero(owner: &str, name: &str, field: &FieldShape) -> Option<Value> {
     if tables::is_plain_struct(owner, name) {
         return Some(json!({}));
     }
-    if !field.required || tables::is_required_pointer(owner, name) {
+    let is_written = field.required && !tables::is_required_pointer(owner, name) || tables::is_written(owner, name);
+    if !is_written {
         return None;
     }
     match field.shape {
@@ -74,5 +100,12 @@ mod tests {
         assert_eq!(object, expected);
         shape.fill(&mut object);
         assert_eq!(object, expected);
+    }
+
+    #[test]
+    fn empty_lists_become_null_where_go_writes_null_and_nowhere_else() {
+        let mut object = json!({"spec": {"rules": [{"http": {"paths": []}}], "tls": []}});
+        shape::of::<Ingress>().null_empty(&mut object);
+        assert_eq!(object, json!({"spec": {"rules": [{"http": {"paths": null}}], "tls": []}}));
     }
 }

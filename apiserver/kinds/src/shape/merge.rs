@@ -160,6 +160,7 @@ const ATOMIC_TYPES: &[&str] = &[
 
 /// Fields whose maps or objects are replaced as a whole (true) or merge (false), whatever their type says.
 const MAP_FIELDS: &[(&str, &str, bool)] = &[
+    ("ControllerRevision", "data", true),
     ("PersistentVolumeClaimStatus", "allocatedResourceStatuses", false),
     ("PersistentVolumeSpec", "claimRef", false),
     ("PodSpec", "nodeSelector", true),

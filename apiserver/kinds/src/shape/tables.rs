@@ -36,7 +36,7 @@ const PLAIN_SCALARS: &[(&str, &[&str])] = &[
         ],
     ),
     ("EphemeralContainer", &["stdin", "stdinOnce", "tty"]),
-    ("Event", &["count"]),
+    ("Event", &["count", "deprecatedCount"]),
     ("EventSeries", &["count"]),
     ("DeviceSubRequest", &["count"]),
     ("ExactDeviceRequest", &["count"]),
@@ -83,6 +83,7 @@ const PLAIN_SCALARS: &[(&str, &[&str])] = &[
     ("StorageOSVolumeSource", &["readOnly"]),
     ("ValidatingAdmissionPolicyStatus", &["observedGeneration"]),
     ("VolumeMount", &["readOnly"]),
+    ("VolumeMountStatus", &["readOnly"]),
 ];
 
 /// Texts that are pointers in Go: an empty one is kept. By field name: they mean the same wherever they stand.
@@ -148,7 +149,7 @@ const POINTER_TEXTS_OF: &[(&str, &[&str])] = &[
     ("DeviceRequestAllocationResult", &["shareID"]),
     ("NodeAllocatableResourceMapping", &["capacityKey"]),
     ("ResourceSliceSpec", &["nodeName"]),
-    ("EndpointPort", &["name"]),
+    ("EndpointPort", &["name", "protocol"]),
     ("EphemeralContainer", &["restartPolicy"]),
     ("Event", &["reportingComponent", "reportingInstance"]),
     ("GRPCAction", &["service"]),
@@ -156,6 +157,19 @@ const POINTER_TEXTS_OF: &[(&str, &[&str])] = &[
     ("HostPathVolumeSource", &["type"]),
     ("IngressClassParametersReference", &["namespace", "scope"]),
     ("IngressPortStatus", &["error"]),
+    ("MatchResources", &["matchPolicy"]),
+    ("MutatingAdmissionPolicySpec", &["failurePolicy"]),
+    ("MutatingWebhook", &["failurePolicy", "matchPolicy", "reinvocationPolicy"]),
+    ("NamedRuleWithOperations", &["scope"]),
+    ("ParamRef", &["parameterNotFoundAction"]),
+    ("PortStatus", &["error"]),
+    ("ResourceHealth", &["message"]),
+    ("RuleWithOperations", &["scope"]),
+    ("ServiceReference", &["path"]),
+    ("ValidatingAdmissionPolicySpec", &["failurePolicy"]),
+    ("ValidatingWebhook", &["failurePolicy", "matchPolicy"]),
+    ("Validation", &["reason"]),
+    ("WebhookClientConfig", &["url"]),
     ("IngressSpec", &["ingressClassName"]),
     ("LeaseSpec", &["strategy"]),
     ("LocalVolumeSource", &["fsType"]),
@@ -189,6 +203,23 @@ const PLAIN_STRUCTS: &[(&str, &[&str])] = &[
     ("ResourceClaimTemplateSpec", &["metadata"]),
     ("ServiceCIDR", &["spec", "status"]),
     ("VolumeAttachment", &["status"]),
+];
+
+/// Values that Go always writes although the schema does not require them.
+const WRITTEN: &[(&str, &[&str])] =
+    &[("NodeRuntimeHandler", &["name"]), ("PodFailurePolicyOnPodConditionsPattern", &["status"])];
+
+/// Lists that are not taken for left out when they are empty: the rules ask for what is in them.
+const KEPT_LISTS: &[(&str, &[&str])] = &[("HPAScalingRules", &["policies"])];
+
+/// Required texts that Go leaves out when they are empty.
+const REQUIRED_OMITTED: &[(&str, &[&str])] = &[
+    ("ContainerRestartRule", &["action"]),
+    ("ContainerRestartRuleOnExitCodes", &["operator"]),
+    ("ImageVolumeStatus", &["imageRef"]),
+    ("ParentReference", &["name", "resource"]),
+    ("PodCertificateProjection", &["keyType", "signerName"]),
+    ("ValidatingAdmissionPolicyBindingSpec", &["policyName"]),
 ];
 
 /// Lists and times that Go writes as null when they are not set.
@@ -246,8 +277,10 @@ const REQUIRED_POINTERS: &[(&str, &[&str])] = &[
     ("DeploymentSpec", &["selector"]),
     ("HTTPIngressPath", &["pathType"]),
     ("IPAddressSpec", &["parentRef"]),
+    ("MutatingWebhook", &["sideEffects"]),
     ("ReplicaSetSpec", &["selector"]),
     ("StatefulSetSpec", &["selector"]),
+    ("ValidatingWebhook", &["sideEffects"]),
 ];
 
 /// Go types whose fields stand in another type as if they were its own, with the fields that do not belong to them or,
@@ -308,9 +341,11 @@ fn listed(table: &[(&str, &[&str])], owner: &str, field: &str) -> bool {
 /// Whether the API server leaves the field out when it is empty. Asked only for fields that are not required.
 pub(crate) fn omits_empty(owner: &str, field: &str, shape: &Shape) -> bool {
     match shape {
-        Shape::String => !POINTER_TEXTS.contains(&field) && !listed(POINTER_TEXTS_OF, owner, field),
+        Shape::String => {
+            !is_written(owner, field) && !POINTER_TEXTS.contains(&field) && !listed(POINTER_TEXTS_OF, owner, field)
+        }
         Shape::Integer(_) | Shape::Boolean | Shape::Number => listed(PLAIN_SCALARS, owner, field),
-        Shape::List(_) => !writes_null(owner, field),
+        Shape::List(_) => !writes_null(owner, field) && !listed(KEPT_LISTS, owner, field),
         Shape::Map(_) | Shape::Bytes => true,
         _ => false,
     }
@@ -328,13 +363,23 @@ pub(crate) fn is_plain_struct(owner: &str, field: &str) -> bool {
 
 /// Whether a required field may be absent.
 pub(crate) fn is_required_pointer(owner: &str, field: &str) -> bool {
-    listed(REQUIRED_POINTERS, owner, field)
+    listed(REQUIRED_POINTERS, owner, field) || is_required_omitted(owner, field)
+}
+
+/// Whether a required field is left out when it is empty.
+pub(crate) fn is_required_omitted(owner: &str, field: &str) -> bool {
+    listed(REQUIRED_OMITTED, owner, field)
+}
+
+/// Whether a field that is not required is written all the same.
+pub(crate) fn is_written(owner: &str, field: &str) -> bool {
+    listed(WRITTEN, owner, field)
 }
 
 /// Every type and field the tables name.
 #[cfg(test)]
 pub(super) fn every_field() -> impl Iterator<Item = (&'static str, &'static str)> {
     let texts = POINTER_TEXTS_OF.iter().chain(PLAIN_SCALARS).chain(PLAIN_STRUCTS).chain(WRITTEN_NULL);
-    let texts = texts.chain(REQUIRED_POINTERS);
+    let texts = texts.chain(REQUIRED_POINTERS).chain(REQUIRED_OMITTED).chain(WRITTEN).chain(KEPT_LISTS);
     texts.flat_map(|(owner, fields)| fields.iter().map(|field| (*owner, *field)))
 }

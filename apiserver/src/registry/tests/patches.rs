@@ -118,7 +118,7 @@ async fn a_patch_neither_doubles_an_object_with_every_copy_nor_nests_it_with_eve
 #[tokio::test]
 async fn a_patch_neither_renames_an_object_nor_makes_it_another_one() {
     let world = World::new().await;
-    world.config_map("a", json!({})).await;
+    world.config_map("a", json!({"k": "v"})).await;
     let error = async |patch_of| patch(&world, "configmaps/a", patch_of).await.unwrap_err();
     let nameless = error(Patch::Merge(json!({"metadata": null}).into())).await;
     let why = "the name of the object (a based on URL) was undeterminable: name must be provided";
@@ -138,4 +138,67 @@ async fn a_patch_neither_renames_an_object_nor_makes_it_another_one() {
     assert_eq!((mistyped.code, mistyped.message.as_str()), (422, text));
     let directive = error(Patch::Strategic(json!({"data": {"$patch": "x"}}).into())).await;
     assert_eq!((directive.code, directive.message.as_str()), (500, "unknown patch type: x in map: map[$patch:x]"));
+}
+
+#[tokio::test]
+async fn an_object_that_a_patch_leaves_without_a_version_has_no_name_either() {
+    let world = World::new().await;
+    world.config_map("a", json!({})).await;
+    for version in [json!(null), json!("")] {
+        let error = world.merge("configmaps/a", json!({"apiVersion": version})).await.unwrap_err();
+        assert_eq!(
+            (error.code, error.message.as_str()),
+            (400, "the name of the object (a based on URL) was undeterminable: name must be provided")
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_to_mark_an_object_as_going_is_refused_by_every_rule_that_sees_it() {
+    let world = World::new().await;
+    world.config_map("a", json!({})).await;
+    let error = world.merge("configmaps/a", json!({"metadata": {"deletionGracePeriodSeconds": 5}})).await.unwrap_err();
+    assert_eq!(
+        error.message,
+        "ConfigMap \"a\" is invalid: metadata.deletionGracePeriodSeconds: Invalid value: 5: field is immutable"
+    );
+    assert_eq!(error.details.unwrap().causes.len(), 2);
+}
+
+#[tokio::test]
+async fn who_sends_an_empty_list_manages_it_though_it_is_shown_as_none() {
+    let world = World::new().await;
+    let role = json!({"metadata": {"name": "r"}, "rules": []});
+    let role = world.create("roles", role).await;
+    assert_eq!(role["rules"], json!(null));
+    assert_eq!(role["metadata"]["managedFields"][0]["fieldsV1"], json!({"f:rules": {}}));
+}
+
+#[tokio::test]
+async fn an_empty_list_of_managers_forgets_them() {
+    let world = World::new().await;
+    world.config_map("a", json!({"x": "1"})).await;
+    let forgotten = world.merge("configmaps/a", json!({"metadata": {"managedFields": []}})).await.unwrap();
+    assert!(forgotten["metadata"].get("managedFields").is_none(), "{forgotten}");
+}
+
+#[tokio::test]
+async fn who_wrote_in_another_version_still_manages_what_was_written() {
+    let world = World::new().await;
+    let in_version = |version: &str, name: &str| {
+        let resource = world.registry.resource("autoscaling", version, "horizontalpodautoscalers").unwrap();
+        Request { resource, name: name.to_owned(), ..world.request("configmaps") }
+    };
+    let spec =
+        json!({"maxReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}});
+    let object = json!({"metadata": {"name": "h"}, "spec": spec});
+    world.registry.create(&in_version("v1", ""), object.into()).await.unwrap();
+    let merge = Patch::Merge(json!({"spec": {"maxReplicas": 4}}).into());
+    let changed = world.registry.patch(&in_version("v2", "h"), merge).await.unwrap().object.value();
+    let entries = changed["metadata"]["managedFields"].as_array().unwrap();
+    let of =
+        |version: &str| &entries.iter().find(|entry| entry["apiVersion"] == version).unwrap()["fieldsV1"]["f:spec"];
+    assert_eq!(of("autoscaling/v2"), &json!({"f:maxReplicas": {}}));
+    assert!(of("autoscaling/v1").get("f:scaleTargetRef").is_some());
+    assert!(of("autoscaling/v1").get("f:maxReplicas").is_none());
 }

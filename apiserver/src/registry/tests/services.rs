@@ -147,7 +147,47 @@ async fn an_update_without_the_allocated_fields_keeps_them() {
     assert_eq!(second["spec"]["ports"][0]["nodePort"], first["ports"][0]["nodePort"]);
     let two = json!({"spec": {"ports": [{"port": 53, "protocol": "UDP", "name": "u"}, {"port": 53, "protocol": "TCP", "name": "t"}]}});
     let both = world.merge("services/a", two).await.unwrap();
-    assert_eq!(both["spec"]["ports"][0]["nodePort"], both["spec"]["ports"][1]["nodePort"]);
+    let numbers = |object: &Value| [0, 1].map(|index| object["spec"]["ports"][index]["nodePort"].as_u64().unwrap());
+    let [one, other] = numbers(&both);
+    assert_ne!(one, other, "ports of an update share nothing");
+    let swapped = json!({"spec": {"ports": [{"port": 54, "name": "t"}, {"port": 53, "protocol": "UDP", "name": "u"}]}});
+    assert_eq!(numbers(&world.merge("services/a", swapped).await.unwrap()), [other, one], "names keep them");
+}
+
+#[tokio::test]
+async fn a_dry_run_makes_node_ports_up_and_looks_at_no_range() {
+    let world = World::new().await;
+    let request = world.with("services", |options| options.dry_run = true);
+    let dry = async |ports: Value| {
+        let body = service("d", &json!({"type": "NodePort", "ports": ports}));
+        world
+            .registry
+            .create(&request, body.into())
+            .await
+            .map(|written| written.object.value()["spec"]["ports"].clone())
+    };
+    let ports = dry(json!([
+        {"port": 80, "name": "a"}, {"port": 81, "name": "b"}, {"port": 81, "protocol": "UDP", "name": "c"},
+    ]));
+    let ports = ports.await.unwrap();
+    assert_eq!([0, 1, 2].map(|index| ports[index]["nodePort"].clone()), [32769, 32770, 32770]);
+    assert_eq!(dry(json!([{"port": 80, "nodePort": 4}])).await.unwrap()[0]["nodePort"], 4);
+    let twice = json!([{"port": 80, "name": "a", "nodePort": 31000}, {"port": 81, "name": "b", "nodePort": 31000}]);
+    assert_eq!(
+        dry(twice).await.unwrap_err().message,
+        "Service \"d\" is invalid: spec.ports[1].nodePort: Invalid value: 31000: provided port is already allocated"
+    );
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_addresses_is_said_before_anything_else() {
+    let world = World::new().await;
+    let wrong = json!({"clusterIP": "bad", "sessionAffinity": "x"});
+    assert_eq!(
+        refused(&world, wrong).await,
+        "Service \"x\" is invalid: spec.clusterIPs[0]: Invalid value: \"bad\": must be a valid IP address, (e.g. 10.9.8.7 or \
+         2001:db8::ffff)"
+    );
 }
 
 #[tokio::test]

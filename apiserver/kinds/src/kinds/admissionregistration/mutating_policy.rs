@@ -9,7 +9,7 @@ use super::{next_generation, param_kind, reserved_name, rules};
 use crate::errors::Errors;
 use crate::expressions::{Compiler, Gives};
 use crate::field::FieldError;
-use crate::json::{get, has, list, object_mut, set_default, text};
+use crate::json::{get, has, list, object_mut, set_absent, text};
 use crate::kind::{Column, Kind, Names, Part};
 use crate::kinds::wiring;
 use crate::meta::{self, MetaRules};
@@ -36,8 +36,9 @@ impl Kind for MutatingAdmissionPolicies {
     wiring!(MutatingAdmissionPolicy, NAMES, COLUMNS);
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         let spec = object_mut(object, "spec");
-        set_default(spec, "failurePolicy", "Fail");
+        set_absent(spec, "failurePolicy", "Fail");
         rules::default_match_resources(spec, "matchConstraints");
     }
 

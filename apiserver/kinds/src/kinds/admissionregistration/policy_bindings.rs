@@ -51,6 +51,7 @@ macro_rules! binding {
             wiring!($type, $names, COLUMNS);
 
             fn default(&self, object: &mut Value) {
+                self.shape().fill(object);
                 rules::default_match_resources(object_mut(object, "spec"), "matchResources");
             }
 

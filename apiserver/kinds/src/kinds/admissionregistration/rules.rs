@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::errors::Errors;
 use crate::expressions::{Compiler, Gives, Refused};
 use crate::field::FieldErrorKind;
-use crate::json::{get, has, items_mut, list, set_default, some_mut, text};
+use crate::json::{get, has, items_mut, list, set_absent, some_mut, text};
 use crate::meta;
 use crate::path::Path;
 
@@ -45,13 +45,13 @@ fn refused(compiled: Result<Program, Refused>, shown: &str, path: &Path<'_>, err
 /// Fills in what the rules of a webhook or policy leave out.
 pub(super) fn default_rules(owner: &mut Value, field: &str) {
     for rule in items_mut(owner, field) {
-        set_default(rule, "scope", "*");
+        set_absent(rule, "scope", "*");
     }
 }
 
 /// Fills in whom a webhook or policy is about: everybody.
 pub(super) fn default_match(owner: &mut Value) {
-    set_default(owner, "matchPolicy", "Equivalent");
+    set_absent(owner, "matchPolicy", "Equivalent");
     for selector in ["namespaceSelector", "objectSelector"] {
         if !has(owner, selector) {
             crate::json::set(owner, selector, json!({}));

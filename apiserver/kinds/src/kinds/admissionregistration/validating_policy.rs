@@ -11,7 +11,7 @@ use super::{next_generation, param_kind, reserved_name, rules};
 use crate::errors::Errors;
 use crate::expressions::{Compiler, Gives};
 use crate::field::FieldError;
-use crate::json::{at, copy_field, get, has, int, list, object_mut, set, set_default, text, text_at};
+use crate::json::{at, copy_field, get, has, int, list, object_mut, set, set_absent, text, text_at};
 use crate::kind::{Column, Kind, Names, Part};
 use crate::kinds::wiring;
 use crate::meta::{self, MetaRules};
@@ -48,8 +48,9 @@ impl Kind for ValidatingAdmissionPolicies {
     }
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         let spec = object_mut(object, "spec");
-        set_default(spec, "failurePolicy", "Fail");
+        set_absent(spec, "failurePolicy", "Fail");
         rules::default_match_resources(spec, "matchConstraints");
         object_mut(object, "status");
     }

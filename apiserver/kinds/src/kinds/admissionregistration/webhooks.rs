@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{next_generation, reserved_name, rules};
 use crate::errors::Errors;
 use crate::field::FieldError;
-use crate::json::{get, has, int, items_mut, list, set_default, some_mut, text};
+use crate::json::{get, has, int, items_mut, list, set_absent, set_default, some_mut, text};
 use crate::kind::{Column, Kind, Names, Part};
 use crate::kinds::wiring;
 use crate::meta::{self, MetaRules};
@@ -51,6 +51,7 @@ macro_rules! configuration {
             wiring!($type, $names, COLUMNS);
 
             fn default(&self, object: &mut Value) {
+                self.shape().fill(object);
                 for hook in items_mut(object, "webhooks") {
                     default_hook(hook, $mutating);
                 }
@@ -97,11 +98,11 @@ configuration!(MutatingWebhookConfigurations, MutatingWebhookConfiguration, MUTA
 configuration!(ValidatingWebhookConfigurations, ValidatingWebhookConfiguration, VALIDATING, false);
 
 fn default_hook(hook: &mut Value, mutating: bool) {
-    set_default(hook, "failurePolicy", "Fail");
+    set_absent(hook, "failurePolicy", "Fail");
     rules::default_match(hook);
     set_default(hook, "timeoutSeconds", DEFAULT_TIMEOUT_SECONDS);
     if mutating {
-        set_default(hook, "reinvocationPolicy", "Never");
+        set_absent(hook, "reinvocationPolicy", "Never");
     }
     rules::default_rules(hook, "rules");
     if let Some(service) = hook.get_mut("clientConfig").and_then(|config| some_mut(config, "service")) {
@@ -261,6 +262,15 @@ fn review_versions(hook: &Value, path: &Path<'_>, errors: &mut Errors) {
 #[cfg(test)]
 mod tests {
     use crate::testing::*;
+
+    #[test]
+    fn an_empty_choice_is_not_taken_for_one_that_is_left_out() {
+        check_update(
+            PLAIN,
+            |new| new["webhooks"][0]["matchPolicy"] = "".into(),
+            &["webhooks[0].matchPolicy: Unsupported value: \"\": supported values: \"Equivalent\", \"Exact\""],
+        );
+    }
 
     const PLAIN: &str = "{apiVersion: admissionregistration.k8s.io/v1, kind: MutatingWebhookConfiguration,
         metadata: {name: a}, webhooks: [{name: a.b.c, sideEffects: None, admissionReviewVersions: [v1],

@@ -52,6 +52,7 @@ impl Kind for ApiServices {
     }
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         if let Some(service) = some_mut(object_mut(object, "spec"), "service") {
             set_default(service, "port", DEFAULT_PORT);
         }

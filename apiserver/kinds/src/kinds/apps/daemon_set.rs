@@ -132,6 +132,7 @@ impl Kind for DaemonSets {
         let mut generation = template_generation(old);
         if part == Part::Main {
             copy_field(object, old, "status");
+            workload::drop_disabled(object);
             generation += i64::from(at(object, &["spec", "template"]) != at(old, &["spec", "template"]));
         } else {
             copy_field(object, old, "spec");
@@ -259,7 +260,7 @@ fn status_rules(status: &Value, was: &Value, errors: &mut Errors) {
 
 #[cfg(test)]
 mod tests {
-    use crate::kind::Part;
+    use crate::kind::{Kind, Part};
     use crate::testing::*;
     use serde_json::json;
 
@@ -267,6 +268,13 @@ mod tests {
         format!(
             "{{apiVersion: apps/v1, kind: DaemonSet, metadata: {{name: web, namespace: n}}, spec: {{selector: {{matchLabels: {{app: web}}}}, template: {{metadata: {{labels: {{app: web}}}}, spec: {{containers: [{{name: c, image: 'web:1'}}]}}}}{spec}}}}}"
         )
+    }
+
+    #[test]
+    fn the_generation_of_the_template_shows_before_anybody_has_set_it() {
+        let mut daemons = serde_json::from_value(json!({"spec": {}})).unwrap();
+        super::DaemonSets.default(&mut daemons);
+        assert_eq!(daemons["metadata"]["annotations"][super::TEMPLATE_GENERATION], "0");
     }
 
     #[test]

@@ -100,6 +100,7 @@ impl Kind for Deployments {
         match part {
             Part::Main => {
                 copy_field(object, old, "status");
+                workload::drop_disabled(object);
                 meta::next_generation(object, old);
                 // Annotations are part of what the controller acts on.
                 let notes = |object| at(object, &["metadata", "annotations"]);
@@ -135,6 +136,7 @@ impl Kind for Deployments {
                         "readyReplicas",
                         "availableReplicas",
                         "unavailableReplicas",
+                        "terminatingReplicas",
                         "collisionCount",
                     ],
                     &[
@@ -228,6 +230,15 @@ mod tests {
         format!(
             "{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: web, namespace: n}}, spec: {{selector: {{matchLabels: {{app: web}}}}, template: {{metadata: {{labels: {{app: web}}}}, spec: {{containers: [{{name: c, image: 'web:1'}}]}}}}{spec}}}}}"
         )
+    }
+
+    #[test]
+    fn a_change_of_what_is_off_is_no_change() {
+        let (new, errors) = updated(Part::Main, &deployment(""), |new| {
+            new["spec"]["template"]["spec"]["containers"][0]["lifecycle"] = json!({"stopSignal": "SIGTERM"});
+        });
+        assert_eq!((&new["metadata"]["generation"], errors.len()), (&json!(1), 0));
+        assert!(new["spec"]["template"]["spec"]["containers"][0].get("lifecycle").is_none());
     }
 
     #[test]

@@ -86,7 +86,10 @@ impl Kind for ReplicaSets {
 
     fn prepare_update(&self, part: Part, object: &mut Value, old: &Value) {
         match part {
-            Part::Main => copy_field(object, old, "status"),
+            Part::Main => {
+                copy_field(object, old, "status");
+                workload::drop_disabled(object);
+            }
             _ => copy_field(object, old, "spec"),
         }
         meta::next_generation(object, old);
@@ -103,7 +106,14 @@ impl Kind for ReplicaSets {
             }
             _ => workload::status(
                 object,
-                &["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"],
+                &[
+                    "replicas",
+                    "fullyLabeledReplicas",
+                    "readyReplicas",
+                    "availableReplicas",
+                    "observedGeneration",
+                    "terminatingReplicas",
+                ],
                 &[
                     ("fullyLabeledReplicas", "replicas"),
                     ("readyReplicas", "replicas"),

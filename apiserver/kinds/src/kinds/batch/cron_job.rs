@@ -81,11 +81,7 @@ impl Kind for CronJobs {
     fn prepare_create(&self, object: &mut Value) {
         set(object, "status", json!({}));
         meta::first_generation(object);
-        let spec = object_mut(object, "spec");
-        let job = some_mut(spec, "jobTemplate").and_then(|template| some_mut(template, "spec"));
-        if let Some(template) = job.and_then(|job| some_mut(job, "template")) {
-            pod::drop_disabled_of_template(template);
-        }
+        drop_disabled(object);
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
@@ -101,6 +97,7 @@ impl Kind for CronJobs {
 
     fn prepare_update(&self, part: Part, object: &mut Value, old: &Value) {
         copy_field(object, old, if part == Part::Main { "status" } else { "spec" });
+        drop_disabled(object);
         meta::next_generation(object, old);
     }
 
@@ -146,6 +143,14 @@ impl Kind for CronJobs {
             table::containers(pod_spec, "image"),
             table::selector(get(job, "selector")),
         ]
+    }
+}
+
+/// Takes from the template what Kubernetes drops while its feature is off.
+fn drop_disabled(object: &mut Value) {
+    let job = some_mut(object_mut(object, "spec"), "jobTemplate").and_then(|template| some_mut(template, "spec"));
+    if let Some(template) = job.and_then(|job| some_mut(job, "template")) {
+        pod::drop_disabled_of_template(template);
     }
 }
 

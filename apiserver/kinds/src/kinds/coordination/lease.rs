@@ -95,14 +95,24 @@ fn spec_rules(spec: &Value, errors: &mut Errors) {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::testing::*;
 
-    const PLAIN: &str = "{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {name: a, namespace: n}, spec: {holderIdentity: me, leaseDurationSeconds: 40, renewTime: '2026-01-01T00:00:00.5Z'}}";
+    const PLAIN: &str = "{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {name: a, namespace: n}, spec: {holderIdentity: me, leaseDurationSeconds: 40, renewTime: '2026-01-01T02:00:00.500000+02:00'}}";
 
     #[test]
     fn times_are_kept_to_the_microsecond() {
-        check_created(PLAIN, &PLAIN.replace("00.5Z", "00.500000Z"));
+        check_created(PLAIN, &PLAIN.replace("T02:00:00.500000+02:00", "T00:00:00.500000Z"));
         check_valid(PLAIN);
+        for (time, rest) in [("2026-01-01T00:00:00Z", "Z"), ("2026-01-01T00:00:00.5Z", ".5Z")] {
+            let mut lease = serde_json::json!({"spec": {"renewTime": time}});
+            assert_eq!(
+                Leases.conform(&mut lease).unwrap_err().to_string(),
+                format!(
+                    "parsing time {time:?} as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse {rest:?} as \".000000\""
+                )
+            );
+        }
         assert_eq!(row(PLAIN), "a | me | <unknown>");
     }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::errors::Errors;
 use crate::field::FieldError;
-use crate::json::{get, has, int, items_mut, list, set_default, text};
+use crate::json::{get, has, int, items_mut, list, remove, set_default, text};
 use crate::kind::{Column, Kind, Names, Part};
 use crate::kinds::wiring;
 use crate::meta::MetaRules;
@@ -46,9 +46,14 @@ impl Kind for EndpointsKind {
     wiring!(Endpoints, NAMES, COLUMNS);
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         for subset in items_mut(object, "subsets") {
             for port in items_mut(subset, "ports") {
                 set_default(port, "protocol", "TCP");
+                // Of this kind neither is a pointer, other than in EndpointSlices.
+                if text(port, "name").is_empty() {
+                    remove(port, "name");
+                }
             }
         }
     }

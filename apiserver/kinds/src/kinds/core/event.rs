@@ -214,7 +214,7 @@ mod tests {
             &["involvedObject.namespace: Invalid value: \"m\": does not match event.namespace"],
         );
         check_invalid(
-            &PLAIN.replace("count: 4", "eventTime: '2026-01-01T00:59:00Z', action: X"),
+            &PLAIN.replace("count: 4", "eventTime: '2026-01-01T00:59:00.000000Z', action: X"),
             &[
                 "reportingComponent: Required value",
                 "reportingComponent: Invalid value: \"\": name part must be non-empty",

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use crate::kind::Kind;
 
 pub(in crate::kinds) use persistent_volumes::inline_sources;
+pub use services::service_address_rules;
 
 /// The kinds of the group, by resource name.
 pub(super) fn kinds() -> Vec<Arc<dyn Kind>> {

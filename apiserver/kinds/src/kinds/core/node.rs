@@ -65,6 +65,9 @@ const COLUMNS: &[Column] = &[
     ),
 ];
 
+/// Longest name of a feature that a node declares.
+const FEATURE_NAME_MAX: usize = 253;
+
 /// The kind.
 pub(super) struct Nodes;
 
@@ -108,7 +111,12 @@ impl Kind for Nodes {
                 copy_field(object, old, "status");
                 drop_config_source(object, old);
             }
-            _ => copy_field(object, old, "spec"),
+            _ => {
+                copy_field(object, old, "spec");
+                if !has(get(old, "status"), "config") {
+                    remove(object_mut(object, "status"), "config");
+                }
+            }
         }
     }
 
@@ -238,6 +246,40 @@ fn amounts(object: &Value, errors: &mut Errors) {
             resources::quantity(name, amount, &path.child(name), errors);
         }
     }
+    declared_features(list(get(object, "status"), "declaredFeatures"), &status.child("declaredFeatures"), errors);
+}
+
+/// What a node says it can do: names in order, each once.
+fn declared_features(features: &[Value], path: &Path<'_>, errors: &mut Errors) {
+    let names: Vec<&str> = features.iter().map(|name| name.as_str().unwrap_or_default()).collect();
+    for (index, name) in names.iter().enumerate() {
+        if name.len() > FEATURE_NAME_MAX {
+            let detail = format!("invalid feature name {name:?}: must be no more than {FEATURE_NAME_MAX} characters");
+            errors.invalid(&path.index(index), *name, detail);
+        } else if !is_feature_name(name) {
+            let detail = format!(
+                "invalid feature name {name:?}: must start with an UpperCamelCase segment, with subsequent segments \
+                 separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric \
+                 characters and slashes"
+            );
+            errors.invalid(&path.index(index), *name, detail);
+        }
+        match names.get(index + 1) {
+            Some(next) if next == name => errors.duplicate(&path.index(index + 1), *next),
+            Some(next) if next < name => {
+                errors.invalid(&path.index(index + 1), *next, "list must be sorted alphabetically");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn is_feature_name(name: &str) -> bool {
+    let is_word = |part: &str| {
+        part.starts_with(|letter: char| letter.is_ascii_alphabetic())
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
+    name.starts_with(|letter: char| letter.is_ascii_uppercase()) && name.split('/').all(is_word)
 }
 
 fn addresses(object: &Value, errors: &mut Errors) {
@@ -300,6 +342,23 @@ mod tests {
     use serde_json::json;
 
     const PLAIN: &str = "{apiVersion: v1, kind: Node, metadata: {name: n1, labels: {node-role.kubernetes.io/control-plane: ''}}, spec: {unschedulable: true, podCIDRs: [10.1.0.0/24], taints: [{key: a, effect: NoSchedule}]}, status: {capacity: {cpu: 2, memory: 4Gi}, addresses: [{type: InternalIP, address: 10.0.0.1}], conditions: [{type: Ready, status: 'True'}], nodeInfo: {kubeletVersion: v1.36.0, osImage: Debian}}}";
+
+    #[test]
+    fn declared_features_have_names_stand_in_order_and_once() {
+        let declare = |features: &str| PLAIN.replace("status: {", &format!("status: {{declaredFeatures: {features}, "));
+        check_valid(&declare("[A, A/b, B]"));
+        let said = "must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes";
+        check_invalid(
+            &declare("[b, B, B, A/1]"),
+            &[
+                &format!("status.declaredFeatures[0]: Invalid value: \"b\": invalid feature name \"b\": {said}"),
+                "status.declaredFeatures[1]: Invalid value: \"B\": list must be sorted alphabetically",
+                "status.declaredFeatures[2]: Duplicate value: \"B\"",
+                "status.declaredFeatures[3]: Invalid value: \"A/1\": list must be sorted alphabetically",
+                &format!("status.declaredFeatures[3]: Invalid value: \"A/1\": invalid feature name \"A/1\": {said}"),
+            ],
+        );
+    }
 
     #[test]
     fn what_is_there_can_be_given_away_unless_the_node_says_otherwise() {

@@ -58,6 +58,7 @@ impl Kind for PodTemplates {
     }
 
     fn prepare_update(&self, _part: Part, object: &mut Value, old: &Value) {
+        pod::drop_disabled_of_template(object_mut(object, "template"));
         meta::next_generation_of(object, old, "template");
     }
 

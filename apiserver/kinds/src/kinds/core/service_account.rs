@@ -39,7 +39,8 @@ impl Kind for ServiceAccounts {
     /// Of a secret only the name counts.
     fn prepare_create(&self, object: &mut Value) {
         for secret in items_mut(object, "secrets") {
-            *secret = json!({"name": text(secret, "name")});
+            let name = text(secret, "name");
+            *secret = if name.is_empty() { json!({}) } else { json!({"name": name}) };
         }
     }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::errors::Errors;
 use crate::field::FieldError;
-use crate::json::{at, get, has, int, items_mut, list, object_mut, remove, set, set_default, text};
+use crate::json::{at, get, has, int, items_mut, list, object_mut, remove, set, set_absent, text};
 use crate::kind::{Column, Kind, Names, Part};
 use crate::kinds::core::endpoints::{first_of, ordinary_ip};
 use crate::kinds::wiring;
@@ -61,16 +61,11 @@ impl Kind for EndpointSlices {
 
     fn default(&self, object: &mut Value) {
         self.shape().fill(object);
-        for field in ["endpoints", "ports"] {
-            if list(object, field).is_empty() {
-                set(object, field, Value::Null);
-            }
-        }
         for endpoint in items_mut(object, "endpoints") {
             object_mut(endpoint, "conditions");
         }
         for port in items_mut(object, "ports") {
-            set_default(port, "protocol", "TCP");
+            set_absent(port, "protocol", "TCP");
             if !has(port, "name") {
                 set(port, "name", "");
             }
@@ -91,12 +86,12 @@ impl Kind for EndpointSlices {
     }
 
     fn prepare_update(&self, _part: Part, object: &mut Value, old: &Value) {
-        drop_old_topology(object);
         let labels = |object| at(object, &["metadata", "labels"]);
         let same = ["endpoints", "ports", "addressType"].iter().all(|field| get(object, field) == get(old, field));
         let was = at(old, &["metadata", "generation"]).as_i64().unwrap_or(1);
         let generation = if same && labels(object) == labels(old) { was } else { was + 1 };
         set(object_mut(object, "metadata"), "generation", generation);
+        drop_old_topology(object);
     }
 
     fn validate_update(&self, _part: Part, object: &Value, old: &Value) -> Vec<FieldError> {

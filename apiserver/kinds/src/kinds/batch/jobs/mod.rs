@@ -115,6 +115,7 @@ impl Kind for Jobs {
 
     fn prepare_update(&self, part: Part, object: &mut Value, old: &Value) {
         copy_field(object, old, if part == Part::Main { "status" } else { "spec" });
+        workload::drop_disabled(object);
         meta::next_generation(object, old);
     }
 

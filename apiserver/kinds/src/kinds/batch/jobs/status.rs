@@ -189,7 +189,8 @@ fn finished_terminating(change: &Change<'_>, path: &Path<'_>, errors: &mut Error
     if asked && terminating > 0 && change.finished() {
         errors.invalid(&path.child("terminating"), terminating, "terminating>0 is invalid for finished job");
     }
-    if (change.differs("ready") || change.differs("active")) && ready > change.count("active") {
+    let told = has(change.status, "ready");
+    if told && (change.differs("ready") || change.differs("active")) && ready > change.count("active") {
         errors.invalid(&path.child("ready"), ready, "cannot set more ready pods than active");
     }
 }

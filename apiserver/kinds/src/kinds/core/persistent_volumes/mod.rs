@@ -16,7 +16,7 @@ use crate::claim::{self, OLD_CLASS, VOLUME_MODES};
 use crate::errors::Errors;
 use crate::field::FieldError;
 use crate::json::{
-    at, copy_field, entries, get, has, items_mut, list, object_mut, remove, set, set_default, text, text_at,
+    at, copy_field, entries, get, has, items_mut, list, object_mut, remove, set, set_absent, set_default, text, text_at,
 };
 use crate::kind::{Kind, Names, Part};
 use crate::kinds::wiring;
@@ -61,7 +61,7 @@ impl Kind for PersistentVolumes {
         set_default(object_mut(object, "status"), "phase", "Pending");
         let spec = object_mut(object, "spec");
         set_default(spec, "persistentVolumeReclaimPolicy", "Retain");
-        set_default(spec, "volumeMode", "Filesystem");
+        set_absent(spec, "volumeMode", "Filesystem");
         pod::resources::round_up(spec, "capacity");
         pod::default_volume_sources(spec);
     }

@@ -93,7 +93,10 @@ impl Kind for Pods {
 
     fn prepare_update(&self, part: Part, object: &mut Value, old: &Value) {
         match part {
-            Part::Main => copy_field(object, old, "status"),
+            Part::Main => {
+                copy_field(object, old, "status");
+                pod::drop_disabled(object_mut(object, "spec"));
+            }
             Part::EphemeralContainers => parts::keep_ephemeral(object, old),
             Part::Resize => parts::keep_resources(object, old),
             _ => {

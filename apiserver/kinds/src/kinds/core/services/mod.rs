@@ -15,10 +15,11 @@ use serde_json::{Value, json};
 
 use crate::errors::Errors;
 use crate::field::FieldError;
-use crate::json::{copy_field, get, has, int, items_mut, list, object_mut, remove, set, set_default, text};
+use crate::json::{copy_field, get, has, int, items_mut, list, object_mut, remove, set, set_absent, set_default, text};
 use crate::kind::{Kind, Names, Part};
 use crate::kinds::wiring;
 use crate::meta::MetaRules;
+use crate::path::Path;
 
 const NAMES: Names = Names {
     group: "",
@@ -48,11 +49,12 @@ impl Kind for Services {
     }
 
     fn default(&self, object: &mut Value) {
+        self.shape().fill(object);
         default_spec(object_mut(object, "spec"));
         let is_balanced = text(get(object, "spec"), "type") == "LoadBalancer";
         let balancer = object_mut(object_mut(object, "status"), "loadBalancer");
         for entry in items_mut(balancer, "ingress").filter(|entry| is_balanced && !text(entry, "ip").is_empty()) {
-            set_default(entry, "ipMode", "VIP");
+            set_absent(entry, "ipMode", "VIP");
         }
     }
 
@@ -63,6 +65,7 @@ impl Kind for Services {
         if !ip.is_empty() && list(spec, "clusterIPs").is_empty() {
             set(spec, "clusterIPs", vec![ip]);
         }
+        drop_internal_policy(spec);
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
@@ -77,6 +80,7 @@ impl Kind for Services {
             Part::Main => {
                 copy_field(object, old, "status");
                 update::prepare(object_mut(object, "spec"), get(old, "spec"));
+                drop_internal_policy(object_mut(object, "spec"));
             }
             _ => copy_field(object, old, "spec"),
         }
@@ -117,6 +121,23 @@ impl Kind for Services {
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         table::row(object, now)
+    }
+}
+
+/// What is wrong with the addresses and IP families that a Service asks for. It is looked at before anything is
+/// handed out, and alone.
+#[must_use]
+pub fn service_address_rules(service: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let path = Path::of("spec");
+    rules::cluster_ips(get(service, "spec"), list(get(old, "spec"), "clusterIPs"), &path, &mut errors);
+    errors.into_vec()
+}
+
+/// Nothing inside the cluster is routed to a name outside: a policy that is one is not kept.
+fn drop_internal_policy(spec: &mut Value) {
+    if text(spec, "type") == "ExternalName" && ["Cluster", "Local"].contains(&text(spec, "internalTrafficPolicy")) {
+        remove(spec, "internalTrafficPolicy");
     }
 }
 

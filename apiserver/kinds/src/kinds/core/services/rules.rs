@@ -163,7 +163,7 @@ fn affinity(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
 }
 
 /// `clusterIP`, `clusterIPs`, `ipFamilies` and `ipFamilyPolicy` agree.
-fn cluster_ips(spec: &Value, known: &[Value], path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn cluster_ips(spec: &Value, known: &[Value], path: &Path<'_>, errors: &mut Errors) {
     if text(spec, "type") == "ExternalName" {
         return;
     }

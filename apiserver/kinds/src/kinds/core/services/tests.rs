@@ -185,3 +185,14 @@ fn the_policies_of_a_service_are_checked() {
         ],
     );
 }
+
+#[test]
+fn a_name_outside_keeps_no_internal_policy_but_one_that_is_none_is_refused() {
+    let outside =
+        |policy: &str| service(&format!("{{type: ExternalName, externalName: a.b, internalTrafficPolicy: {policy}}}"));
+    assert!(created(&outside("Local"))["spec"].get("internalTrafficPolicy").is_none());
+    check_invalid(
+        &outside("Odd"),
+        &["spec.internalTrafficPolicy: Unsupported value: \"Odd\": supported values: \"Cluster\", \"Local\""],
+    );
+}

@@ -1,6 +1,6 @@
 //! What happens to addresses and ports when a Service changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -39,18 +39,26 @@ pub(super) fn prepare(spec: &mut Value, old: &Value) {
     }
     sync_cluster_ip(spec, old);
     if wants_node_port(spec) && wants_node_port(old) {
-        let key = |port: &Value| (text(port, "protocol").to_owned(), int(port, "port"));
-        let before: BTreeMap<_, _> = list(old, "ports").iter().map(|port| (key(port), port)).collect();
-        for port in items_mut(spec, "ports").filter(|port| !has(port, "nodePort")) {
-            if let Some(before) = before.get(&key(port)) {
-                copy_field(port, before, "nodePort");
-            }
-        }
+        keep_node_ports(spec, old);
     }
     if needs_health_check(spec) && needs_health_check(old) && !has(spec, "healthCheckNodePort") {
         copy_field(spec, old, "healthCheckNodePort");
     }
     drop_unused(spec, old);
+}
+
+/// A port keeps its node port by its name, unless the request gives that to another one.
+fn keep_node_ports(spec: &mut Value, old: &Value) {
+    let stated: BTreeSet<_> = list(spec, "ports").iter().filter_map(|port| int(port, "nodePort")).collect();
+    let before = list(old, "ports").iter().map(|port| (text(port, "name"), int(port, "nodePort")));
+    let before: BTreeMap<_, _> = before.collect();
+    for port in items_mut(spec, "ports").filter(|port| !has(port, "nodePort")) {
+        if let Some(Some(kept)) =
+            before.get(text(port, "name")).filter(|kept| kept.is_some_and(|kept| !stated.contains(&kept)))
+        {
+            set(port, "nodePort", *kept);
+        }
+    }
 }
 
 /// Who changes one of `clusterIP` and `clusterIPs` means both.
