@@ -115,7 +115,7 @@ fn a_resize_waits_for_room_on_the_node_and_one_beyond_the_node_is_refused() {
     let node: u64 = bytes.trim_end_matches("Ki").parse().expect("kibibytes");
     let part = |percent: u64| json!({ "requests": { "memory": format!("{}Ki", node / 100 * percent) } });
     space.apply(&pod("first", &part(35), &json!([])));
-    space.apply(&pod("second", &part(35), &json!([])));
+    space.apply(&pod("second", &part(45), &json!([])));
     space.ready("first");
     space.ready("second");
     resize(&space, "first", &part(60)).done();
