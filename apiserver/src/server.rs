@@ -33,7 +33,7 @@ use crate::flowcontrol::{self, FlowControl};
 use crate::gate::{Gate, Place, Room};
 use crate::http::web_socket::WebSockets;
 use crate::http::{
-    Api, Body, BoxError, ComponentStatuses, Health, InProcess, LiveFaces, Metrics, Peer, RunningComponents,
+    Api, Body, BoxError, ComponentStatuses, Health, InProcess, LiveFaces, Metrics, Peer, Reviews, RunningComponents,
 };
 use crate::pki::{LiveCertificate, Pki, PkiError, UnusableCertificate};
 use crate::proxy_node::{Kubelet, KubeletError, Nodes};
@@ -214,6 +214,7 @@ impl ApiServer {
         let api = Api {
             authenticator: Authenticator { key, registry: Arc::clone(&registry), clock: Arc::clone(&clock) },
             authorizer,
+            reviews: Reviews::default(),
             faces: LiveFaces::new(config.registry.advertise.to_string(), Arc::clone(&aggregator)),
             components: ComponentStatuses::default(),
             health: Health::new(parts.kv, shutdown.clone(), roles::spawn(&registry)),

@@ -68,6 +68,7 @@ pub use custom::{CustomKind, compare_versions};
 pub use intern::{intern, intern_all};
 pub use kind::{Column, Kind, Names, Part, ScalePaths, StoredAs};
 pub use kinds::{
-    Approval, approval_of, bootstrap, builtin, component_status, is_protected_group, service_address_rules,
+    Approval, approval_of, bodies, body, bootstrap, builtin, component_status, is_protected_group, reviews,
+    service_address_rules,
 };
 pub use meta::common_changes;

@@ -261,21 +261,35 @@ pub(crate) fn label_selector(selector: &Value, path: &Path<'_>, errors: &mut Err
 }
 
 fn label_requirement(requirement: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let values = list(requirement, "values");
-    match text(requirement, "operator") {
-        "In" | "NotIn" if values.is_empty() => {
-            errors.required(&path.child("values"), "must be specified when `operator` is 'In' or 'NotIn'");
-        }
-        "Exists" | "DoesNotExist" if !values.is_empty() => errors
-            .forbidden(&path.child("values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"),
-        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-        other => errors.invalid(&path.child("operator"), other, "not a valid selector operator"),
+    let operator = text(requirement, "operator");
+    if !matches!(operator, "In" | "NotIn" | "Exists" | "DoesNotExist") {
+        errors.invalid(&path.child("operator"), operator, "not a valid selector operator");
     }
+    tolerant_label_requirement(requirement, path, errors);
+}
+
+/// A requirement on a label whose operator may be one that is not known here.
+pub(crate) fn tolerant_label_requirement(requirement: &Value, path: &Path<'_>, errors: &mut Errors) {
+    requirement_values(requirement, path, errors);
     label_name(text(requirement, "key"), &path.child("key"), errors);
     let path = path.child("values");
-    for (index, value) in values.iter().enumerate() {
+    for (index, value) in list(requirement, "values").iter().enumerate() {
         let value = value.as_str().unwrap_or_default();
         errors.invalid_each(&path.index(index), value, names::label_value(value));
+    }
+}
+
+/// Whether the operator of a requirement takes values; one that is not known takes whatever there is.
+pub(crate) fn requirement_values(requirement: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let (path, is_empty) = (path.child("values"), list(requirement, "values").is_empty());
+    match text(requirement, "operator") {
+        "In" | "NotIn" if is_empty => {
+            errors.required(&path, "must be specified when `operator` is 'In' or 'NotIn'");
+        }
+        "Exists" | "DoesNotExist" if !is_empty => {
+            errors.forbidden(&path, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+        }
+        _ => {}
     }
 }
 

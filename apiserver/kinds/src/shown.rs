@@ -68,6 +68,11 @@ pub(crate) fn internal(kind: &str, value: &Value) -> String {
     tree::Tree::of(&kind, value).compact()
 }
 
+/// `metadata`: the fields that are there, in the order of the type.
+pub(crate) fn metadata(metadata: &Value) -> String {
+    tree::Tree::metadata(metadata).compact()
+}
+
 /// What differs between two values of one of Kubernetes' own types, as a unified diff.
 pub(crate) fn difference(kind: &str, old: &Value, new: &Value) -> String {
     let lines = |value| tree::Tree::of(kind, value).lines();

@@ -17,6 +17,8 @@ pub(super) async fn admit(registry: &Registry, attributes: &Attributes<'_>) -> R
         }
         // A change of an object needs no look: the object would not be there without its namespace.
         Operation::Delete | Operation::Connect | Operation::Update => Ok(()),
+        // Who may do what in a namespace can be asked whether there is one or not.
+        Operation::Create if attributes.is("authorization.k8s.io", "localsubjectaccessreviews") => Ok(()),
         Operation::Create => living(registry, attributes).await.map(drop),
     }
 }

@@ -67,9 +67,13 @@ impl Authenticator {
     fn alive(&self, claims: &Claims) -> bool {
         let private = &claims.private;
         let found = |plural: &str, named: &Named| {
-            self.uid_of(plural, &private.namespace, &named.name).is_some_and(|uid| uid == named.uid)
+            let namespace = if plural == "nodes" { "" } else { &private.namespace };
+            self.uid_of(plural, namespace, &named.name).is_some_and(|uid| uid == named.uid)
         };
-        found("serviceaccounts", &private.serviceaccount)
+        // The node of a pod may go before the pod does.
+        let bound_to_node = private.node.as_ref().filter(|_| private.pod.is_none());
+        bound_to_node.is_none_or(|node| found("nodes", node))
+            && found("serviceaccounts", &private.serviceaccount)
             && private.pod.as_ref().is_none_or(|pod| found("pods", pod))
             && private.secret.as_ref().is_none_or(|secret| found("secrets", secret))
     }

@@ -76,7 +76,10 @@ impl Claims {
         for (kind, named) in [("pod", &private.pod), ("node", &private.node)] {
             if let Some(named) = named {
                 set(&format!("{kind}-name"), named.name.clone());
-                set(&format!("{kind}-uid"), named.uid.clone());
+                // That of a node that was not there when the token was made is not known.
+                if !named.uid.is_empty() {
+                    set(&format!("{kind}-uid"), named.uid.clone());
+                }
             }
         }
         let groups = ["system:serviceaccounts", &namespace_group, AUTHENTICATED].map(str::to_owned).to_vec();

@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http_body_util::BodyExt as _;
+use serde_json::{Map, Value};
 
 use super::protobuf;
 use super::response::Body as HttpBody;
@@ -42,13 +43,34 @@ fn media_type(headers: &HeaderMap) -> &str {
 /// Decodes an object; `kind` is what it must be and stands in errors. No content type means JSON.
 pub(crate) fn object(headers: &HeaderMap, body: &[u8], kind: &str) -> Result<Body, ApiError> {
     match media_type(headers) {
-        "" | "application/json" => decode::json(body, kind),
+        "" | "application/json" => objects_only(decode::json(body, kind)?, body, kind),
         "application/yaml" => decode::yaml(body, kind),
         protobuf::MEDIA_TYPE => {
             protobuf::decode(body).map(Body::from).map_err(|error| decode::unrecognized(kind, &error.to_string(), body))
         }
         _ => Err(ApiError::unsupported_media_type(ACCEPTED)),
     }
+}
+
+/// In JSON, nothing at all stands for an object without fields; anything else has no kind.
+fn objects_only(mut decoded: Body, body: &[u8], kind: &str) -> Result<Body, ApiError> {
+    let found = match &decoded.value {
+        Value::Object(_) => return Ok(decoded),
+        Value::Null => {
+            decoded.value = Value::Object(Map::new());
+            return Ok(decoded);
+        }
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+    };
+    let wanted =
+        r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+    let why = format!(
+        "couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go value of type {wanted}"
+    );
+    Err(decode::unrecognized(kind, &why, body))
 }
 
 /// Decodes a patch; `strategic`: whether the kind takes strategic merge patches.

@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256, Sha512};
 use super::negotiate::{self, Encoding, Offer};
 use super::query::Query;
 use super::response::{self, Answer, full};
-use super::reviews::{REVIEWS, Review};
+use super::reviews;
 use super::{encode, protobuf};
 use crate::aggregator::priorities::{self, Priority, REGISTRATION};
 use crate::aggregator::table::{Listed, Table, by_version, in_order};
@@ -64,8 +64,6 @@ struct GroupVersion {
     version: &'static str,
     priority: Priority,
     resources: Vec<Vec<Entry>>,
-    /// Whether it has kinds of the registry, with objects and a schema.
-    has_kinds: bool,
 }
 
 /// An aggregated document, with its hash. Other forms than JSON are made when somebody asks for them.
@@ -143,14 +141,14 @@ impl Discovery {
         let mut groups: Vec<GroupVersion> = Vec::new();
         for resource in resources {
             let names = resource.names();
-            add(&mut groups, (names.group, names.version), entries(resource), true);
+            add(&mut groups, (names.group, names.version), entries(resource));
         }
         let statuses = reeve_kinds::component_status();
         let statuses = computed_entry(statuses.names());
-        add(&mut groups, ("", "v1"), vec![bindings_entry(&statuses)], true);
-        add(&mut groups, ("", "v1"), vec![statuses], true);
-        for review in &REVIEWS {
-            add(&mut groups, (review.group, review.version), vec![review_entry(review)], false);
+        add(&mut groups, ("", "v1"), vec![bindings_entry(&statuses)]);
+        add(&mut groups, ("", "v1"), vec![statuses]);
+        for review in reviews::all() {
+            add(&mut groups, (review.group, review.version), vec![review_entry(review)]);
         }
         groups.sort_by(|a, b| {
             a.group.cmp(b.group).then_with(|| by_version((a.priority, a.version), (b.priority, b.version)))
@@ -174,11 +172,6 @@ impl Discovery {
         let listed = self.listed.iter().flat_map(|(_, versions)| versions);
         let own = self.groups.iter().map(|own| (own.group, own.version));
         own.chain(listed.map(|one| (one.group.as_str(), one.version.as_str())))
-    }
-
-    /// Those of them that have kinds with objects.
-    pub(crate) fn versions_with_kinds(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        self.groups.iter().filter(|group| group.has_kinds).map(|group| (group.group, group.version))
     }
 
     /// Answers `/api`, `/apis` and what lies directly below them; `None` for a group or version that is not served.
@@ -324,21 +317,18 @@ fn storage_hash(names: &Names) -> String {
     BASE64.encode(hash.get(..8).unwrap_or_default())
 }
 
-fn add(groups: &mut Vec<GroupVersion>, (group, version): (&'static str, &'static str), new: Vec<Entry>, kinds: bool) {
+fn add(groups: &mut Vec<GroupVersion>, (group, version): (&'static str, &'static str), new: Vec<Entry>) {
     let found = groups.iter_mut().find(|own| own.group == group && own.version == version);
     match found {
-        Some(own) => {
-            own.resources.push(new);
-            own.has_kinds |= kinds;
-        }
+        Some(own) => own.resources.push(new),
         None => {
             let priority = priorities::builtin(group, version).unwrap_or(priorities::CUSTOM);
-            groups.push(GroupVersion { group, version, priority, resources: vec![new], has_kinds: kinds });
+            groups.push(GroupVersion { group, version, priority, resources: vec![new] });
         }
     }
 }
 
-fn review_entry(review: &Review) -> Entry {
+fn review_entry(review: &Names) -> Entry {
     Entry {
         name: review.plural.to_owned(),
         singular: review.singular,

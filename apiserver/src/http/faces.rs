@@ -75,7 +75,7 @@ impl LiveFaces {
                 let known = self.current.load_full();
                 let kinds = resources.iter().map(|resource| Arc::clone(&resource.kind)).collect();
                 let before = known.as_ref().map(|known| &*known.openapi);
-                Arc::new(OpenApi::new(discovery.versions_with_kinds(), kinds, before))
+                Arc::new(OpenApi::new(discovery.versions(), kinds, before))
             }
         };
         let faces = Arc::new(Faces { made_of, discovery, openapi });

@@ -55,6 +55,7 @@ pub(crate) use openapi::OpenApi;
 pub(crate) use protobuf::Shared;
 pub(crate) use query::Query;
 pub(crate) use response::{Answer, Body, BoxError, error, full, text};
+pub(crate) use reviews::Reviews;
 use route::ResourcePath;
 pub(crate) use verbs::Call;
 
@@ -94,6 +95,7 @@ pub(crate) struct Api {
     pub(crate) faces: LiveFaces,
     pub(crate) health: Health,
     pub(crate) components: ComponentStatuses,
+    pub(crate) reviews: Reviews,
     pub(crate) nodes: Nodes,
     pub(crate) aggregator: Arc<Aggregator>,
     pub(crate) token_key: Arc<TokenKey>,
@@ -110,7 +112,7 @@ pub(crate) struct Api {
 
 /// Whether there are reviews of that group and version: they are no kinds of the registry.
 pub(crate) fn has_review(group: &str, version: &str) -> bool {
-    reviews::REVIEWS.iter().any(|review| review.group == group && review.version == version)
+    reviews::all().any(|names| names.group == group && names.version == version)
 }
 
 /// What comes to light while a request is served, whatever becomes of it.
@@ -259,7 +261,7 @@ impl Api {
     /// Whether requests of that path are counted apart.
     fn is_served(&self, path: &ResourcePath) -> bool {
         let is_resource = self.registry.resource(&path.group, &path.version, &path.resource).is_some()
-            || reviews::find(&path.group, &path.version, &path.resource).is_some();
+            || self.reviews.find(&path.group, &path.version, &path.resource).is_some();
         is_resource && (path.subresource.is_empty() || COUNTED_PARTS.contains(&path.subresource.as_str()))
     }
 

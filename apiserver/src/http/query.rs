@@ -174,6 +174,12 @@ fn invalid_as(kind: &str, what: FieldErrorKind, field: &str, detail: &str) -> Ap
     ApiError::invalid_kind(kind, "meta.k8s.io", "", &[FieldError::new(what, field, Value::Null, detail)])
 }
 
+/// As [`client`], of a request.
+pub(crate) fn client_of(headers: &http::HeaderMap) -> String {
+    let agent = headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    agent.map(client).unwrap_or_default()
+}
+
 /// Whose fields they are when the client does not say: the program that `User-Agent` begins with.
 pub(crate) fn client(agent: &str) -> String {
     let mut name = String::new();

@@ -3,149 +3,140 @@
 //! Source: `authorization.k8s.io/v1` and `authentication.k8s.io/v1` of the Kubernetes API, and their validation. Every
 //! answer is what the [`Authorizer`] or the authenticator would say to the request itself.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use http::StatusCode;
-use reeve_api::selector::FieldSelector;
-use reeve_kinds::field::{FieldError, FieldErrorKind};
+use reeve_api::selector::{FieldSelector, LabelSelector, Operator, Requirement};
+use reeve_kinds::Names;
 use serde_json::{Map, Value, json};
 
-use super::response::Answer;
-use super::{Api, Call, body, encode, negotiate};
+use super::encode::Encoder;
+use super::negotiate::{self, Offer};
+use super::response::{self, Answer};
+use super::{Api, Call, body, query};
+use crate::admission;
 use crate::auth::{Attributes, Decision, KnownRule, Target};
-use crate::registry::UserInfo;
+use crate::cache::ResourceCache;
+use crate::registry::{Request, Resource, Subresource, TransientPart, UserInfo, Warnings, encode, meta};
 use crate::status::ApiError;
 
-const AUTHENTICATION: &str = "authentication.k8s.io";
-const AUTHORIZATION: &str = "authorization.k8s.io";
-const VERSION: &str = "v1";
-
-/// What is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Question {
-    SelfSubject,
-    Token,
-    LocalSubjectAccess,
-    SelfSubjectAccess,
-    SelfSubjectRules,
-    SubjectAccess,
+/// What each of them is called. Each offers `create` alone.
+pub(crate) fn all() -> impl Iterator<Item = &'static Names> {
+    reeve_kinds::reviews().iter().map(|kind| kind.names())
 }
 
-/// One kind of review, as it stands in discovery.
-#[derive(Debug)]
-pub(crate) struct Review {
-    question: Question,
-    pub(crate) group: &'static str,
-    pub(crate) version: &'static str,
-    pub(crate) plural: &'static str,
-    pub(crate) singular: &'static str,
-    pub(crate) kind: &'static str,
-    pub(crate) namespaced: bool,
+/// The reviews as resources without a storage that is fed: each has names and a form.
+pub(crate) struct Reviews(Vec<Arc<Resource>>);
+
+impl Default for Reviews {
+    fn default() -> Self {
+        let storage = || Arc::new(ResourceCache::new(Bytes::from_static(b"/registry/reviews/"), None));
+        let resource = |kind: &_| Arc::new(Resource::new(Arc::clone(kind), storage(), None));
+        Self(reeve_kinds::reviews().iter().map(resource).collect())
+    }
 }
 
-const fn review(
-    question: Question,
-    group: &'static str,
-    (plural, singular, kind): (&'static str, &'static str, &'static str),
-) -> Review {
-    let namespaced = matches!(question, Question::LocalSubjectAccess);
-    Review { question, group, version: VERSION, plural, singular, kind, namespaced }
-}
-
-/// All of them, in the order of discovery. Each offers `create` alone.
-pub(crate) static REVIEWS: [Review; 6] = [
-    review(Question::SelfSubject, AUTHENTICATION, ("selfsubjectreviews", "selfsubjectreview", "SelfSubjectReview")),
-    review(Question::Token, AUTHENTICATION, ("tokenreviews", "tokenreview", "TokenReview")),
-    review(
-        Question::LocalSubjectAccess,
-        AUTHORIZATION,
-        ("localsubjectaccessreviews", "localsubjectaccessreview", "LocalSubjectAccessReview"),
-    ),
-    review(
-        Question::SelfSubjectAccess,
-        AUTHORIZATION,
-        ("selfsubjectaccessreviews", "selfsubjectaccessreview", "SelfSubjectAccessReview"),
-    ),
-    review(
-        Question::SelfSubjectRules,
-        AUTHORIZATION,
-        ("selfsubjectrulesreviews", "selfsubjectrulesreview", "SelfSubjectRulesReview"),
-    ),
-    review(
-        Question::SubjectAccess,
-        AUTHORIZATION,
-        ("subjectaccessreviews", "subjectaccessreview", "SubjectAccessReview"),
-    ),
-];
-
-/// The review that a path names.
-pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<&'static Review> {
-    REVIEWS.iter().find(|own| own.group == group && own.version == version && own.plural == plural)
+impl Reviews {
+    /// The review that a path names.
+    pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
+        self.0.iter().find(|own| own.is(group, plural) && own.names().version == version)
+    }
 }
 
 /// Answers an authorized request for a review.
-pub(crate) async fn serve(api: &Api, call: Call, review: &'static Review) -> Result<Answer, ApiError> {
-    let path = &call.path;
-    if path.is_longer || !path.subresource.is_empty() || review.namespaced == path.namespace.is_empty() {
+pub(crate) async fn serve(api: &Api, call: Call, review: &Arc<Resource>) -> Result<Answer, ApiError> {
+    let (path, names) = (&call.path, review.names());
+    if path.is_longer || !path.subresource.is_empty() || !path.name.is_empty() {
         return Err(ApiError::no_such_path());
     }
-    if call.verb != "create" || !path.name.is_empty() {
+    if names.namespaced == path.namespace.is_empty() {
+        return Err(ApiError::no_such_path());
+    }
+    if call.verb != "create" {
         return Err(ApiError::method_not_allowed());
     }
-    let format = negotiate::format(&call.parts.headers, &call.query, negotiate::Offer::REVIEW)?;
-    let (user, namespace) = (call.user, call.path.namespace);
-    let mut object = body::object(&call.parts.headers, &body::read(call.body).await?, review.kind)?.value;
-    check_type(&object, review)?;
-    let status = match review.question {
-        Question::SelfSubject => json!({ "userInfo": user_info(&user) }),
-        Question::Token => token(api, &object["spec"])?,
-        Question::SelfSubjectAccess => access(api, review, &object["spec"], user).await?,
-        Question::SubjectAccess => {
-            let subject = subject(review, &object["spec"])?;
-            access(api, review, &object["spec"], subject).await?
+    negotiate::check_media_types(&call.parts.headers, false)?;
+    let format = negotiate::format(&call.parts.headers, &call.query, Offer::REVIEW)?;
+    let warnings = Warnings::default();
+    let answered = answer(api, call, review, warnings.clone()).await;
+    let warnings = warnings.take();
+    match answered {
+        Ok(object) => {
+            let encoder = Encoder { resource: review, format, now: api.clock.now() };
+            let mut answer = encoder.object(StatusCode::CREATED, &encode::unwritten(&object)).await?;
+            response::warn(&mut answer, &warnings);
+            Ok(answer)
         }
-        Question::LocalSubjectAccess => {
-            check_local(review, &object, &namespace)?;
-            let subject = subject(review, &object["spec"])?;
-            access(api, review, &object["spec"], subject).await?
-        }
-        Question::SelfSubjectRules => rules(api, &object["spec"], &user)?,
+        Err(error) => Err(ApiError { warnings, ..error }),
+    }
+}
+
+async fn answer(api: &Api, call: Call, review: &Arc<Resource>, warnings: Warnings) -> Result<Value, ApiError> {
+    let names = review.names();
+    let bytes = body::read(call.body).await?;
+    let mut options = query::options(&call.query, call.verb)?;
+    options.client = query::client_of(&call.parts.headers);
+    let sent = body::object(&call.parts.headers, &bytes, names.kind)?;
+    let request = Request {
+        user: call.user,
+        resource: Arc::clone(review),
+        namespace: call.path.namespace,
+        name: String::new(),
+        subresource: Subresource::None,
+        options,
+        warnings,
     };
-    if let Some(fields) = object.as_object_mut() {
-        let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
-        if !metadata.is_object() {
-            *metadata = json!({});
+    let kind = reeve_kinds::reviews().iter().find(|own| own.names() == names).ok_or_else(ApiError::no_such_path)?;
+    let part = TransientPart { subresource: "", kind: &**kind, means_object: false };
+    let attributes = api.registry.begin_transient(&request, part, sent).await?;
+    judge(review, &attributes.object)?;
+    admission::validate(&api.registry, &attributes).await?;
+    let mut object = attributes.object;
+    let spec = &object["spec"];
+    let status = match names.kind {
+        "SelfSubjectReview" => {
+            let born = meta::time(api.clock.now());
+            object = typed(names, json!({ "creationTimestamp": born }));
+            json!({ "userInfo": user_info(&request.user) })
         }
-        let created = match review.question {
-            Question::SelfSubject => api.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into(),
-            _ => Value::Null,
-        };
-        metadata["creationTimestamp"] = created;
-        fields.insert("kind".to_owned(), review.kind.into());
-        fields.insert("apiVersion".to_owned(), format!("{}/{}", review.group, review.version).into());
-        fields.insert("status".to_owned(), status);
+        "SelfSubjectRulesReview" => {
+            let rules = rules(api, spec, &request.user);
+            object = typed(names, json!({}));
+            object["spec"] = json!({});
+            rules
+        }
+        "TokenReview" => token(api, spec),
+        "SelfSubjectAccessReview" => access(api, spec, request.user.clone()).await?,
+        _ => access(api, spec, subject(spec)).await?,
+    };
+    object["status"] = status;
+    Ok(object)
+}
+
+/// A new object of that kind.
+fn typed(names: &Names, metadata: Value) -> Value {
+    let mut object = json!({ "kind": names.kind, "apiVersion": names.api_version() });
+    object["metadata"] = metadata;
+    object
+}
+
+/// What cannot be answered. Kubernetes does not name the kind when it complains about a field.
+fn judge(review: &Resource, object: &Value) -> Result<(), ApiError> {
+    let errors = review.kind.validate_create(object);
+    if !errors.is_empty() {
+        return Err(ApiError::invalid_kind("", review.names().group, "", &errors));
     }
-    Ok(encode::value_as(StatusCode::CREATED, &object, format.encoding))
-}
-
-fn check_type(object: &Value, review: &Review) -> Result<(), ApiError> {
-    let spec = object.get("spec").unwrap_or(&Value::Null);
-    let named = |field: &str, wanted: &str| object.get(field).is_none_or(|text| text == wanted || text == "");
-    let api_version = format!("{}/{}", review.group, review.version);
-    if object.is_object()
-        && (spec.is_null() || spec.is_object())
-        && named("kind", review.kind)
-        && named("apiVersion", &api_version)
-    {
-        return Ok(());
+    let spec = &object["spec"];
+    match review.names().kind {
+        "TokenReview" if text(spec, "token").is_empty() => {
+            Err(ApiError::bad_request("token is required for TokenReview in authentication"))
+        }
+        "SelfSubjectRulesReview" if text(spec, "namespace").is_empty() => {
+            Err(ApiError::bad_request("no namespace on request"))
+        }
+        _ => Ok(()),
     }
-    Err(ApiError::bad_request(format!("the object provided is unrecognized (must be of type {})", review.kind)))
-}
-
-fn invalid(review: &Review, errors: &[FieldError]) -> ApiError {
-    ApiError::invalid_kind(review.kind, review.group, "", errors)
-}
-
-fn field_error(field: &str, value: &Value, why: &str) -> FieldError {
-    FieldError::new(FieldErrorKind::Invalid, field, value.clone(), why)
 }
 
 fn user_info(user: &UserInfo) -> Value {
@@ -164,68 +155,32 @@ fn user_info(user: &UserInfo) -> Value {
 }
 
 /// Whose token it is. A wrong token is an answer, not an error.
-fn token(api: &Api, spec: &Value) -> Result<Value, ApiError> {
+fn token(api: &Api, spec: &Value) -> Value {
     let token = text(spec, "token");
-    if token.is_empty() {
-        return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
-    }
     let wanted: Vec<&str> = spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    Ok(match api.authenticator.review(token, &wanted) {
+    match api.authenticator.review(token, &wanted) {
         Some((user, audiences)) => json!({
             "authenticated": true, "user": user_info(&user), "audiences": audiences,
         }),
         None => json!({ "user": {}, "error": "invalid bearer token" }),
-    })
+    }
 }
 
 /// The user that a review is about.
-fn subject(review: &Review, spec: &Value) -> Result<UserInfo, ApiError> {
+fn subject(spec: &Value) -> UserInfo {
     let texts = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     };
-    let (name, groups) = (text(spec, "user"), texts(&spec["groups"]));
-    if name.is_empty() && groups.is_empty() {
-        let why = "at least one of user or group must be specified";
-        return Err(invalid(review, &[field_error("spec.user", &spec["user"], why)]));
-    }
     let extra = spec["extra"].as_object().into_iter().flatten();
     let extra = extra.map(|(key, values)| (key.clone(), texts(values))).collect();
-    Ok(UserInfo { name: name.to_owned(), uid: text(spec, "uid").to_owned(), groups, extra, ..UserInfo::default() })
-}
-
-fn check_local(review: &Review, object: &Value, namespace: &str) -> Result<(), ApiError> {
-    let spec = &object["spec"];
-    let mut errors = Vec::new();
-    if spec["nonResourceAttributes"].is_object() {
-        let why = "disallowed on this kind of request";
-        errors.push(field_error("spec.nonResourceAttributes", &spec["nonResourceAttributes"], why));
-    }
-    let asked = &spec["resourceAttributes"];
-    if asked.is_object() && text(asked, "namespace") != namespace {
-        let why = "must match metadata.namespace";
-        errors.push(field_error("spec.resourceAttributes.namespace", &asked["namespace"], why));
-    }
-    if errors.is_empty() { Ok(()) } else { Err(invalid(review, &errors)) }
+    let (name, uid) = (text(spec, "user").to_owned(), text(spec, "uid").to_owned());
+    UserInfo { name, uid, groups: texts(&spec["groups"]), extra, ..UserInfo::default() }
 }
 
 /// Whether `user` may do what the spec describes: exactly what the request itself would be told.
-async fn access(api: &Api, review: &Review, spec: &Value, user: UserInfo) -> Result<Value, ApiError> {
+async fn access(api: &Api, spec: &Value, user: UserInfo) -> Result<Value, ApiError> {
     let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
-    let why = match (resource.is_object(), path.is_object()) {
-        (true, true) => {
-            Some(("spec.nonResourceAttributes", path, "cannot be specified in combination with resourceAttributes"))
-        }
-        (false, false) => Some((
-            "spec.resourceAttributes",
-            resource,
-            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
-        )),
-        _ => None,
-    };
-    if let Some((field, value, why)) = why {
-        return Err(invalid(review, &[field_error(field, value, why)]));
-    }
-    let fields = field_selector(&resource["fieldSelector"]);
+    let (fields, bad_fields) = field_selector(&resource["fieldSelector"]);
     let target = if path.is_object() {
         Target::Path(text(path, "path"))
     } else {
@@ -250,35 +205,96 @@ async fn access(api: &Api, review: &Review, spec: &Value, user: UserInfo) -> Res
     if !reason.is_empty() {
         status["reason"] = reason.into();
     }
+    let bad_labels = label_selector(&resource["labelSelector"]);
+    let complaints = [("fieldSelector", bad_fields), ("labelSelector", bad_labels)].map(|(field, ignored)| {
+        let ignored = ignored?.how();
+        Some(format!("spec.resourceAttributes.{field} {ignored} due to parse error"))
+    });
+    let complaints: Vec<String> = complaints.into_iter().flatten().collect();
+    if !complaints.is_empty() {
+        status["evaluationError"] = complaints.join("; ").into();
+    }
     Ok(status)
 }
 
-/// The selector in the text form in which requests carry it. Requirements that a field selector cannot express narrow
-/// less, so leaving them out allows nothing more.
-fn field_selector(selector: &Value) -> String {
-    let raw = text(selector, "rawSelector");
-    if !raw.is_empty() {
-        return FieldSelector::parse(raw).map(|parsed| parsed.to_string()).unwrap_or_default();
-    }
-    let mut terms = Vec::new();
-    for requirement in selector["requirements"].as_array().into_iter().flatten() {
-        let values: Vec<&str> =
-            requirement["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        if let (Some("In"), [value]) = (requirement["operator"].as_str(), &values[..]) {
-            let value = value.replace('\\', "\\\\").replace(',', "\\,").replace('=', "\\=");
-            terms.push(format!("{}={value}", text(requirement, "key")));
+/// How much of a selector could not be read. What is left out narrows less, so it allows nothing more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ignored {
+    All,
+    Partially,
+}
+
+impl Ignored {
+    fn of(read: usize, all: usize) -> Option<Self> {
+        match read {
+            _ if read == all => None,
+            0 => Some(Self::All),
+            _ => Some(Self::Partially),
         }
     }
-    terms.join(",")
+
+    fn how(self) -> &'static str {
+        match self {
+            Self::All => "ignored",
+            Self::Partially => "partially ignored",
+        }
+    }
+}
+
+fn requirements(selector: &Value) -> &[Value] {
+    selector["requirements"].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn values(requirement: &Value) -> Vec<&str> {
+    requirement["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+/// The selector in the text form in which requests carry it, as far as that can express it.
+fn field_selector(selector: &Value) -> (String, Option<Ignored>) {
+    let raw = text(selector, "rawSelector");
+    if !raw.is_empty() {
+        let parsed = FieldSelector::parse(raw);
+        return parsed.map_or((String::new(), Some(Ignored::All)), |parsed| (parsed.to_string(), None));
+    }
+    let requirements = requirements(selector);
+    let term = |requirement: &Value| {
+        let sign = match text(requirement, "operator") {
+            "In" => "=",
+            "NotIn" => "!=",
+            _ => return None,
+        };
+        let [value] = values(requirement)[..] else { return None };
+        let value = value.replace('\\', "\\\\").replace(',', "\\,").replace('=', "\\=");
+        Some(format!("{}{sign}{value}", text(requirement, "key")))
+    };
+    let terms: Vec<String> = requirements.iter().filter_map(term).collect();
+    (terms.join(","), Ignored::of(terms.len(), requirements.len()))
+}
+
+/// No rule looks at labels; whether the selector can be read is told all the same.
+fn label_selector(selector: &Value) -> Option<Ignored> {
+    let raw = text(selector, "rawSelector");
+    if !raw.is_empty() {
+        return LabelSelector::parse(raw).is_err().then_some(Ignored::All);
+    }
+    let requirements = requirements(selector);
+    let can_be_read = |requirement: &&Value| {
+        let operator = match text(requirement, "operator") {
+            "In" => Operator::In,
+            "NotIn" => Operator::NotIn,
+            "Exists" => Operator::Exists,
+            "DoesNotExist" => Operator::DoesNotExist,
+            _ => return false,
+        };
+        let values = values(requirement).into_iter().map(str::to_owned).collect();
+        Requirement::new(text(requirement, "key"), operator, values).is_ok()
+    };
+    Ignored::of(requirements.iter().filter(can_be_read).count(), requirements.len())
 }
 
 /// What the asking user may do, as far as rules say it.
-fn rules(api: &Api, spec: &Value, user: &UserInfo) -> Result<Value, ApiError> {
-    let namespace = text(spec, "namespace");
-    if namespace.is_empty() {
-        return Err(ApiError::bad_request("no namespace on request"));
-    }
-    let known = api.authorizer.rules(user, namespace);
+fn rules(api: &Api, spec: &Value, user: &UserInfo) -> Value {
+    let known = api.authorizer.rules(user, text(spec, "namespace"));
     let on_resources = known.rules.iter().filter(|rule| !rule.resources.is_empty());
     let resources: Vec<Value> = on_resources.map(resource_rule).collect();
     let on_paths = known.rules.iter().filter(|rule| !rule.urls.is_empty());
@@ -287,7 +303,7 @@ fn rules(api: &Api, spec: &Value, user: &UserInfo) -> Result<Value, ApiError> {
     if !known.error.is_empty() {
         status["evaluationError"] = known.error.into();
     }
-    Ok(status)
+    status
 }
 
 fn resource_rule(rule: &KnownRule) -> Value {
@@ -300,4 +316,24 @@ fn resource_rule(rule: &KnownRule) -> Value {
 
 fn text<'v>(value: &'v Value, field: &str) -> &'v str {
     value.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_of_a_selector_is_said_and_left_out() {
+        let one = |operator: &str, values: Value| json!({ "key": "a", "operator": operator, "values": values });
+        let of = |requirements: Value| json!({ "requirements": requirements });
+        assert_eq!(field_selector(&Value::Null), (String::new(), None));
+        assert_eq!(field_selector(&json!({ "rawSelector": "a=b" })), ("a=b".to_owned(), None));
+        assert_eq!(field_selector(&json!({ "rawSelector": "a!!" })), (String::new(), Some(Ignored::All)));
+        assert_eq!(field_selector(&of(json!([one("In", json!(["x,y"]))]))), ("a=x\\,y".to_owned(), None));
+        let mixed = of(json!([one("Exists", json!([])), one("NotIn", json!(["b"])), one("In", json!(["c", "d"]))]));
+        assert_eq!(field_selector(&mixed), ("a!=b".to_owned(), Some(Ignored::Partially)));
+        assert_eq!(label_selector(&mixed), None);
+        assert_eq!(label_selector(&of(json!([one("Later", json!(["b"]))]))), Some(Ignored::All));
+        assert_eq!(label_selector(&json!({ "rawSelector": "(((" })), Some(Ignored::All));
+    }
 }

@@ -8,10 +8,13 @@ use reeve_api::rng::{RngExt as _, SharedRng};
 use reeve_kinds::field::{FieldError, FieldErrorKind};
 use serde_json::{Value, json};
 
-use crate::admission::{self, Attributes};
+use crate::admission;
 use crate::auth::token::{Claims, Named, Private, TokenKey};
-use crate::registry::{Registry, Request};
-use crate::status::ApiError;
+use crate::registry::{Body, Registry, Request, meta};
+use crate::status::{ApiError, Details};
+
+const KIND: &str = "TokenRequest";
+const GROUP: &str = "authentication.k8s.io";
 
 /// As in the API server: shorter tokens are refused.
 const SECONDS_MIN: i64 = 10 * 60;
@@ -37,35 +40,50 @@ struct Bound {
 
 impl TokenRequests<'_> {
     /// Answers the request with the token in `status`. `request` names the service account.
-    pub(crate) async fn answer(&self, request: &Request, body: Value) -> Result<Value, ApiError> {
+    pub(crate) async fn answer(&self, request: &Request, body: Body) -> Result<Value, ApiError> {
+        let mut attributes =
+            self.registry.begin_transient(request, Registry::body_of("token", KIND)?, with_seconds(body)).await?;
         let account = self.registry.get(request).await?.value();
-        let attributes =
-            Attributes::create(request, body).of_kind("token", ("authentication.k8s.io", "v1", "TokenRequest"));
-        let (body, seconds) = self.admit(attributes).await?;
+        let seconds = self.complete(request, &account, &mut attributes.object)?;
+        admission::validate(self.registry, &attributes).await?;
+        let mut body = attributes.object;
         let bound = self.bound(request, body.pointer("/spec/boundObjectRef")).await?;
         let named = Named { name: request.name.clone(), uid: text(&account, "/metadata/uid") };
         let claims = self.claims(request, &body, named, bound, seconds);
         let token = self.key.sign(&claims).map_err(ApiError::internal)?;
         let expires = Timestamp::from_second(claims.exp).map_err(ApiError::internal)?;
-        let mut body = body;
         body["status"] = json!({"token": token, "expirationTimestamp": expires.to_string()});
         Ok(body)
     }
 
-    /// Both phases of admission; between them the request is completed and judged. Gives its duration in seconds.
-    async fn admit(&self, mut attributes: Attributes<'_>) -> Result<(Value, i64), ApiError> {
-        let request = attributes.request;
-        admission::mutate(self.registry, &mut attributes).await?;
-        let body = &mut attributes.object;
-        let seconds = validate(body, self.key.issuer())?;
-        body["kind"] = "TokenRequest".into();
-        body["apiVersion"] = "authentication.k8s.io/v1".into();
-        body["metadata"] = json!({
-            "name": request.name, "namespace": request.namespace, "creationTimestamp": self.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        });
+    /// Fills in what the request leaves open and judges the rest. Gives its duration in seconds.
+    fn complete(&self, request: &Request, account: &Value, body: &mut Value) -> Result<i64, ApiError> {
+        let invalid = |field: &str, value: &str, what: &str| {
+            let why = format!("must match the service account {what} if specified");
+            let error = FieldError::new(FieldErrorKind::Invalid, field, value, why);
+            ApiError::invalid_kind(KIND, GROUP, &request.name, &[error])
+        };
+        let (name, uid) = (text(body, "/metadata/name"), text(body, "/metadata/uid"));
+        if !name.is_empty() && name != request.name {
+            return Err(invalid("metadata.name", &name, "name"));
+        }
+        let there = text(account, "/metadata/uid");
+        if !uid.is_empty() && uid != there {
+            let why =
+                format!("the UID in the token request ({uid}) does not match the UID of the service account ({there})");
+            return Err(mismatch(KIND, GROUP, &request.name, &why));
+        }
+        meta::set(body, "name", request.name.as_str());
+        meta::set(body, "uid", there);
+        meta::set(body, "creationTimestamp", meta::time(self.now));
+        if body["spec"]["audiences"].as_array().is_none_or(Vec::is_empty) {
+            body["spec"]["audiences"] = json!([self.key.issuer()]);
+        }
+        if body["spec"]["boundObjectRef"].is_null() {
+            body["spec"]["boundObjectRef"] = Value::Null;
+        }
         body["status"] = json!({"token": "", "expirationTimestamp": null});
-        admission::validate(self.registry, &attributes).await?;
-        Ok((attributes.object, seconds))
+        lasting(&body["spec"])
     }
 
     fn claims(&self, request: &Request, body: &Value, serviceaccount: Named, bound: Bound, seconds: i64) -> Claims {
@@ -92,89 +110,89 @@ impl TokenRequests<'_> {
     async fn bound(&self, request: &Request, reference: Option<&Value>) -> Result<Bound, ApiError> {
         let Some(reference) = reference.filter(|value| !value.is_null()) else { return Ok(Bound::default()) };
         let (kind, version) = (text(reference, "/kind"), text(reference, "/apiVersion"));
-        let plural = match (kind.as_str(), version.as_str()) {
-            ("Pod", "v1") => "pods",
-            ("Secret", "v1") => "secrets",
+        let (group, version) = version.rsplit_once('/').unwrap_or(("", &version));
+        let plural = match (kind.as_str(), group) {
+            ("Pod", "") => "pods",
+            ("Node", "") => "nodes",
+            ("Secret", "") => "secrets",
             _ => {
-                let message = format!(
-                    "cannot bind token for serviceaccount \"{}\" to object of type \"{kind}.{version}\"",
-                    request.name
-                );
-                return Err(ApiError::bad_request(message));
+                let why = format!("cannot bind token to object of type {group}/{version}, Kind={kind}");
+                return Err(ApiError::bad_request(why));
             }
         };
         let object = self.get(request, plural, &text(reference, "/name")).await?;
         let named = Named { name: text(&object, "/metadata/name"), uid: text(&object, "/metadata/uid") };
-        self.check_uid(&named, plural, &text(reference, "/uid"))?;
-        if plural == "secrets" {
-            return Ok(Bound { secret: Some(named), ..Bound::default() });
-        }
-        let node_name = text(&object, "/spec/nodeName");
-        if text(&object, "/spec/serviceAccountName") != request.name {
-            let message = format!(
-                "cannot bind token for serviceaccount \"{}\" to pod running with different serviceaccount",
+        let is_its_own = text(&object, "/spec/serviceAccountName") == request.name;
+        if plural == "pods" && !is_its_own {
+            return Err(ApiError::bad_request(format!(
+                "cannot bind token for serviceaccount \"{}\" to pod running with different serviceaccount name.",
                 request.name
+            )));
+        }
+        let asked = text(reference, "/uid");
+        if !asked.is_empty() && asked != named.uid {
+            let why = format!(
+                "the UID in the bound object reference ({asked}) does not match the UID in record. The object might \
+                 have been deleted and then recreated"
             );
-            return Err(ApiError::bad_request(message));
+            return Err(mismatch(&kind, "", &named.name, &why));
         }
-        Ok(Bound { pod: Some(named), node: self.node(&node_name), secret: None })
-    }
-
-    fn check_uid(&self, found: &Named, plural: &str, asked: &str) -> Result<(), ApiError> {
-        if asked.is_empty() || asked == found.uid {
-            return Ok(());
-        }
-        let why = format!(
-            "the UID in the bound object reference ({asked}) does not match the UID in record. The object might have been deleted and then recreated"
-        );
-        let resource = self.registry.resource("", "v1", plural).ok_or_else(ApiError::no_such_path)?;
-        Err(ApiError::conflict(resource.names(), &found.name, &why))
+        Ok(match plural {
+            "secrets" => Bound { secret: Some(named), ..Bound::default() },
+            "nodes" => Bound { node: Some(named), ..Bound::default() },
+            _ => Bound { pod: Some(named), node: self.node(&text(&object, "/spec/nodeName")), secret: None },
+        })
     }
 
     async fn get(&self, request: &Request, plural: &str, name: &str) -> Result<Value, ApiError> {
-        let resource = self.registry.resource("", "v1", plural).ok_or_else(ApiError::no_such_path)?.clone();
-        let request = Request { resource, name: name.to_owned(), ..request.clone() };
+        let resource = self.registry.core(plural).ok_or_else(ApiError::no_such_path)?;
+        let namespace = if resource.names().namespaced { request.namespace.clone() } else { String::new() };
+        let request = Request { resource, namespace, name: name.to_owned(), ..request.clone() };
         Ok(self.registry.get(&request).await?.value())
     }
 
+    /// The node of a pod; without a uid when there is no such node.
     fn node(&self, name: &str) -> Option<Named> {
-        let node = self.registry.peek(&*self.registry.resource("", "v1", "nodes")?, "", name)?.value();
-        Some(Named { name: name.to_owned(), uid: text(&node, "/metadata/uid") })
+        let nodes = self.registry.core("nodes").filter(|_| !name.is_empty())?;
+        let uid = self.registry.peek(&nodes, "", name).map(|node| text(&node.value(), "/metadata/uid"));
+        Some(Named { name: name.to_owned(), uid: uid.unwrap_or_default() })
     }
 }
 
-/// Fills in the defaults and checks the rest; the lifetime in seconds.
-fn validate(body: &mut Value, issuer: &str) -> Result<i64, ApiError> {
-    let invalid = |value: Value, detail: &str| {
-        let error = FieldError::new(FieldErrorKind::Invalid, "spec.expirationSeconds", value, detail);
-        ApiError::invalid_kind("TokenRequest", "authentication.k8s.io", "", &[error])
+/// The default is part of reading the request.
+fn with_seconds(mut body: Body) -> Body {
+    if let Some(fields) = body.value.as_object_mut() {
+        let spec = fields.entry("spec").or_insert_with(|| json!({}));
+        if spec.is_null() {
+            *spec = json!({});
+        }
+        if let Some(spec) = spec.as_object_mut().filter(|spec| spec.get("expirationSeconds").is_none_or(Value::is_null))
+        {
+            spec.insert("expirationSeconds".to_owned(), SECONDS_DEFAULT.into());
+        }
+    }
+    body
+}
+
+/// How long the token is to last, in seconds.
+fn lasting(spec: &Value) -> Result<i64, ApiError> {
+    let seconds = spec["expirationSeconds"].as_i64().unwrap_or_default();
+    let why = match seconds {
+        ..SECONDS_MIN => "may not specify a duration less than 10 minutes",
+        SECONDS_MIN..=SECONDS_MAX => return Ok(seconds),
+        _ => "may not specify a duration larger than 2^32 seconds",
     };
-    if !body.is_object() || body.get("spec").is_some_and(|spec| !spec.is_object() && !spec.is_null()) {
-        return Err(ApiError::bad_request("the object provided is unrecognized (must be of type TokenRequest)"));
-    }
-    if !body["spec"].is_object() {
-        body["spec"] = json!({});
-    }
-    let spec = &mut body["spec"];
-    if spec["audiences"].as_array().is_none_or(Vec::is_empty) {
-        spec["audiences"] = json!([issuer]);
-    }
-    if spec["expirationSeconds"].is_null() {
-        spec["expirationSeconds"] = SECONDS_DEFAULT.into();
-    }
-    if spec["boundObjectRef"].is_null() {
-        spec["boundObjectRef"] = Value::Null;
-    }
-    match spec["expirationSeconds"].as_i64() {
-        Some(seconds) if seconds < SECONDS_MIN => {
-            Err(invalid(seconds.into(), "may not specify a duration less than 10 minutes"))
-        }
-        Some(seconds) if seconds > SECONDS_MAX => {
-            Err(invalid(seconds.into(), "may not specify a duration larger than 2^32 seconds"))
-        }
-        Some(seconds) => Ok(seconds),
-        None => Err(ApiError::bad_request("TokenRequest: spec.expirationSeconds must be an integer")),
-    }
+    let error = FieldError::new(FieldErrorKind::Invalid, "spec.expirationSeconds", seconds, why);
+    Err(ApiError::invalid_kind(KIND, GROUP, "", &[error]))
+}
+
+/// 409: something is another one than the client means.
+fn mismatch(kind: &str, group: &str, name: &str, why: &str) -> ApiError {
+    let details =
+        Details { name: name.to_owned(), group: group.to_owned(), kind: kind.to_owned(), ..Details::default() };
+    let what = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+    let message = format!("Operation cannot be fulfilled on {what} \"{name}\": {why}");
+    ApiError { details: Some(Box::new(details)), ..ApiError::new(409, "Conflict", message) }
 }
 
 fn text(value: &Value, pointer: &str) -> String {

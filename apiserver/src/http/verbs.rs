@@ -23,11 +23,11 @@ use super::token_request::TokenRequests;
 use super::{Api, body, component_status, protobuf, web_socket};
 use crate::aggregator::Passed;
 use crate::flowcontrol::{Seat, Watching};
+use crate::proxy;
 use crate::registry::{
     Options, Registry, Request, Resource, Subresource, UserInfo, Warnings, Watch, WatchEvent, Written,
 };
 use crate::status::ApiError;
-use crate::{decode, proxy};
 
 /// So many events are written together when they are ready together.
 const EVENTS_PER_WRITE_MAX: usize = 128;
@@ -89,7 +89,7 @@ pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
         let passed = Passed { user, parts: call.parts, body: call.body, is_watch, is_discovery: false, shutdown };
         return Ok(api.aggregator.pass_on(&backend, passed).await);
     }
-    if let Some(review) = reviews::find(&path.group, &path.version, &path.resource) {
+    if let Some(review) = api.reviews.find(&path.group, &path.version, &path.resource) {
         return reviews::serve(api, call, review).await;
     }
     if component_status::is_meant(path) {
@@ -176,8 +176,7 @@ fn request(call: &Call, resource: Arc<Resource>, part: &PartOf) -> Result<Reques
     // The query of a proxied request is not for us.
     let is_ours = !matches!(part, PartOf::Proxy);
     let mut options = if is_ours { query::options(&call.query, call.verb)? } else { Options::default() };
-    let agent = call.parts.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
-    options.client = agent.map(query::client).unwrap_or_default();
+    options.client = query::client_of(&call.parts.headers);
     Ok(Request {
         user: call.user.clone(),
         namespace: if namespaced { call.path.namespace.clone() } else { String::new() },
@@ -465,13 +464,8 @@ async fn token(api: &Api, call: Call, request: Request) -> Result<Answer, ApiErr
         return Err(ApiError::method_not_allowed());
     }
     let format = negotiate::format(&call.parts.headers, &call.query, Offer::PLAIN)?;
-    let bytes = body::read(call.body).await?;
-    let body = if bytes.is_empty() {
-        decode::json(b"{}", "TokenRequest")?
-    } else {
-        body::object(&call.parts.headers, &bytes, "TokenRequest")?
-    };
+    let body = body::object(&call.parts.headers, &body::read(call.body).await?, "TokenRequest")?;
     let requests = TokenRequests { registry: &api.registry, key: &api.token_key, rng: &api.rng, now: api.clock.now() };
-    let answer = requests.answer(&request, body.value).await?;
+    let answer = requests.answer(&request, body).await?;
     Ok(encode::value_as(StatusCode::CREATED, &answer, format.encoding))
 }

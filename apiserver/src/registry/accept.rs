@@ -77,25 +77,26 @@ pub(crate) fn patched(
 const IN_EVERY_VERSION: &[&str] =
     &["CreateOptions", "DeleteOptions", "GetOptions", "ListOptions", "PatchOptions", "UpdateOptions", "WatchEvent"];
 
-/// Kinds of bodies and of answers, which are no resources of their own.
-const OTHERS: &[(&str, &str)] = &[
-    ("authentication.k8s.io/v1", "TokenRequest"),
-    ("autoscaling/v1", "Scale"),
-    ("policy/v1", "Eviction"),
-    ("v1", "Binding"),
-    ("v1", "List"),
-    ("v1", "NodeProxyOptions"),
-    ("v1", "PodAttachOptions"),
-    ("v1", "PodExecOptions"),
-    ("v1", "PodLogOptions"),
-    ("v1", "PodPortForwardOptions"),
-    ("v1", "PodProxyOptions"),
-    ("v1", "PodStatusResult"),
-    ("v1", "RangeAllocation"),
-    ("v1", "SerializedReference"),
-    ("v1", "ServiceProxyOptions"),
-    ("v1", "Status"),
-];
+/// The kinds that Kubernetes knows, served or not: a line for each version, with the kinds that only it has.
+const SCHEME: &str = include_str!("scheme.txt");
+
+/// Groups whose kinds of the same name were once one.
+const RELATED: [(&str, &str); 3] = [("", "events.k8s.io"), ("extensions", "apps"), ("extensions", "networking.k8s.io")];
+
+/// Whether Kubernetes knows that kind in that version. Custom resources are not among them.
+fn is_registered(api_version: &str, kind: &str) -> bool {
+    let line = SCHEME.lines().find_map(|line| line.strip_prefix(api_version)?.strip_prefix(' '));
+    let in_scheme =
+        line.is_some_and(|kinds| IN_EVERY_VERSION.contains(&kind) || kinds.split(' ').any(|own| own == kind));
+    in_scheme || is_builtin(api_version, kind)
+}
+
+/// Whether it is served without a definition, or the list of what is: some of these Kubernetes knows elsewhere.
+fn is_builtin(api_version: &str, kind: &str) -> bool {
+    let of_version = |names: &reeve_kinds::Names| names.api_version() == api_version;
+    let is_it = |own: &str| own == kind || kind.strip_suffix("List") == Some(own) || IN_EVERY_VERSION.contains(&kind);
+    reeve_kinds::builtin().iter().any(|one| of_version(one.names()) && is_it(one.names().kind))
+}
 
 /// Fills in `apiVersion` and `kind`, or checks them. Gives what the object said.
 pub(crate) fn set_type(object: &mut Value, api_version: &str, kind: &str) -> Result<(String, String), ApiError> {
@@ -136,22 +137,15 @@ fn check_type(
     };
     let ((own_group, version), (group, _)) = (split(&own_version), split(api_version));
     let handled = format!("{own_kind} in version {version:?} cannot be handled as a {kind}");
-    let builtin = reeve_kinds::builtin();
-    let is_builtin = |version: &str, kind: &str| {
-        let of_version = builtin.iter().map(|one| one.names()).filter(|one| one.api_version() == version);
-        of_version.into_iter().any(|one| {
-            one.kind == kind || kind.strip_suffix("List") == Some(one.kind) || IN_EVERY_VERSION.contains(&kind)
-        })
-    };
-    let is_unknown = !is_builtin(&own_version, &own_kind) && !OTHERS.contains(&(own_version.as_str(), &*own_kind));
     // Custom resources are not in the scheme.
-    if is_unknown && is_builtin(api_version, kind) {
+    if !is_registered(&own_version, &own_kind) && is_registered(api_version, kind) {
         return Err(ApiError::bad_request(format!(
             "{handled}: no kind {own_kind:?} is registered for version {own_version:?} in scheme \
              \"pkg/runtime/scheme.go:111\""
         )));
     }
-    if own_kind != kind || own_group != group {
+    let was_one = || RELATED.iter().any(|(a, b)| (*a == own_group && *b == group) || (*b == own_group && *a == group));
+    if own_kind != kind || (own_group != group && !was_one()) {
         let package = if group.is_empty() { "core" } else { group.split('.').next().unwrap_or_default() };
         return Err(ApiError::bad_request(format!(
             "{handled}: converting ({version}.{own_kind}) to ({package}.{kind}): unknown conversion"

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::answer::{Object, Written};
 use super::request::{Body, Request, Subresource};
-use super::{Registry, accept, encode, meta};
-use crate::admission::{self, Attributes};
+use super::{Registry, encode, meta};
+use crate::admission;
 use crate::status::{self, ApiError};
 
 /// How often a binding is tried on newer and newer states of the pod.
@@ -14,16 +14,13 @@ const ATTEMPTS_MAX: u32 = 8;
 
 impl Registry {
     pub(super) async fn bind(&self, request: &Request, body: Body) -> Result<Written, ApiError> {
-        let mut binding = body.value;
-        accept::set_type(&mut binding, "v1", "Binding")?;
-        meta::check_namespace(&mut binding, request)?;
-        if meta::text(&binding, "name") != request.name {
+        let attributes = self.begin_transient(request, Self::body_of("binding", "Binding")?, body).await?;
+        if meta::text(&attributes.object, "name") != request.name {
             return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
         }
-        let attributes = Attributes::create(request, binding).of_kind("binding", ("", "v1", "Binding"));
-        let binding = admission::admit_body(self, attributes).await?;
-        let node = target(&binding)?.to_owned();
-        check_texts(&binding)?;
+        let node = target(&attributes.object)?.to_owned();
+        admission::validate(self, &attributes).await?;
+        let binding = attributes.object;
         let pod = Request { subresource: Subresource::None, ..request.clone() };
         let mut current = self.current(&pod).await?;
         for _ in 0..ATTEMPTS_MAX {
@@ -78,20 +75,6 @@ impl Registry {
             "lastTransitionTime": meta::time(self.clock.now()),
         }));
     }
-}
-
-/// They go into the pod as they are: what is no text would be an object that no client can read.
-fn check_texts(binding: &Value) -> Result<(), ApiError> {
-    for field in ["annotations", "labels"] {
-        let texts = meta::get(binding, field);
-        if !texts.is_null() && !texts.as_object().is_some_and(|all| all.values().all(Value::is_string)) {
-            return Err(ApiError::bad_request(format!(
-                "Binding in version \"v1\" cannot be handled as a Binding: json: cannot unmarshal value into Go struct \
-                 field ObjectMeta.metadata.{field} of type map[string]string",
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// What the binding says of the pod's annotations or labels wins.

@@ -3,27 +3,28 @@
 //! Source: Kubernetes' `registry/core/pod/storage/eviction.go`.
 
 use reeve_kinds::Part;
+use reeve_kinds::field::{FieldError, FieldErrorKind};
 use serde_json::{Value, json};
 
 use super::answer::{Object, Written};
 use super::budget::{self, Verdict};
 use super::request::{Body, Options, Request, Subresource};
-use super::{Registry, accept, deletion, encode, meta};
-use crate::admission::{self, Attributes};
+use super::{Registry, TransientPart, deletion, encode, meta};
+use crate::admission;
 use crate::status::{self, ApiError};
 
 /// How often an eviction is tried on newer and newer states of the pod, and of the budget.
 const ATTEMPTS_MAX: u32 = 20;
 
-/// Where evictions are asked for: both versions mean the same.
-const VERSIONS: [&str; 2] = ["policy/v1", "policy/v1beta1"];
+/// Evictions are asked for in this version, too.
+const OLD_VERSION: &str = "policy/v1beta1";
 
 impl Registry {
     pub(super) async fn evict(&self, request: &Request, body: Body) -> Result<Written, ApiError> {
-        let eviction = read(request, body)?;
-        let attributes = Attributes::create(request, eviction).of_kind("eviction", ("policy", "v1", "Eviction"));
-        let eviction = admission::admit_body(self, attributes).await?;
-        let asked = deletion_of(request, &eviction)?;
+        let part = TransientPart { means_object: false, ..Self::body_of("eviction", "Eviction")? };
+        let mut attributes = self.begin_transient(request, part, in_one_version(body)).await?;
+        let asked = judge(request, &mut attributes.object)?;
+        admission::validate(self, &attributes).await?;
         let pod = Request { subresource: Subresource::None, options: Options::default(), ..request.clone() };
         let Some(guarded) = self.evict_unguarded(&pod, &asked).await? else { return Ok(evicted()) };
         let object = encode::bare(&guarded);
@@ -143,27 +144,33 @@ impl Registry {
     }
 }
 
-/// The eviction, with its metadata checked.
-fn read(request: &Request, body: Body) -> Result<Value, ApiError> {
-    let mut eviction = body.value;
-    let stated = eviction["apiVersion"].as_str().unwrap_or_default();
-    let version = VERSIONS.into_iter().find(|version| *version == stated).unwrap_or(VERSIONS[0]);
-    accept::set_type(&mut eviction, version, "Eviction")?;
-    meta::check_namespace(&mut eviction, request)?;
-    if meta::text(&eviction, "name") != request.name {
-        return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
+/// Both versions of an eviction are the same.
+fn in_one_version(mut body: Body) -> Body {
+    if body.value["kind"] == "Eviction" && body.value["apiVersion"] == OLD_VERSION {
+        body.value["apiVersion"] = "policy/v1".into();
     }
-    Ok(eviction)
+    body
 }
 
 /// What the eviction and the request together say of the deletion.
-fn deletion_of(request: &Request, eviction: &Value) -> Result<Options, ApiError> {
-    let mut options = Options::default();
-    let said = &eviction["deleteOptions"];
-    if !said.is_null() {
-        options.set_delete_body(said)?;
+fn judge(request: &Request, eviction: &mut Value) -> Result<Options, ApiError> {
+    if meta::text(eviction, "name") != request.name {
+        return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
     }
+    let mut options = Options { dry_run: request.options.dry_run, ..Options::default() };
+    let Some(said) = eviction.get_mut("deleteOptions").filter(|said| said.is_object()) else { return Ok(options) };
+    let unsafely = "ignoreStoreReadErrorWithClusterBreakingPotential";
+    if said[unsafely] == true {
+        let why = "can not be set for pod eviction, try after removing the option";
+        let field = format!("deleteOptions.{unsafely}");
+        let error = FieldError::new(FieldErrorKind::Invalid, field, true, why);
+        return Err(ApiError::invalid_kind("Eviction", "policy", &request.name, &[error]));
+    }
+    options.set_delete_body(said)?;
     options.dry_run |= request.options.dry_run;
+    if options.dry_run {
+        said["dryRun"] = json!(["All"]);
+    }
     Ok(options)
 }
 

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::request::{Body, FieldValidation, Request, Subresource};
 use super::update::Edited;
-use super::{Registry, meta};
+use super::{Registry, TransientPart, meta};
 use crate::decode;
 use crate::status::{ApiError, Cause, Details};
 
@@ -88,6 +88,23 @@ pub(super) fn of_new(request: &Request, object: &Value, sent: &Value, now: Times
         let update = |()| managed::update(context, None, object, before, manager(request));
         encode(check_fit(request, object).and_then(update))
     })
+}
+
+/// Who manages what of a body of which nothing is stored.
+pub(super) fn of_body(request: &Request, part: TransientPart, object: &Value, sent: &Value, now: Timestamp) -> Value {
+    let names = part.kind.names();
+    let (api_version, now, reset) = (names.api_version(), meta::time(now), Set::default());
+    let context = Context {
+        api_version: &api_version,
+        kind: names.kind,
+        subresource: part.subresource,
+        schema: part.kind.merge_schema(),
+        reset: &reset,
+        versions: &managed::OneVersion,
+        now: &now,
+    };
+    let before = managed::before(&Value::Null, sent, context.subresource);
+    encode(managed::update(&context, None, object, before, manager(request)))
 }
 
 /// Who manages what after an update. `sent` is what the client says of it.

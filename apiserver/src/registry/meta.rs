@@ -84,13 +84,9 @@ pub(crate) fn is_terminating(object: &Value) -> bool {
 pub(crate) fn check_namespace(object: &mut Value, request: &Request) -> Result<(), ApiError> {
     let own = text(object, "namespace").to_owned();
     if !request.resource.names().namespaced {
-        if own.is_empty() {
-            set(object, "namespace", Value::Null);
-            return Ok(());
-        }
-        return Err(ApiError::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
+        // What lies in no namespace loses one without a word.
+        set(object, "namespace", Value::Null);
+        return Ok(());
     }
     if request.namespace.is_empty() {
         return Err(ApiError::bad_request("an empty namespace may not be set during creation"));

@@ -17,6 +17,7 @@
 //! | what a role or binding may grant | `grants.rs` |
 //! | cluster IPs and node ports | `services.rs` |
 //! | mark or remove | `deletion.rs` (decision), `delete.rs`, `delete_options.rs` |
+//! | bodies of which nothing is stored: reviews, bindings, evictions, token requests | `transient.rs` |
 //! | a pod's deletion that its budget has a say in | `evict.rs`, `budget.rs` (decision) |
 //! | one transaction: the object, what must still hold, what is claimed | `commit.rs` |
 //! | the text that is stored, and with its revision the text that is sent | `encode.rs` |
@@ -52,6 +53,7 @@ mod resource;
 pub(crate) mod roles;
 mod scale;
 mod services;
+mod transient;
 mod update;
 mod versions;
 mod watching;
@@ -81,6 +83,7 @@ pub use request::{
     Warnings,
 };
 pub use resource::{Convert, Resource, Resources};
+pub(crate) use transient::Part as TransientPart;
 
 use crate::admission::{self, Figures, PolicyBook, Webhooks};
 use crate::auth::rbac;

@@ -19,11 +19,14 @@ mod rbac;
 mod resource;
 mod scheduling;
 mod storage;
+mod transient;
 
 use std::sync::Arc;
 
 pub use self::core::service_address_rules;
 pub use apiextensions::{Approval, approval_of, is_protected_group};
+
+pub use transient::{bodies, body, reviews};
 
 use crate::kind::Kind;
 

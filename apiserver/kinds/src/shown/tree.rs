@@ -39,6 +39,10 @@ const META: &[&str] = &[
     "managedFields",
 ];
 
+/// Fields of an owner reference, and of an entry of `managedFields`.
+const OWNER: &[&str] = &["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"];
+const MANAGED: &[&str] = &["manager", "operation", "apiVersion", "time", "fieldsType", "fieldsV1", "subresource"];
+
 /// Fields that stand in a pod's spec and, in Kubernetes' own type, in its security context.
 const HOST: &[&str] = &["hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "hostUsers"];
 
@@ -104,6 +108,18 @@ impl Tree {
             }
         }
         Self::Object(shown)
+    }
+
+    /// `metadata`, with the fields of its entries in their order.
+    pub(super) fn metadata(value: &Value) -> Self {
+        let Self::Object(mut fields) = Self::some(value, META) else { return Self::null() };
+        for (name, order) in [("ownerReferences", OWNER), ("managedFields", MANAGED)] {
+            let entries = get(value, name).as_array().into_iter().flatten();
+            if let Some((_, shown)) = fields.iter_mut().find(|(own, _)| own == name) {
+                *shown = Self::List(entries.map(|entry| Self::some(entry, order)).collect());
+            }
+        }
+        Self::Object(fields)
     }
 
     /// The fields that are there, in the given order.

@@ -26,9 +26,12 @@ const EXEMPT: [&str; 4] = [
     "validatingadmissionpolicybindings",
 ];
 
-/// Whether a resource is one of those that no policy is asked about.
+/// Whether a resource is one of those that no policy is asked about: policies themselves, and reviews, without which a
+/// cluster would not work.
 pub(super) fn is_exempt(resource: &Resource) -> bool {
-    resource.names().group == GROUP && EXEMPT.contains(&resource.names().plural)
+    let names = resource.names();
+    (names.group == GROUP && EXEMPT.contains(&names.plural))
+        || reeve_kinds::reviews().iter().any(|own| own.names() == names)
 }
 
 /// A policy with the bindings that make it hold somewhere.

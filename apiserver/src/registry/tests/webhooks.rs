@@ -343,3 +343,34 @@ async fn what_a_webhook_adds_gets_its_defaults_and_another_kind_is_refused() {
         (500, "converting (v1.Secret) to (core.Service): unknown conversion")
     );
 }
+
+#[tokio::test]
+async fn a_review_is_shown_to_webhooks_with_who_manages_its_fields() {
+    let world = World::new().await;
+    let hook = Webhook::start(|request| {
+        let (resource, object) = (&request["resource"]["resource"], &request["object"]);
+        assert_eq!((resource, &request["operation"]), (&json!("selfsubjectaccessreviews"), &json!("CREATE")));
+        assert_eq!(object["metadata"]["managedFields"][0]["manager"], "tester");
+        json!({"allowed": object["spec"]["resourceAttributes"]["verb"] != "delete"})
+    })
+    .await;
+    let mut about = hook.entry("a.example.com", "CREATE");
+    about["rules"][0] = json!({"operations": ["CREATE"], "apiGroups": ["authorization.k8s.io"], "apiVersions": ["v1"],
+        "resources": ["selfsubjectaccessreviews"]});
+    configure(&world, "mutating", vec![about]).await;
+    let kind = reeve_kinds::reviews().iter().find(|one| one.names().kind == "SelfSubjectAccessReview").unwrap();
+    let storage = crate::cache::ResourceCache::new(Bytes::from_static(b"/none/"), None);
+    let resource = Arc::new(crate::registry::Resource::new(Arc::clone(kind), Arc::new(storage), None));
+    let mut request = crate::registry::Request { resource, ..world.request("pods/a") };
+    request.name.clear();
+    request.namespace.clear();
+    request.options.field_manager = "tester".to_owned();
+    let part = crate::registry::TransientPart { subresource: "", kind: &**kind, means_object: false };
+    let ask = async |verb: &str| {
+        let body = json!({"spec": {"resourceAttributes": {"verb": verb}}});
+        world.registry.begin_transient(&request, part, body.into()).await.map(drop)
+    };
+    ask("get").await.unwrap();
+    let why = "admission webhook \"a.example.com\" denied the request without explanation";
+    assert_eq!(ask("delete").await.unwrap_err().message, why);
+}
