@@ -1,4 +1,4 @@
-//! What is served without being stored: component statuses, with their schemas and paths.
+//! What is served without being stored: component statuses and reviews, with their schemas and paths.
 
 use k8s_openapi::api::core::v1::ComponentStatus;
 use serde_json::{Map, Value};
@@ -7,10 +7,18 @@ use super::Schemas;
 use super::operations::Action;
 use super::paths::Paths;
 use super::schemas;
-use crate::kinds::component_status;
+use crate::kinds::{component_status, reviews};
 
 /// Adds the schemas and paths of a group and version.
 pub(super) fn add(group: &str, version: &str, all: &mut Map<String, Value>, paths: &mut Map<String, Value>) {
+    for review in reviews().iter().filter(|own| own.names().group == group && own.names().version == version) {
+        let Schemas { own, all: more, .. } = review.schemas();
+        all.extend(more);
+        schemas::mark(all, review.names(), &own);
+        let mut made = Paths::new(review.names(), &own);
+        made.collection(&[Action::Post]);
+        paths.extend(made.all);
+    }
     if (group, version) != ("", "v1") {
         return;
     }

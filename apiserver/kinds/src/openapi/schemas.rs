@@ -19,21 +19,77 @@ const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 /// Objects that are only replaced as a whole.
 const ATOMIC_STRUCTS: &[&str] = &[
     "ConfigMapKeySelector",
+    "CrossVersionObjectReference",
+    "EndpointAddress",
+    "EndpointPort",
     "FileKeySelector",
     "LabelSelector",
     "LocalObjectReference",
+    "MatchResources",
+    "NamedRuleWithOperations",
     "NodeSelector",
     "NodeSelectorTerm",
     "ObjectFieldSelector",
     "ObjectReference",
     "OwnerReference",
+    "ParamKind",
+    "ParamRef",
     "ResourceFieldSelector",
+    "RoleRef",
+    "ScopeSelector",
     "SecretKeySelector",
+    "SecretReference",
+    "ServiceBackendPort",
+    "TopologySelectorTerm",
     "TypedLocalObjectReference",
+    "Variable",
 ];
 
+/// The same, where a type of another group has the same name.
+const ATOMIC_STRUCT: &str = "io.k8s.api.rbac.v1.Subject";
+
 /// Maps that are only replaced as a whole.
-const ATOMIC_MAPS: &[(&str, &str)] = &[("PodSpec", "nodeSelector"), ("ServiceSpec", "selector")];
+const ATOMIC_MAPS: &[(&str, &str)] = &[
+    ("PodSpec", "nodeSelector"),
+    ("ReplicationControllerSpec", "selector"),
+    ("Scheduling", "nodeSelector"),
+    ("ServiceSpec", "selector"),
+];
+
+/// Maps and objects of which it is said that they are not.
+const GRANULAR: &[(&str, &str)] =
+    &[("PersistentVolumeClaimStatus", "allocatedResourceStatuses"), ("PersistentVolumeSpec", "claimRef")];
+
+/// Fields that Kubernetes does not ask for, though its Go types write them always.
+const NOT_REQUIRED: &[(&str, &str)] = &[
+    ("ConfigMapEnvSource", "name"),
+    ("ConfigMapKeySelector", "name"),
+    ("ConfigMapProjection", "name"),
+    ("ConfigMapVolumeSource", "name"),
+    ("LocalObjectReference", "name"),
+    ("SecretEnvSource", "name"),
+    ("SecretKeySelector", "name"),
+    ("SecretProjection", "name"),
+];
+
+/// Schemas with a field that decides which of the others counts: the name of the schema, that field (empty: there is
+/// none), and the others with what they are called there.
+const UNIONS: &[(&str, &str, &[(&str, &str)])] = &[
+    ("io.k8s.api.core.v1.AppArmorProfile", "type", &[("localhostProfile", "LocalhostProfile")]),
+    ("io.k8s.api.core.v1.PodSchedulingGroup", "", &[("podGroupName", "PodGroupName")]),
+    ("io.k8s.api.core.v1.SeccompProfile", "type", &[("localhostProfile", "LocalhostProfile")]),
+    ("io.k8s.api.flowcontrol.v1.LimitResponse", "type", &[("queuing", "Queuing")]),
+    (
+        "io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationSpec",
+        "type",
+        &[("exempt", "Exempt"), ("limited", "Limited")],
+    ),
+    (
+        "io.k8s.api.flowcontrol.v1.Subject",
+        "kind",
+        &[("group", "Group"), ("serviceAccount", "ServiceAccount"), ("user", "User")],
+    ),
+];
 
 /// The schemas of one Kubernetes type and of all it is made of.
 pub(crate) fn of<T: JsonSchema>() -> Schemas {
@@ -85,11 +141,16 @@ pub(super) fn gvk(group: &str, version: &str, kind: &str) -> Value {
     json!({"group": group, "kind": kind, "version": version})
 }
 
-/// Marks a kind's own schema and adds that of its lists.
-pub(super) fn add_kind(all: &mut Map<String, Value>, names: &Names, own: &str) {
+/// Marks a kind's own schema.
+pub(super) fn mark(all: &mut Map<String, Value>, names: &Names, own: &str) {
     if let Some(schema) = all.get_mut(own) {
         schema["x-kubernetes-group-version-kind"] = json!([gvk(names.group, names.version, names.kind)]);
     }
+}
+
+/// Marks a kind's own schema and adds that of its lists.
+pub(super) fn add_kind(all: &mut Map<String, Value>, names: &Names, own: &str) {
+    mark(all, names, own);
     let text = |field: &str| {
         let schema = all.get(own).and_then(|schema| schema.get("properties")?.get(field));
         schema.cloned().unwrap_or_else(|| json!({"type": "string"}))
@@ -118,18 +179,6 @@ pub(super) fn add_kind(all: &mut Map<String, Value>, names: &Names, own: &str) {
     all.insert(format!("{own}List"), list);
 }
 
-/// References whose `name` may be left out, for old objects' sake.
-const NAMELESS: [&str; 8] = [
-    "ConfigMapEnvSource",
-    "ConfigMapKeySelector",
-    "ConfigMapProjection",
-    "ConfigMapVolumeSource",
-    "LocalObjectReference",
-    "SecretEnvSource",
-    "SecretKeySelector",
-    "SecretProjection",
-];
-
 /// Adds what `k8s-openapi`'s schemas lack, and writes references as OpenAPI 3.0 wants them.
 pub(super) fn finish(all: &mut Map<String, Value>) {
     for (name, schema) in all.iter_mut() {
@@ -141,24 +190,39 @@ pub(super) fn finish(all: &mut Map<String, Value>) {
             }
             _ => {}
         }
-        if ATOMIC_STRUCTS.contains(&owner.as_str()) {
+        if ATOMIC_STRUCTS.contains(&owner.as_str()) || name == ATOMIC_STRUCT {
             schema["x-kubernetes-map-type"] = json!("atomic");
         }
-        drop_unrequired(&owner, schema);
+        finish_required(name, &owner, schema);
+        if let Some((_, discriminator, fields)) = UNIONS.iter().find(|(own, ..)| own == name) {
+            let fields: Map<String, Value> =
+                fields.iter().map(|(field, own)| ((*field).to_owned(), (*own).into())).collect();
+            let mut union = json!({"fields-to-discriminateBy": fields});
+            if !discriminator.is_empty() {
+                union["discriminator"] = json!(discriminator);
+            }
+            schema["x-kubernetes-unions"] = json!([union]);
+        }
         for (field, property) in schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
             finish_property(&owner, field, property);
         }
     }
 }
 
-/// Rust's types cannot leave out what Go's have empty.
-fn drop_unrequired(owner: &str, schema: &mut Value) {
-    let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) else { return };
-    required.retain(|field| field != "metadata" && !(field == "name" && NAMELESS.contains(&owner)));
-    if required.is_empty()
-        && let Some(schema) = schema.as_object_mut()
-    {
-        schema.remove("required");
+/// What Kubernetes asks for: `metadata` hardly ever, because an object without it has an empty one.
+fn finish_required(name: &str, owner: &str, schema: &mut Value) {
+    let Some(fields) = schema.as_object_mut() else { return };
+    let Some(required) = fields.get_mut("required").and_then(Value::as_array_mut) else { return };
+    let is_asked = |field: &str| match field {
+        "metadata" => name == "io.k8s.api.core.v1.Event",
+        field => !NOT_REQUIRED.contains(&(owner, field)),
+    };
+    required.retain(|field| field.as_str().is_some_and(is_asked));
+    if name == "io.k8s.api.events.v1.Event" && required.iter().all(|field| field != "eventTime") {
+        required.push("eventTime".into());
+    }
+    if required.is_empty() {
+        fields.remove("required");
     }
 }
 
@@ -174,7 +238,10 @@ fn either(schema: &mut Value, one_of: Value, format: Option<&str>) {
 fn finish_property(owner: &str, field: &str, property: &mut Value) {
     if let Some(items) = property.get_mut("items") {
         wrap_reference(items);
-        list_rules(owner, field, property);
+        // Of lists of objects nothing is said.
+        if field != "items" || !owner.ends_with("List") {
+            list_rules(owner, field, property);
+        }
     } else if merge::retains_keys(owner, field) {
         property["x-kubernetes-patch-strategy"] = json!("retainKeys");
     }
@@ -182,6 +249,12 @@ fn finish_property(owner: &str, field: &str, property: &mut Value) {
         let inner = ["items", "additionalProperties"].into_iter().find(|inner| property.get(inner).is_some());
         let place = if let Some(inner) = inner { &mut property[inner] } else { &mut *property };
         place["enum"] = json!(values);
+    }
+    if (owner, field) == ("APIServiceSpec", "caBundle") {
+        property["x-kubernetes-list-type"] = json!("atomic");
+    }
+    if GRANULAR.contains(&(owner, field)) {
+        property["x-kubernetes-map-type"] = json!("granular");
     }
     if let Some(values) = property.get_mut("additionalProperties") {
         wrap_reference(values);
