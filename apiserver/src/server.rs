@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::aggregator::Aggregator;
 use crate::auth::front_proxy::{Authorities, Shown};
+use crate::auth::impersonate::Remembered;
 use crate::auth::token::TokenKey;
 use crate::auth::{self, Authenticator, Modes, TokenKeyError};
 use crate::flowcontrol::{self, FlowControl};
@@ -215,6 +216,7 @@ impl ApiServer {
             authenticator: Authenticator { key, registry: Arc::clone(&registry), clock: Arc::clone(&clock) },
             authorizer,
             reviews: Reviews::default(),
+            impersonations: Remembered::default(),
             faces: LiveFaces::new(config.registry.advertise.to_string(), Arc::clone(&aggregator)),
             components: ComponentStatuses::default(),
             health: Health::new(parts.kv, shutdown.clone(), roles::spawn(&registry)),

@@ -1,13 +1,19 @@
 //! Acting as somebody else: `Impersonate-User` and what belongs to it (`kubectl --as`, `--as-group`, `--as-uid`).
 //!
-//! Every user, group, uid and further fact that is claimed needs the verb `impersonate` on it; whoever may not is
-//! refused, never served as who they are. Source: `pkg/endpoints/filters/impersonation` of k8s.io/apiserver.
+//! Two ways lead there. By the old one, every user, group, uid and further fact that is claimed needs the verb
+//! `impersonate` on it. By the constrained ones a right is about a sort of users (`impersonate:serviceaccount`) and a
+//! second one about the request that is made in their name (`impersonate-on:serviceaccount:list`). Whoever may by none
+//! of them is refused, never served as who they are. Source: `pkg/endpoints/filters/impersonation` of
+//! k8s.io/apiserver, feature `ConstrainedImpersonation` (KEP-5284).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 use reeve_api::names;
 
-use super::{ANONYMOUS, AUTHENTICATED, Target, UNAUTHENTICATED};
+use super::{ANONYMOUS, AUTHENTICATED, Attributes, MASTERS, NODES, Target, UNAUTHENTICATED};
 use crate::registry::UserInfo;
 use crate::status::ApiError;
 
@@ -19,19 +25,100 @@ const EXTRA: &str = "impersonate-extra-";
 /// What user names of service accounts begin with; namespace and name follow.
 const ACCOUNT: &str = "system:serviceaccount:";
 
-/// One claim of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Claim {
-    Account { namespace: String, name: String },
-    User(String),
-    Group(String),
-    Extra { key: String, value: String },
-    Uid(String),
+/// What user names of nodes begin with; the name follows.
+const NODE: &str = "system:node:";
+
+/// The fact that tells on which node a service account's pod runs.
+const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
+
+/// API group of the constrained rights, and of uids and further facts in any case.
+const AUTHENTICATION: &str = "authentication.k8s.io";
+
+/// From so many claims of a sort on, it is first asked whether all of that sort may be claimed.
+const MANY: usize = 4;
+
+/// So many users are remembered at most; then all are forgotten.
+const REMEMBERED_MAX: usize = 10_000;
+
+/// A way to act as somebody else, in the order in which they are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// As the node on which the pod of the asking service account runs.
+    AssociatedNode,
+    /// As any node.
+    ArbitraryNode,
+    ServiceAccount,
+    /// As anybody who is neither node nor service account.
+    UserInfo,
+    /// The old way.
+    Legacy,
 }
 
-/// Whom a request wants to act as.
-#[derive(Debug)]
-pub(crate) struct Impersonation(Vec<Claim>);
+const MODES: [Mode; 5] =
+    [Mode::AssociatedNode, Mode::ArbitraryNode, Mode::ServiceAccount, Mode::UserInfo, Mode::Legacy];
+
+impl Mode {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::AssociatedNode => "associated-node",
+            Self::ArbitraryNode => "arbitrary-node",
+            Self::ServiceAccount => "serviceaccount",
+            Self::UserInfo => "user-info",
+            Self::Legacy => "legacy",
+        }
+    }
+
+    /// The verb on whom or what is claimed.
+    fn verb(self) -> &'static str {
+        match self {
+            Self::AssociatedNode => "impersonate:associated-node",
+            Self::ArbitraryNode => "impersonate:arbitrary-node",
+            Self::ServiceAccount => "impersonate:serviceaccount",
+            Self::UserInfo => "impersonate:user-info",
+            Self::Legacy => "impersonate",
+        }
+    }
+
+    fn is_constrained(self) -> bool {
+        self != Self::Legacy
+    }
+
+    /// The API group of users and groups.
+    fn group(self) -> &'static str {
+        if self.is_constrained() { AUTHENTICATION } else { "" }
+    }
+}
+
+/// Whom a request wants to act as, as its headers say.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Impersonation {
+    name: String,
+    uid: String,
+    groups: Vec<String>,
+    extra: BTreeMap<String, Vec<String>>,
+}
+
+/// By which way each user last acted as somebody else: that one is tried first, and what speaks against it is what a
+/// refusal tells.
+#[derive(Debug, Default)]
+pub(crate) struct Remembered(Mutex<HashMap<String, Mode>>);
+
+impl Remembered {
+    fn of(&self, user: &str) -> Option<Mode> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(user).copied()
+    }
+
+    fn set(&self, user: &str, mode: Mode) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= REMEMBERED_MAX {
+            all.clear();
+        }
+        all.insert(user.to_owned(), mode);
+    }
+}
+
+/// What is asked of the authorizer: `Err` is the refusal.
+type Ask<'a> = &'a dyn Fn(&Attributes<'_>) -> Result<(), ApiError>;
 
 impl Impersonation {
     /// Reads the headers of a request; `None` when it acts as itself.
@@ -40,54 +127,143 @@ impl Impersonation {
     /// When something is claimed of nobody.
     pub(crate) fn asked(headers: &HeaderMap) -> Result<Option<Self>, ApiError> {
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let first = |name| headers.get(name).map(text).filter(|value| !value.is_empty());
-        let mut claims = Vec::new();
-        let user = first(USER);
-        claims.extend(user.iter().map(|user| match account(user) {
-            Some((namespace, name)) => Claim::Account { namespace: namespace.to_owned(), name: name.to_owned() },
-            None => Claim::User(user.clone()),
-        }));
-        claims.extend(headers.get_all(GROUP).iter().map(|group| Claim::Group(text(group))));
+        let first = |name| headers.get(name).map(text).unwrap_or_default();
+        let mut wanted = Self { name: first(USER), uid: first(UID), ..Self::default() };
+        wanted.groups = headers.get_all(GROUP).iter().map(text).collect();
         for (header, value) in headers {
             // Header names are in lower case here.
             if let Some(key) = header.as_str().strip_prefix(EXTRA) {
                 let key = percent_decode_str(key).decode_utf8().map_or_else(|_| key.to_owned(), String::from);
-                claims.push(Claim::Extra { key, value: text(value) });
+                wanted.extra.entry(key).or_default().push(text(value));
             }
         }
-        claims.extend(first(UID).map(Claim::Uid));
-        if user.is_none() && !claims.is_empty() {
-            let claims: Vec<String> = claims.iter().map(Claim::shown).collect();
-            let claims = claims.join(" ");
-            return Err(ApiError::bad_request(format!("requested [{claims}] without impersonating a user")));
+        if !wanted.name.is_empty() {
+            return Ok(Some(wanted));
         }
-        Ok((!claims.is_empty()).then_some(Self(claims)))
+        if wanted.has_name_alone() {
+            return Ok(None);
+        }
+        Err(ApiError::bad_request(format!("requested {} without impersonating a user name", wanted.shown())))
     }
 
-    /// Everything on which the verb `impersonate` is needed, in order.
-    pub(crate) fn targets(&self) -> impl Iterator<Item = Target<'_>> {
-        self.0.iter().map(Claim::target)
-    }
-
-    /// The user as who the request is served once all of it is allowed.
-    pub(crate) fn user(self) -> UserInfo {
-        let has_groups = self.0.iter().any(|claim| matches!(claim, Claim::Group(_)));
-        let mut user = UserInfo::default();
-        for claim in self.0 {
-            match claim {
-                Claim::Account { namespace, name } => {
-                    user.name = format!("{ACCOUNT}{namespace}:{name}");
-                    if !has_groups {
-                        let of_namespace = format!("system:serviceaccounts:{namespace}");
-                        user.groups.extend(["system:serviceaccounts".to_owned(), of_namespace]);
+    /// The user as who the request (`on`) is served.
+    ///
+    /// # Errors
+    /// The first refusal, when none of the ways is open to the user who asks.
+    pub(crate) fn user(
+        &self,
+        on: &Attributes<'_>,
+        ask: Ask<'_>,
+        last: &Remembered,
+    ) -> Result<(UserInfo, Mode), ApiError> {
+        let before = last.of(&on.user.name);
+        let others = MODES.into_iter().filter(|mode| Some(*mode) != before);
+        let mut refusal = None;
+        for mode in before.into_iter().chain(others) {
+            match self.check(mode, on, ask) {
+                None => {}
+                Some(Ok(user)) => {
+                    if before != Some(mode) {
+                        last.set(&on.user.name, mode);
                     }
+                    return Ok((user, mode));
                 }
-                Claim::User(name) => user.name = name,
-                Claim::Group(group) => user.groups.push(group),
-                Claim::Extra { key, value } => user.extra.entry(key).or_default().push(value),
-                Claim::Uid(uid) => user.uid = uid,
+                Some(Err(error)) => refusal = refusal.or(Some(error)),
             }
         }
+        Err(refusal.unwrap_or_else(|| ApiError::internal("all impersonation modes failed")))
+    }
+
+    fn has_name_alone(&self) -> bool {
+        self.uid.is_empty() && self.groups.is_empty() && self.extra.is_empty()
+    }
+
+    /// Whether a way leads to such a user at all.
+    fn is_meant(&self, mode: Mode, requestor: &UserInfo) -> bool {
+        let (node, account) = (node(&self.name), account(&self.name));
+        match mode {
+            Mode::AssociatedNode => {
+                let own = requestor.extra.get(NODE_NAME).map(Vec::as_slice);
+                let is_own = matches!(own, Some([own]) if Some(own.as_str()) == node);
+                self.has_name_alone() && is_own && self::account(&requestor.name).is_some()
+            }
+            Mode::ArbitraryNode => self.has_name_alone() && node.is_some(),
+            Mode::ServiceAccount => self.has_name_alone() && account.is_some(),
+            Mode::UserInfo => node.is_none() && account.is_none(),
+            Mode::Legacy => true,
+        }
+    }
+
+    fn check(&self, mode: Mode, on: &Attributes<'_>, ask: Ask<'_>) -> Option<Result<UserInfo, ApiError>> {
+        self.is_meant(mode, on.user).then(|| {
+            if mode.is_constrained() {
+                let verb = format!("impersonate-on:{}:{}", mode.name(), on.verb);
+                ask(&Attributes { verb: &verb, ..*on })?;
+            }
+            let claim = Claim { user: on.user, mode, ask };
+            let groups = self.check_name(&claim)?;
+            if !self.uid.is_empty() {
+                claim.may(AUTHENTICATION, "uids", ("", "", &self.uid))?;
+            }
+            self.check_groups(&claim)?;
+            self.check_extra(&claim)?;
+            Ok(self.made(groups))
+        })
+    }
+
+    /// Gives the groups that the user has if none are claimed.
+    fn check_name(&self, claim: &Claim<'_>) -> Result<Vec<String>, ApiError> {
+        let group = claim.mode.group();
+        if let Some(name) = node(&self.name).filter(|_| claim.mode.is_constrained()) {
+            // The right is about all nodes: which one it is follows from who asks.
+            let name = if claim.mode == Mode::AssociatedNode { "*" } else { name };
+            claim.may(group, "nodes", ("", "", name))?;
+            return Ok(vec![NODES.to_owned()]);
+        }
+        if let Some((namespace, name)) = account(&self.name) {
+            claim.may(group, "serviceaccounts", ("", namespace, name))?;
+            return Ok(vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")]);
+        }
+        claim.may(group, "users", ("", "", &self.name)).map(|()| Vec::new())
+    }
+
+    fn check_groups(&self, claim: &Claim<'_>) -> Result<(), ApiError> {
+        let may = |group: &str| claim.may(claim.mode.group(), "groups", ("", "", group));
+        if claim.mode.is_constrained() {
+            let refuse = |name, why| Err(claim.refusal(claim.mode.group(), "groups", name, why));
+            if self.groups.iter().any(String::is_empty) {
+                return refuse("", "impersonating the empty string group is not allowed");
+            }
+            if self.groups.iter().any(|group| group == MASTERS) {
+                return refuse(MASTERS, "impersonating the system:masters group is not allowed");
+            }
+            if self.groups.len() >= MANY && may("*").is_ok() {
+                return Ok(());
+            }
+        }
+        self.groups.iter().try_for_each(|group| may(group))
+    }
+
+    fn check_extra(&self, claim: &Claim<'_>) -> Result<(), ApiError> {
+        let may = |key: &str, value: &str| claim.may(AUTHENTICATION, "userextras", (key, "", value));
+        if claim.mode.is_constrained() {
+            if let Some(why) = self.extra.iter().find_map(|(key, values)| wrong_extra(key, values)) {
+                return Err(claim.refusal(AUTHENTICATION, "userextras", "", &why));
+            }
+            let count = self.extra.values().map(Vec::len).sum::<usize>();
+            if count >= MANY && may("*", "*").is_ok() {
+                return Ok(());
+            }
+        }
+        let mut all = self.extra.iter().flat_map(|(key, values)| values.iter().map(move |value| (key, value)));
+        all.try_for_each(|(key, value)| may(key, value))
+    }
+
+    /// The user; `groups` when none were claimed.
+    fn made(&self, groups: Vec<String>) -> UserInfo {
+        let groups = if self.groups.is_empty() { groups } else { self.groups.clone() };
+        let (name, uid, extra) = (self.name.clone(), self.uid.clone(), self.extra.clone());
+        let mut user = UserInfo { name, uid, groups, extra, ..UserInfo::default() };
         let added = match user.name.as_str() {
             ANONYMOUS if !user.in_group(UNAUTHENTICATED) => Some(UNAUTHENTICATED),
             ANONYMOUS => None,
@@ -96,6 +272,81 @@ impl Impersonation {
         };
         user.groups.extend(added.map(str::to_owned));
         user
+    }
+
+    /// As Go prints it.
+    fn shown(&self) -> String {
+        let list = |texts: &[String]| {
+            let texts: Vec<String> = texts.iter().map(|text| format!("{text:?}")).collect();
+            format!("[]string{{{}}}", texts.join(", "))
+        };
+        let groups = if self.groups.is_empty() { "[]string(nil)".to_owned() } else { list(&self.groups) };
+        let facts: Vec<String> = self.extra.iter().map(|(key, values)| format!("{key:?}:{}", list(values))).collect();
+        let extra = if facts.is_empty() { "(nil)".to_owned() } else { format!("{{{}}}", facts.join(", ")) };
+        let (name, uid) = (&self.name, &self.uid);
+        format!("&user.DefaultInfo{{Name:{name:?}, UID:{uid:?}, Groups:{groups}, Extra:map[string][]string{extra}}}")
+    }
+}
+
+/// What is wrong with a further fact, where rights to claim it are constrained.
+fn wrong_extra(key: &str, values: &[String]) -> Option<String> {
+    if key.is_empty() {
+        return Some("impersonating the empty string key in extra is not allowed".to_owned());
+    }
+    if let Some(why) = wrong_key(key) {
+        return Some(format!("impersonating an invalid key in extra is not allowed: {why}"));
+    }
+    if key.chars().any(char::is_uppercase) {
+        return Some(format!("impersonating a non-lowercase key in extra is not allowed: {key:?}"));
+    }
+    values
+        .iter()
+        .any(String::is_empty)
+        .then(|| "impersonating the empty string value in extra is not allowed".to_owned())
+}
+
+/// What is wrong with a path below a domain: `acme.io/foo`. Source: `IsDomainPrefixedPath`.
+fn wrong_key(key: &str) -> Option<String> {
+    const FIELD: &str = "extra.key";
+    const PATH: &str = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+    let invalid = |value: &str, why: &str| format!("{FIELD}: Invalid value: {value:?}: {why}");
+    let Some((host, path)) = key.split_once('/').filter(|(host, path)| !host.is_empty() && !path.is_empty()) else {
+        return Some(invalid(key, "must be a domain-prefixed path (such as \"acme.io/foo\")"));
+    };
+    let mut wrong: Vec<String> = names::dns1123_subdomain(host).iter().map(|why| invalid(host, why)).collect();
+    if !path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte)) {
+        wrong.push(invalid(path, PATH));
+    }
+    match wrong.as_slice() {
+        [] => None,
+        [one] => Some(one.clone()),
+        several => Some(format!("[{}]", several.join(", "))),
+    }
+}
+
+/// Who claims something, and by which right.
+struct Claim<'c> {
+    user: &'c UserInfo,
+    mode: Mode,
+    ask: Ask<'c>,
+}
+
+impl Claim<'_> {
+    /// Whether the claim is allowed, by subresource, namespace and name.
+    fn may(
+        &self,
+        group: &str,
+        resource: &str,
+        (subresource, namespace, name): (&str, &str, &str),
+    ) -> Result<(), ApiError> {
+        let target = Target::Resource { group, resource, subresource, namespace, name, field_selector: "" };
+        (self.ask)(&Attributes { user: self.user, verb: self.mode.verb(), target })
+    }
+
+    fn refusal(&self, group: &str, resource: &str, name: &str, why: &str) -> ApiError {
+        let (subresource, namespace, field_selector) = ("", "", "");
+        let target = Target::Resource { group, resource, subresource, namespace, name, field_selector };
+        Attributes { user: self.user, verb: self.mode.verb(), target }.refusal(why)
     }
 }
 
@@ -113,91 +364,10 @@ fn account(user: &str) -> Option<(&str, &str)> {
     is_valid.then_some((namespace, name))
 }
 
-impl Claim {
-    fn target(&self) -> Target<'_> {
-        let (group, resource, subresource, namespace, name) = match self {
-            Self::Account { namespace, name } => ("", "serviceaccounts", "", namespace.as_str(), name),
-            Self::User(name) => ("", "users", "", "", name),
-            Self::Group(name) => ("", "groups", "", "", name),
-            Self::Extra { key, value } => ("authentication.k8s.io", "userextras", key.as_str(), "", value),
-            Self::Uid(uid) => ("authentication.k8s.io", "uids", "", "", uid),
-        };
-        Target::Resource { group, resource, subresource, namespace, name, field_selector: "" }
-    }
-
-    /// As Go prints the reference by which Kubernetes carries a claim about.
-    fn shown(&self) -> String {
-        const VERSION: &str = "authentication.k8s.io/v1";
-        let (kind, namespace, name, version, path) = match self {
-            Self::Account { namespace, name } => ("ServiceAccount", namespace.as_str(), name, "", ""),
-            Self::User(name) => ("User", "", name, "", ""),
-            Self::Group(name) => ("Group", "", name, "", ""),
-            Self::Extra { key, value } => ("UserExtra", "", value, VERSION, key.as_str()),
-            Self::Uid(uid) => ("UID", "", uid, VERSION, ""),
-        };
-        format!("{{{kind} {namespace} {name}  {version}  {path}}}")
-    }
+/// The name in the user name of a node.
+fn node(user: &str) -> Option<&str> {
+    user.strip_prefix(NODE).filter(|name| names::dns1123_subdomain(name).is_empty())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        let pairs = pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-        pairs.collect()
-    }
-
-    fn asked(pairs: &[(&'static str, &'static str)]) -> Impersonation {
-        let map = headers(&[]);
-        let map = pairs.iter().fold(map, |mut map, (name, value)| {
-            map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
-            map
-        });
-        Impersonation::asked(&map).unwrap().unwrap()
-    }
-
-    #[test]
-    fn a_user_has_the_groups_that_are_named_and_that_of_everybody_proven() {
-        let user =
-            asked(&[(USER, "ann"), (GROUP, "dev"), (GROUP, "ops"), (UID, "7"), ("impersonate-extra-a%2fb", "c")]);
-        let user = user.user();
-        assert_eq!((user.name.as_str(), user.uid.as_str()), ("ann", "7"));
-        assert_eq!(user.groups, ["dev", "ops", AUTHENTICATED]);
-        assert_eq!(user.extra["a/b"], ["c"]);
-        assert_eq!(asked(&[(USER, "ann"), (GROUP, UNAUTHENTICATED)]).user().groups, [UNAUTHENTICATED]);
-        assert_eq!(asked(&[(USER, ANONYMOUS)]).user().groups, [UNAUTHENTICATED]);
-    }
-
-    #[test]
-    fn a_service_account_has_its_groups_unless_others_are_named() {
-        let account = || (USER, "system:serviceaccount:ns:sa");
-        let user = asked(&[account()]).user();
-        assert_eq!(user.name, "system:serviceaccount:ns:sa");
-        assert_eq!(user.groups, ["system:serviceaccounts", "system:serviceaccounts:ns", AUTHENTICATED]);
-        assert_eq!(asked(&[account(), (GROUP, "x")]).user().groups, ["x", AUTHENTICATED]);
-        let target = asked(&[account()]).targets().next().map(|target| format!("{target:?}")).unwrap();
-        assert!(target.contains("\"serviceaccounts\"") && target.contains("\"ns\""), "{target}");
-    }
-
-    #[test]
-    fn each_claim_needs_a_permission_of_its_own() {
-        let all = asked(&[(USER, "ann"), (GROUP, "dev"), ("impersonate-extra-k", "v"), (UID, "7")]);
-        let resources = all.targets().map(|target| match target {
-            Target::Resource { resource, name, .. } => format!("{resource} {name}"),
-            Target::Path(path) => path.to_owned(),
-        });
-        assert_eq!(resources.collect::<Vec<_>>(), ["users ann", "groups dev", "userextras v", "uids 7"]);
-    }
-
-    #[test]
-    fn claims_about_nobody_are_refused_and_no_claims_are_none() {
-        assert!(Impersonation::asked(&headers(&[])).unwrap().is_none());
-        assert!(Impersonation::asked(&headers(&[(USER, "")])).unwrap().is_none());
-        let error = Impersonation::asked(&headers(&[(GROUP, "dev")])).unwrap_err();
-        assert_eq!(
-            (error.code, error.message.as_str()),
-            (400, "requested [{Group  dev    }] without impersonating a user")
-        );
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! What happens to a request before it is served: how long it may take, who asks, whether it is its turn, and whether
 //! it may.
 //!
-//! In the order of Kubernetes' filters: deadline, authentication, priority and fairness, authorization.
+//! In the order of Kubernetes' filters: deadline, authentication, impersonation, priority and fairness, authorization.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use super::verbs::{self, Call};
 use super::{Api, InProcess, Noted, Peer, path_key, resource_key};
 use crate::aggregator::Passed;
 use crate::auth::front_proxy::Shown;
-use crate::auth::{self, Target};
+use crate::auth::impersonate::{self, Impersonation};
+use crate::auth::{self, Attributes, Decision, Target};
 use crate::flowcontrol::{Asked, Seat, Stored, Wanted, Watching, What};
 use crate::registry::UserInfo;
 use crate::status::ApiError;
@@ -125,7 +126,7 @@ impl Api {
         self.metrics.times.found(user.as_ref().ok().map(|user| user.name.as_str()), began.elapsed());
         let attempts = if user.is_ok() { &self.metrics.authenticated } else { &self.metrics.not_authenticated };
         attempts.add(1);
-        let user = self.acting_as(user?, &mut request)?;
+        let user = self.acting_as(user?, &incoming, &mut request)?;
         let (parts, body) = request.into_parts();
         self.observe(&incoming, &parts, noted);
         let (seat, watching) = match self.place(&incoming, &user, &parts, time, noted).await {
@@ -149,7 +150,7 @@ impl Api {
         };
         let verb = verb.ok_or_else(ApiError::method_not_allowed)?;
         let connect = Connect::of(&path);
-        self.authorize(&user, verb, &path, &query, selected.as_deref()).await?;
+        self.authorize(&Attributes { user: &user, verb, target: target(&path, &query, selected.as_deref()) }).await?;
         let is_read = matches!(verb, "get" | "list");
         let is_long = verb == "watch" || connect.is_some() || LONG_RUNNING.contains(&path.subresource.as_str());
         let series = noted.observed.series.clone();
@@ -212,30 +213,52 @@ impl Api {
         Ok((Some(seat), watching))
     }
 
-    async fn authorize(
-        &self,
-        user: &UserInfo,
-        verb: &str,
-        path: &ResourcePath,
-        query: &Query,
-        selected: Option<&str>,
-    ) -> Result<(), ApiError> {
-        let target = Target::Resource {
-            group: &path.group,
-            resource: &path.resource,
-            subresource: &path.subresource,
-            namespace: &path.namespace,
-            name: selected.unwrap_or(&path.name),
-            field_selector: query.get("fieldSelector").unwrap_or_default(),
-        };
-        let asked = auth::Attributes { user, verb, target };
-        let answer = self.permit(&asked);
-        if answer.is_ok() || auth::node_of(user).is_none() {
+    async fn authorize(&self, asked: &Attributes<'_>) -> Result<(), ApiError> {
+        let answer = self.permit(asked);
+        if answer.is_ok() || auth::node_of(asked.user).is_none() {
             return answer;
         }
         // What a node may do follows its pods: it may know of one that this server's cache is still to hear of.
         self.registry.fresh().await?;
-        self.permit(&asked)
+        self.permit(asked)
+    }
+
+    /// The user as who the request is served: another one when its headers say so and the user may.
+    fn acting_as(
+        &self,
+        user: UserInfo,
+        incoming: &Incoming,
+        request: &mut HttpRequest<Body>,
+    ) -> Result<UserInfo, ApiError> {
+        if request.extensions().get::<InProcess>().is_some() {
+            return Ok(user);
+        }
+        let Some(impersonation) = Impersonation::asked(request.headers())? else { return Ok(user) };
+        impersonate::strip(request.headers_mut());
+        let method = request.method().as_str().to_ascii_lowercase();
+        let (verb, target) = match &incoming.path {
+            Some(path) => {
+                (incoming.verb.unwrap_or_default(), target(path, &incoming.query, incoming.selected.as_deref()))
+            }
+            None => (method.as_str(), Target::Path(request.uri().path())),
+        };
+        let ask = |asked: &Attributes<'_>| match self.authorizer.decide(asked) {
+            Decision::Allowed(_) => Ok(()),
+            Decision::Refused { reason } => Err(asked.refusal(&reason)),
+        };
+        impersonation.user(&Attributes { user: &user, verb, target }, &ask, &self.impersonations).map(|(user, _)| user)
+    }
+}
+
+/// What authorization is asked about; `selected`: the one object that it can only be about.
+fn target<'r>(path: &'r ResourcePath, query: &'r Query, selected: Option<&'r str>) -> Target<'r> {
+    Target::Resource {
+        group: &path.group,
+        resource: &path.resource,
+        subresource: &path.subresource,
+        namespace: &path.namespace,
+        name: selected.unwrap_or(&path.name),
+        field_selector: query.get("fieldSelector").unwrap_or_default(),
     }
 }
 

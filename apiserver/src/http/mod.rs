@@ -61,7 +61,7 @@ pub(crate) use verbs::Call;
 
 use crate::aggregator::Aggregator;
 use crate::auth::front_proxy::Shown;
-use crate::auth::impersonate::{self, Impersonation};
+use crate::auth::impersonate::Remembered;
 use crate::auth::token::TokenKey;
 use crate::auth::{self, Attributes, Authenticator, Authorizer, Credentials, Decision, Target};
 use crate::flowcontrol::{Belongs, FlowControl};
@@ -96,6 +96,7 @@ pub(crate) struct Api {
     pub(crate) health: Health,
     pub(crate) components: ComponentStatuses,
     pub(crate) reviews: Reviews,
+    pub(crate) impersonations: Remembered,
     pub(crate) nodes: Nodes,
     pub(crate) aggregator: Arc<Aggregator>,
     pub(crate) token_key: Arc<TokenKey>,
@@ -167,19 +168,6 @@ impl Api {
             peer.and_then(|peer| peer.place.as_ref()).inspect(|place| place.prove());
         }
         Ok(user)
-    }
-
-    /// The user as who the request is served: another one when its headers say so and the user may.
-    fn acting_as(&self, user: UserInfo, request: &mut HttpRequest<Body>) -> Result<UserInfo, ApiError> {
-        if request.extensions().get::<InProcess>().is_some() {
-            return Ok(user);
-        }
-        let Some(impersonation) = Impersonation::asked(request.headers())? else { return Ok(user) };
-        for target in impersonation.targets() {
-            self.permit(&Attributes { user: &user, verb: "impersonate", target })?;
-        }
-        impersonate::strip(request.headers_mut());
-        Ok(impersonation.user())
     }
 
     fn authorize_path(&self, user: &UserInfo, method: &Method, path: &str) -> Result<(), ApiError> {
