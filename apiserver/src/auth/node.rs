@@ -67,10 +67,10 @@ pub(super) fn decide(graph: &NodeGraph, asked: &Attributes<'_>) -> Decision {
         }
         ("", "serviceaccounts") => question.token(graph),
         ("", "persistentvolumeclaims") if subresource == "status" => question.claim_status(graph),
-        ("", "persistentvolumeclaims") => question.get_related(graph, Some(Related::Claim)),
-        ("", "persistentvolumes") | ("resource.k8s.io", "resourceclaims") | ("storage.k8s.io", "volumeattachments") => {
-            question.get_related(graph, None)
-        }
+        ("", "persistentvolumeclaims") => question.get_related(graph, Related::Claim),
+        ("", "persistentvolumes") => question.get_related(graph, Related::Volume),
+        ("resource.k8s.io", "resourceclaims") => question.get_related(graph, Related::ResourceClaim),
+        ("storage.k8s.io", "volumeattachments") => question.get_related(graph, Related::Attachment),
         ("storage.k8s.io", "csinodes") => question.csi_node(),
         ("resource.k8s.io", "resourceslices") => question.slice(graph),
         ("", "nodes") => question.nodes(),
@@ -94,14 +94,14 @@ impl Question<'_> {
         }
     }
 
-    /// Single objects that pods of the node refer to; `None`: no pod is known to refer to any of them.
-    fn get_related(&self, graph: &NodeGraph, related: Option<Related>) -> Decision {
+    /// Single objects that concern the node.
+    fn get_related(&self, graph: &NodeGraph, related: Related) -> Decision {
         if self.verb != "get" {
             Decision::refuse("can only get individual resources of this type")
         } else if !self.subresource.is_empty() {
             Decision::refuse("cannot get subresource")
         } else {
-            self.related_if(graph, related)
+            self.related(graph, related)
         }
     }
 
@@ -112,18 +112,6 @@ impl Question<'_> {
         self.related(graph, Related::Claim)
     }
 
-    fn related_if(&self, graph: &NodeGraph, related: Option<Related>) -> Decision {
-        match related {
-            Some(related) => self.related(graph, related),
-            None if self.name.is_empty() => Decision::refuse("No Object name found"),
-            None => self.unrelated(),
-        }
-    }
-
-    fn unrelated(&self) -> Decision {
-        Decision::refuse(format!("no relationship found between node '{}' and this object", self.node))
-    }
-
     fn related(&self, graph: &NodeGraph, related: Related) -> Decision {
         if self.name.is_empty() {
             return Decision::refuse("No Object name found");
@@ -131,7 +119,7 @@ impl Question<'_> {
         if graph.relates(self.node, related, self.namespace, self.name) {
             return Decision::allow();
         }
-        self.unrelated()
+        Decision::refuse(format!("no relationship found between node '{}' and this object", self.node))
     }
 
     fn token(&self, graph: &NodeGraph) -> Decision {
@@ -161,7 +149,7 @@ impl Question<'_> {
     /// Which pods a node may create or delete is NodeRestriction's matter.
     fn pods(&self, graph: &NodeGraph) -> Decision {
         match (self.subresource, self.verb) {
-            ("", "get") => self.get_related(graph, Some(Related::Pod)),
+            ("", "get") => self.get_related(graph, Related::Pod),
             ("", "list" | "watch") if self.selects("spec.nodeName") => Decision::allow(),
             ("", "list" | "watch") if !self.name.is_empty() => self.related(graph, Related::Pod),
             ("", "list" | "watch") => Decision::refuse("can only list/watch pods with spec.nodeName field selector"),
@@ -200,14 +188,14 @@ impl Question<'_> {
         }
     }
 
-    /// Which slices are whose the graph does not know: reads and writes of single ones are refused.
+    /// Whose slice is created is NodeRestriction's matter.
     fn slice(&self, graph: &NodeGraph) -> Decision {
         if !self.subresource.is_empty() {
             return Decision::refuse("cannot authorize ResourceSlice subresources");
         }
         match self.verb {
             "create" => Decision::allow(),
-            "get" | "update" | "patch" | "delete" => self.related_if(graph, None),
+            "get" | "update" | "patch" | "delete" => self.related(graph, Related::Slice),
             "watch" | "list" | "deletecollection" if self.selects("spec.nodeName") => Decision::allow(),
             "watch" | "list" | "deletecollection" => {
                 Decision::refuse("can only list/watch/deletecollection resourceslices with nodeName field selector")

@@ -30,9 +30,6 @@ use crate::auth::{NodeGraph, Rbac};
 use crate::registry::Object;
 use crate::status::ApiError;
 
-/// What the keys of pods begin with: the graph of the Node authorizer follows them.
-const PODS: &[u8] = b"/registry/core/pods/";
-
 /// How long a read waits for the cache to reach the revision it needs; the limit of the Kubernetes API server.
 const FRESHNESS_WAIT_MAX: Duration = Duration::from_secs(3);
 
@@ -87,10 +84,7 @@ impl Cache {
         if let Some(known) = self.storages.load().get(prefix) {
             return Arc::clone(known);
         }
-        let follower = match prefix == PODS {
-            true => Some(Arc::clone(&self.graph) as Arc<dyn Follower>),
-            false => self.rbac.follower(prefix),
-        };
+        let follower = NodeGraph::follower(&self.graph, prefix).or_else(|| self.rbac.follower(prefix));
         let made = Arc::new(ResourceCache::new(prefix.clone(), follower));
         self.insert(&made);
         made
