@@ -401,8 +401,10 @@ async fn connection(stream: TcpStream, address: IpAddr, api: Arc<Api>, serving: 
             return tracing::debug!("a TLS handshake took too long");
         }
     };
-    let certificate = serving.authorities.read(stream.get_ref().1.peer_certificates());
-    let peer = Peer { certificate, address: Some(address), place: Some(Arc::clone(place)) };
+    let chain = stream.get_ref().1.peer_certificates();
+    let certificate_ends = chain.and_then(<[_]>::first).and_then(|own| auth::certificate::ends(own));
+    let certificate = serving.authorities.read(chain);
+    let peer = Peer { certificate, certificate_ends, address: Some(address), place: Some(Arc::clone(place)) };
     if matches!(peer.certificate, Shown::User(_) | Shown::FrontProxy) {
         place.prove();
     }

@@ -60,6 +60,8 @@ pub(crate) struct Figures {
     /// By phase, operation and whether the request was refused.
     steps: Vec<Histogram>,
     webhooks: Mutex<Webhooks>,
+    /// What ValidatingAdmissionPolicies have found, by labels.
+    checks: Mutex<BTreeMap<String, Counter>>,
 }
 
 #[derive(Default)]
@@ -74,7 +76,7 @@ impl Default for Figures {
     fn default() -> Self {
         let count = PHASES.len() * OPERATIONS.len() * 2;
         let steps = (0..count).map(|_| Histogram::new(STEP_BOUNDS, 1e6)).collect();
-        Self { steps, webhooks: Mutex::default() }
+        Self { steps, webhooks: Mutex::default(), checks: Mutex::default() }
     }
 }
 
@@ -123,6 +125,14 @@ impl Figures {
         count(&mut all.let_through, format!("name=\"{name}\",type=\"{of}\""));
     }
 
+    /// Counts what a ValidatingAdmissionPolicy has found, and what is done about it: `deny`, `warn`, `audit`.
+    pub(crate) fn policy(&self, policy: &str, binding: &str, error: &str, action: &str) {
+        let labels = format!(
+            "enforcement_action=\"{action}\",error_type=\"{error}\",policy=\"{policy}\",policy_binding=\"{binding}\""
+        );
+        count(&mut self.checks.lock().unwrap_or_else(PoisonError::into_inner), labels);
+    }
+
     /// Tells all of it.
     pub(crate) fn report(&self, page: &mut Page) {
         page.family(
@@ -143,6 +153,13 @@ impl Figures {
             }
         }
         self.report_webhooks(page);
+        page.family(
+            "apiserver_validating_admission_policy_check_total",
+            "counter",
+            "[BETA] Validation admission policy check total, labeled by policy and further identified by binding and enforcement action taken.",
+        );
+        let checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+        checks.iter().for_each(|(labels, count)| page.sample("", labels, count.get()));
     }
 
     fn report_webhooks(&self, page: &mut Page) {
@@ -198,6 +215,7 @@ mod tests {
         figures.webhook(&answer(403, true, false), Duration::from_millis(1));
         figures.webhook(&answer(0, true, true), Duration::from_secs(30));
         figures.let_through("a.b.c", "validating");
+        figures.policy("p", "b", "no_error", "deny");
         let mut page = Page::default();
         figures.report(&mut page);
         let text = page.finish();
@@ -208,6 +226,7 @@ mod tests {
             "apiserver_admission_webhook_request_total{code=\"403\",name=\"a.b.c\",operation=\"UPDATE\",rejected=\"true\",type=\"validating\"} 1\n",
             "apiserver_admission_webhook_rejection_count{error_type=\"calling_webhook_error\",name=\"a.b.c\",operation=\"UPDATE\",rejection_code=\"0\",type=\"validating\"} 1\n",
             "apiserver_admission_webhook_rejection_count{error_type=\"no_error\",name=\"a.b.c\",operation=\"UPDATE\",rejection_code=\"403\",type=\"validating\"} 1\n",
+            "apiserver_validating_admission_policy_check_total{enforcement_action=\"deny\",error_type=\"no_error\",policy=\"p\",policy_binding=\"b\"} 1\n",
             "apiserver_admission_webhook_fail_open_count{name=\"a.b.c\",type=\"validating\"} 1\n",
         ] {
             assert!(text.contains(line), "{line}{text}");

@@ -23,6 +23,11 @@ pub(crate) fn user(der: &[u8]) -> Option<UserInfo> {
     Some(UserInfo { name: name.to_owned(), groups, extra: credential(der), ..UserInfo::default() })
 }
 
+/// When a certificate ends, in seconds since 1970.
+pub(crate) fn ends(der: &[u8]) -> Option<i64> {
+    X509Certificate::from_der(der).ok().map(|(_, certificate)| certificate.validity().not_after.timestamp())
+}
+
 /// Which credential the user has shown.
 fn credential(der: &[u8]) -> BTreeMap<String, Vec<String>> {
     let mut id = "X509SHA256=".to_owned();

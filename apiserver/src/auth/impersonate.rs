@@ -54,7 +54,8 @@ pub(crate) enum Mode {
     Legacy,
 }
 
-const MODES: [Mode; 5] =
+/// All of them.
+pub(crate) const MODES: [Mode; 5] =
     [Mode::AssociatedNode, Mode::ArbitraryNode, Mode::ServiceAccount, Mode::UserInfo, Mode::Legacy];
 
 impl Mode {
@@ -77,6 +78,13 @@ impl Mode {
             Self::UserInfo => "impersonate:user-info",
             Self::Legacy => "impersonate",
         }
+    }
+
+    /// The way that a question with this verb belongs to.
+    pub(crate) fn of_verb(verb: &str) -> Self {
+        let of_request = verb.strip_prefix("impersonate-on:").and_then(|rest| rest.split_once(':'));
+        let is_it = |mode: &Self| mode.verb() == verb || of_request.is_some_and(|(name, _)| mode.name() == name);
+        MODES.into_iter().find(is_it).unwrap_or(Self::Legacy)
     }
 
     fn is_constrained(self) -> bool {

@@ -5,6 +5,7 @@
 //! come back, and handed to the watchers that want it. Nothing here writes.
 
 mod feed;
+mod figures;
 mod filter;
 mod history;
 mod resource;
@@ -22,6 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use feed::{Feed, Order, RANGES};
+pub(crate) use figures::CacheFigures;
 pub(crate) use filter::{Filter, Lazy};
 pub(crate) use resource::{Ingest, ResourceCache, Snapshot};
 pub(crate) use watcher::{Delivery, Subscription, WatchPlan};
@@ -148,6 +150,11 @@ impl Cache {
     /// Whether an entry of a range (`serviceips/10.96.0.1`) is taken.
     pub(crate) fn is_allocated(&self, entry: &str) -> bool {
         self.allocated().contains(entry.as_bytes())
+    }
+
+    /// How many entries of a range (`serviceips/`) are taken.
+    pub(crate) fn allocated_count(&self, range: &str) -> usize {
+        self.allocated().iter().filter(|entry| entry.starts_with(range.as_bytes())).count()
     }
 
     /// A consistent snapshot of a resource and the revision it stands for.

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::Follower;
 use super::feed::Update;
+use super::figures::CacheFigures;
 use super::filter::{Filter, Lazy};
 use super::history::{AT_REST, Change, History};
 use super::watcher::{Delivery, QUEUE_LEN_MAX};
@@ -62,6 +63,7 @@ pub(crate) struct ResourceCache {
     ingest: ArcSwapOption<Ingest>,
     snapshot: ArcSwap<Snapshot>,
     behind: Mutex<Behind>,
+    pub(crate) figures: CacheFigures,
 }
 
 /// Where a new watcher starts: what it is to be sent first, and the queue of everything after that.
@@ -75,7 +77,8 @@ impl ResourceCache {
     /// An empty one; `follower` is kept true with its objects.
     pub(crate) fn new(prefix: Bytes, follower: Option<Arc<dyn Follower>>) -> Self {
         let ingest = ArcSwapOption::empty();
-        Self { prefix, follower, ingest, snapshot: ArcSwap::default(), behind: Mutex::default() }
+        let (snapshot, figures) = (ArcSwap::default(), CacheFigures::default());
+        Self { prefix, follower, ingest, snapshot, behind: Mutex::default(), figures }
     }
 
     /// What the keys of its objects begin with.
@@ -126,10 +129,12 @@ impl ResourceCache {
         }
         let bytes = objects.values().map(|object| object.len() as u64).sum();
         self.snapshot.store(Arc::new(Snapshot { revision, objects, bytes }));
+        self.figures.initializations.add(1);
     }
 
     /// Takes in the changes of one batch of the store, in order, and hands them to the watchers.
     pub(crate) fn apply(&self, changes: Vec<Update>) {
+        self.figures.received.add(changes.len() as u64);
         let mut behind = self.behind();
         let mut next = Snapshot::clone(&self.snapshot.load());
         let mut applied = Vec::with_capacity(changes.len());
@@ -150,6 +155,7 @@ impl ResourceCache {
             }
         }
         self.snapshot.store(Arc::new(next));
+        self.figures.dispatched.add(applied.len() as u64);
         for change in applied {
             behind.dispatch(&change);
             behind.history.push(change);

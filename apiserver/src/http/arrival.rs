@@ -242,11 +242,19 @@ impl Api {
             }
             None => (method.as_str(), Target::Path(request.uri().path())),
         };
-        let ask = |asked: &Attributes<'_>| match self.authorizer.decide(asked) {
-            Decision::Allowed(_) => Ok(()),
-            Decision::Refused { reason } => Err(asked.refusal(&reason)),
+        let (figures, began) = (&self.metrics.impersonations, Instant::now());
+        let ask = |asked: &Attributes<'_>| {
+            let began = Instant::now();
+            let decision = self.authorizer.decide(asked);
+            figures.checked(asked.verb, decision.is_allowed(), began.elapsed());
+            match decision {
+                Decision::Allowed(_) => Ok(()),
+                Decision::Refused { reason } => Err(asked.refusal(&reason)),
+            }
         };
-        impersonation.user(&Attributes { user: &user, verb, target }, &ask, &self.impersonations).map(|(user, _)| user)
+        let found = impersonation.user(&Attributes { user: &user, verb, target }, &ask, &self.impersonations);
+        figures.attempted(found.as_ref().ok().map(|(_, mode)| *mode), began.elapsed());
+        found.map(|(user, _)| user)
     }
 }
 

@@ -81,6 +81,8 @@ pub(crate) struct InProcess(pub(crate) UserInfo);
 pub(crate) struct Peer {
     /// What its client certificate says.
     pub(crate) certificate: Shown,
+    /// When that ends, in seconds since 1970.
+    pub(crate) certificate_ends: Option<i64>,
     /// Where it comes from.
     pub(crate) address: Option<std::net::IpAddr>,
     /// Its place among the server's connections.
@@ -164,6 +166,9 @@ impl Api {
         let (certificate, headers) = (peer.map(|peer| &peer.certificate), Some(request.headers()));
         let shown = Credentials { certificate, headers, authorization };
         let user = self.authenticator.authenticate(shown)?;
+        if let Some((ends, Shown::User(_))) = peer.and_then(|peer| Some((peer.certificate_ends?, &peer.certificate))) {
+            self.metrics.times.certified(ends - self.clock.now().as_second());
+        }
         if user.name != auth::ANONYMOUS {
             peer.and_then(|peer| peer.place.as_ref()).inspect(|place| place.prove());
         }

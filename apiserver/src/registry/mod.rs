@@ -89,7 +89,7 @@ use crate::admission::{self, Figures, PolicyBook, Webhooks};
 use crate::auth::rbac;
 use crate::cache::{Cache, Feed, Ingest};
 use crate::status::ApiError;
-use services::Allocators;
+use services::{Allocations, Allocators};
 
 /// What the registry must know about the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -331,6 +331,11 @@ impl Registry {
     /// The core resource of that name, if it is served.
     pub(crate) fn core(&self, plural: &str) -> Option<Arc<Resource>> {
         self.resource("", "v1", plural)
+    }
+
+    /// How many cluster IPs and node ports are taken and free.
+    pub(crate) fn allocations(&self) -> Allocations {
+        self.services.count(&self.cache)
     }
 
     fn cache_key(&self, request: &Request, name: &str) -> String {

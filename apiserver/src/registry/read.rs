@@ -93,7 +93,11 @@ impl Registry {
             At::Exact(revision) => return self.list_at(request, revision, &page).await,
         }
         let (snapshot, revision) = self.cache.snapshot(&request.resource.storage);
-        Ok(page.cut(&snapshot, revision))
+        let list = page.cut(&snapshot, revision);
+        let figures = &request.resource.storage.figures;
+        figures.lists.add(1);
+        figures.returned.add(list.items.len() as u64);
+        Ok(list)
     }
 
     /// A list of an exact revision: from the cache when nothing has changed since, else from the store's history.

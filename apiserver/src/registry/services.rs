@@ -27,6 +27,15 @@ pub(super) struct Allocators {
     node_ports: RangeInclusive<u16>,
 }
 
+/// How many cluster IPs and node ports are taken and free.
+pub(crate) struct Allocations {
+    pub(crate) cidr: Ipv4Net,
+    pub(crate) addresses: usize,
+    pub(crate) addresses_free: usize,
+    pub(crate) ports: usize,
+    pub(crate) ports_free: usize,
+}
+
 /// What a Service is to get, and what it had.
 struct Draft<'d> {
     taken: &'d dyn Fn(&str) -> bool,
@@ -96,6 +105,20 @@ fn needs_health_port(spec: &Value) -> bool {
 impl Allocators {
     pub(super) fn new(config: &RegistryConfig) -> Self {
         Self { cidr: config.service_cidr, reserved: config.dns_address, node_ports: config.node_ports.clone() }
+    }
+
+    /// What is taken, as of the cache.
+    pub(super) fn count(&self, cache: &Cache) -> Allocations {
+        let (addresses, ports) = (cache.allocated_count("serviceips/"), cache.allocated_count("servicenodeports/"));
+        // The first and the last address of a range are nobody's.
+        let all = 2_usize.saturating_pow(u32::from(32 - self.cidr.prefix_len())).saturating_sub(2);
+        Allocations {
+            cidr: self.cidr,
+            addresses,
+            addresses_free: all.saturating_sub(addresses),
+            ports,
+            ports_free: self.node_ports.len().saturating_sub(ports),
+        }
     }
 
     /// The keys of what an object holds; nothing for anything but a Service.

@@ -93,16 +93,22 @@ async fn invoke(
     let seen = version.as_ref().map(|version| version.attributes(attributes));
     let seen = seen.as_ref().unwrap_or(attributes);
     let found = params.iter().map(|params| judge(registry, seen, policy, &namespace, params));
-    Ok(found.flat_map(|found| act(attributes, policy, binding, found)).map(refusal).collect())
+    Ok(found.flat_map(|found| act((registry, attributes), policy, binding, found)).map(refusal).collect())
 }
 
 /// What a binding does with what was found: refuse, warn, or only note it.
-fn act(attributes: &Attributes<'_>, policy: &Validating, binding: &Binding, found: Found) -> Vec<Denial> {
+fn act(
+    (registry, attributes): (&Registry, &Attributes<'_>),
+    policy: &Validating,
+    binding: &Binding,
+    found: Found,
+) -> Vec<Denial> {
     let (name, bound) = (&policy.common.name, &binding.name);
     let mut denials = Vec::new();
     for denial in found.denials {
         for action in &binding.actions {
             let message = &denial.message;
+            registry.figures.policy(name, bound, "no_error", &action.to_ascii_lowercase());
             match action.as_str() {
                 "Deny" => denials.push(denial.clone()),
                 "Warn" => attributes.request.warnings.add(format!(
@@ -123,6 +129,7 @@ fn act(attributes: &Attributes<'_>, policy: &Validating, binding: &Binding, foun
         let value: String = value.char_indices().take_while(|found| whole(*found)).map(|(_, letter)| letter).collect();
         debug!(policy = name, key, value, "A policy annotates a request.");
     }
+    found.errors.iter().for_each(|_| registry.figures.policy(name, bound, "invalid_error", "deny"));
     denials.extend(found.errors);
     denials
 }

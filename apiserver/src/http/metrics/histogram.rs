@@ -17,6 +17,12 @@ pub(super) static STEP_SECONDS: &[u64] = &[
     8_192_000, 16_384_000,
 ];
 
+/// Its bounds of how long certificates last, in seconds: from half an hour to a year.
+pub(super) static LIFETIME_SECONDS: &[u64] = &[
+    0, 1_800, 3_600, 7_200, 21_600, 43_200, 86_400, 172_800, 345_600, 604_800, 2_592_000, 7_776_000, 15_552_000,
+    31_104_000,
+];
+
 /// The service level families have the same bounds, but for so many at the beginning.
 pub(super) const SLI_FROM: usize = 2;
 
@@ -64,7 +70,8 @@ impl Histogram {
                 continue;
             }
             let bound = self.bounds.get(place).map_or("+Inf".to_owned(), |bound| number(self.told(*bound)));
-            page.sample("_bucket", &format!("{labels},le=\"{bound}\""), below);
+            let comma = if labels.is_empty() { "" } else { "," };
+            page.sample("_bucket", &format!("{labels}{comma}le=\"{bound}\""), below);
         }
         page.sample("_sum", labels, number(self.told(self.sum.load(Ordering::Relaxed))));
         page.sample("_count", labels, below);

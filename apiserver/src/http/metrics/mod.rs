@@ -7,8 +7,10 @@
 //! out rather than told wrong.
 
 mod histogram;
+mod impersonations;
 mod process;
 mod series;
+mod storages;
 mod text;
 
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use http::StatusCode;
 use http::header::HeaderMap;
 
 pub(crate) use histogram::Histogram;
+pub(crate) use impersonations::Impersonations;
 use series::Table;
 pub(crate) use series::{Key, Running, Series, WatchSeries};
 pub(crate) use text::{Page, number};
@@ -95,6 +98,8 @@ pub(crate) struct Metrics {
     /// How long it took to find out who asks, and whether they may, whatever came of it.
     pub(crate) times: Times,
     pub(crate) tls_errors: Counter,
+    /// Who has acted, or wanted to act, as somebody else.
+    pub(crate) impersonations: Impersonations,
     /// Requests that were sent away because too many were going on.
     pub(crate) sent_away: Counter,
 }
@@ -108,13 +113,17 @@ pub(crate) struct Times {
     /// Requests of users whose name is `admin`, and of others: Kubernetes tells a few names apart.
     admin: Counter,
     other: Counter,
+    /// How long the client certificates that were shown last, in seconds.
+    certificates: Histogram,
 }
 
 impl Default for Times {
     fn default() -> Self {
         let new = || Histogram::new(histogram::STEP_SECONDS, 1e6);
         let (authenticated, not_authenticated, allowed, denied) = (new(), new(), new(), new());
-        Self { authenticated, not_authenticated, allowed, denied, admin: Counter::default(), other: Counter::default() }
+        let (admin, other) = (Counter::default(), Counter::default());
+        let certificates = Histogram::new(histogram::LIFETIME_SECONDS, 1.0);
+        Self { authenticated, not_authenticated, allowed, denied, admin, other, certificates }
     }
 }
 
@@ -130,6 +139,11 @@ impl Times {
         }
     }
 
+    /// Counts a request whose user a certificate proves that is good for so long.
+    pub(crate) fn certified(&self, seconds_left: i64) {
+        self.certificates.observe(u64::try_from(seconds_left).unwrap_or_default());
+    }
+
     /// Counts a decision and how long it took.
     pub(crate) fn decided(&self, is_allowed: bool, took: Duration) {
         let family = if is_allowed { &self.allowed } else { &self.denied };
@@ -137,6 +151,12 @@ impl Times {
     }
 
     fn report(&self, page: &mut Page) {
+        page.family(
+            "apiserver_client_certificate_expiration_seconds",
+            "histogram",
+            "[ALPHA] Distribution of the remaining lifetime on the certificate used to authenticate a request.",
+        );
+        self.certificates.write(page, "", 0);
         page.family(
             "authentication_duration_seconds",
             "histogram",
@@ -211,7 +231,8 @@ impl Metrics {
         self.others(&mut page);
         flow.report(&mut page);
         registry.figures.report(&mut page);
-        objects(registry, &mut page);
+        storages::write(registry, &mut page);
+        self.deprecated(registry, &mut page);
         unavailable(aggregated, &mut page);
         process::write(&mut page);
         send(page, headers)
@@ -262,6 +283,30 @@ impl Metrics {
         }
     }
 
+    /// What has been asked for that is on its way out.
+    fn deprecated(&self, registry: &Registry, page: &mut Page) {
+        page.family(
+            "apiserver_requested_deprecated_apis",
+            "gauge",
+            "[STABLE] Gauge of deprecated APIs that have been requested, broken out by API group, version, resource, subresource, and removed_release.",
+        );
+        let mut told: Vec<String> = Vec::new();
+        for series in self.requests.iter() {
+            let [group, version, resource, subresource] = series.resource();
+            let kind = registry.resource(group, version, resource).map(|resource| Arc::clone(&resource.kind));
+            if kind.is_none_or(|kind| kind.deprecation().is_none()) {
+                continue;
+            }
+            let labels = format!(
+                "group=\"{group}\",removed_release=\"\",resource=\"{resource}\",subresource=\"{subresource}\",version=\"{version}\""
+            );
+            if !told.contains(&labels) {
+                page.sample("", &labels, 1);
+                told.push(labels);
+            }
+        }
+    }
+
     fn others(&self, page: &mut Page) {
         page.family(
             "apiserver_current_inflight_requests",
@@ -279,6 +324,7 @@ impl Metrics {
             series.sizes.write(page, &series.labels, 0);
         }
         self.times.report(page);
+        self.impersonations.report(page);
         page.family("authentication_attempts", "counter", "[ALPHA] Counter of authenticated attempts.");
         page.sample("", "result=\"success\"", self.authenticated.get());
         page.sample("", "result=\"failure\"", self.not_authenticated.get());
@@ -308,31 +354,6 @@ impl Metrics {
         );
         page.sample("", &super::build_labels(), 1);
     }
-}
-
-/// How many objects there are of each resource.
-fn objects(registry: &Registry, page: &mut Page) {
-    let mut counts: Vec<(String, String, usize)> = Vec::new();
-    for resource in registry.resources().iter() {
-        let names = resource.names();
-        let labels = format!("group=\"{}\",resource=\"{}\"", names.group, names.plural);
-        if counts.iter().all(|(known, ..)| *known != labels) {
-            let count = resource.storage.snapshot().objects.len();
-            counts.push((labels, format!("resource=\"{}\"", resource.qualified()), count));
-        }
-    }
-    page.family(
-        "apiserver_resource_objects",
-        "gauge",
-        "[ALPHA] Number of stored objects at the time of last check split by kind. In case of a fetching error, the value will be -1.",
-    );
-    counts.iter().for_each(|(labels, _, count)| page.sample("", labels, count));
-    page.family(
-        "apiserver_storage_objects",
-        "gauge",
-        "[STABLE] [DEPRECATED, consider using apiserver_resource_objects instead] Number of stored objects at the time of last check split by kind. In case of a fetching error, the value will be -1.",
-    );
-    counts.iter().for_each(|(_, labels, count)| page.sample("", labels, count));
 }
 
 /// Which other API servers cannot be used.

@@ -37,6 +37,19 @@ pub(super) fn write(page: &mut Page) {
         page.family("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.");
         page.sample("", "", pages * PAGE_BYTES);
     }
+    if let Some(most) = address_space_max() {
+        let help = "Maximum amount of virtual memory available in bytes.";
+        page.family("process_virtual_memory_max_bytes", "gauge", help);
+        page.sample("", "", number(most));
+    }
+    if let Some((received, sent)) = network_bytes() {
+        let help = "Number of bytes received by the process over the network.";
+        page.family("process_network_receive_bytes_total", "counter", help);
+        page.sample("", "", number(received));
+        let help = "Number of bytes sent by the process over the network.";
+        page.family("process_network_transmit_bytes_total", "counter", help);
+        page.sample("", "", number(sent));
+    }
     if let (Some(ticks), Some(boot)) = (field(19), boot_seconds()) {
         let help = "Start time of the process since unix epoch in seconds.";
         page.family("process_start_time_seconds", "gauge", help);
@@ -48,6 +61,28 @@ fn descriptors_max() -> Option<u64> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()
+}
+
+/// What is not limited is told as Go does: as the largest number there is.
+fn address_space_max() -> Option<f64> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
+    match line.split_whitespace().next()? {
+        "unlimited" => Some(1.844_674_407_370_955_2e19),
+        most => most.parse().ok(),
+    }
+}
+
+/// Received and sent in the network namespace of the process, as every Prometheus client tells it.
+fn network_bytes() -> Option<(f64, f64)> {
+    let text = fs::read_to_string("/proc/self/net/netstat").ok()?;
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("IpExt: "));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let of = |wanted: &str| {
+        let mut pairs = names.split(' ').zip(values.split(' '));
+        pairs.find(|(name, _)| *name == wanted).and_then(|(_, value)| value.trim().parse::<f64>().ok())
+    };
+    Some((of("InOctets")?, of("OutOctets")?))
 }
 
 fn boot_seconds() -> Option<f64> {

@@ -133,6 +133,12 @@ impl Series {
         self.key.texts.first().map_or("", String::as_str)
     }
 
+    /// Group, version, resource and subresource.
+    pub(super) fn resource(&self) -> [&str; 4] {
+        let [_, group, version, resource, subresource] = &self.key.texts;
+        [group, version, resource, subresource]
+    }
+
     /// Whether these are watches.
     pub(crate) fn is_watch(&self) -> bool {
         self.verb() == "WATCH"
