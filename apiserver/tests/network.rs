@@ -53,6 +53,30 @@ async fn headers_cannot_claim_an_identity() {
 }
 
 #[tokio::test]
+async fn who_may_get_an_exec_but_not_create_one_runs_nothing() {
+    let cluster = Cluster::start().await;
+    let admin = Some(cluster.pki.admin());
+    let group = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let role = |verbs: &str| {
+        format!(
+            r#"{{"metadata":{{"name":"g"}},"rules":[{{"apiGroups":[""],"resources":["pods/exec"],"verbs":{verbs}}}]}}"#
+        )
+    };
+    let bound = r#"{"metadata":{"name":"g"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"Role","name":"g"},"subjects":[{"apiGroup":"rbac.authorization.k8s.io","kind":"User","name":"ann"}]}"#;
+    raw(&cluster, admin, &post(&format!("{group}/roles"), &role(r#"["get"]"#))).await;
+    raw(&cluster, admin, &post(&format!("{group}/rolebindings"), bound)).await;
+    let path = "/api/v1/namespaces/default/pods/web/exec?command=a&container=c";
+    let exec = get(path, "Impersonate-User: ann\r\n");
+    let refused = raw(&cluster, admin, &exec).await;
+    assert!(refused.starts_with("HTTP/1.1 403") && refused.contains(r#"pods \"web\" is forbidden: ""#), "{refused}");
+    let remove = format!("DELETE {group}/roles/g HTTP/1.1\r\nHost: k\r\nConnection: close\r\n\r\n");
+    raw(&cluster, admin, &remove).await;
+    raw(&cluster, admin, &post(&format!("{group}/roles"), &role(r#"["get","create"]"#))).await;
+    let missing = raw(&cluster, admin, &exec).await;
+    assert!(missing.starts_with("HTTP/1.1 404"), "{missing}");
+}
+
+#[tokio::test]
 async fn who_may_impersonate_is_served_as_the_other_and_nobody_else_is() {
     let cluster = Cluster::start().await;
     let admin = Some(cluster.pki.admin());

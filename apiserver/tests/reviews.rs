@@ -133,7 +133,7 @@ async fn a_review_of_oneself_says_nothing_of_what_was_sent() {
     let cluster = Cluster::start().await;
     let body = json!({"metadata": {"name": "x", "labels": {"a": "b"}}});
     let (code, _, made) = send(&cluster, "/apis/authentication.k8s.io/v1/selfsubjectreviews", &body).await;
-    let fields: Vec<_> = made["metadata"].as_object().unwrap().keys().collect();
+    let fields: Vec<&str> = made["metadata"].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!((code, fields), (201, vec!["creationTimestamp"]));
     assert_eq!(made["status"]["userInfo"]["username"], "kubernetes-admin");
     let rules = json!({"metadata": {"name": "x"}, "spec": {"namespace": "default"}});

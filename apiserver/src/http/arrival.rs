@@ -148,9 +148,13 @@ impl Api {
             }
             return self.serve_path(&segments, &query, &parts).await;
         };
-        let verb = verb.ok_or_else(ApiError::method_not_allowed)?;
         let connect = Connect::of(&path);
-        self.authorize(&Attributes { user: &user, verb, target: target(&path, &query, selected.as_deref()) }).await?;
+        let target = target(&path, &query, selected.as_deref());
+        self.authorize(&Attributes { user: &user, verb: verb.unwrap_or_default(), target }).await?;
+        if parts.uri.path().starts_with("//") {
+            return Ok(response::not_found_page());
+        }
+        let Some(verb) = verb else { return verbs::wrong_method(self, &path) };
         let is_read = matches!(verb, "get" | "list");
         let is_long = verb == "watch" || connect.is_some() || LONG_RUNNING.contains(&path.subresource.as_str());
         let series = noted.observed.series.clone();

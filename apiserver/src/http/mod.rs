@@ -216,10 +216,10 @@ impl Api {
         query: &Query,
         parts: &http::request::Parts,
     ) -> Result<Answer, ApiError> {
-        if !matches!(parts.method, Method::GET | Method::HEAD) {
-            return Err(ApiError::method_not_allowed());
-        }
         let words: Vec<&str> = segments.iter().map(String::as_str).collect();
+        if let Some(refused) = self.wrong_form(&words, parts) {
+            return refused;
+        }
         match words[..] {
             ["version"] => Ok(response::raw_json(StatusCode::OK, &version())),
             [endpoint @ ("livez" | "readyz" | "healthz")] => Ok(self.health.answer(endpoint, None, query).await),
@@ -246,8 +246,35 @@ impl Api {
                         .nothing_there(segments.get(1).map(String::as_str).filter(|_| words.first() == Some(&"apis"))),
                 }
             }
-            [""] => Ok(response::raw_json(StatusCode::OK, &json!({"paths": self.paths()}))),
+            ["" | "index.html"] => Ok(response::raw_json(StatusCode::OK, &json!({"paths": self.paths()}))),
             _ => Ok(response::not_found_page()),
+        }
+    }
+
+    /// What is answered where a path that is no resource is there in another form or for another method only. Source:
+    /// Kubernetes serves `/api`, `/apis/GROUP` and `/version` like resources, with `GET` alone and with or without a
+    /// slash at the end; everything else by its exact path, with any method.
+    fn wrong_form(&self, words: &[&str], parts: &http::request::Parts) -> Option<Result<Answer, ApiError>> {
+        let (path, is_get) = (parts.uri.path(), parts.method == Method::GET);
+        if path.starts_with("//") {
+            return Some(Ok(response::not_found_page()));
+        }
+        match words {
+            ["version"] | ["api"] => (!is_get).then(|| Err(ApiError::method_not_allowed())),
+            ["api" | "apis", _, ..] if !is_get => {
+                let faces = self.faces.of(&self.registry);
+                let is_there = match words {
+                    ["api", version] => faces.discovery.versions().any(|own| own == ("", *version)),
+                    ["apis", group] => faces.discovery.versions().any(|(own, _)| own == *group),
+                    ["apis", group, version] => faces.discovery.versions().any(|own| own == (*group, *version)),
+                    _ => false,
+                };
+                let group = words.get(1).copied().filter(|_| words.first() == Some(&"apis"));
+                Some(if is_there { Err(ApiError::method_not_allowed()) } else { self.nothing_there(group) })
+            }
+            ["api" | "apis", ..] | [".well-known" | "openid", ..] => None,
+            ["openapi", "v3"] if path.ends_with('/') => Some(Ok(openapi::nothing())),
+            _ => (path.len() > 1 && path.ends_with('/')).then(|| Ok(response::not_found_page())),
         }
     }
 
@@ -261,7 +288,8 @@ impl Api {
     /// What is said of a path that leads nowhere: a `Status` below a group that is served, else plain words.
     pub(crate) fn nothing_there(&self, group: Option<&str>) -> Result<Answer, ApiError> {
         let faces = self.faces.of(&self.registry);
-        let is_served = group.is_none_or(|group| faces.discovery.versions().any(|(own, _)| own == group));
+        let is_own = |group: &str| !group.is_empty() && faces.discovery.versions().any(|(own, _)| own == group);
+        let is_served = group.is_none_or(is_own);
         if is_served { Err(ApiError::no_such_path()) } else { Ok(response::not_found_page()) }
     }
 

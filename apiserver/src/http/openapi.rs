@@ -73,6 +73,13 @@ impl Entry {
     }
 }
 
+/// There is no such document, and nothing more to say.
+pub(crate) fn nothing() -> Answer {
+    let mut answer = response::answer(StatusCode::NOT_FOUND, response::JSON, full(Bytes::new()));
+    answer.headers_mut().remove(CONTENT_TYPE);
+    answer
+}
+
 impl OpenApi {
     /// For these group versions of these kinds. What `before` has of the same kinds is not made again.
     pub(crate) fn new(
@@ -114,9 +121,7 @@ impl OpenApi {
     /// One document. Makes it when it is the first request: off the async threads.
     pub(crate) fn document(&self, path: &str, query: &Query, headers: &HeaderMap) -> Result<Answer, ApiError> {
         let Some(entry) = self.documents.get(path) else {
-            let mut answer = response::answer(StatusCode::NOT_FOUND, response::JSON, full(Bytes::new()));
-            answer.headers_mut().remove(CONTENT_TYPE);
-            return Ok(answer);
+            return Ok(nothing());
         };
         if !negotiate::accepted(headers).iter().any(|range| range.takes("application/json")) {
             return Err(ApiError::new(

@@ -53,7 +53,7 @@ pub(crate) fn is_escaped_well(path: &str) -> bool {
 pub(crate) fn resource(segments: &[String]) -> Option<ResourcePath> {
     let (group, rest) = match segments {
         [root, rest @ ..] if root == "api" => ("", rest),
-        [root, group, rest @ ..] if root == "apis" => (group.as_str(), rest),
+        [root, group, rest @ ..] if root == "apis" && !group.is_empty() => (group.as_str(), rest),
         _ => return None,
     };
     let [version, rest @ ..] = rest else { return None };

@@ -145,6 +145,23 @@ pub(crate) async fn serve(api: &Api, call: Call) -> Result<Answer, ApiError> {
     }
 }
 
+/// Answers a method that has no meaning for any resource: what there is does not take it.
+pub(crate) fn wrong_method(api: &Api, path: &ResourcePath) -> Result<Answer, ApiError> {
+    let (group, version, plural) = (path.group.as_str(), path.version.as_str(), path.resource.as_str());
+    let is_whole = path.name.is_empty() && !path.is_longer;
+    if api.reviews.find(group, version, plural).is_some() || (group, version, plural) == ("", "v1", "bindings") {
+        return Err(if is_whole { ApiError::method_not_allowed() } else { ApiError::no_such_path() });
+    }
+    if component_status::is_meant(path) {
+        return Err(ApiError::method_not_allowed());
+    }
+    let Some(resource) = api.registry.resource(group, version, plural) else {
+        return api.nothing_there(Some(group).filter(|group| !group.is_empty()));
+    };
+    let is_there = !path.is_longer && part_of(&resource, &path.subresource).is_some();
+    Err(if is_there { ApiError::method_not_allowed() } else { ApiError::no_such_path() })
+}
+
 /// Whether the user may create what a connection is made to: to be allowed the method is not enough. Source:
 /// `ensureAuthorizedForVerb` in `pkg/registry/core/pod/rest` (feature `AuthorizePodWebsocketUpgradeCreatePermission`).
 fn may_connect(api: &Api, request: &Request, call: &Call) -> Result<(), ApiError> {
@@ -191,10 +208,10 @@ fn request(call: &Call, resource: Arc<Resource>, part: &PartOf) -> Result<Reques
 /// `POST …/bindings`: the old way to say which node a pod goes to; the body names the pod.
 async fn bind(api: &Api, mut call: Call) -> Result<Answer, ApiError> {
     let pods = api.registry.resource("", "v1", "pods").ok_or_else(ApiError::no_such_path)?.clone();
-    if call.path.is_longer || !call.path.name.is_empty() {
+    if call.path.is_longer || !call.path.name.is_empty() || call.path.namespace.is_empty() {
         return Err(ApiError::no_such_path());
     }
-    if call.verb != "create" || call.path.namespace.is_empty() {
+    if call.verb != "create" {
         return Err(ApiError::method_not_allowed());
     }
     let sent = std::mem::replace(&mut call.body, response::full(""));
