@@ -10,6 +10,7 @@
 mod beside;
 mod connect;
 mod enums;
+mod listings;
 mod operations;
 mod paths;
 mod schemas;
@@ -22,11 +23,12 @@ use serde_json::{Map, Value, json};
 
 use crate::kind::Kind;
 
+pub use listings::{listing, listings};
 pub(crate) use schemas::of;
 pub use v2::v2;
 
-/// The version that documents name: that of the Kubernetes API they describe.
-const VERSION: &str = "v1.36.2";
+/// The version that documents name: that of the Kubernetes API they describe, as Kubernetes names it there.
+const VERSION: &str = "1.36";
 
 /// The schemas a kind needs, by name, and which is its own.
 #[derive(Debug, Clone, Default)]
@@ -65,7 +67,7 @@ struct Described {
 
 fn described(kinds: &[Arc<dyn Kind>], group: &str, version: &str) -> Option<Described> {
     let (mut all, mut complete, mut paths) = (schemas::shared(), Map::new(), Map::new());
-    let mut custom = Vec::new();
+    let (mut custom, mut is_builtin) = (Vec::new(), false);
     let wanted = kinds.iter().filter(|kind| kind.names().group == group && kind.names().version == version);
     for kind in wanted {
         let Schemas { own, all: more, complete: is_complete } = kind.schemas();
@@ -76,34 +78,44 @@ fn described(kinds: &[Arc<dyn Kind>], group: &str, version: &str) -> Option<Desc
             complete.extend(more);
             custom.push(own.clone());
         } else {
+            is_builtin = true;
             all.extend(more);
             schemas::add_kind(&mut all, kind.names(), &own);
         }
         paths.extend(paths::of(&**kind, &own));
     }
-    beside::add(group, version, &mut all, &mut paths);
+    is_builtin |= beside::add(group, version, &mut all, &mut paths);
     if paths.is_empty() {
         return None;
     }
+    if is_builtin {
+        listings::add_resources(group, version, &mut all, &mut paths);
+    }
+    Some(Described { document: with_schemas(paths, all, complete), custom })
+}
+
+/// A document of these paths; what is not finished lacks what Kubernetes adds to its types.
+fn document_of(paths: Map<String, Value>, unfinished: Map<String, Value>) -> Value {
+    with_schemas(paths, unfinished, Map::new())
+}
+
+fn with_schemas(paths: Map<String, Value>, mut all: Map<String, Value>, complete: Map<String, Value>) -> Value {
+    listings::mark(&mut all);
     schemas::finish(&mut all);
     all.extend(complete);
-    let document = json!({
+    let token = json!({
+        "description": "Bearer Token authentication", "in": "header", "name": "authorization", "type": "apiKey",
+    });
+    let mut components = json!({ "securitySchemes": { "BearerToken": token } });
+    if !all.is_empty() {
+        components["schemas"] = all.into();
+    }
+    json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": VERSION},
         "paths": paths,
-        "components": {
-            "schemas": all,
-            "securitySchemes": {
-                "BearerToken": {
-                    "description": "Bearer Token authentication",
-                    "in": "header",
-                    "name": "authorization",
-                    "type": "apiKey",
-                },
-            },
-        },
-    });
-    Some(Described { document, custom })
+        "components": components,
+    })
 }
 
 #[cfg(test)]

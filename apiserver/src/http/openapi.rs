@@ -7,7 +7,7 @@
 
 mod v2_protobuf;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read as _;
 use std::sync::{Arc, OnceLock};
 
@@ -60,17 +60,35 @@ impl V2 {
 }
 
 struct Entry {
-    group: &'static str,
-    version: &'static str,
-    kinds: Vec<Arc<dyn Kind>>,
+    about: About,
     packed: OnceLock<Packed>,
 }
 
+/// What a document describes.
+enum About {
+    /// A group and version, with its kinds.
+    Version(&'static str, &'static str, Vec<Arc<dyn Kind>>),
+    /// What tells what there is, by the path of the document.
+    Listing(String),
+}
+
 impl Entry {
+    fn new(about: About) -> Arc<Self> {
+        Arc::new(Self { about, packed: OnceLock::new() })
+    }
+
     /// Whether the document describes exactly these kinds.
     fn describes(&self, kinds: &[Arc<dyn Kind>]) -> bool {
-        self.kinds.len() == kinds.len() && self.kinds.iter().zip(kinds).all(|(own, other)| Arc::ptr_eq(own, other))
+        let About::Version(_, _, own) = &self.about else { return false };
+        own.len() == kinds.len() && own.iter().zip(kinds).all(|(own, other)| Arc::ptr_eq(own, other))
     }
+}
+
+/// The groups that have documents of their own: those that Kubernetes brings with it.
+fn listed_groups<'v>(versions: &'v [(&'static str, &'static str)]) -> impl Iterator<Item = &'v str> {
+    let reviews = reeve_kinds::reviews().iter().map(|kind| kind.names().group);
+    let own: HashSet<&str> = reeve_kinds::builtin().iter().map(|kind| kind.names().group).chain(reviews).collect();
+    versions.iter().map(|(group, _)| *group).filter(move |group| own.contains(group))
 }
 
 /// There is no such document, and nothing more to say.
@@ -96,10 +114,16 @@ impl OpenApi {
             let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
             let kinds = by_version.remove(&(group, version)).unwrap_or_default();
             let known = before.and_then(|before| before.documents.get(&path)).filter(|known| known.describes(&kinds));
-            let made = || Arc::new(Entry { group, version, kinds, packed: OnceLock::new() });
-            (path, known.map_or_else(made, Arc::clone))
+            let known = known.map(Arc::clone);
+            (path, known.unwrap_or_else(|| Entry::new(About::Version(group, version, kinds))))
         };
-        Self { documents: versions.map(document).collect(), v2: ArcSwap::default() }
+        let versions: Vec<(&'static str, &'static str)> = versions.collect();
+        let listings = reeve_kinds::openapi::listings(listed_groups(&versions)).into_iter().map(|path| {
+            let known = before.and_then(|before| before.documents.get(&path)).map(Arc::clone);
+            (path.clone(), known.unwrap_or_else(|| Entry::new(About::Listing(path))))
+        });
+        let listings: Vec<_> = listings.collect();
+        Self { documents: versions.into_iter().map(document).chain(listings).collect(), v2: ArcSwap::default() }
     }
 
     /// Whether there is a document of that path.
@@ -188,8 +212,15 @@ impl OpenApi {
         if let Some(packed) = place.get() {
             return Ok(packed);
         }
-        let versions = self.documents.values().map(|entry| (&entry.kinds[..], entry.group, entry.version));
-        let mut document = reeve_kinds::openapi::v2(versions);
+        let versions = self.documents.values().filter_map(|entry| match &entry.about {
+            About::Version(group, version, kinds) => Some((&kinds[..], *group, *version)),
+            About::Listing(_) => None,
+        });
+        let listings = self.documents.values().filter_map(|entry| match &entry.about {
+            About::Version(..) => None,
+            About::Listing(path) => Some(path.as_str()),
+        });
+        let mut document = reeve_kinds::openapi::v2(versions, listings);
         v2.others.iter().for_each(|other| swagger::merge(&mut document, other.value()));
         let bytes = if protobuf { v2_protobuf::document(&document) } else { document.to_string().into_bytes() };
         let packed = Packed::new(&bytes)?;
@@ -200,8 +231,11 @@ impl OpenApi {
         if let Some(packed) = entry.packed.get() {
             return Ok(packed);
         }
-        let document = reeve_kinds::openapi::document(&entry.kinds, entry.group, entry.version)
-            .ok_or_else(ApiError::no_such_path)?;
+        let document = match &entry.about {
+            About::Version(group, version, kinds) => reeve_kinds::openapi::document(kinds, group, version),
+            About::Listing(path) => Some(reeve_kinds::openapi::listing(path)),
+        };
+        let document = document.ok_or_else(ApiError::no_such_path)?;
         let packed = Packed::new(document.to_string().as_bytes())?;
         Ok(entry.packed.get_or_init(|| packed))
     }

@@ -9,8 +9,9 @@ use super::paths::Paths;
 use super::schemas;
 use crate::kinds::{component_status, reviews};
 
-/// Adds the schemas and paths of a group and version.
-pub(super) fn add(group: &str, version: &str, all: &mut Map<String, Value>, paths: &mut Map<String, Value>) {
+/// Adds the schemas and paths of a group and version; whether there were any.
+pub(super) fn add(group: &str, version: &str, all: &mut Map<String, Value>, paths: &mut Map<String, Value>) -> bool {
+    let mut has_any = false;
     for review in reviews().iter().filter(|own| own.names().group == group && own.names().version == version) {
         let Schemas { own, all: more, .. } = review.schemas();
         all.extend(more);
@@ -18,9 +19,10 @@ pub(super) fn add(group: &str, version: &str, all: &mut Map<String, Value>, path
         let mut made = Paths::new(review.names(), &own);
         made.collection(&[Action::Post]);
         paths.extend(made.all);
+        has_any = true;
     }
     if (group, version) != ("", "v1") {
-        return;
+        return has_any;
     }
     let statuses = component_status();
     let names = statuses.names();
@@ -31,4 +33,5 @@ pub(super) fn add(group: &str, version: &str, all: &mut Map<String, Value>, path
     made.collection(&[Action::List]);
     made.object(&[Action::Get]);
     paths.extend(made.all);
+    true
 }

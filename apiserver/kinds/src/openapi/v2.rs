@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Described, described, v2_custom};
+use super::{Described, VERSION, described, listing, v2_custom};
 use crate::kind::Kind;
 
 /// Where schemas lie in version 3 and in version 2.
@@ -36,12 +36,18 @@ fn told(content: &Map<String, Value>) -> Vec<Value> {
     names.into_iter().map(Value::from).collect()
 }
 
-/// One document of all groups and versions that are given, each with its kinds.
+/// One document of all groups and versions that are given, each with its kinds, and of these [`listings`].
+///
+/// [`listings`]: super::listings
 #[must_use]
-pub fn v2<'k>(versions: impl Iterator<Item = (&'k [Arc<dyn Kind>], &'k str, &'k str)>) -> Value {
+pub fn v2<'k>(
+    versions: impl Iterator<Item = (&'k [Arc<dyn Kind>], &'k str, &'k str)>,
+    listings: impl Iterator<Item = &'k str>,
+) -> Value {
     let (mut definitions, mut paths) = (Map::new(), Map::new());
-    for (kinds, group, version) in versions {
-        let Some(Described { mut document, custom }) = described(kinds, group, version) else { continue };
+    let versions = versions.filter_map(|(kinds, group, version)| described(kinds, group, version));
+    let listings = listings.map(|path| Described { document: listing(path), custom: Vec::new() });
+    for Described { mut document, custom } in versions.chain(listings) {
         if let Some(Value::Object(schemas)) = document.pointer_mut("/components/schemas").map(Value::take) {
             for (name, mut schema) in schemas {
                 // What several groups use stands in each of their documents.
@@ -64,7 +70,7 @@ pub fn v2<'k>(versions: impl Iterator<Item = (&'k [Arc<dyn Kind>], &'k str, &'k 
     });
     json!({
         "swagger": "2.0",
-        "info": {"title": "Kubernetes", "version": "v1.36.2"},
+        "info": {"title": "Kubernetes", "version": VERSION},
         "paths": paths,
         "definitions": definitions,
         "securityDefinitions": {"BearerToken": token},
@@ -127,6 +133,8 @@ fn lower_parameter(parameter: &mut Value) {
 }
 
 fn lower_operation(operation: &mut Map<String, Value>) {
+    // What tells what there is takes what it gives.
+    let is_listing = operation.get("x-kubernetes-action").is_none();
     let mut consumes = vec![Value::from("*/*")];
     let mut parameters = Vec::new();
     if let Some(body) = operation.remove("requestBody") {
@@ -166,6 +174,9 @@ fn lower_operation(operation: &mut Map<String, Value>) {
     if produces.is_empty() {
         produces.push("application/json".into());
     }
+    if is_listing {
+        consumes.clone_from(&produces);
+    }
     operation.insert("consumes".to_owned(), consumes.into());
     operation.insert("produces".to_owned(), produces.into());
     operation.insert("schemes".to_owned(), json!(["https"]));
@@ -182,7 +193,10 @@ mod tests {
     fn whole() -> Value {
         let kinds = builtin();
         let versions = group_versions(&kinds);
-        v2(versions.iter().map(|(group, version)| (&kinds[..], *group, *version)))
+        let groups = versions.iter().map(|(group, _)| *group);
+        let listings = crate::openapi::listings(groups);
+        let versions = versions.iter().map(|(group, version)| (&kinds[..], *group, *version));
+        v2(versions, listings.iter().map(String::as_str))
     }
 
     fn references(value: &Value, found: &mut BTreeSet<String>) {
@@ -229,5 +243,22 @@ mod tests {
         let dry_run = patch["parameters"].as_array().unwrap().iter().find(|one| one["name"] == "dryRun").unwrap();
         assert_eq!((&dry_run["in"], &dry_run["type"]), (&json!("query"), &json!("string")));
         assert_eq!(patch["responses"]["200"]["schema"]["$ref"], "#/definitions/io.k8s.api.apps.v1.Deployment");
+        let group = &document["paths"]["/apis/rbac.authorization.k8s.io/"]["get"];
+        assert_eq!(group["operationId"], "getRbacAuthorizationAPIGroup");
+        assert_eq!(group["consumes"], group["produces"]);
+        let resources = &document["paths"]["/api/v1/"]["get"];
+        assert_eq!(
+            (&resources["operationId"], &resources["tags"]),
+            (&json!("getCoreV1APIResources"), &json!(["core_v1"]))
+        );
+        let list = "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.APIResourceList";
+        assert_eq!(resources["responses"]["200"]["schema"]["$ref"], list);
+        assert!(document["definitions"]["io.k8s.apimachinery.pkg.version.Info"].is_object());
+        let required = &document["definitions"]["io.k8s.api.core.v1.Event"]["required"];
+        assert_eq!(required, &json!(["involvedObject", "metadata"]));
+        assert!(document["definitions"]["io.k8s.api.apps.v1.Deployment"].get("required").is_none());
+        let modes =
+            &document["definitions"]["io.k8s.api.core.v1.PersistentVolumeClaimSpec"]["properties"]["accessModes"];
+        assert_eq!(modes["items"]["enum"][0], "ReadOnlyMany");
     }
 }
