@@ -35,6 +35,9 @@ const NODE_LABELS: [&str; 13] = [
 ];
 const NODE_NAMESPACES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 
+/// The annotation of a pod that stands for one that a node runs by itself.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
 /// Who signs certificates of nodes.
 const NODE_SIGNERS: [&str; 2] = ["kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"];
 
@@ -154,7 +157,13 @@ fn admit_pod(registry: &Registry, attributes: &Attributes<'_>, node: &str) -> Re
     let old = attributes.old.unwrap_or(&Value::Null);
     match (attributes.operation, attributes.subresource) {
         // A pod of its own making would let a node ask for any service account's token.
-        (Operation::Create, "") => refuse(attributes, &format!("node \"{node}\" can not create pods")),
+        (Operation::Create, "") if meta::get(&attributes.object, "annotations").get(MIRROR).is_some() => {
+            refuse(attributes, &format!("node \"{node}\" can not create pods"))
+        }
+        (Operation::Create, "") => {
+            let why = format!("pod does not have {MIRROR:?} annotation, node \"{node}\" can only create mirror pods");
+            refuse(attributes, &why)
+        }
         (Operation::Create, "eviction") => admit_eviction(registry, attributes, node),
         (Operation::Delete, "") => own_pod(attributes, old, node, "delete"),
         (Operation::Update, "status") => {
@@ -163,7 +172,7 @@ fn admit_pod(registry: &Registry, attributes: &Attributes<'_>, node: &str) -> Re
                 let why = format!("node \"{node}\" cannot update labels through pod status");
                 return refuse(attributes, &why);
             }
-            Ok(())
+            claims(attributes, old, node)
         }
         (operation, "") => refuse(
             attributes,
@@ -179,13 +188,32 @@ fn admit_pod(registry: &Registry, attributes: &Attributes<'_>, node: &str) -> Re
     }
 }
 
+/// Which claims a pod has is no node's to say: what they name, the node may read.
+fn claims(attributes: &Attributes<'_>, old: &Value, node: &str) -> Result<(), ApiError> {
+    let all = |pod: &Value| -> Vec<(Value, Value)> {
+        let claims = pod["status"]["resourceClaimStatuses"].as_array().into_iter().flatten();
+        claims.map(|claim| (claim["name"].clone(), claim["resourceClaimName"].clone())).collect()
+    };
+    if all(&attributes.object) != all(old) {
+        return refuse(attributes, &format!("node \"{node}\" cannot update resource claim statues"));
+    }
+    let extended = |pod: &Value| pod["status"]["extendedResourceClaimStatus"].clone();
+    if extended(&attributes.object) != extended(old) {
+        return refuse(attributes, &format!("node \"{node}\" cannot update extended resource claim status"));
+    }
+    Ok(())
+}
+
 /// A node evicts its own pods only.
 fn admit_eviction(registry: &Registry, attributes: &Attributes<'_>, node: &str) -> Result<(), ApiError> {
     let request = attributes.request;
     let pods = registry.core("pods").ok_or_else(ApiError::no_such_path)?;
     let pod = registry.peek(&pods, &request.namespace, &request.name);
     let pod = pod.ok_or_else(|| ApiError::not_found(pods.names(), &request.name))?.value();
-    own_pod(attributes, &pod, node, "evict")
+    if pod["spec"]["nodeName"] == node {
+        return Ok(());
+    }
+    refuse(attributes, &format!("node {node} can only evict pods with spec.nodeName set to itself"))
 }
 
 /// Before a token is made; the request names the service account, the object is the token request as it was sent.

@@ -41,6 +41,9 @@ async fn a_node_changes_its_own_node_lease_and_pods_status() {
 async fn a_node_changes_nothing_of_another_node() {
     let world = world().await;
     let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "x"});
+    let claims = json!({"status": {"resourceClaimStatuses": [{"name": "a", "resourceClaimName": "of-others"}]}});
+    let extended = json!({"requestMappings": [], "resourceClaimName": "of-others"});
+    let extended = json!({"status": {"extendedResourceClaimStatus": extended}});
     let refusals = [
         world.merge("nodes/n2:status", json!({"status": {"phase": "x"}})).await,
         world.merge("nodes/n1", json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}})).await,
@@ -54,6 +57,9 @@ async fn a_node_changes_nothing_of_another_node() {
         world.delete("pods/other").await,
         world.merge("pods/mine", json!({"metadata": {"labels": {"a": "b"}}})).await,
         world.try_create("pods", pod("new")).await,
+        world.merge("pods/mine:status", claims).await,
+        world.merge("pods/mine:status", extended).await,
+        world.try_create("pods/other:eviction", json!({"metadata": {"name": "other"}})).await,
     ];
     let words = [
         "nodes \"n2\" is forbidden: node \"n1\" is not allowed to modify node \"n2\"",
@@ -67,7 +73,10 @@ async fn a_node_changes_nothing_of_another_node() {
         "pods \"mine\" is forbidden: node \"n1\" cannot update labels through pod status",
         "pods \"other\" is forbidden: node \"n1\" can only delete pods with spec.nodeName set to itself",
         "pods \"mine\" is forbidden: unexpected operation \"UPDATE\", node \"n1\" can only create and delete mirror pods",
-        "pods \"new\" is forbidden: node \"n1\" can not create pods",
+        "pods \"new\" is forbidden: pod does not have \"kubernetes.io/config.mirror\" annotation, node \"n1\" can only create mirror pods",
+        "pods \"mine\" is forbidden: node \"n1\" cannot update resource claim statues",
+        "pods \"mine\" is forbidden: node \"n1\" cannot update extended resource claim status",
+        "pods \"other\" is forbidden: node n1 can only evict pods with spec.nodeName set to itself",
     ];
     for (refusal, words) in refusals.into_iter().zip(words) {
         let error = refusal.expect_err(words);
