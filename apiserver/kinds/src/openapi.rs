@@ -110,12 +110,10 @@ fn with_schemas(paths: Map<String, Value>, mut all: Map<String, Value>, complete
     if !all.is_empty() {
         components["schemas"] = all.into();
     }
-    json!({
-        "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": VERSION},
-        "paths": paths,
-        "components": components,
-    })
+    let mut document = json!({ "openapi": "3.0.0", "info": { "title": "Kubernetes", "version": VERSION } });
+    document["paths"] = Value::Object(paths);
+    document["components"] = components;
+    document
 }
 
 #[cfg(test)]

@@ -303,12 +303,15 @@ impl Job {
     }
 }
 
+/// A limit of the pod's group: how it is changed, what it is now (`None`: nobody has said) and what it is to be.
+type GroupLimit = (Resources, (Option<i64>, Option<i64>));
+
 /// What grows of the pod's group, then the containers, then what shrinks of it, in the opposite order.
-fn around(groups: Vec<(Resources, (Option<i64>, Option<i64>))>, containers: Vec<Action>) -> Vec<Action> {
+fn around(groups: Vec<GroupLimit>, containers: Vec<Action>) -> Vec<Action> {
     // What is not said stays.
     let changing = groups.into_iter().filter(|(_, (now, then))| then.is_some() && then != now);
     let (growing, shrinking): (Vec<_>, Vec<_>) = changing.partition(|(_, (now, then))| bound(*then) > bound(*now));
-    let group = |(resources, _): (Resources, _)| Action::Group(resources);
+    let group = |(resources, _): GroupLimit| Action::Group(resources);
     growing.into_iter().map(group).chain(containers).chain(shrinking.into_iter().rev().map(group)).collect()
 }
 

@@ -1,5 +1,6 @@
 //! A resize as stories: what a pod has, what it is granted, what follows.
 
+use std::slice::from_ref;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::PodStatus;
@@ -79,15 +80,15 @@ fn resized(before: &[Value], after: &[Value]) -> PodState {
 fn a_pod_grows_before_its_containers_and_shrinks_after_them() {
     let none = json!([]);
     let (small, large) = (container("c", "100m", "50Mi", &none), container("c", "200m", "80Mi", &none));
-    let up = job(&resized(&[small.clone()], &[large.clone()])).unwrap();
+    let up = job(&resized(from_ref(&small), from_ref(&large))).unwrap();
     assert_eq!(
         told(&up),
         ["pod 80Mi", "c 80Mi", "pod 200m", "pod 204 shares", "c 200m 204 shares"],
         "memory first, then processor"
     );
-    let down = job(&resized(&[large.clone()], &[small.clone()])).unwrap();
+    let down = job(&resized(from_ref(&large), from_ref(&small))).unwrap();
     assert_eq!(told(&down), ["c 50Mi", "pod 50Mi", "c 100m 102 shares", "pod 102 shares", "pod 100m"]);
-    assert_eq!(job(&resized(&[small.clone()], &[small])), None, "nothing to do");
+    assert_eq!(job(&resized(from_ref(&small), from_ref(&small))), None, "nothing to do");
 }
 
 #[test]

@@ -72,9 +72,12 @@ const NOT_REQUIRED: &[(&str, &str)] = &[
     ("SecretProjection", "name"),
 ];
 
-/// Schemas with a field that decides which of the others counts: the name of the schema, that field (empty: there is
-/// none), and the others with what they are called there.
-const UNIONS: &[(&str, &str, &[(&str, &str)])] = &[
+/// The name of a schema, the field that decides which of the others counts (empty: there is none), and the others with
+/// what they are called there.
+type Union = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+/// Schemas with fields of which one counts.
+const UNIONS: &[Union] = &[
     ("io.k8s.api.core.v1.AppArmorProfile", "type", &[("localhostProfile", "LocalhostProfile")]),
     ("io.k8s.api.core.v1.PodSchedulingGroup", "", &[("podGroupName", "PodGroupName")]),
     ("io.k8s.api.core.v1.SeccompProfile", "type", &[("localhostProfile", "LocalhostProfile")]),
