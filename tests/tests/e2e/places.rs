@@ -74,7 +74,7 @@ impl Drop for Filler {
 
 #[test]
 fn on_a_full_disk_reads_and_deletions_go_on_and_writes_as_soon_as_there_is_room() {
-    let cluster = Cluster::prepare("full");
+    let cluster = Cluster::prepare("brim");
     let _anywhere = Anywhere(&cluster);
     let disk = Tmpfs::mount(&cluster.home().join("disk"), "size=256m");
     up_in(&cluster, "disk").done();
@@ -166,7 +166,7 @@ fn a_disk_that_is_full_stops_up_with_a_message_and_up_works_when_there_is_room()
     let cluster = Cluster::prepare("full");
     let disk = Tmpfs::mount(&cluster.data_dir(), "size=64k");
     let said = cluster.up_again().refused();
-    assert!(said.contains("No space left on device"), "{said}");
+    assert!(said.contains("the disk is full: 0 MiB are free"), "{said}");
     run(Command::new("mount").args(["-o", "remount,size=256m"]).arg(&disk.0), "").done();
     cluster.up_again().done();
     cluster.kubectl(&["get", "nodes"]).done();

@@ -98,20 +98,12 @@ fn a_running_pod_is_looked_into_with_an_ephemeral_container() {
     space.apply(&pod("target", &script("sleep 600"), ""));
     space.ready("target");
     let image = format!("--image={IMAGE}");
-    let seen = space.kubectl(&[
-        "debug",
-        "target",
-        "--quiet",
-        "-i",
-        "-c",
-        "alone",
-        &image,
-        "--",
-        "sh",
-        "-c",
-        "sleep 1; ps; hostname; exit 3",
-    ]);
-    assert!(seen.stdout.contains("target") && !seen.stdout.contains("sleep 600"), "its own processes only: {seen}");
+    let alone = ["debug", "target", "--quiet", "-i", "-c", "alone", &image, "--", "sh", "-c", "ps; hostname; exit 3"];
+    // Its input ends at once and stays open for others: that lets go of the client, whatever it has seen by then.
+    space.kubectl(&alone).done();
+    let log = || space.kubectl(&["logs", "target", "-c", "alone"]).stdout;
+    let seen = eventually_is("it says where it is", log, |log| log.contains("target"));
+    assert!(!seen.contains("sleep 600"), "its own processes only: {seen}");
     let ended = "{.status.ephemeralContainerStatuses[?(@.name=='alone')].state.terminated.exitCode}";
     eventually_is("its end is told", || space.get("pod/target", ended), |code| code == "3");
     let into = ["debug", "target", "--quiet", "-c", "into", "--target=main", &image, "--", "sh", "-c"];
