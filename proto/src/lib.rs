@@ -1,6 +1,12 @@
 //! Protobuf contracts between Reeve's processes and machines, and with its own past: what stands on disk.
 //!
-//! The messages are written by hand, so that building needs no `protoc`. Rules: a tag is never used twice, a
+//! What stands on disk is written by hand; what is a service is a `.proto` file. Rules: a tag is never used twice, a
 //! field never changes its meaning, and what a reader does not know it refuses by the `version` of the message.
 
 pub mod store;
+
+/// What the members of one store say to each other; see `peer.proto`.
+#[allow(clippy::all, clippy::pedantic, missing_docs, unreachable_pub)]
+pub mod peer {
+    tonic::include_proto!("reeve.peer.v1");
+}
