@@ -25,8 +25,10 @@ mod sim_disk;
 mod sled_view;
 mod snapshot;
 mod space;
+mod status;
 mod store;
 mod tail;
+mod transport;
 mod values;
 
 pub use frame::Damage;
@@ -39,4 +41,6 @@ pub use memory::MemoryKv;
 pub use recover::OpenError;
 pub use sim_disk::SimDisk;
 pub use sled_view::SledViews;
+pub use status::{Leadership, MemberError, MemberInfo, MemberProgress, MemberStatus, Role};
 pub use store::{Store, StoreConfig};
+pub use transport::{Inbox, MemberConfig, Parcel, Peer, ReceiveError, Transport};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use reeve_api::clock::SharedClock;
 use reeve_api::rng::SharedRng;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::disk::{Disk, DiskLock, RealDisk};
@@ -15,14 +15,18 @@ use crate::kv::{
     KeyRange, Kv, KvError, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchRequest, WatchStream,
 };
 use crate::limits::{Limits, check_txn, only_reads, txn_bytes};
-use crate::member::{Member, Parts, Proposal, Shared};
+use crate::member::{Control, Member, Parts, Proposal, Shared};
 use crate::mvcc::Mvcc;
 use crate::recover::{DataFolder, OpenError};
 use crate::sled_view::SledViews;
+use crate::status::{Change, Leadership, MemberError, MemberStatus};
+use crate::transport::{Inbox, MemberConfig, inbox};
 use crate::view::Views;
 
 /// Proposals that wait for the log. When there are more, callers wait in [`Kv::txn`] until their time is up.
 const PROPOSALS_MAX: usize = 1024;
+/// Questions about the group and changes of it that wait; when there are more, callers wait.
+const CONTROLS_MAX: usize = 16;
 /// What sled may keep of its pages in memory.
 const VIEW_CACHE_BYTES: u64 = 8 * 1024 * 1024;
 /// The log is cut in whole segments: with four, little of it stays behind a snapshot.
@@ -48,6 +52,8 @@ pub struct StoreConfig {
     /// How long a write may take before the caller is told [`KvError::Unavailable`]. Disks were seen to stall
     /// for half a minute; the write may still happen.
     pub request_timeout: Duration,
+    /// As whom it is opened.
+    pub member: MemberConfig,
 }
 
 impl StoreConfig {
@@ -63,6 +69,7 @@ impl StoreConfig {
             limits: Limits::default(),
             log_bytes: 16 * 1024 * 1024,
             request_timeout: Duration::from_secs(7), // etcd's: 5 s and two election timeouts
+            member: MemberConfig::Sole,
         }
     }
 }
@@ -72,6 +79,9 @@ impl StoreConfig {
 pub struct Store {
     mvcc: Arc<Mvcc>,
     proposals: mpsc::Sender<Proposal>,
+    controls: mpsc::Sender<Control>,
+    inbox: Inbox,
+    leadership: watch::Receiver<Leadership>,
     shared: Arc<Shared>,
     request_timeout: Duration,
     member: Mutex<Option<JoinHandle<()>>>,
@@ -92,6 +102,9 @@ impl Store {
         let mvcc = Arc::new(Mvcc::new(start.view.clone(), config.limits)?);
         let shared = Arc::new(Shared::default());
         let (proposals, receiver) = mpsc::channel(PROPOSALS_MAX);
+        let (controls, control_receiver) = mpsc::channel(CONTROLS_MAX);
+        let (inbox, mail) = inbox(start.member.id, shared.removed.clone());
+        let (leadership_sender, leadership) = watch::channel(Leadership::default());
         let (ready, is_ready) = oneshot::channel();
         let parts = Parts {
             folder,
@@ -102,11 +115,15 @@ impl Store {
             history_max: config.limits.history_max,
             log_bytes: config.log_bytes,
             proposals: receiver,
+            controls: control_receiver,
+            mail,
+            leadership: leadership_sender,
             ready,
         };
         let member = tokio::spawn(run(Member::new(start, parts)?, lock));
         let member = Mutex::new(Some(member));
-        let store = Self { mvcc, proposals, shared, request_timeout: config.request_timeout, member };
+        let request_timeout = config.request_timeout;
+        let store = Self { mvcc, proposals, controls, inbox, leadership, shared, request_timeout, member };
         if is_ready.await.is_err() {
             return Err(OpenError::Stopped(store.why_stopped()));
         }
@@ -121,6 +138,72 @@ impl Store {
             let _ = member.await; // a member that has failed has said so
         }
         self.shared.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))
+    }
+
+    /// Where the transport hands in what other members send.
+    #[must_use]
+    pub fn inbox(&self) -> Inbox {
+        self.inbox.clone()
+    }
+
+    /// Who leads, as this member sees it, now and whenever that changes.
+    #[must_use]
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.clone()
+    }
+
+    /// What this member knows of itself and its group.
+    pub async fn status(&self) -> Result<MemberStatus, MemberError> {
+        self.control(Control::Status).await
+    }
+
+    /// Adds a member that does not vote yet: it gets everything, and can be promoted when it has caught up. Any member
+    /// may be asked this and the following; the leader decides.
+    pub async fn add_learner(&self, id: u64, address: &str) -> Result<(), MemberError> {
+        self.change(Change::AddLearner { id, address: address.to_owned() }).await
+    }
+
+    /// Makes a voter of a learner that has caught up.
+    pub async fn promote(&self, id: u64) -> Result<(), MemberError> {
+        self.change(Change::Promote { id }).await
+    }
+
+    /// Removes a member for good. Its number is not used again.
+    pub async fn remove(&self, id: u64) -> Result<(), MemberError> {
+        self.change(Change::Remove { id }).await
+    }
+
+    /// Gives the vote of a member, dead or alive, to a learner that has caught up, in one step.
+    pub async fn replace(&self, id: u64, learner: u64) -> Result<(), MemberError> {
+        self.change(Change::Replace { id, by: learner }).await
+    }
+
+    /// Says where a member can be reached from now on.
+    pub async fn move_member(&self, id: u64, address: &str) -> Result<(), MemberError> {
+        self.change(Change::Move { id, address: address.to_owned() }).await
+    }
+
+    /// Makes another voter leader: this one, or the one that is furthest. Returns when it is.
+    pub async fn transfer_leadership(&self, id: Option<u64>) -> Result<(), MemberError> {
+        self.change(Change::Transfer { id }).await
+    }
+
+    async fn change(&self, change: Change) -> Result<(), MemberError> {
+        self.control(|reply| Control::Change(change, reply)).await
+    }
+
+    async fn control<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<Result<T, MemberError>>) -> Control,
+    ) -> Result<T, MemberError> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            let sent = self.controls.send(question(reply)).await;
+            sent.map_err(|_| self.why_stopped())?;
+            answer.await.map_err(|_| self.why_stopped())?
+        };
+        let late = |_| MemberError::Unavailable { reason: format!("no answer within {:?}", self.request_timeout) };
+        tokio::time::timeout(self.request_timeout, asked).await.map_err(late)?
     }
 
     fn check_open(&self) -> Result<(), KvError> {

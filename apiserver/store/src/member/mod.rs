@@ -9,6 +9,8 @@
 //!
 //! There is one member for now. It goes the way that three will: only what carries messages to others is missing.
 
+mod about;
+
 use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::{Arc, OnceLock};
@@ -20,7 +22,7 @@ use raft::{RawNode, StateRole};
 use reeve_api::clock::SharedClock;
 use reeve_api::rng::{RngExt as _, SharedRng};
 use reeve_proto::store::{Batch, HardState, LogRecord, VERSION};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +36,9 @@ use crate::mvcc::{Mvcc, due_compaction};
 use crate::recover::{DataFolder, OpenError, Start, decode_entry, from_raft, into_raft};
 use crate::snapshot;
 use crate::space::Space;
+use crate::status::{Change, Leadership, MemberError, MemberStatus};
 use crate::tail::Tail;
+use crate::transport::{Mail, Removed};
 use crate::view::ViewError;
 
 /// Raft's unit of time; an election takes [`ELECTION_TICKS`] to twice as many.
@@ -70,11 +74,19 @@ pub(crate) struct Proposal {
     pub(crate) reply: Reply,
 }
 
+/// A question about the group, or a change of it.
+pub(crate) enum Control {
+    Status(oneshot::Sender<Result<MemberStatus, MemberError>>),
+    Change(Change, oneshot::Sender<Result<(), MemberError>>),
+}
+
 /// What member and handles share.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     /// Why the member writes no more, if it had to stop. Reads go on.
     pub(crate) failure: OnceLock<KvError>,
+    /// Members that are heard no more.
+    pub(crate) removed: Arc<Removed>,
     /// Told to stop.
     pub(crate) closing: CancellationToken,
 }
@@ -90,6 +102,12 @@ pub(crate) struct Parts {
     pub(crate) log_bytes: u64,
     /// Callers wait when it is full; its size is the sender's affair.
     pub(crate) proposals: mpsc::Receiver<Proposal>,
+    /// Likewise.
+    pub(crate) controls: mpsc::Receiver<Control>,
+    /// What other members send.
+    pub(crate) mail: Mail,
+    /// Told who leads.
+    pub(crate) leadership: watch::Sender<Leadership>,
     /// Fired when everything that was in the log is applied.
     pub(crate) ready: oneshot::Sender<()>,
 }
@@ -177,6 +195,7 @@ enum ApplyError {
 
 enum Event {
     Proposed(Proposal),
+    Control(Control),
     Disk(DiskDone),
     Settled(Result<(), ViewError>),
     Scrubbed(Result<bool, ViewError>),
@@ -268,6 +287,8 @@ impl Member {
             }
             match self.next_event(closing).await? {
                 Event::Proposed(first) => self.propose(Some(first)).await,
+                Event::Control(Control::Status(reply)) => drop(reply.send(Ok(self.status()))),
+                Event::Control(Control::Change(change, reply)) => drop(reply.send(self.on_change(&change))),
                 Event::Disk(done) => self.on_disk(done)?,
                 Event::Settled(outcome) => self.on_settled(outcome).await?,
                 Event::Scrubbed(outcome) => self.on_scrubbed(outcome).await?,
@@ -286,7 +307,7 @@ impl Member {
     async fn next_event(&mut self, closing: bool) -> Result<Event, KvError> {
         let (accepts, look_at) = (self.accepts(closing), self.look_at);
         let wants_room = self.space.is_full() || self.stalled.is_some() || self.view_lost.is_some();
-        let Parts { proposals, mvcc, shared, .. } = &mut self.parts;
+        let Parts { proposals, controls, mvcc, shared, .. } = &mut self.parts;
         tokio::select! {
             biased;
             done = finished(&mut self.disk_job) => done.map(Event::Disk),
@@ -296,6 +317,7 @@ impl Member {
             err = mvcc.breaks(), if self.disk_job.is_none() => Ok(Event::ViewBroken(err)),
             () = shared.closing.cancelled(), if !closing => Ok(Event::Close),
             () = tokio::time::sleep_until(look_at), if wants_room => Ok(Event::LookAtSpace),
+            Some(control) = controls.recv() => Ok(Event::Control(control)),
             first = next_proposal(proposals), if accepts => Ok(Event::Proposed(first)),
         }
     }
@@ -370,6 +392,7 @@ impl Member {
             let (number, must_sync) = (ready.number(), ready.must_sync());
             self.node.advance_append_async(ready);
             if new_role {
+                self.parts.leadership.send_replace(self.leadership());
                 self.draw_election_timeout();
             }
             if must_sync {
