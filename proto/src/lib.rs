@@ -3,6 +3,7 @@
 //! What stands on disk is written by hand; what is a service is a `.proto` file. Rules: a tag is never used twice, a
 //! field never changes its meaning, and what a reader does not know it refuses by the `version` of the message.
 
+pub mod backup;
 pub mod store;
 
 /// What the members of one store say to each other; see `peer.proto`.

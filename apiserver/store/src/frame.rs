@@ -73,14 +73,18 @@ pub(crate) fn decode(number: u64, bytes: &[u8]) -> Option<&[u8]> {
 
 /// Whether any whole record with one of the next numbers begins somewhere in `bytes`.
 pub(crate) fn any_later(after: u64, bytes: &[u8]) -> bool {
+    find_later(after, bytes).is_some()
+}
+
+/// Where the first whole record with one of the next numbers begins in `bytes`, and its number.
+pub(crate) fn find_later(after: u64, bytes: &[u8]) -> Option<(usize, u64)> {
     const NUMBERS_AHEAD: u64 = 1 << 20; // more records than a segment can hold
-    (0..bytes.len()).any(|at| {
+    (0..bytes.len()).find_map(|at| {
         let rest = &bytes[at..];
-        Header::decode(rest).is_some_and(|header| {
-            header.number > after
-                && header.number - after < NUMBERS_AHEAD
-                && rest.get(HEADER_LEN..HEADER_LEN + header.len).is_some_and(|payload| header.fits(payload))
-        })
+        let header = Header::decode(rest)?;
+        let is_later = header.number > after && header.number - after < NUMBERS_AHEAD;
+        let is_whole = || rest.get(HEADER_LEN..HEADER_LEN + header.len).is_some_and(|payload| header.fits(payload));
+        (is_later && is_whole()).then_some((at, header.number))
     })
 }
 

@@ -11,6 +11,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+use crate::hash::HashKv;
+use crate::hold::Hold;
+use crate::verify::Report;
+
 /// The store's counter: it only ever grows, and an acknowledged write has one of its own.
 /// In the API it is the `resourceVersion`. Revision 1 is the empty store, as in etcd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -327,6 +331,23 @@ pub trait Kv: Send + Sync + 'static {
 
     /// The newest committed revision this member has applied; no round trip.
     fn revision(&self) -> Revision;
+
+    /// Keeps the newest revision readable, whatever is compacted, as long as the answer lives. It holds back the space
+    /// of everything that is overwritten meanwhile. A store that cannot do that only says the revision.
+    fn hold(&self) -> Hold {
+        Hold::without_promise(self.revision())
+    }
+
+    /// A hash of everything that can be read up to a revision (`None`: the newest), see [`HashKv`]. Reads the whole
+    /// store.
+    async fn hash_kv(&self, _revision: Option<Revision>) -> Result<HashKv, KvError> {
+        Err(KvError::Unavailable { reason: "this store has no hashes".to_owned() })
+    }
+
+    /// Reads everything that this member has on disk and says what is damaged.
+    async fn verify(&self) -> Result<Report, KvError> {
+        Err(KvError::Unavailable { reason: "this store looks after its own disk".to_owned() })
+    }
 }
 
 /// A store that can be handed to many tasks.

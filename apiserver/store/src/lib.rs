@@ -3,8 +3,10 @@
 //! [`Kv`] is the seam the API server stands on. Everything behind it (log, view, transport) is private.
 //! What is not here: Kubernetes. The store knows keys and bytes.
 
+pub mod backup;
 pub mod disk;
 pub mod kv;
+pub mod verify;
 pub mod view;
 
 mod buffer;
@@ -12,13 +14,16 @@ mod convert;
 mod encoding;
 mod evaluate;
 mod frame;
+mod hash;
 mod head;
+mod hold;
 mod hub;
 mod limits;
 mod log;
 mod member;
 mod memory;
 mod mvcc;
+mod offline;
 mod read;
 mod recover;
 mod sim_disk;
@@ -32,6 +37,8 @@ mod transport;
 mod values;
 
 pub use frame::Damage;
+pub use hash::HashKv;
+pub use hold::Hold;
 pub use kv::{
     Compare, Event, EventKind, KeyRange, KeyValue, Kv, KvError, Op, OpResponse, RangeRequest, RangeResponse, Revision,
     SharedKv, Txn, TxnResponse, WatchBatch, WatchRequest, WatchStream,

@@ -228,7 +228,8 @@ fn path(name: &str) -> String {
     format!("{LOG_FOLDER}/{name}")
 }
 
-fn first_number(name: &str) -> Option<u64> {
+/// The number of a segment's first record, by which it is called.
+pub(crate) fn first_number(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log").filter(|digits| digits.len() == 16)?;
     u64::from_str_radix(digits, 16).ok()
 }

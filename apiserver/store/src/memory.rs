@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::evaluate::{Answer, Command, check_compaction};
+use crate::hash::HashKv;
+use crate::hold::Hold;
 use crate::kv::{Kv, KvError, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchRequest, WatchStream};
 use crate::limits::{Limits, check_txn, only_reads};
 use crate::mvcc::{Mvcc, due_compaction};
@@ -88,5 +90,13 @@ impl Kv for MemoryKv {
 
     fn revision(&self) -> Revision {
         self.mvcc.position().revision
+    }
+
+    fn hold(&self) -> Hold {
+        self.mvcc.hold()
+    }
+
+    async fn hash_kv(&self, revision: Option<Revision>) -> Result<HashKv, KvError> {
+        self.mvcc.hash(revision)
     }
 }

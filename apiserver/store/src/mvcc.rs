@@ -10,7 +10,9 @@ use tokio::sync::Notify;
 
 use crate::encoding::{self, POSITION_KEY, Position, State};
 use crate::evaluate::{Answer, Command, Evaluator, check_revision};
+use crate::hash::{self, HashKv};
 use crate::head::Head;
+use crate::hold::{Hold, Holds};
 use crate::hub::{Hub, Join, Queue};
 use crate::kv::{
     KvError, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchBatch, WatchRequest, WatchStream,
@@ -35,6 +37,7 @@ pub(crate) struct Mvcc {
     hub: Hub,
     broken: Mutex<Option<ViewError>>,
     breaks: Notify,
+    holds: Arc<Holds>,
 }
 
 /// What readers see: where the store stands, and the newest states.
@@ -55,6 +58,7 @@ impl Mvcc {
             hub: Hub::new(limits, position.revision),
             broken: Mutex::new(None),
             breaks: Notify::new(),
+            holds: Arc::default(),
         })
     }
 
@@ -76,14 +80,17 @@ impl Mvcc {
         for _ in 0..READ_ATTEMPTS_MAX {
             let (position, at) = {
                 let applied = self.applied();
-                let at = check_revision(request.revision, &applied.position)?;
+                let at = match check_revision(request.revision, &applied.position) {
+                    Err(KvError::Compacted { requested, .. }) if self.holds.has(requested) => requested,
+                    checked => checked?,
+                };
                 if at == applied.position.revision {
                     return Ok(RangeResponse { revision: at, ..applied.head.range(request, &Overlay::new()) });
                 }
                 (applied.position, at)
             };
             let mut response = read::range_at(&*self.view(), request, at).map_err(|err| self.report_broken(err))?;
-            if self.position().compacted <= at {
+            if self.position().compacted <= at || self.holds.has(at) {
                 response.revision = position.revision;
                 return Ok(response);
             }
@@ -131,7 +138,7 @@ impl Mvcc {
     /// below that point are refused from the moment it moves.
     pub(crate) fn scrub(&self) -> Result<bool, ViewError> {
         let view = self.view();
-        let compacted = self.position().compacted;
+        let compacted = self.holds.removable(self.position().compacted);
         let mut batch = ViewBatch::default();
         let mut keys = BTreeSet::new();
         let mut malformed = None;
@@ -158,6 +165,22 @@ impl Mvcc {
             view.apply(batch)?;
         }
         Ok(more)
+    }
+
+    /// Keeps the newest revision readable; see [`crate::Kv::hold`].
+    pub(crate) fn hold(&self) -> Hold {
+        let applied = self.applied(); // nothing is compacted while it is held
+        self.holds.hold(applied.position.revision)
+    }
+
+    /// See [`crate::Kv::hash_kv`].
+    pub(crate) fn hash(&self, revision: Option<Revision>) -> Result<HashKv, KvError> {
+        let (at, held) = {
+            let applied = self.applied();
+            let at = check_revision(revision, &applied.position)?;
+            (at, self.holds.hold(applied.position.compacted))
+        };
+        hash::of_view(&*self.view(), at, held.revision()).map_err(|err| self.report_broken(err))
     }
 
     /// Follows changes; see [`crate::Kv::watch`].
@@ -200,6 +223,7 @@ impl Mvcc {
     /// Goes on with another view, which must stand where this one stood.
     pub(crate) fn replace_view(&self, view: Arc<dyn View>) {
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+        self.holds.forget();
         self.broken.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }

@@ -21,10 +21,12 @@ use crate::mvcc::position_of;
 use crate::snapshot::{self, RestoreError};
 use crate::view::{View, ViewError, Views};
 
-const MEMBER_FILE: &str = "member";
-const VIEW_STATE_FILE: &str = "view.state";
+/// Says who this member is.
+pub(crate) const MEMBER_FILE: &str = "member";
+/// Says whether the view may be used.
+pub(crate) const VIEW_STATE_FILE: &str = "view.state";
 /// Raft's number of the only member.
-const SOLE_MEMBER: u64 = 1;
+pub(crate) const SOLE_MEMBER: u64 = 1;
 
 /// Why a store could not be opened. Nothing has been changed, but that a torn end of the log was cut.
 #[derive(Debug, thiserror::Error)]
@@ -239,7 +241,12 @@ fn reaches_back(recovered: &Recovered, index: u64) -> bool {
 }
 
 /// Applies one entry to a view that nobody else has.
-fn replay(head: &mut Head, view: &dyn View, position: Position, entry: &LogEntry) -> Result<Position, OpenError> {
+pub(crate) fn replay(
+    head: &mut Head,
+    view: &dyn View,
+    position: Position,
+    entry: &LogEntry,
+) -> Result<Position, OpenError> {
     let mut evaluator = Evaluator::new(head, view, position);
     let (_, commands) = decode_entry(&entry.data).map_err(|reason| OpenError::Entry { index: entry.index, reason })?;
     commands.iter().try_for_each(|command| evaluator.execute(command))?;

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use crate::buffer::BufferedView;
 use crate::values::{FILE_BYTES, Found, Place, ValueFiles};
+use crate::verify::{Report, check_record};
 use crate::view::{View, ViewBatch, ViewError, Views, Visit, Visitor};
 
 /// Below the folder of a view.
@@ -50,6 +51,37 @@ impl SledViews {
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>, cache_bytes: u64) -> Self {
         Self { folder: folder.into(), cache_bytes }
+    }
+
+    /// Reads every record of the newest view and every value beside it; nothing else may have it open.
+    pub(crate) fn verify(&self, report: &mut Report) -> Result<(), ViewError> {
+        let numbers = self.numbers().map_err(from_disk("cannot be read"))?;
+        let Some(number) = numbers.last() else { return Ok(()) };
+        let folder = self.folder.join(number.to_string());
+        let config = sled::Config::new().path(folder.join(DATABASE_FOLDER)).cache_capacity(self.cache_bytes);
+        let db = config.flush_every_ms(None).open().map_err(from_sled("cannot be opened"))?;
+        let values = ValueFiles::open(folder.join(VALUES_FOLDER)).map_err(from_disk("cannot be opened"))?;
+        report.files += 1 + values.full().map_err(from_disk("cannot be measured"))?.len() as u64;
+        for record in db.iter() {
+            let (key, stored) = record.map_err(from_sled("cannot be read"))?;
+            report.records += 1;
+            let record = match (stored.split_first(), place_of(&stored)) {
+                (Some((&INLINE, record)), _) => record.to_vec(),
+                (_, Some(place)) => match values.read(place).map_err(from_disk("cannot be read"))? {
+                    Found::Value(record) => record,
+                    Found::Gone | Found::Damaged => {
+                        let what = "a value is not what was written".to_owned();
+                        report.stale(values.path_of(place), place.offset.into(), what);
+                        continue;
+                    }
+                },
+                _ => return Err(ViewError::malformed("cannot be read", &key)),
+            };
+            if let Err(err) = check_record(&key, &record) {
+                report.stale(folder.join(DATABASE_FOLDER).display().to_string(), 0, err.to_string());
+            }
+        }
+        Ok(())
     }
 
     /// The numbers of the views that are there, sorted.

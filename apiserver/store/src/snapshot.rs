@@ -12,7 +12,9 @@ use crate::frame::{self, Damage, HEADER_LEN, Header, ReadError};
 use crate::kv::Revision;
 use crate::view::{View, ViewBatch, ViewError, Visit};
 
-const SNAPSHOT_FOLDER: &str = "snapshots";
+/// The folder of the snapshots.
+pub(crate) const SNAPSHOT_FOLDER: &str = "snapshots";
+const WRITING: &str = "snapshots/writing.tmp";
 /// A part is written when it has this many bytes. Small beside the memory of an idle process.
 const PART_BYTES: usize = 256 * 1024;
 
@@ -49,28 +51,10 @@ impl From<DiskError> for RestoreError {
 /// Writes what the view held at `position`, then removes older snapshots; how many bytes it took. The view may
 /// take over newer entries meanwhile, but nothing may be scrubbed from it.
 pub(crate) fn write(disk: &dyn Disk, view: &dyn View, position: Position, voters: &[u64]) -> Result<u64, WriteError> {
-    let (file, temporary) = (file_of(position.index), format!("{SNAPSHOT_FOLDER}/writing.tmp"));
-    let mut writer = Writer {
-        file: disk.create(&temporary)?,
-        part: SnapshotPart::default(),
-        part_bytes: 0,
-        parts: 0,
-        records: 0,
-        bytes: 0,
-    };
+    let mut writer = Writer::begin(disk)?;
     writer.copy(view, &encoding::all_versions(), |key| encoding::split_version_key(key).map(|(_, at)| at), position)?;
     writer.copy(view, &encoding::all_history(), encoding::history_revision, position)?;
-    writer.finish(position, voters)?;
-    let bytes = writer.bytes;
-    disk.rename(&temporary, &file)?;
-    disk.sync_folder(SNAPSHOT_FOLDER)?;
-    for name in disk.list(SNAPSHOT_FOLDER)? {
-        let old = format!("{SNAPSHOT_FOLDER}/{name}");
-        if old != file {
-            disk.remove(&old)?;
-        }
-    }
-    Ok(bytes)
+    Ok(writer.end(disk, position, voters)?)
 }
 
 /// The index of the newest snapshot; `None` when there is none.
@@ -106,7 +90,8 @@ pub(crate) fn restore(disk: &dyn Disk, index: u64, view: &dyn View) -> Result<Po
     }
 }
 
-struct Writer {
+/// A snapshot in the making; of no use before its end.
+pub(crate) struct Writer {
     file: Box<dyn DiskFile>,
     part: SnapshotPart,
     part_bytes: usize,
@@ -116,6 +101,26 @@ struct Writer {
 }
 
 impl Writer {
+    pub(crate) fn begin(disk: &dyn Disk) -> Result<Self, DiskError> {
+        let file = disk.create(WRITING)?;
+        Ok(Self { file, part: SnapshotPart::default(), part_bytes: 0, parts: 0, records: 0, bytes: 0 })
+    }
+
+    /// The last of it; then it is in the place of all others. How many bytes it took.
+    pub(crate) fn end(mut self, disk: &dyn Disk, position: Position, voters: &[u64]) -> Result<u64, DiskError> {
+        self.finish(position, voters)?;
+        let file = file_of(position.index);
+        disk.rename(WRITING, &file)?;
+        disk.sync_folder(SNAPSHOT_FOLDER)?;
+        for name in disk.list(SNAPSHOT_FOLDER)? {
+            let old = format!("{SNAPSHOT_FOLDER}/{name}");
+            if old != file {
+                disk.remove(&old)?;
+            }
+        }
+        Ok(self.bytes)
+    }
+
     /// Copies a key space, without what is newer than the snapshot.
     fn copy(
         &mut self,
@@ -136,7 +141,8 @@ impl Writer {
         outcome
     }
 
-    fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), DiskError> {
+    /// Adds a record of a view.
+    pub(crate) fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), DiskError> {
         self.part_bytes += key.len() + value.len();
         self.part.records.push(SnapshotRecord { key: key.to_vec(), value: value.to_vec() });
         self.records += 1;

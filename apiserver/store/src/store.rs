@@ -11,6 +11,8 @@ use tokio::task::JoinHandle;
 
 use crate::disk::{Disk, DiskLock, RealDisk};
 use crate::evaluate::{Answer, Command, check_compaction};
+use crate::hash::HashKv;
+use crate::hold::Hold;
 use crate::kv::{
     KeyRange, Kv, KvError, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchRequest, WatchStream,
 };
@@ -21,6 +23,7 @@ use crate::recover::{DataFolder, OpenError};
 use crate::sled_view::SledViews;
 use crate::status::{Change, Leadership, MemberError, MemberStatus};
 use crate::transport::{Inbox, MemberConfig, inbox};
+use crate::verify::{self, Report};
 use crate::view::Views;
 
 /// Proposals that wait for the log. When there are more, callers wait in [`Kv::txn`] until their time is up.
@@ -78,6 +81,7 @@ impl StoreConfig {
 #[derive(Debug)]
 pub struct Store {
     mvcc: Arc<Mvcc>,
+    disk: Arc<dyn Disk>,
     proposals: mpsc::Sender<Proposal>,
     controls: mpsc::Sender<Control>,
     inbox: Inbox,
@@ -91,6 +95,7 @@ impl Store {
     /// Opens a store and replays what is in its log; when it returns, the store is ready. Needs a tokio runtime.
     pub async fn open(config: StoreConfig) -> Result<Arc<Self>, OpenError> {
         let segment_bytes = config.log_bytes / SEGMENTS_PER_LOG;
+        let disk = config.disk.clone();
         let folder = DataFolder { disk: config.disk, views: config.views, segment_bytes };
         let opening = folder.clone();
         let opened = tokio::task::spawn_blocking(move || {
@@ -123,7 +128,7 @@ impl Store {
         let member = tokio::spawn(run(Member::new(start, parts)?, lock));
         let member = Mutex::new(Some(member));
         let request_timeout = config.request_timeout;
-        let store = Self { mvcc, proposals, controls, inbox, leadership, shared, request_timeout, member };
+        let store = Self { mvcc, disk, proposals, controls, inbox, leadership, shared, request_timeout, member };
         if is_ready.await.is_err() {
             return Err(OpenError::Stopped(store.why_stopped()));
         }
@@ -233,6 +238,12 @@ impl Drop for Store {
     }
 }
 
+/// Reads the disk where nobody waits for it but the caller.
+async fn blocking<T: Send + 'static>(read: impl FnOnce() -> Result<T, KvError> + Send + 'static) -> Result<T, KvError> {
+    let read = tokio::task::spawn_blocking(read).await;
+    read.map_err(|err| KvError::Unavailable { reason: err.to_string() })?
+}
+
 /// Holds the data folder as long as the member runs.
 async fn run(member: Member, lock: DiskLock) {
     member.run().await;
@@ -249,8 +260,7 @@ impl Kv for Store {
             return self.mvcc.range(&request);
         }
         let mvcc = self.mvcc.clone();
-        let read = tokio::task::spawn_blocking(move || mvcc.range(&request)).await;
-        read.map_err(|err| KvError::Unavailable { reason: err.to_string() })?
+        blocking(move || mvcc.range(&request)).await
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, KvError> {
@@ -278,5 +288,21 @@ impl Kv for Store {
 
     fn revision(&self) -> Revision {
         self.mvcc.position().revision
+    }
+
+    fn hold(&self) -> Hold {
+        self.mvcc.hold()
+    }
+
+    async fn hash_kv(&self, revision: Option<Revision>) -> Result<HashKv, KvError> {
+        self.check_open()?;
+        let mvcc = self.mvcc.clone();
+        blocking(move || mvcc.hash(revision)).await
+    }
+
+    async fn verify(&self) -> Result<Report, KvError> {
+        self.check_open()?;
+        let (mvcc, disk) = (self.mvcc.clone(), self.disk.clone());
+        blocking(move || Ok(verify::running(&*disk, &*mvcc.view()))).await
     }
 }

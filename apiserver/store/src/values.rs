@@ -17,7 +17,7 @@ pub(crate) const FILE_BYTES: u64 = 16 * 1024 * 1024;
 pub(crate) struct Place {
     /// The file's number.
     pub(crate) file: u32,
-    offset: u32,
+    pub(crate) offset: u32,
     /// Bytes of the value.
     pub(crate) len: u32,
     /// CRC-32 of the value.
@@ -143,6 +143,11 @@ impl ValueFiles {
 
     fn file(&self, number: u32) -> Option<Arc<File>> {
         self.files.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
+    }
+
+    /// The file of a place, for messages.
+    pub(crate) fn path_of(&self, place: Place) -> String {
+        self.path(place.file).display().to_string()
     }
 
     fn path(&self, number: u32) -> PathBuf {
