@@ -16,6 +16,7 @@
 //! | `proxy` | the `proxy` subresources: requests passed on to pods, Services and nodes |
 //! | `proxy_node` | log, exec and attach, passed through to the kubelet |
 //! | [`pki`] | authorities, certificates and keys in the data folder |
+//! | [`join`] | several servers as one control plane: joining, members |
 //! | `aggregator` | groups that other servers serve: APIServices, passing requests on |
 //! | `outbound` | calls to webhooks and aggregated API servers |
 //! | [`registry`] | the verbs on objects |
@@ -35,6 +36,7 @@ mod fuzz;
 mod gate;
 mod go_json;
 mod http;
+pub mod join;
 mod outbound;
 pub mod pki;
 mod proxy;

@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
@@ -36,6 +36,7 @@ use crate::http::web_socket::WebSockets;
 use crate::http::{
     Api, Body, BoxError, ComponentStatuses, Health, InProcess, LiveFaces, Metrics, Peer, Reviews, RunningComponents,
 };
+use crate::join::ControlPlane;
 use crate::pki::{LiveCertificate, Pki, PkiError, UnusableCertificate};
 use crate::proxy_node::{Kubelet, KubeletError, Nodes};
 use crate::registry::{Registry, RegistryConfig, RegistryParts, UserInfo, roles};
@@ -223,6 +224,7 @@ impl ApiServer {
             nodes: Nodes::new(kubelet, shutdown.clone()),
             aggregator,
             registry,
+            control_plane: OnceLock::new(),
             token_key,
             clock,
             rng: parts.rng,
@@ -255,6 +257,12 @@ impl ApiServer {
     pub async fn roles_made(&self) {
         // It cannot be told any more when the server stops.
         let _ = self.api.health.roles.clone().wait_for(|made| *made).await;
+    }
+
+    /// Makes this server one of a control plane: others can join through it, and its members can be seen and changed.
+    /// Only the first call counts.
+    pub fn serve_control_plane(&self, control_plane: ControlPlane) {
+        let _ = self.api.control_plane.set(control_plane);
     }
 
     /// The registry, for checks that need no user.

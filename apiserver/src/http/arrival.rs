@@ -20,6 +20,7 @@ use crate::auth::front_proxy::Shown;
 use crate::auth::impersonate::{self, Impersonation};
 use crate::auth::{self, Attributes, Decision, Target};
 use crate::flowcontrol::{Asked, Seat, Stored, Wanted, Watching, What};
+use crate::join;
 use crate::registry::UserInfo;
 use crate::status::ApiError;
 
@@ -94,6 +95,11 @@ impl Api {
     pub(super) async fn serve(&self, request: HttpRequest<Body>, noted: &mut Noted) -> Result<Answer, ApiError> {
         if !route::is_escaped_well(request.uri().path()) {
             return Ok(response::bad_request_line());
+        }
+        if let Some(control_plane) = self.control_plane.get().filter(|_| join::is_for_strangers(request.uri().path())) {
+            let answer = control_plane.answer_stranger(&self.registry, self.clock.now(), request);
+            let answer = tokio::time::timeout(self.limits.request_timeout, answer).await;
+            return answer.unwrap_or_else(|_| Ok(response::timed_out()));
         }
         let incoming = Incoming::read(&request)?;
         if incoming.is_long_running() {

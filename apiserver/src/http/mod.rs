@@ -32,7 +32,7 @@ mod yaml;
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -43,6 +43,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use body::read as read_body;
 pub(crate) use component_status::ComponentStatuses;
 pub use component_status::{Running, RunningComponents};
 pub(crate) use discovery::{Discovery, Others};
@@ -54,7 +55,7 @@ use metrics::{Key, Observed};
 pub(crate) use openapi::OpenApi;
 pub(crate) use protobuf::Shared;
 pub(crate) use query::Query;
-pub(crate) use response::{Answer, Body, BoxError, error, full, text};
+pub(crate) use response::{Answer, Body, BoxError, error, full, json, not_found_page, text};
 pub(crate) use reviews::Reviews;
 use route::ResourcePath;
 pub(crate) use verbs::Call;
@@ -66,6 +67,7 @@ use crate::auth::token::TokenKey;
 use crate::auth::{self, Attributes, Authenticator, Authorizer, Credentials, Decision, Target};
 use crate::flowcontrol::{Belongs, FlowControl};
 use crate::gate::Place;
+use crate::join::ControlPlane;
 use crate::proxy_node::Nodes;
 use crate::registry::{Registry, UserInfo};
 use crate::server::Limits;
@@ -101,6 +103,8 @@ pub(crate) struct Api {
     pub(crate) impersonations: Remembered,
     pub(crate) nodes: Nodes,
     pub(crate) aggregator: Arc<Aggregator>,
+    /// Set when this server is one of a control plane.
+    pub(crate) control_plane: OnceLock<ControlPlane>,
     pub(crate) token_key: Arc<TokenKey>,
     pub(crate) clock: SharedClock,
     pub(crate) rng: SharedRng,
@@ -246,6 +250,10 @@ impl Api {
                         .nothing_there(segments.get(1).map(String::as_str).filter(|_| words.first() == Some(&"apis"))),
                 }
             }
+            ["reeve", "v1", ref rest @ ..] => match self.control_plane.get() {
+                Some(control_plane) => control_plane.answer(rest, parts).await,
+                None => Ok(response::not_found_page()),
+            },
             ["" | "index.html"] => Ok(response::raw_json(StatusCode::OK, &json!({"paths": self.paths()}))),
             _ => Ok(response::not_found_page()),
         }

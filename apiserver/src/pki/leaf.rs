@@ -31,6 +31,8 @@ pub enum Usage {
     Server,
     /// Presented by a TLS client; names a user.
     Client,
+    /// Shown and presented by a member of the store's group to the others.
+    Peer,
 }
 
 /// A certificate authority that can sign.
@@ -91,6 +93,11 @@ impl LeafPlan {
         Self::new(common_name, organizations, Usage::Client, now)
     }
 
+    /// The certificate of a member of the store's group, valid for the one name by which the others know it.
+    pub(super) fn peer(host: &str, now: Timestamp) -> Self {
+        Self { sans: vec![host.to_owned()], ..Self::new(host, &[], Usage::Peer, now) }
+    }
+
     fn new(common_name: &str, organizations: &[&str], usage: Usage, now: Timestamp) -> Self {
         let organizations = organizations.iter().map(|&group| group.to_owned()).collect();
         Self { common_name: common_name.to_owned(), organizations, usage, sans: Vec::new(), now }
@@ -101,10 +108,11 @@ impl LeafPlan {
         let mut params = base(&self.common_name, &self.organizations, self.now, LEAF_LIFE);
         params.subject_alt_names = CertificateParams::new(self.sans.clone())?.subject_alt_names;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![match self.usage {
-            Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
-            Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
-        }];
+        params.extended_key_usages = match self.usage {
+            Usage::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
+            Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
+            Usage::Peer => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+        };
         params.use_authority_key_identifier_extension = true;
         signed(&params, &KeyPair::generate()?, &by.signer)
     }

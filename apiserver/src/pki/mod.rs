@@ -1,9 +1,10 @@
 //! The cluster's certificates and keys: made at first start, kept in one folder, re-issued when they no longer fit.
 //!
-//! Three authorities. The *cluster CA* signs what servers show and what API clients present. The *kubelet client CA*
+//! Four authorities. The *cluster CA* signs what servers show and what API clients present. The *kubelet client CA*
 //! signs exactly one certificate, the API server's own for talking to kubelets; an agent that demands it admits
 //! nobody else. The *front-proxy CA* signs what a server shows that passes on requests in other users' names: the API
-//! server's own, towards aggregated API servers. Which certificate must hold what is decided in `leaf`; this file
+//! server's own, towards aggregated API servers. The *peer CA* signs what the members of the store's group show each
+//! other, and nothing else: no user and no node can pass for a member. Which certificate must hold what is decided in `leaf`; this file
 //! reads and writes the folder.
 //! What is not here: the kubeconfig (that is `ctl`), TLS handshakes (`server.rs`), tokens (`auth`).
 //!
@@ -12,6 +13,7 @@
 mod file;
 mod leaf;
 mod live;
+mod shared;
 
 use std::io;
 use std::net::IpAddr;
@@ -24,6 +26,7 @@ use rcgen::{CertificateParams, Issuer, KeyPair};
 pub use leaf::Usage;
 use leaf::{Authority, LeafPlan};
 pub use live::{LiveCertificate, UnusableCertificate};
+pub use shared::{SharedKeys, public_key_hash};
 
 /// The common name of those who may speak for other users; kubeadm's.
 pub const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
@@ -112,6 +115,7 @@ struct Inner {
     cluster_ca: Authority,
     kubelet_client_ca: Authority,
     front_proxy_ca: Authority,
+    peer_ca: Authority,
     serving: CertKey,
     admin: CertKey,
     kubelet_client: CertKey,
@@ -127,6 +131,7 @@ impl Pki {
         let cluster_ca = open_authority(&config.dir, "ca", "reeve-ca", now)?;
         let kubelet_client_ca = open_authority(&config.dir, "kubelet-client-ca", "reeve-kubelet-client-ca", now)?;
         let front_proxy_ca = open_authority(&config.dir, "front-proxy-ca", "reeve-front-proxy-ca", now)?;
+        let peer_ca = open_authority(&config.dir, "peer-ca", "reeve-peer-ca", now)?;
         file::write_if_changed(&config.dir.join("ca.crt"), &cluster_ca.cert_key.cert_pem)?;
         let leaf = |name: &str, authority: &Authority, plan: &LeafPlan| open_leaf(&config.dir, name, authority, plan);
         let admin = leaf("admin", &cluster_ca, &LeafPlan::client("kubernetes-admin", &["system:masters"], now))?;
@@ -141,6 +146,7 @@ impl Pki {
             cluster_ca,
             kubelet_client_ca,
             front_proxy_ca,
+            peer_ca,
             serving,
             admin,
             kubelet_client,
@@ -195,6 +201,18 @@ impl Pki {
     #[must_use]
     pub fn front_proxy_client(&self) -> &CertKey {
         &self.0.front_proxy_client
+    }
+
+    /// Certificate of the authority of the store's members, PEM.
+    #[must_use]
+    pub fn peer_ca_pem(&self) -> &str {
+        &self.0.peer_ca.cert_key.cert_pem
+    }
+
+    /// What this member shows and presents to the others, valid for the name by which they know it; kept in the folder
+    /// and re-issued like the others. Blocks on the disk.
+    pub fn peer(&self, host: &str, now: Timestamp) -> Result<CertKey, PkiError> {
+        open_leaf(&self.0.config.dir, "peer", &self.0.peer_ca, &LeafPlan::peer(host, now))
     }
 
     /// The key that signs service-account tokens: P-256, PKCS#8, PEM.

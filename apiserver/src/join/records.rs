@@ -1,0 +1,113 @@
+//! Who the members are by name, in the store beside the objects of the API: the group itself knows numbers only.
+//!
+//! One key per name, so that two servers that join at once under one name cannot both succeed.
+
+use bytes::Bytes;
+use reeve_store::{Compare, KeyRange, Kv, Op, RangeRequest, Revision, Txn};
+use serde::{Deserialize, Serialize};
+
+use crate::status::ApiError;
+
+/// What the keys begin with; outside of what the watch cache holds.
+const PREFIX: &str = "/reeve/members/";
+
+/// One member, as it has introduced itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Its name; unique.
+    pub name: String,
+    /// Its number in the group, never used twice.
+    #[serde(with = "hexadecimal")]
+    pub id: u64,
+    /// Where other members reach it, `IP:PORT`.
+    pub peer_address: String,
+    /// Where its API server is reached, `IP:PORT`.
+    pub api_address: String,
+    /// The number, in hexadecimal, of the member in whose place it has come, or is about to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
+}
+
+impl Record {
+    fn key(name: &str) -> Bytes {
+        format!("{PREFIX}{name}").into()
+    }
+
+    /// Writes the member's own record, with new addresses, say; for the member itself. The name must not be another's.
+    pub async fn keep(&self, kv: &dyn Kv) -> Result<(), ApiError> {
+        let found = find(kv, &self.name).await?;
+        if found.as_ref().is_some_and(|(there, _)| there == self) {
+            return Ok(());
+        }
+        register(kv, self, &|_| true).await
+    }
+}
+
+mod hexadecimal {
+    //! Numbers of members as texts: as numbers, JavaScript and jq would round them.
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    pub(super) fn serialize<S: Serializer>(id: &u64, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&format!("{id:x}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        u64::from_str_radix(&String::deserialize(from)?, 16).map_err(serde::de::Error::custom)
+    }
+}
+
+/// All that stand in the store, by name; some may not be members any more.
+pub(super) async fn all(kv: &dyn Kv) -> Result<Vec<Record>, ApiError> {
+    let found = kv.range(RangeRequest::prefix(PREFIX)).await.map_err(|err| ApiError::store(&err))?;
+    Ok(found.kvs.iter().filter_map(|kv| serde_json::from_slice(&kv.value).ok()).collect())
+}
+
+async fn find(kv: &dyn Kv, name: &str) -> Result<Option<(Record, Revision)>, ApiError> {
+    let found = kv.range(RangeRequest::key(Record::key(name))).await.map_err(|err| ApiError::store(&err))?;
+    let Some(found) = found.kvs.first() else { return Ok(None) };
+    let record = serde_json::from_slice(&found.value).map_err(ApiError::internal)?;
+    Ok(Some((record, found.mod_revision)))
+}
+
+/// Enters a member under its name, unless another one has it that `is_member`. Can be repeated.
+pub(super) async fn register(
+    kv: &dyn Kv,
+    record: &Record,
+    is_member: &(dyn Fn(u64) -> bool + Send + Sync),
+) -> Result<(), ApiError> {
+    let there = find(kv, &record.name).await?;
+    if let Some((other, _)) = there.as_ref().filter(|(other, _)| other.id != record.id && is_member(other.id)) {
+        let (name, address) = (&record.name, &other.peer_address);
+        let why = format!(
+            "there is a member {name:?} already, at {address}: give this one another --name, or remove that one first \
+             if it is lost (reeve member remove {name})"
+        );
+        return Err(ApiError::new(409, "AlreadyExists", why));
+    }
+    let key = Record::key(&record.name);
+    let equals = there.map_or(Revision(0), |(_, revision)| revision);
+    let value = serde_json::to_vec(record).map_err(ApiError::internal)?;
+    let compare = vec![Compare::ModRevision { key: key.clone(), equals }];
+    let then = vec![Op::Put { key, value: value.into() }];
+    let written = kv.txn(Txn { compare, then, otherwise: Vec::new() }).await;
+    if written.map_err(|err| ApiError::store(&err))?.succeeded {
+        return Ok(());
+    }
+    let why = format!("another server joins as {:?} just now; try again", record.name);
+    Err(ApiError::new(409, "Conflict", why))
+}
+
+/// Forgets a member that is none any more.
+pub(super) async fn forget(kv: &dyn Kv, record: &Record) -> Result<(), ApiError> {
+    let Some((there, equals)) = find(kv, &record.name).await? else { return Ok(()) };
+    if there.id != record.id {
+        return Ok(());
+    }
+    let key = Record::key(&record.name);
+    let compare = vec![Compare::ModRevision { key: key.clone(), equals }];
+    let then = vec![Op::Delete(KeyRange::Key(key))];
+    // Overtaken by another of that name: then it is theirs.
+    kv.txn(Txn { compare, then, otherwise: Vec::new() }).await.map(drop).map_err(|err| ApiError::store(&err))
+}
