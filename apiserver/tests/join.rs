@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
+use reeve_api::clock::{Clock as _, RealClock};
 use reeve_api::rng::SeededRng;
 use reeve_apiserver::join::{
     ControlPlane, Group, JoinRequest, JoinToken, Record, Settings, Unjoined, bootstrap_secret, join,
@@ -158,7 +159,7 @@ async fn the_keys_of_a_join_make_a_folder_whose_certificates_the_cluster_takes()
     let request = JoinRequest { record, replaces: None, version: String::new() };
     let joined = join(&bed.cluster.address.to_string(), &token, &request).await.unwrap();
     joined.keys.write(&config.dir).unwrap();
-    let pki = Pki::open(&config, Timestamp::now()).unwrap();
+    let pki = Pki::open(&config, RealClock::shared().now()).unwrap();
     assert_eq!(pki.ca_pem(), bed.cluster.pki.ca_pem());
     assert_eq!(pki.peer_ca_pem(), bed.cluster.pki.peer_ca_pem());
     assert_eq!(pki.signing_key_pem(), bed.cluster.pki.signing_key_pem());

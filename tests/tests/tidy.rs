@@ -108,6 +108,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("reeve-api", &[][..]),
         ("reeve-client", &["reeve-api"][..]),
         ("reeve-store", &["reeve-api", "reeve-proto"][..]),
+        ("reeve-peer", &["reeve-proto", "reeve-store"][..]),
         ("reeve-cel", &["reeve-api"][..]),
         ("reeve-kinds", &["reeve-api", "reeve-cel"][..]),
         ("reeve-apiserver", &["reeve-api", "reeve-cel", "reeve-kinds", "reeve-store"][..]),
