@@ -27,7 +27,7 @@ pub struct Batch {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Command {
     /// What is asked for; a reader refuses a command without it.
-    #[prost(oneof = "command::Kind", tags = "1, 2")]
+    #[prost(oneof = "command::Kind", tags = "1, 2, 3, 4, 5, 6")]
     pub kind: Option<command::Kind>,
 }
 
@@ -42,7 +42,41 @@ pub mod command {
         /// Move the compaction point to this revision.
         #[prost(uint64, tag = "2")]
         Compact(u64),
+        /// Grant a lease.
+        #[prost(message, tag = "3")]
+        LeaseGrant(super::LeaseGrant),
+        /// End this lease.
+        #[prost(sfixed64, tag = "4")]
+        LeaseRevoke(i64),
+        /// Give this lease its whole time again.
+        #[prost(sfixed64, tag = "5")]
+        LeaseRenew(i64),
+        /// End a lease whose time is up.
+        #[prost(message, tag = "6")]
+        LeaseExpire(super::LeaseExpire),
     }
+}
+
+/// Grants a lease.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct LeaseGrant {
+    /// Its number.
+    #[prost(sfixed64, tag = "1")]
+    pub id: i64,
+    /// Its time to live in seconds.
+    #[prost(int64, tag = "2")]
+    pub ttl: i64,
+}
+
+/// Ends a lease, unless it was renewed meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct LeaseExpire {
+    /// Its number.
+    #[prost(sfixed64, tag = "1")]
+    pub id: i64,
+    /// How often it had been renewed when its time was found to be up.
+    #[prost(uint64, tag = "2")]
+    pub renewals: u64,
 }
 
 /// A transaction: `then` if all comparisons hold, else `otherwise`.
@@ -66,7 +100,7 @@ pub struct Compare {
     #[prost(bytes = "bytes", tag = "1")]
     pub key: Bytes,
     /// What must hold.
-    #[prost(oneof = "compare::Target", tags = "2, 3")]
+    #[prost(oneof = "compare::Target", tags = "2, 3, 4")]
     pub target: Option<compare::Target>,
 }
 
@@ -83,6 +117,62 @@ pub mod compare {
         /// The value is this.
         #[prost(bytes = "bytes", tag = "3")]
         Value(Bytes),
+        /// Any other comparison; the key beside it is empty.
+        #[prost(message, tag = "4")]
+        Check(super::Check),
+    }
+}
+
+/// A comparison of every key of a range.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Check {
+    /// The keys.
+    #[prost(message, optional, tag = "1")]
+    pub range: Option<KeyRange>,
+    /// How they must stand to the target.
+    #[prost(enumeration = "Relation", tag = "2")]
+    pub relation: i32,
+    /// What they are compared with.
+    #[prost(oneof = "check::Target", tags = "3, 4, 5, 6, 7")]
+    pub target: Option<check::Target>,
+}
+
+/// How one side of a comparison must stand to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum Relation {
+    /// `=`
+    Equal = 0,
+    /// `!=`
+    NotEqual = 1,
+    /// `>`
+    Greater = 2,
+    /// `<`
+    Less = 3,
+}
+
+/// What a [`Check`] compares.
+pub mod check {
+    use bytes::Bytes;
+
+    /// See [`super::Check`].
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub enum Target {
+        /// The version.
+        #[prost(int64, tag = "3")]
+        Version(i64),
+        /// The revision of the creation.
+        #[prost(int64, tag = "4")]
+        CreateRevision(i64),
+        /// The revision of the last change.
+        #[prost(int64, tag = "5")]
+        ModRevision(i64),
+        /// The value.
+        #[prost(bytes = "bytes", tag = "6")]
+        Value(Bytes),
+        /// The lease.
+        #[prost(int64, tag = "7")]
+        Lease(i64),
     }
 }
 
@@ -90,7 +180,7 @@ pub mod compare {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Op {
     /// What is done.
-    #[prost(oneof = "op::Kind", tags = "1, 2, 3")]
+    #[prost(oneof = "op::Kind", tags = "1, 2, 3, 4, 5")]
     pub kind: Option<op::Kind>,
 }
 
@@ -108,7 +198,27 @@ pub mod op {
         /// Read.
         #[prost(message, tag = "3")]
         Range(super::Range),
+        /// Write a key, and say what of it stays.
+        #[prost(message, tag = "4")]
+        PutWith(super::PutWith),
+        /// Run a transaction inside this one.
+        #[prost(message, boxed, tag = "5")]
+        Txn(Box<super::Txn>),
     }
+}
+
+/// Writes a key.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PutWith {
+    /// The key.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    /// Its new value; it keeps the one it has if absent.
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub value: Option<Bytes>,
+    /// The lease it is attached to, 0 for none; it keeps the one it has if absent.
+    #[prost(sfixed64, optional, tag = "3")]
+    pub lease: Option<i64>,
 }
 
 /// Writes a key.
@@ -126,7 +236,7 @@ pub struct Put {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct KeyRange {
     /// Which; a reader refuses a range without it.
-    #[prost(oneof = "key_range::Kind", tags = "1, 2, 3")]
+    #[prost(oneof = "key_range::Kind", tags = "1, 2, 3, 4")]
     pub kind: Option<key_range::Kind>,
 }
 
@@ -146,6 +256,9 @@ pub mod key_range {
         /// All keys from one to before another.
         #[prost(message, tag = "3")]
         Span(super::Span),
+        /// This key and all behind it.
+        #[prost(bytes = "bytes", tag = "4")]
+        From(Bytes),
     }
 }
 
@@ -178,6 +291,52 @@ pub struct Range {
     /// Without keys and values.
     #[prost(bool, tag = "5")]
     pub count_only: bool,
+    /// What the keys are sorted by.
+    #[prost(enumeration = "SortTarget", tag = "6")]
+    pub sort_target: i32,
+    /// In which direction.
+    #[prost(enumeration = "SortOrder", tag = "7")]
+    pub sort_order: i32,
+    /// Only keys changed at this revision or later, unless it is 0.
+    #[prost(int64, tag = "8")]
+    pub min_mod: i64,
+    /// Only keys changed at this revision or before, unless it is 0.
+    #[prost(int64, tag = "9")]
+    pub max_mod: i64,
+    /// Only keys created at this revision or later, unless it is 0.
+    #[prost(int64, tag = "10")]
+    pub min_create: i64,
+    /// Only keys created at this revision or before, unless it is 0.
+    #[prost(int64, tag = "11")]
+    pub max_create: i64,
+}
+
+/// What a range is sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum SortTarget {
+    /// The key.
+    Key = 0,
+    /// The version.
+    Version = 1,
+    /// The revision of the creation.
+    CreateRevision = 2,
+    /// The revision of the last change.
+    ModRevision = 3,
+    /// The value.
+    Value = 4,
+}
+
+/// In which direction a range is sorted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum SortOrder {
+    /// None was asked for.
+    Unsaid = 0,
+    /// Smallest first.
+    Ascending = 1,
+    /// Largest first.
+    Descending = 2,
 }
 
 /// One record of the write-ahead log: what one fsync makes durable.

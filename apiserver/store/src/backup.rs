@@ -24,6 +24,7 @@ use crate::disk::{Disk as _, DiskError, LockError, RealDisk};
 use crate::encoding::{self, Position};
 use crate::frame::{self, HEADER_LEN, Header, ReadError};
 use crate::kv::{KeyRange, KeyValue, Kv, KvError, RangeRequest, Revision};
+use crate::lease::LeaseId;
 use crate::limits::KEY_LEN_MAX;
 use crate::log::Log;
 use crate::offline;
@@ -407,6 +408,8 @@ pub fn restore(backup: &mut dyn Read, folder: &Path) -> Result<Summary, RestoreE
                 create_revision: Revision(key.create_revision),
                 mod_revision: Revision(key.mod_revision),
                 version: key.version,
+                // A backup holds no leases: what it keeps, it keeps for good.
+                lease: LeaseId::NONE,
             };
             writer.add(&encoding::version_key(&kv.key, kv.mod_revision), &encoding::encode_put(&kv))?;
         }

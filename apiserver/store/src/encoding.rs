@@ -1,9 +1,10 @@
-//! How revisions of keys lie in a [`View`](crate::view::View): three key spaces, told apart by the first byte.
+//! How revisions of keys lie in a [`View`](crate::view::View): four key spaces, told apart by the first byte.
 //!
 //! | key | value | holds |
 //! |---|---|---|
-//! | `v` escaped-key `00 01` !revision | kind, create revision, version, value | one state of one key; newest first |
+//! | `v` escaped-key `00 01` !revision | kind, create revision, version, lease if it has one, value | one state of one key; newest first |
 //! | `h` last revision | revision, length, key; and so on | what the revisions of a Raft entry changed, in order |
+//! | `l` lease, !index of the Raft entry | time to live, renewals; nothing when it ended | one state of one lease; newest first |
 //! | `m` | index, term, revision, compacted | where the view stands |
 //!
 //! Escaping (`00` becomes `00 ff`, the end is `00 01`) keeps the order of keys of any bytes, so a prefix is
@@ -12,6 +13,7 @@
 use bytes::Bytes;
 
 use crate::kv::{KeyRange, KeyValue, Revision, prefix_end};
+use crate::lease::{Lease, LeaseId};
 
 /// The key of the record that says where the view stands.
 pub(crate) const POSITION_KEY: &[u8] = b"m";
@@ -19,12 +21,15 @@ pub(crate) const POSITION_KEY: &[u8] = b"m";
 const VERSION_SPACE: u8 = b'v';
 const HISTORY_SPACE: u8 = b'h';
 const FORMER_HISTORY_SPACE: u8 = b'r';
+const LEASE_SPACE: u8 = b'l';
 const KEY_END: [u8; 2] = [0x00, 0x01];
 /// Length of a revision in a key.
 const REVISION_LEN: usize = 8;
 
 const KIND_DELETED: u8 = 0;
 const KIND_PUT: u8 = 1;
+/// A put with a lease.
+const KIND_LEASED: u8 = 2;
 /// Kind, create revision, version.
 const STATE_HEADER_LEN: usize = 1 + 8 + 8;
 
@@ -69,7 +74,7 @@ pub(crate) enum State<'a> {
     /// The key was deleted at that revision.
     Deleted,
     /// The key was written at that revision.
-    Put { create_revision: Revision, version: u64, value: &'a [u8] },
+    Put { create_revision: Revision, version: u64, lease: LeaseId, value: &'a [u8] },
 }
 
 impl<'a> State<'a> {
@@ -80,7 +85,14 @@ impl<'a> State<'a> {
             KIND_PUT => Some(Self::Put {
                 create_revision: Revision(number(bytes, 1)?),
                 version: number(bytes, 9)?,
+                lease: LeaseId::NONE,
                 value: bytes.get(STATE_HEADER_LEN..)?,
+            }),
+            KIND_LEASED => Some(Self::Put {
+                create_revision: Revision(number(bytes, 1)?),
+                version: number(bytes, 9)?,
+                lease: LeaseId(number(bytes, STATE_HEADER_LEN)?.cast_signed()),
+                value: bytes.get(STATE_HEADER_LEN + 8..)?,
             }),
             _ => None,
         }
@@ -88,18 +100,21 @@ impl<'a> State<'a> {
 
     /// The state as the seam shows it; `None` for a deleted key.
     pub(crate) fn into_key_value(self, key: Bytes, mod_revision: Revision, keys_only: bool) -> Option<KeyValue> {
-        let Self::Put { create_revision, version, value } = self else { return None };
+        let Self::Put { create_revision, version, lease, value } = self else { return None };
         let value = if keys_only { Bytes::new() } else { Bytes::copy_from_slice(value) };
-        Some(KeyValue { key, value, create_revision, mod_revision, version })
+        Some(KeyValue { key, value, create_revision, mod_revision, version, lease })
     }
 }
 
 /// The record of a written key.
 pub(crate) fn encode_put(kv: &KeyValue) -> Vec<u8> {
-    let mut out = Vec::with_capacity(STATE_HEADER_LEN + kv.value.len());
-    out.push(KIND_PUT);
+    let mut out = Vec::with_capacity(STATE_HEADER_LEN + 8 + kv.value.len());
+    out.push(if kv.lease.is_some() { KIND_LEASED } else { KIND_PUT });
     out.extend_from_slice(&kv.create_revision.0.to_be_bytes());
     out.extend_from_slice(&kv.version.to_be_bytes());
+    if kv.lease.is_some() {
+        out.extend_from_slice(&kv.lease.0.to_be_bytes());
+    }
     out.extend_from_slice(&kv.value);
     out
 }
@@ -133,6 +148,7 @@ pub(crate) fn versions_of_range(range: &KeyRange) -> (Vec<u8>, Vec<u8>) {
             (escaped(prefix), prefix_end(prefix).map_or_else(|| vec![VERSION_SPACE + 1], |end| escaped(&end)))
         }
         KeyRange::Span { start, end } => (escaped(start), escaped(end)),
+        KeyRange::From(start) => (escaped(start), vec![VERSION_SPACE + 1]),
     }
 }
 
@@ -217,6 +233,39 @@ pub(crate) fn split_change(record: &[u8]) -> Option<(Revision, &[u8], &[u8])> {
     Some((revision, key, rest))
 }
 
+/// The whole space of leases: the first key and the one behind the last.
+pub(crate) fn all_leases() -> (Vec<u8>, Vec<u8>) {
+    (vec![LEASE_SPACE], vec![LEASE_SPACE + 1])
+}
+
+/// Where the state lies that a lease has since the Raft entry `index`.
+pub(crate) fn lease_key(id: LeaseId, index: u64) -> Vec<u8> {
+    let mut out = vec![LEASE_SPACE];
+    out.extend_from_slice(&id.0.to_be_bytes());
+    out.extend_from_slice(&(!index).to_be_bytes());
+    out
+}
+
+/// Takes a lease's key apart: its number, and the Raft entry since which it is so.
+pub(crate) fn split_lease_key(view_key: &[u8]) -> Option<(LeaseId, u64)> {
+    Some((LeaseId(number(view_key, 1)?.cast_signed()), !number(view_key, 9)?))
+}
+
+/// The record of a lease; `None` when it has ended.
+pub(crate) fn encode_lease(lease: Option<&Lease>) -> Vec<u8> {
+    lease.map_or_else(Vec::new, |lease| [lease.ttl.to_be_bytes(), lease.renewals.to_be_bytes()].concat())
+}
+
+/// The outer `None` when the bytes are not such a record.
+#[allow(clippy::option_option, reason = "a record that says of a lease that it is gone is one that can be read")]
+pub(crate) fn decode_lease(record: &[u8]) -> Option<Option<Lease>> {
+    match record.len() {
+        0 => Some(None),
+        16 => Some(Some(Lease { ttl: number(record, 0)?.cast_signed(), renewals: number(record, 8)? })),
+        _ => None,
+    }
+}
+
 fn key_versions_start(key: &[u8]) -> Vec<u8> {
     let mut out = escaped(key);
     out.extend_from_slice(&KEY_END);
@@ -265,6 +314,8 @@ mod tests {
             KeyRange::Prefix(Bytes::new()),
             KeyRange::Prefix(Bytes::from_static(b"\xff")),
             KeyRange::Span { start: "a/".into(), end: "b".into() },
+            KeyRange::Span { start: "b".into(), end: "a".into() },
+            KeyRange::From("a/".into()),
         ];
         for range in ranges {
             let (start, end) = versions_of_range(&range);
@@ -280,6 +331,28 @@ mod tests {
         assert!(version_key(b"k", Revision(9)) < version_key(b"k", Revision(8)));
         let (start, end) = versions_up_to(b"k", Revision(8));
         assert!(version_key(b"k", Revision(9)) < start && version_key(b"k", Revision(0)) < end);
+    }
+
+    #[test]
+    fn a_state_comes_back_with_its_lease_and_without_one_it_lies_as_it_always_has() {
+        for (lease, kind) in [(LeaseId::NONE, KIND_PUT), (LeaseId(-7), KIND_LEASED)] {
+            let (key, value) = (Bytes::from_static(b"k"), Bytes::from_static(b"value"));
+            let kv = KeyValue {
+                key: key.clone(),
+                value,
+                create_revision: Revision(3),
+                mod_revision: Revision(5),
+                version: 2,
+                lease,
+            };
+            let record = encode_put(&kv);
+            assert_eq!(record[0], kind);
+            assert_eq!(State::decode(&record).unwrap().into_key_value(key, Revision(5), false), Some(kv));
+        }
+        for lease in [None, Some(Lease { ttl: 60, renewals: 9 })] {
+            assert_eq!(decode_lease(&encode_lease(lease.as_ref())), Some(lease));
+        }
+        assert_eq!(split_lease_key(&lease_key(LeaseId(-7), 9)), Some((LeaseId(-7), 9)));
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::kv::{KeyValue, RangeRequest, RangeResponse, Revision};
+use crate::lease::{LeaseChanges, LeaseId, Leases};
+use crate::mvcc::position_of;
 use crate::read::{self, Overlay, Page};
 use crate::view::{View, ViewError};
 
@@ -15,6 +17,16 @@ use crate::view::{View, ViewError};
 #[derive(Debug, Default)]
 pub(crate) struct Head {
     keys: BTreeMap<Bytes, Newest>,
+    leases: Leases,
+}
+
+/// What has changed.
+#[derive(Debug, Default)]
+pub(crate) struct Changed {
+    /// The newest state of every key that has.
+    pub(crate) keys: Overlay,
+    /// The same of leases.
+    pub(crate) leases: LeaseChanges,
 }
 
 /// The newest state of a key that exists.
@@ -24,12 +36,13 @@ struct Newest {
     create_revision: Revision,
     mod_revision: Revision,
     version: u64,
+    lease: LeaseId,
 }
 
 impl Newest {
     fn of(kv: KeyValue) -> Self {
-        let KeyValue { value, create_revision, mod_revision, version, .. } = kv;
-        Self { value, create_revision, mod_revision, version }
+        let KeyValue { value, create_revision, mod_revision, version, lease, .. } = kv;
+        Self { value, create_revision, mod_revision, version, lease }
     }
 
     fn key_value(&self, key: &Bytes, keys_only: bool) -> KeyValue {
@@ -39,6 +52,7 @@ impl Newest {
             create_revision: self.create_revision,
             mod_revision: self.mod_revision,
             version: self.version,
+            lease: self.lease,
         }
     }
 }
@@ -46,11 +60,18 @@ impl Newest {
 impl Head {
     /// Reads the newest states, as of revision `at`, out of a view.
     pub(crate) fn load(view: &dyn View, at: Revision) -> Result<Self, ViewError> {
+        let mut leases = Leases::load(view, position_of(view)?.index)?;
         let mut keys = BTreeMap::new();
         read::every_key(view, at, &mut |kv| {
+            leases.attach(&kv.key, LeaseId::NONE, kv.lease);
             keys.insert(kv.key.clone(), Newest::of(kv));
         })?;
-        Ok(Self { keys })
+        Ok(Self { keys, leases })
+    }
+
+    /// The leases there are.
+    pub(crate) fn leases(&self) -> &Leases {
+        &self.leases
     }
 
     /// The state of a key; `None` when it does not exist.
@@ -59,18 +80,33 @@ impl Head {
     }
 
     /// Takes over what has changed.
-    pub(crate) fn take(&mut self, changes: Overlay) {
-        for (key, state) in changes {
-            match state {
+    pub(crate) fn take(&mut self, changed: Changed) {
+        for (id, lease) in &changed.leases {
+            if lease.is_some() {
+                self.leases.change(*id, *lease); // before keys are attached to it
+            }
+        }
+        for (key, state) in changed.keys {
+            let lease = state.as_ref().map_or(LeaseId::NONE, |kv| kv.lease);
+            let before = match state {
                 Some(kv) => {
                     let newest = Newest::of(kv);
                     // A key that is there keeps its bytes: the writer's may be a piece of something larger.
                     match self.keys.get_mut(&key) {
-                        Some(place) => *place = newest,
-                        None => drop(self.keys.insert(key, newest)),
+                        Some(place) => std::mem::replace(place, newest).lease,
+                        None => {
+                            self.keys.insert(key.clone(), newest);
+                            LeaseId::NONE
+                        }
                     }
                 }
-                None => drop(self.keys.remove(&key)),
+                None => self.keys.remove(&key).map_or(LeaseId::NONE, |newest| newest.lease),
+            };
+            self.leases.attach(&key, before, lease);
+        }
+        for (id, lease) in &changed.leases {
+            if lease.is_none() {
+                self.leases.change(*id, None);
             }
         }
     }
@@ -92,11 +128,11 @@ impl Head {
                 let Some((key, state)) = over.next() else { break };
                 under.next_if(|(under, _)| *under == key);
                 if let Some(kv) = state {
-                    page.add(|| Newest::of(kv.clone()).key_value(key, request.keys_only));
+                    page.add(|keys_only| Newest::of(kv.clone()).key_value(key, keys_only));
                 }
             } else {
                 let Some((key, newest)) = under.next() else { break };
-                page.add(|| newest.key_value(key, request.keys_only));
+                page.add(|keys_only| newest.key_value(key, keys_only));
             }
         }
         page.into_response(Revision(0))

@@ -3,7 +3,7 @@
 //! Source of every rule here: the etcd v3 API documentation (`etcd.io/docs/v3.6/learning/api`,
 //! `…/learning/api_guarantees`). One revision counter for the whole store; a transaction that writes
 //! moves it by one, however many keys it writes; a transaction that only reads does not move it.
-//! Leases are not part of the seam yet; they come with the replicated store.
+//! What only clients of etcd's own protocol ask for is in [`crate::txn`] and [`crate::lease`].
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -13,6 +13,8 @@ use futures::stream::BoxStream;
 
 use crate::hash::HashKv;
 use crate::hold::Hold;
+use crate::lease::{LeaseGrant, LeaseId, LeaseStatus};
+use crate::txn::{Check, Put, RevisionFilter, Sort};
 use crate::verify::Report;
 
 /// The store's counter: it only ever grows, and an acknowledged write has one of its own.
@@ -39,6 +41,8 @@ pub struct KeyValue {
     pub mod_revision: Revision,
     /// Number of changes since the key was created; 1 for a new key.
     pub version: u64,
+    /// The lease it is attached to: it ends with it.
+    pub lease: LeaseId,
 }
 
 /// Which keys a request means.
@@ -52,9 +56,11 @@ pub enum KeyRange {
     Span {
         /// First key of the range.
         start: Bytes,
-        /// First key behind the range.
+        /// First key behind the range; when it does not lie behind `start`, the range is empty.
         end: Bytes,
     },
+    /// This key and all behind it.
+    From(Bytes),
 }
 
 impl KeyRange {
@@ -66,7 +72,9 @@ impl KeyRange {
             Self::Prefix(prefix) => {
                 (Bound::Included(prefix.clone()), prefix_end(prefix).map_or(Bound::Unbounded, Bound::Excluded))
             }
-            Self::Span { start, end } => (Bound::Included(start.clone()), Bound::Excluded(end.clone())),
+            // An ordered map panics at bounds the wrong way round.
+            Self::Span { start, end } => (Bound::Included(start.clone()), Bound::Excluded(end.max(start).clone())),
+            Self::From(start) => (Bound::Included(start.clone()), Bound::Unbounded),
         }
     }
 
@@ -77,6 +85,7 @@ impl KeyRange {
             Self::Key(own) => own == key,
             Self::Prefix(prefix) => key.starts_with(prefix),
             Self::Span { start, end } => key >= &start[..] && key < &end[..],
+            Self::From(start) => key >= &start[..],
         }
     }
 }
@@ -105,13 +114,26 @@ pub struct RangeRequest {
     pub count_only: bool,
     /// Stop when it is known whether there is more than `limit`: the cost is that of the page, not of the range.
     pub uncounted: bool,
+    /// The order in which the keys come, and so which of them a limit lets through.
+    pub sort: Sort,
+    /// Which keys are left out because of their revisions.
+    pub filter: RevisionFilter,
 }
 
 impl RangeRequest {
     /// The newest state of all keys of a range.
     #[must_use]
     pub fn new(range: KeyRange) -> Self {
-        Self { range, revision: None, limit: 0, keys_only: false, count_only: false, uncounted: false }
+        Self {
+            range,
+            revision: None,
+            limit: 0,
+            keys_only: false,
+            count_only: false,
+            uncounted: false,
+            sort: Sort::default(),
+            filter: RevisionFilter::default(),
+        }
     }
 
     /// The newest state of one key.
@@ -132,7 +154,7 @@ impl RangeRequest {
 pub struct RangeResponse {
     /// The store's newest revision when the request was served.
     pub revision: Revision,
-    /// The keys, in ascending order.
+    /// The keys, in ascending order unless another one was asked for.
     pub kvs: Vec<KeyValue>,
     /// How many keys lie in the range, whatever the limit; of an uncounted range how many have been seen.
     pub count: usize,
@@ -157,12 +179,14 @@ pub enum Compare {
         /// What its value must be.
         equals: Bytes,
     },
+    /// Any other comparison.
+    Check(Check),
 }
 
 /// One step of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
-    /// Writes a key.
+    /// Writes a key, which is attached to no lease then.
     Put {
         /// The key.
         key: Bytes,
@@ -173,6 +197,10 @@ pub enum Op {
     Delete(KeyRange),
     /// Reads, seeing the writes of the steps before it.
     Range(RangeRequest),
+    /// Writes a key, and says what of it stays and to which lease it belongs.
+    PutWith(Put),
+    /// A transaction in the transaction: its comparisons see the state before the outermost one.
+    Txn(Box<Txn>),
 }
 
 /// An atomic transaction: `then` if every comparison holds, else `otherwise`.
@@ -202,6 +230,8 @@ pub enum OpResponse {
     },
     /// What was read.
     Range(RangeResponse),
+    /// What the inner transaction did.
+    Txn(Box<TxnResponse>),
 }
 
 /// The outcome of a transaction. When the caller has it, the writes are durable.
@@ -286,6 +316,21 @@ pub enum KvError {
         /// The rule that is broken, with the value that breaks it.
         rule: String,
     },
+    /// A put wants to keep what the key has, but it is not there.
+    #[error("key {} does not exist", key.escape_ascii())]
+    KeyNotFound {
+        /// The key.
+        key: Bytes,
+    },
+    /// There is no such lease (any more).
+    #[error("lease {0} does not exist")]
+    LeaseNotFound(LeaseId),
+    /// There is such a lease already.
+    #[error("lease {0} exists already")]
+    LeaseExists(LeaseId),
+    /// Nobody can keep a promise for so long.
+    #[error("a lease cannot be granted for {0} s")]
+    LeaseTtlTooLarge(i64),
     /// The watcher did not read fast enough and was cut off. Watch again from the last revision seen.
     #[error("watcher cut off after falling {behind} changes behind")]
     SlowWatcher {
@@ -312,8 +357,8 @@ pub enum KvError {
 }
 
 /// A key-value store with etcd's semantics. Cheap to share; every method may be called from any task at
-/// any time. Implementations: [`crate::MemoryKv`] (tests, simulation) and the embedded Raft store; both
-/// pass the suite in `tests/suite`.
+/// any time. Implementations: [`crate::MemoryKv`] (tests, simulation), the embedded Raft store, and a client of an etcd
+/// cluster (`apiserver/etcd`); all pass the suite in `tests/suite`.
 #[async_trait::async_trait]
 pub trait Kv: Send + Sync + 'static {
     /// Reads. Without a revision the answer contains every write acknowledged before the call.
@@ -328,6 +373,26 @@ pub trait Kv: Send + Sync + 'static {
 
     /// Drops history below `revision`. The newest state of every key stays.
     async fn compact(&self, revision: Revision) -> Result<(), KvError>;
+
+    /// Waits until what a compaction up to `revision` has hidden takes no room any more.
+    async fn scrubbed(&self, revision: Revision) -> Result<(), KvError>;
+
+    /// Grants a lease for `ttl` seconds, at least [`crate::LEASE_TTL_MIN`]; for [`LeaseId::NONE`] the store chooses a
+    /// number. It ends, and every key attached to it is deleted in one revision, when it is not kept alive for so long;
+    /// after a change of leader it has its whole time again.
+    async fn lease_grant(&self, id: LeaseId, ttl: i64) -> Result<LeaseGrant, KvError>;
+
+    /// Ends a lease: all keys attached to it are deleted in one revision. The store's revision then.
+    async fn lease_revoke(&self, id: LeaseId) -> Result<Revision, KvError>;
+
+    /// Gives a lease its whole time again, which is returned; `None` when there is no such lease.
+    async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>, KvError>;
+
+    /// How a lease stands, with its keys if asked for; `None` when there is no such lease.
+    async fn lease_status(&self, id: LeaseId, keys: bool) -> Result<Option<LeaseStatus>, KvError>;
+
+    /// All leases; those that end first come first.
+    async fn leases(&self) -> Result<Vec<LeaseId>, KvError>;
 
     /// The newest committed revision this member has applied; no round trip.
     fn revision(&self) -> Revision;
@@ -369,5 +434,17 @@ mod tests {
     fn a_span_contains_its_start_and_not_its_end() {
         let span = KeyRange::Span { start: "b".into(), end: "d".into() };
         assert!(!span.contains(b"a") && span.contains(b"b") && span.contains(b"c") && !span.contains(b"d"));
+        let from = KeyRange::From("b".into());
+        assert!(!from.contains(b"a") && from.contains(b"b") && from.contains(b"\xff"));
+    }
+
+    #[test]
+    fn a_span_the_wrong_way_round_is_empty() {
+        let keys: std::collections::BTreeMap<Bytes, ()> = [("a".into(), ()), ("c".into(), ())].into();
+        for (start, end) in [("c", "a"), ("c", "c")] {
+            let span = KeyRange::Span { start: start.into(), end: end.into() };
+            assert_eq!(keys.range::<Bytes, _>(span.bounds()).count(), 0, "{start} to {end}");
+            assert!(!span.contains(b"a") && !span.contains(b"c"));
+        }
     }
 }

@@ -6,6 +6,8 @@
 pub mod backup;
 pub mod disk;
 pub mod kv;
+pub mod lease;
+pub mod txn;
 pub mod verify;
 pub mod view;
 
@@ -18,6 +20,7 @@ mod hash;
 mod head;
 mod hold;
 mod hub;
+mod lessor;
 mod limits;
 mod log;
 mod member;
@@ -43,7 +46,8 @@ pub use kv::{
     Compare, Event, EventKind, KeyRange, KeyValue, Kv, KvError, Op, OpResponse, RangeRequest, RangeResponse, Revision,
     SharedKv, Txn, TxnResponse, WatchBatch, WatchRequest, WatchStream,
 };
-pub use limits::{KEY_LEN_MAX, Limits, TXN_BYTES_MAX, TXN_OPS_MAX};
+pub use lease::{LEASE_TTL_MAX, LEASE_TTL_MIN, LeaseGrant, LeaseId, LeaseStatus};
+pub use limits::{KEY_LEN_MAX, Limits, TXN_BYTES_MAX, TXN_DEPTH_MAX, TXN_OPS_MAX};
 pub use memory::MemoryKv;
 pub use recover::OpenError;
 pub use sim_disk::SimDisk;
@@ -51,3 +55,4 @@ pub use sled_view::SledViews;
 pub use status::{Leadership, MemberError, MemberInfo, MemberProgress, MemberStatus, Role};
 pub use store::{Store, StoreConfig};
 pub use transport::{Inbox, MemberConfig, Parcel, Peer, ReceiveError, Transport};
+pub use txn::{Check, Put, Relation, RevisionFilter, Sort, SortOrder, SortTarget, Target};

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use crate::kv::{Compare, KeyRange, KvError, Op, Txn};
+use crate::txn::Target;
 
 /// How much a store keeps and lets wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,25 +34,27 @@ pub const TXN_OPS_MAX: usize = 128;
 /// which is what an API server's users know as the largest object.
 pub const TXN_BYTES_MAX: usize = 2 * 1024 * 1024;
 
+/// Transactions inside transactions: what a client may send is taken apart by recursion, here and where the log is read.
+pub const TXN_DEPTH_MAX: usize = 16;
+
 /// Whether the transaction keeps the rules of the seam and the limits above.
 pub(crate) fn check_txn(txn: &Txn) -> Result<(), KvError> {
+    check_shape(txn, TXN_OPS_MAX, TXN_DEPTH_MAX)?;
     let bytes = txn_bytes(txn);
     if bytes > TXN_BYTES_MAX {
         return Err(invalid(format!("{bytes} bytes are more than {TXN_BYTES_MAX}")));
     }
-    for (what, n) in [("comparisons", txn.compare.len()), ("steps", txn.then.len().max(txn.otherwise.len()))] {
-        if n > TXN_OPS_MAX {
-            return Err(invalid(format!("{n} {what} are more than {TXN_OPS_MAX}")));
-        }
-    }
-    txn.compare.iter().map(compare_key).try_for_each(check_key)?;
-    check_branch(&txn.then)?;
-    check_branch(&txn.otherwise)
+    written_by(&txn.then)?;
+    written_by(&txn.otherwise).map(|_| ())
 }
 
 /// Whether a transaction can change nothing, whatever its comparisons say.
 pub(crate) fn only_reads(txn: &Txn) -> bool {
-    txn.then.iter().chain(&txn.otherwise).all(|op| matches!(op, Op::Range(_)))
+    txn.then.iter().chain(&txn.otherwise).all(|op| match op {
+        Op::Range(_) => true,
+        Op::Txn(inner) => only_reads(inner),
+        Op::Put { .. } | Op::PutWith(_) | Op::Delete(_) => false,
+    })
 }
 
 /// Bytes of keys and values in a transaction.
@@ -59,34 +62,92 @@ pub(crate) fn txn_bytes(txn: &Txn) -> usize {
     let compares = txn.compare.iter().map(|compare| match compare {
         Compare::ModRevision { key, .. } => key.len(),
         Compare::Value { key, equals } => key.len() + equals.len(),
+        Compare::Check(check) => {
+            range_len(&check.range) + if let Target::Value(value) = &check.target { value.len() } else { 0 }
+        }
     });
     let ops = txn.then.iter().chain(&txn.otherwise).map(|op| match op {
         Op::Put { key, value } => key.len() + value.len(),
+        Op::PutWith(put) => put.key.len() + put.value.as_ref().map_or(0, Bytes::len),
         Op::Delete(range) => range_len(range),
         Op::Range(request) => range_len(&request.range),
+        Op::Txn(inner) => txn_bytes(inner),
     });
     compares.chain(ops).sum()
 }
 
-fn check_branch(ops: &[Op]) -> Result<(), KvError> {
-    let mut written = BTreeSet::new();
-    for op in ops {
-        let Op::Put { key, .. } = op else { continue };
-        check_key(key)?;
-        if !written.insert(key) {
+/// Numbers of steps, depth and keys. As with etcd, an inner transaction has as many steps left as the outer one leaves.
+fn check_shape(txn: &Txn, ops_max: usize, depth_max: usize) -> Result<(), KvError> {
+    let most = txn.compare.len().max(txn.then.len()).max(txn.otherwise.len());
+    if most > ops_max {
+        return Err(invalid(format!("{most} comparisons or steps are more than {ops_max}")));
+    }
+    if depth_max == 0 {
+        return Err(invalid(format!("transactions lie in one another more than {TXN_DEPTH_MAX} deep")));
+    }
+    txn.compare.iter().try_for_each(check_compare)?;
+    txn.then.iter().chain(&txn.otherwise).try_for_each(|op| match op {
+        Op::Put { key, .. } => check_key(key),
+        Op::PutWith(put) => check_key(&put.key),
+        Op::Delete(KeyRange::Key(key)) => check_key(key),
+        Op::Delete(_) | Op::Range(_) => Ok(()),
+        Op::Txn(inner) => check_shape(inner, ops_max - most, depth_max - 1),
+    })
+}
+
+/// What one branch writes.
+#[derive(Default)]
+struct Written<'t> {
+    puts: BTreeSet<&'t Bytes>,
+    deletions: Vec<&'t KeyRange>,
+}
+
+impl<'t> Written<'t> {
+    /// Adds what another step of the same branch writes: at one revision a key changes once.
+    fn and(&mut self, other: Written<'t>) -> Result<(), KvError> {
+        let twice = other.puts.iter().find(|key| self.puts.contains(*key) || contain(&self.deletions, key));
+        let gone = || self.puts.iter().find(|key| contain(&other.deletions, key));
+        if let Some(key) = twice.or_else(gone) {
             return Err(invalid(format!("key {} is written twice", key.escape_ascii())));
         }
+        self.puts.extend(other.puts);
+        self.deletions.extend(other.deletions);
+        Ok(())
     }
+}
+
+fn contain(ranges: &[&KeyRange], key: &Bytes) -> bool {
+    ranges.iter().any(|range| range.contains(key))
+}
+
+fn written_by(ops: &[Op]) -> Result<Written<'_>, KvError> {
+    let mut written = Written::default();
     for op in ops {
-        let Op::Delete(range) = op else { continue };
-        if let KeyRange::Key(key) = range {
-            check_key(key)?;
-        }
-        if let Some(key) = written.iter().find(|key| range.contains(key)) {
-            return Err(invalid(format!("key {} is written and deleted", key.escape_ascii())));
-        }
+        written.and(match op {
+            Op::Put { key, .. } => Written { puts: [key].into(), deletions: Vec::new() },
+            Op::PutWith(put) => Written { puts: [&put.key].into(), deletions: Vec::new() },
+            Op::Delete(range) => Written { puts: BTreeSet::new(), deletions: vec![range] },
+            Op::Range(_) => continue,
+            Op::Txn(inner) => {
+                // Only one of its branches is taken.
+                let (mut either, other) = (written_by(&inner.then)?, written_by(&inner.otherwise)?);
+                either.puts.extend(other.puts);
+                either.deletions.extend(other.deletions);
+                either
+            }
+        })?;
     }
-    Ok(())
+    Ok(written)
+}
+
+fn check_compare(compare: &Compare) -> Result<(), KvError> {
+    match compare {
+        Compare::ModRevision { key, .. } | Compare::Value { key, .. } => check_key(key),
+        Compare::Check(check) => match &check.range {
+            KeyRange::Key(key) => check_key(key),
+            KeyRange::Prefix(_) | KeyRange::Span { .. } | KeyRange::From(_) => Ok(()),
+        },
+    }
 }
 
 fn check_key(key: &Bytes) -> Result<(), KvError> {
@@ -97,15 +158,9 @@ fn check_key(key: &Bytes) -> Result<(), KvError> {
     }
 }
 
-fn compare_key(compare: &Compare) -> &Bytes {
-    match compare {
-        Compare::ModRevision { key, .. } | Compare::Value { key, .. } => key,
-    }
-}
-
 fn range_len(range: &KeyRange) -> usize {
     match range {
-        KeyRange::Key(key) | KeyRange::Prefix(key) => key.len(),
+        KeyRange::Key(key) | KeyRange::Prefix(key) | KeyRange::From(key) => key.len(),
         KeyRange::Span { start, end } => start.len() + end.len(),
     }
 }

@@ -2,11 +2,12 @@
 //! the hub. Applying is for one at a time; reading is for everybody at any time.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::encoding::{self, POSITION_KEY, Position, State};
 use crate::evaluate::{Answer, Command, Evaluator, check_revision};
@@ -17,6 +18,7 @@ use crate::hub::{Hub, Join, Queue};
 use crate::kv::{
     KvError, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchBatch, WatchRequest, WatchStream,
 };
+use crate::lease::{Lease, LeaseId};
 use crate::limits::Limits;
 use crate::read::{self, Overlay};
 use crate::view::{View, ViewBatch, ViewError, Visit};
@@ -27,6 +29,8 @@ const READ_ATTEMPTS_MAX: usize = 8;
 const CATCH_UP_REVISIONS: u64 = 256;
 /// Keys whose history one step of [`Mvcc::scrub`] removes, or as many as lie in one record.
 const SCRUB_STEP: usize = 256;
+/// So many states of leases may lie in the view that nobody needs any more, besides as many again as there are leases.
+const LEASE_RECORDS_MAX: usize = 4096;
 
 /// See the module.
 #[derive(Debug)]
@@ -35,6 +39,13 @@ pub(crate) struct Mvcc {
     /// Changed after a batch is in the view and before its events are published.
     applied: RwLock<Applied>,
     hub: Hub,
+    /// Leases that were granted, renewed or ended since somebody last asked.
+    touched: Mutex<BTreeSet<LeaseId>>,
+    touches: Notify,
+    /// States of leases that were written since the last scrub.
+    lease_records: AtomicUsize,
+    /// Below this revision there is no history any more, not even hidden.
+    scrubbed: watch::Sender<Revision>,
     broken: Mutex<Option<ViewError>>,
     breaks: Notify,
     holds: Arc<Holds>,
@@ -52,10 +63,15 @@ impl Mvcc {
     pub(crate) fn new(view: Arc<dyn View>, limits: Limits) -> Result<Self, ViewError> {
         let position = position_of(&*view)?;
         let head = Head::load(&*view, position.revision)?;
+        let touched = head.leases().ids().collect();
         Ok(Self {
             view: RwLock::new(view),
             applied: RwLock::new(Applied { position, head }),
             hub: Hub::new(limits, position.revision),
+            touched: Mutex::new(touched),
+            touches: Notify::new(),
+            lease_records: AtomicUsize::new(0),
+            scrubbed: watch::Sender::new(Revision(0)),
             broken: Mutex::new(None),
             breaks: Notify::new(),
             holds: Arc::default(),
@@ -125,20 +141,59 @@ impl Mvcc {
             evaluator.finish(stamp)
         };
         view.apply(evaluated.batch)?;
+        let touched: Vec<LeaseId> = evaluated.newest.leases.keys().copied().collect();
         {
             let mut applied = self.applied.write().unwrap_or_else(PoisonError::into_inner);
             applied.head.take(evaluated.newest);
             applied.position = evaluated.position;
         }
         self.hub.publish(evaluated.position.revision, &evaluated.events);
+        if !touched.is_empty() {
+            self.lease_records.fetch_add(touched.len(), Ordering::Relaxed);
+            self.touched.lock().unwrap_or_else(PoisonError::into_inner).extend(touched);
+            self.touches.notify_one();
+        }
         Ok(evaluated.answers)
+    }
+
+    /// The leases that have changed since the last call, with what they are now; all of them at first.
+    pub(crate) fn touched_leases(&self) -> Vec<(LeaseId, Option<Lease>)> {
+        let touched = std::mem::take(&mut *self.touched.lock().unwrap_or_else(PoisonError::into_inner));
+        let applied = self.applied();
+        touched.into_iter().map(|id| (id, applied.head.leases().get(id))).collect()
+    }
+
+    /// Waits until a lease changes; at once, if one has since the last call.
+    pub(crate) async fn lease_touched(&self) {
+        self.touches.notified().await;
+    }
+
+    /// A lease, and the keys attached to it if they are asked for.
+    pub(crate) fn lease(&self, id: LeaseId, keys: bool) -> Option<(Lease, Vec<Bytes>)> {
+        let applied = self.applied();
+        let leases = applied.head.leases();
+        let attached = if keys { leases.keys(id).cloned().collect() } else { Vec::new() };
+        leases.get(id).map(|lease| (lease, attached))
+    }
+
+    /// Waits until nothing is left of what a compaction up to `revision` has hidden.
+    pub(crate) async fn scrubbed(&self, revision: Revision) {
+        let wanted = self.holds.removable(self.position().compacted).min(revision);
+        let _ = self.scrubbed.subscribe().wait_for(|done| *done >= wanted).await; // the sender lives as long as this
+    }
+
+    /// Whether leases alone are worth a scrub: what keeps them alive moves no revision, so nothing is compacted.
+    pub(crate) fn wants_scrub(&self) -> bool {
+        let records = self.lease_records.load(Ordering::Relaxed);
+        records > LEASE_RECORDS_MAX && records > 2 * self.applied().head.leases().len()
     }
 
     /// Removes a bit of what lies below the compaction point; whether there is more. Nobody can tell: reads
     /// below that point are refused from the moment it moves.
     pub(crate) fn scrub(&self) -> Result<bool, ViewError> {
         let view = self.view();
-        let compacted = self.holds.removable(self.position().compacted);
+        let Position { compacted, index, .. } = self.position();
+        let compacted = self.holds.removable(compacted);
         let mut batch = ViewBatch::default();
         let mut keys = BTreeSet::new();
         let mut malformed = None;
@@ -161,8 +216,13 @@ impl Mvcc {
         for key in &keys {
             superseded(&*view, key, compacted, &mut batch)?;
         }
+        self.lease_records.store(0, Ordering::Relaxed);
+        superseded_leases(&*view, index, &mut batch)?;
         if !batch.changes.is_empty() {
             view.apply(batch)?;
+        }
+        if !more {
+            self.scrubbed.send_if_modified(|done| std::mem::replace(done, compacted) < compacted);
         }
         Ok(more)
     }
@@ -260,6 +320,27 @@ fn superseded(view: &dyn View, key: &Bytes, compacted: Revision, batch: &mut Vie
             batch.remove(view_key.to_vec());
         }
         newest = false;
+        Visit::Next
+    })?;
+    malformed.map_or(Ok(()), Err)
+}
+
+/// Adds the removal of states of leases that were followed by others up to the Raft entry `index`, and of leases that
+/// have ended.
+fn superseded_leases(view: &dyn View, index: u64, batch: &mut ViewBatch) -> Result<(), ViewError> {
+    let (from, to) = encoding::all_leases();
+    let (mut newest, mut malformed) = (None, None);
+    view.visit(&from, &to, &mut |view_key, record| {
+        let Some((id, at)) = encoding::split_lease_key(view_key) else {
+            malformed = Some(ViewError::malformed("cannot scrub", view_key));
+            return Visit::Stop;
+        };
+        if at <= index && (newest == Some(id) || record.is_empty()) {
+            batch.remove(view_key.to_vec());
+        }
+        if at <= index {
+            newest = Some(id);
+        }
         Visit::Next
     })?;
     malformed.map_or(Ok(()), Err)

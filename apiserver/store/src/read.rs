@@ -7,6 +7,8 @@ use bytes::Bytes;
 
 use crate::encoding::{self, State};
 use crate::kv::{Event, EventKind, KeyRange, KeyValue, RangeRequest, RangeResponse, Revision};
+use crate::lease::LeaseId;
+use crate::txn::{RevisionFilter, Sort};
 use crate::view::{View, ViewError, Visit};
 
 /// How many versions of a key a scan steps over before it looks up the next key instead: a lookup in
@@ -36,7 +38,8 @@ pub(crate) fn key_at(view: &dyn View, key: &Bytes, at: Revision) -> Result<Optio
 
 /// What a range looked like at `at`; the caller has checked that this revision exists and is not compacted.
 pub(crate) fn range_at(view: &dyn View, request: &RangeRequest, at: Revision) -> Result<RangeResponse, ViewError> {
-    if let (KeyRange::Key(key), false) = (&request.range, request.keys_only || request.count_only) {
+    let is_plain = !request.keys_only && !request.count_only && request.filter.is_open();
+    if let (KeyRange::Key(key), true) = (&request.range, is_plain) {
         let kvs: Vec<_> = key_at(view, key, at)?.into_iter().collect();
         return Ok(RangeResponse { revision: at, count: kvs.len(), kvs, more: false });
     }
@@ -45,7 +48,8 @@ pub(crate) fn range_at(view: &dyn View, request: &RangeRequest, at: Revision) ->
         page.count += 1;
         if page.wants_more() {
             let key = encoding::unescape(shared).ok_or_else(|| ViewError::malformed("cannot read a range", shared))?;
-            page.kvs.extend(state.into_key_value(key, revision, request.keys_only));
+            let kv = state.into_key_value(key, revision, page.leaves_out_values());
+            kv.into_iter().for_each(|kv| page.take(kv));
         }
         Ok(if page.goes_on() { Visit::Next } else { Visit::Stop })
     })?;
@@ -126,7 +130,14 @@ fn event(
 
 /// What a deletion's event carries as the key's state.
 pub(crate) fn deleted(key: Bytes, revision: Revision) -> KeyValue {
-    KeyValue { key, value: Bytes::new(), create_revision: Revision(0), mod_revision: revision, version: 0 }
+    KeyValue {
+        key,
+        value: Bytes::new(),
+        create_revision: Revision(0),
+        mod_revision: revision,
+        version: 0,
+        lease: LeaseId::NONE,
+    }
 }
 
 /// What a scan does with a key that exists: the part its versions share, its revision, its state. Says whether to go
@@ -203,8 +214,14 @@ impl Cursor {
 pub(crate) struct Page {
     kvs: Vec<KeyValue>,
     count: usize,
+    /// What the caller wants at most.
     limit: usize,
+    /// What is taken at most: more than the limit where the order is another one than that of keys.
+    taken_max: usize,
     uncounted: bool,
+    keys_only: bool,
+    sort: Sort,
+    filter: RevisionFilter,
 }
 
 impl Page {
@@ -214,19 +231,47 @@ impl Page {
             (false, 0) => usize::MAX,
             (false, limit) => limit,
         };
-        Self { kvs: Vec::new(), count: 0, limit, uncounted: request.uncounted && !request.count_only }
+        let is_whole = request.sort.is_whole() || !request.filter.is_open();
+        let taken_max = match (request.count_only, is_whole, request.sort.reorders()) {
+            (true, ..) => 0,
+            (false, true, _) => usize::MAX,
+            (false, false, true) => limit.saturating_add(1),
+            (false, false, false) => limit,
+        };
+        Self {
+            kvs: Vec::new(),
+            count: 0,
+            limit,
+            taken_max,
+            uncounted: request.uncounted && !request.count_only && taken_max == limit,
+            keys_only: request.keys_only,
+            sort: request.sort,
+            filter: request.filter,
+        }
     }
 
-    /// Counts a key, and takes it if there is room.
-    pub(crate) fn add(&mut self, kv: impl FnOnce() -> KeyValue) {
+    /// Counts a key, and takes it if there is room; `kv` is told whether to leave out the value.
+    pub(crate) fn add(&mut self, kv: impl FnOnce(bool) -> KeyValue) {
         self.count += 1;
         if self.wants_more() {
-            self.kvs.push(kv());
+            let kv = kv(self.leaves_out_values());
+            self.take(kv);
+        }
+    }
+
+    fn take(&mut self, kv: KeyValue) {
+        if self.filter.admits(&kv) {
+            self.kvs.push(kv);
         }
     }
 
     fn wants_more(&self) -> bool {
-        self.kvs.len() < self.limit
+        self.kvs.len() < self.taken_max
+    }
+
+    /// Values that are to be sorted by are left out in the end.
+    fn leaves_out_values(&self) -> bool {
+        self.keys_only && !self.sort.reorders()
     }
 
     /// Whether a scan goes on: an uncounted page ends with the first key behind it.
@@ -234,8 +279,14 @@ impl Page {
         !(self.uncounted && self.count > self.limit)
     }
 
-    pub(crate) fn into_response(self, revision: Revision) -> RangeResponse {
-        let more = self.limit > 0 && self.count > self.kvs.len();
-        RangeResponse { revision, more, count: self.count, kvs: self.kvs }
+    pub(crate) fn into_response(mut self, revision: Revision) -> RangeResponse {
+        self.sort.arrange(&mut self.kvs);
+        let arranged = self.sort.reorders() || !self.filter.is_open();
+        let left_out = if arranged { self.kvs.len() > self.limit } else { self.count > self.kvs.len() };
+        self.kvs.truncate(self.limit);
+        if self.keys_only {
+            self.kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
+        }
+        RangeResponse { revision, more: self.limit > 0 && left_out, count: self.count, kvs: self.kvs }
     }
 }

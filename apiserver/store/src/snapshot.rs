@@ -52,8 +52,11 @@ impl From<DiskError> for RestoreError {
 /// take over newer entries meanwhile, but nothing may be scrubbed from it.
 pub(crate) fn write(disk: &dyn Disk, view: &dyn View, position: Position, voters: &[u64]) -> Result<u64, WriteError> {
     let mut writer = Writer::begin(disk)?;
-    writer.copy(view, &encoding::all_versions(), |key| encoding::split_version_key(key).map(|(_, at)| at), position)?;
-    writer.copy(view, &encoding::all_history(), encoding::history_revision, position)?;
+    let is_newer = |at: Revision| at > position.revision;
+    writer.copy(view, &encoding::all_versions(), |key| encoding::split_version_key(key).map(|(_, at)| is_newer(at)))?;
+    writer.copy(view, &encoding::all_history(), |key| encoding::history_revision(key).map(is_newer))?;
+    writer
+        .copy(view, &encoding::all_leases(), |key| encoding::split_lease_key(key).map(|(_, at)| at > position.index))?;
     Ok(writer.end(disk, position, voters)?)
 }
 
@@ -126,14 +129,13 @@ impl Writer {
         &mut self,
         view: &dyn View,
         (from, to): &(Vec<u8>, Vec<u8>),
-        revision_of: impl Fn(&[u8]) -> Option<Revision>,
-        position: Position,
+        is_newer: impl Fn(&[u8]) -> Option<bool>,
     ) -> Result<(), WriteError> {
         let mut outcome = Ok(());
         view.visit(from, to, &mut |key, value| {
-            match revision_of(key) {
-                Some(revision) if revision > position.revision => return Visit::Next,
-                Some(_) => outcome = self.add(key, value).map_err(WriteError::from),
+            match is_newer(key) {
+                Some(true) => return Visit::Next,
+                Some(false) => outcome = self.add(key, value).map_err(WriteError::from),
                 None => outcome = Err(ViewError::malformed("cannot be copied past", key).into()),
             }
             if outcome.is_ok() { Visit::Next } else { Visit::Stop }

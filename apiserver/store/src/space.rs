@@ -5,7 +5,7 @@
 //! so do deletions, which are how an operator makes room.
 
 use crate::evaluate::Command;
-use crate::kv::{KvError, Op};
+use crate::kv::{KvError, Op, Txn};
 
 /// With less than this nothing is written any more but deletions: what is under way (log, view, a snapshot of an idle
 /// cluster) still fits.
@@ -57,15 +57,26 @@ impl Space {
 /// Whether a command can only take something away.
 fn only_deletes(command: &Command) -> bool {
     match command {
-        Command::Txn(txn) => !txn.then.iter().chain(&txn.otherwise).any(|op| matches!(op, Op::Put { .. })),
-        Command::Compact(_) => true,
+        Command::Txn(txn) => !puts(txn),
+        // What keeps a lease alive is as small as a deletion, and without it keys would go that nobody wanted gone.
+        Command::Compact(_) | Command::LeaseRevoke(_) | Command::LeaseRenew(_) | Command::LeaseExpire(..) => true,
+        Command::LeaseGrant(..) => false,
     }
+}
+
+fn puts(txn: &Txn) -> bool {
+    txn.then.iter().chain(&txn.otherwise).any(|op| match op {
+        Op::Put { .. } | Op::PutWith(_) => true,
+        Op::Delete(_) | Op::Range(_) => false,
+        Op::Txn(inner) => puts(inner),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::{KeyRange, Revision, Txn};
+    use crate::kv::{KeyRange, Revision};
+    use crate::lease::LeaseId;
 
     fn txn(then: Vec<Op>, otherwise: Vec<Op>) -> Command {
         Command::Txn(Txn { then, otherwise, ..Txn::default() })
@@ -75,8 +86,19 @@ mod tests {
     fn a_full_disk_takes_deletions_until_there_is_room_for_more_or_for_nothing() {
         let put = || Op::Put { key: "k".into(), value: "v".into() };
         let delete = || Op::Delete(KeyRange::Key("k".into()));
-        let deletes = [txn(vec![delete()], vec![]), Command::Compact(Revision(1))];
-        let writes = [txn(vec![put()], vec![]), txn(vec![delete()], vec![put()])];
+        let inner = |then: Vec<Op>| Op::Txn(Box::new(Txn { then, ..Txn::default() }));
+        let deletes = [
+            txn(vec![delete(), inner(vec![delete()])], vec![]),
+            Command::Compact(Revision(1)),
+            Command::LeaseRevoke(LeaseId(1)),
+            Command::LeaseRenew(LeaseId(1)),
+        ];
+        let writes = [
+            txn(vec![put()], vec![]),
+            txn(vec![delete()], vec![put()]),
+            txn(vec![inner(vec![put()])], vec![]),
+            Command::LeaseGrant(LeaseId(1), 60),
+        ];
         let mut space = Space::unknown();
         let mut all = |free: u64, turns: bool, wanted: (bool, bool)| {
             assert_eq!(space.note(free), turns, "{free}");

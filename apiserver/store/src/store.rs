@@ -1,7 +1,7 @@
 //! The embedded store: opens a data folder, hands proposals to the member that owns it, reads what is applied.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use reeve_api::clock::SharedClock;
@@ -16,6 +16,8 @@ use crate::hold::Hold;
 use crate::kv::{
     KeyRange, Kv, KvError, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchRequest, WatchStream,
 };
+use crate::lease::{LeaseGrant, LeaseId, LeaseStatus};
+use crate::lessor::Lessor;
 use crate::limits::{Limits, check_txn, only_reads, txn_bytes};
 use crate::member::{Control, Member, Parts, Proposal, Shared};
 use crate::mvcc::Mvcc;
@@ -88,6 +90,8 @@ pub struct Store {
     leadership: watch::Receiver<Leadership>,
     shared: Arc<Shared>,
     request_timeout: Duration,
+    rng: SharedRng,
+    lessor: Arc<Lessor>,
     member: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -111,6 +115,8 @@ impl Store {
         let (inbox, mail) = inbox(start.member.id, shared.removed.clone());
         let (leadership_sender, leadership) = watch::channel(Leadership::default());
         let (ready, is_ready) = oneshot::channel();
+        let lessor = Arc::new(Lessor::new(mvcc.clone(), config.clock.clone()));
+        let rng = config.rng.clone();
         let parts = Parts {
             folder,
             mvcc: mvcc.clone(),
@@ -128,11 +134,15 @@ impl Store {
         let member = tokio::spawn(run(Member::new(start, parts)?, lock));
         let member = Mutex::new(Some(member));
         let request_timeout = config.request_timeout;
-        let store = Self { mvcc, disk, proposals, controls, inbox, leadership, shared, request_timeout, member };
+        let store =
+            Self { mvcc, disk, proposals, controls, inbox, leadership, shared, request_timeout, rng, lessor, member };
         if is_ready.await.is_err() {
             return Err(OpenError::Stopped(store.why_stopped()));
         }
-        Ok(Arc::new(store))
+        let store = Arc::new(store);
+        let parts = (store.lessor.clone(), store.leadership.clone(), store.shared.clone());
+        tokio::spawn(keep_leases(Arc::downgrade(&store), parts));
+        Ok(store)
     }
 
     /// Finishes what was begun, ends all watches and syncs the view, so that the next start is quick whatever
@@ -244,6 +254,22 @@ async fn blocking<T: Send + 'static>(read: impl FnOnce() -> Result<T, KvError> +
     read.map_err(|err| KvError::Unavailable { reason: err.to_string() })?
 }
 
+/// Ends leases whose time is up while this member leads, until the store closes.
+async fn keep_leases(store: Weak<Store>, parts: (Arc<Lessor>, watch::Receiver<Leadership>, Arc<Shared>)) {
+    let (lessor, leadership, shared) = parts;
+    let propose = |command| {
+        let store = store.clone();
+        async move {
+            let Some(store) = store.upgrade() else { return Err(KvError::Closed) };
+            store.propose(command, 0).await.map(|_| ())
+        }
+    };
+    tokio::select! {
+        () = lessor.run(leadership, propose) => {}
+        () = shared.closing.cancelled() => {}
+    }
+}
+
 /// Holds the data folder as long as the member runs.
 async fn run(member: Member, lock: DiskLock) {
     member.run().await;
@@ -272,7 +298,7 @@ impl Kv for Store {
         let bytes = txn_bytes(&txn);
         match self.propose(Command::Txn(txn), bytes).await? {
             Answer::Txn(response) => Ok(response),
-            Answer::Compacted => Err(KvError::Unavailable { reason: "answered as a compaction".to_owned() }),
+            other => Err(other.unexpected()),
         }
     }
 
@@ -284,6 +310,46 @@ impl Kv for Store {
     async fn compact(&self, revision: Revision) -> Result<(), KvError> {
         check_compaction(revision, &self.mvcc.position())?;
         self.propose(Command::Compact(revision), 0).await.map(|_| ())
+    }
+
+    async fn scrubbed(&self, revision: Revision) -> Result<(), KvError> {
+        tokio::select! {
+            () = self.mvcc.scrubbed(revision) => Ok(()),
+            () = self.shared.closing.cancelled() => Err(KvError::Closed),
+        }
+    }
+
+    async fn lease_grant(&self, id: LeaseId, ttl: i64) -> Result<LeaseGrant, KvError> {
+        let chosen = || LeaseId((self.rng.next_u64() >> 1).max(1).cast_signed());
+        let id = if id.is_some() { id } else { chosen() };
+        match self.propose(Command::LeaseGrant(id, ttl), 0).await? {
+            Answer::Granted(grant) => Ok(grant),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    async fn lease_revoke(&self, id: LeaseId) -> Result<Revision, KvError> {
+        match self.propose(Command::LeaseRevoke(id), 0).await? {
+            Answer::Revoked(revision) => Ok(revision),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>, KvError> {
+        match self.propose(Command::LeaseRenew(id), 0).await? {
+            Answer::Renewed(ttl) => Ok(ttl),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    async fn lease_status(&self, id: LeaseId, keys: bool) -> Result<Option<LeaseStatus>, KvError> {
+        self.check_open()?;
+        Ok(self.lessor.status(id, keys))
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>, KvError> {
+        self.check_open()?;
+        Ok(self.lessor.ids())
     }
 
     fn revision(&self) -> Revision {

@@ -184,6 +184,8 @@ pub(crate) fn check_record(key: &[u8], record: &[u8]) -> Result<(), ViewError> {
             rest = encoding::split_change(left).map(|(_, _, behind)| behind);
         }
         rest.is_some() && encoding::history_revision(key).is_some()
+    } else if key.starts_with(&encoding::all_leases().0) {
+        encoding::split_lease_key(key).is_some() && encoding::decode_lease(record).is_some()
     } else if key == POSITION_KEY {
         Position::decode(record).is_some()
     } else {

@@ -6,7 +6,10 @@ use std::sync::Mutex;
 use std::task::{Context, Poll};
 
 use futures::stream::{self, StreamExt as _};
-use reeve_store::{Kv, KvError, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchRequest, WatchStream};
+use reeve_store::{
+    Kv, KvError, LeaseGrant, LeaseId, LeaseStatus, RangeRequest, RangeResponse, Revision, Txn, TxnResponse,
+    WatchRequest, WatchStream,
+};
 use tokio::sync::oneshot;
 
 use super::*;
@@ -56,6 +59,30 @@ impl Kv for Cuttable {
 
     async fn compact(&self, revision: Revision) -> Result<(), KvError> {
         self.inner.compact(revision).await
+    }
+
+    async fn scrubbed(&self, revision: Revision) -> Result<(), KvError> {
+        self.inner.scrubbed(revision).await
+    }
+
+    async fn lease_grant(&self, id: LeaseId, ttl: i64) -> Result<LeaseGrant, KvError> {
+        self.inner.lease_grant(id, ttl).await
+    }
+
+    async fn lease_revoke(&self, id: LeaseId) -> Result<Revision, KvError> {
+        self.inner.lease_revoke(id).await
+    }
+
+    async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>, KvError> {
+        self.inner.lease_keep_alive(id).await
+    }
+
+    async fn lease_status(&self, id: LeaseId, keys: bool) -> Result<Option<LeaseStatus>, KvError> {
+        self.inner.lease_status(id, keys).await
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>, KvError> {
+        self.inner.leases().await
     }
 
     fn revision(&self) -> Revision {

@@ -594,6 +594,7 @@ impl Member {
             self.rebuilds = 0;
             self.node.advance_apply_to(last.index);
             self.node.mut_store().trim(last.index);
+            self.scrubbing |= self.parts.mvcc.wants_scrub();
             if last.term == self.node.raft.term
                 && let Some(ready) = self.ready.take()
             {

@@ -5,16 +5,30 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use reeve_store::{
-    Compare, Event, EventKind, KeyRange, KeyValue, KvError, Limits, Op, OpResponse, RangeRequest, Revision, SharedKv,
-    Txn, TxnResponse, WatchBatch, WatchRequest, WatchStream,
+    Compare, Event, EventKind, KeyRange, KeyValue, KvError, LeaseId, Limits, Op, OpResponse, RangeRequest, Revision,
+    SharedKv, Txn, TxnResponse, WatchBatch, WatchRequest, WatchStream,
 };
+
+mod leases;
+mod txns;
+
+pub(crate) use leases::*;
+pub(crate) use txns::*;
 
 /// Expands to one test per promise, in a module of the implementation's name.
 /// The second argument is an async function from [`Limits`] to something that derefs to a store.
 macro_rules! store_suite {
     ($name:ident, $open:path) => {
+        crate::suite::store_suite!($name, $open,
+            history_is_bounded_without_anybody_asking,
+            a_watcher_that_does_not_read_is_cut_off_without_a_gap,
+            a_key_is_written_once_in_a_transaction_however_deep,
+        );
+    };
+    // Without what only our own stores promise, but what is named.
+    ($name:ident, $open:path, $($own:ident),* $(,)?) => {
         mod $name {
-            crate::suite::store_suite!(@tests $open:
+            crate::suite::store_suite!(@tests $open: $($own,)*
                 an_empty_store_stands_at_revision_1,
                 a_put_is_read_back_with_its_revisions,
                 a_transaction_takes_one_revision_however_much_it_writes,
@@ -35,7 +49,6 @@ macro_rules! store_suite {
                 a_large_value_survives,
                 compaction_hides_the_past_and_keeps_the_present,
                 compaction_forgets_deleted_keys_but_not_living_ones,
-                history_is_bounded_without_anybody_asking,
                 a_watch_sees_every_change_once_and_in_order,
                 a_watch_from_an_old_revision_gets_what_it_missed_then_what_comes,
                 a_watch_from_an_old_revision_gets_large_changes_in_pieces,
@@ -44,8 +57,29 @@ macro_rules! store_suite {
                 a_watch_tells_progress_when_others_change,
                 a_watch_carries_the_former_state_if_asked,
                 a_watch_below_the_compaction_point_ends_with_compacted,
-                a_watcher_that_does_not_read_is_cut_off_without_a_gap,
                 concurrent_increments_lose_nothing,
+                every_comparison_compares_what_it_says,
+                a_comparison_of_a_range_holds_for_every_key_in_it,
+                a_put_can_keep_the_value_or_the_lease,
+                a_put_that_keeps_what_is_not_there_is_refused,
+                an_inner_transaction_compares_what_was_before_the_outer_one,
+                a_transaction_with_too_many_steps_inside_is_refused,
+                a_range_is_sorted_by_what_is_asked_for,
+                a_limit_cuts_after_sorting,
+                a_range_leaves_out_keys_by_their_revisions,
+                a_range_from_a_key_has_no_end,
+                a_range_the_wrong_way_round_is_empty,
+                compaction_at_a_deletion_shows_the_deletion_to_a_watch_from_there,
+                a_read_of_the_compacted_past_in_a_transaction_fails_it_whole,
+                a_watch_from_the_future_gets_nothing_before_its_revision,
+                what_is_compacted_is_scrubbed,
+                a_lease_is_granted_once_and_listed,
+                a_lease_takes_its_keys_along_in_one_revision,
+                a_key_belongs_to_the_lease_of_its_last_put,
+                a_put_to_a_lease_that_is_not_there_is_refused,
+                a_lease_ends_when_nobody_keeps_it_alive,
+                a_lease_that_is_kept_alive_stays,
+                a_lease_of_nonsense_is_refused,
             );
         }
     };
@@ -144,8 +178,14 @@ pub(crate) async fn a_put_is_read_back_with_its_revisions(kv: &SharedKv) {
     let first = put(kv, "a", "1").await;
     let second = put(kv, "a", "2").await;
     assert_eq!((first, second, kv.revision()), (Revision(2), Revision(3), Revision(3)));
-    let expected =
-        KeyValue { key: "a".into(), value: "2".into(), create_revision: first, mod_revision: second, version: 2 };
+    let expected = KeyValue {
+        key: "a".into(),
+        value: "2".into(),
+        create_revision: first,
+        mod_revision: second,
+        version: 2,
+        lease: LeaseId::NONE,
+    };
     assert_eq!(get(kv, "a").await, Some(expected));
     assert_eq!(get(kv, "b").await, None);
 }
