@@ -102,6 +102,13 @@ enum Verb {
 }
 
 impl Cli {
+    /// What must be done before there is a second thread.
+    pub(crate) fn prepare(&self) {
+        if matches!(self.verb, Verb::Build(_)) {
+            images::build::leave_mounts();
+        }
+    }
+
     /// Runs `up` and `down`, which need a process of one thread; gives every other command line back.
     pub(crate) fn run_cluster_verb(self) -> Result<Self, ExitCode> {
         let outcome = match &self.verb {

@@ -23,6 +23,7 @@ pub(crate) fn engine_config(paths: &Paths, name: &str) -> EngineConfig {
         run_dir: paths.run_dir.clone(),
         cgroup_root: format!("reeve-{name}"),
         supervisor_program: "/proc/self/exe".into(),
+        ends_with_engine: false,
         clock: RealClock::shared(),
         rng: SeededRng::shared(),
     }

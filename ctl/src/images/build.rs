@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::Args;
-use reeve_engine::build::{BuildRequest, Progress, build};
+use reeve_engine::build::{BuildRequest, Progress, Secret, build};
 use reeve_engine::images::Reference;
 
 use super::{StoreArgs, blocking, failed};
@@ -32,11 +33,33 @@ pub(crate) struct BuildArgs {
     /// The stage to build [default: the last]
     #[arg(long, value_name = "STAGE")]
     pub target: Option<String>,
+    /// A secret for RUN --mount=type=secret: id=NAME,src=FILE or id=NAME,env=VARIABLE; may be repeated
+    #[arg(long = "secret", value_name = "id=NAME,…")]
+    pub secrets: Vec<String>,
+    /// Run every command again, whatever is known of it
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Ask the registries for newer base images
+    #[arg(long)]
+    pub pull: bool,
+    /// The platform to build for; only this machine's can be
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
     /// Print the image's id only
     #[arg(short, long)]
     pub quiet: bool,
     #[command(flatten)]
     pub store: StoreArgs,
+}
+
+/// What a build mounts goes with it, however it ends: it has a mount namespace of its own. To be called before there is
+/// a second thread. Whoever may not do that may not mount either, and is told so by the build.
+pub(crate) fn leave_mounts() {
+    use nix::mount::{MsFlags, mount};
+    let own = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS);
+    // What is unmounted outside goes here, too; what is mounted here stays here.
+    let _ =
+        own.and_then(|()| mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>));
 }
 
 /// Runs the verb.
@@ -47,7 +70,9 @@ pub(crate) async fn run(args: BuildArgs) -> Result<(), CliError> {
 fn run_now(args: &BuildArgs) -> Result<(), CliError> {
     let request = request(args, |name| std::env::var(name).ok())?;
     let store = args.store.open_or_make()?;
-    let image = build(&store, &request, &mut |progress| report(args.quiet, &progress)).map_err(|err| failed(&err))?;
+    let mut report = Report::new(args.quiet);
+    let image = build(&store, &request, &mut |progress| report.take(&progress)).map_err(|err| failed(&err))?;
+    report.end();
     if args.quiet {
         return write(&format!("{}\n", image.id));
     }
@@ -60,12 +85,52 @@ fn run_now(args: &BuildArgs) -> Result<(), CliError> {
     write(&text)
 }
 
-/// What happens goes to standard error: standard output is the result's.
-fn report(quiet: bool, progress: &Progress) {
-    match progress {
-        Progress::Warning(text) => eprintln!("Warning: {text}"),
-        Progress::Step { number, total, text } if !quiet => eprintln!("Step {number}/{total} : {text}"),
-        Progress::Step { .. } => {}
+/// Tells how far a build is, as BuildKit's plain progress does. To standard error: standard output is the result's.
+struct Report {
+    quiet: bool,
+    /// Number of the step that is under way, when it began, and whether its result was known.
+    step: Option<(usize, Instant, bool)>,
+}
+
+impl Report {
+    fn new(quiet: bool) -> Self {
+        Self { quiet, step: None }
+    }
+
+    fn take(&mut self, progress: &Progress) {
+        if let Progress::Step { .. } = progress {
+            self.end();
+        }
+        if let Some(line) = self.line(progress) {
+            eprintln!("{line}");
+        }
+    }
+
+    fn line(&mut self, progress: &Progress) -> Option<String> {
+        match progress {
+            Progress::Warning(text) => return Some(format!("Warning: {text}")),
+            _ if self.quiet => return None,
+            Progress::Step { number, total, text } => {
+                self.step = Some((*number, Instant::now(), false));
+                return Some(format!("#{number} [{number}/{total}] {text}"));
+            }
+            _ => {}
+        }
+        let (number, began, cached) = self.step.as_mut()?;
+        match progress {
+            Progress::Output(text) => Some(format!("#{number} {:.3} {text}", began.elapsed().as_secs_f32())),
+            _ => {
+                *cached = true;
+                Some(format!("#{number} CACHED"))
+            }
+        }
+    }
+
+    /// The step that is under way has been carried out.
+    fn end(&mut self) {
+        if let Some((number, began, false)) = self.step.take() {
+            eprintln!("#{number} DONE {:.1}s", began.elapsed().as_secs_f32());
+        }
     }
 }
 
@@ -82,7 +147,16 @@ fn request(args: &BuildArgs, environment: impl Fn(&str) -> Option<String>) -> Re
     let epoch = epoch.map(|text| {
         text.parse().map_err(|_| CliError::plain(format!("invalid {EPOCH} {text:?}: a number of seconds since 1970")))
     });
+    if let Some(platform) = args.platform.as_deref().filter(|platform| !is_own_platform(platform)) {
+        return Err(CliError::plain(format!(
+            "platform {platform} is not supported: this machine builds for {}",
+            own_platform()
+        )));
+    }
     Ok(BuildRequest {
+        secrets: args.secrets.iter().map(|text| secret(text)).collect::<Result<_, _>>()?,
+        no_cache: args.no_cache,
+        pull: args.pull,
         context: args.context.clone(),
         dockerfile: args.file.clone(),
         tags: args.tags.clone(),
@@ -90,6 +164,35 @@ fn request(args: &BuildArgs, environment: impl Fn(&str) -> Option<String>) -> Re
         target: args.target.clone(),
         source_date_epoch: epoch.transpose()?,
     })
+}
+
+fn own_platform() -> String {
+    format!("linux/{}", reeve_engine::images::architecture())
+}
+
+fn is_own_platform(platform: &str) -> bool {
+    platform == own_platform() || platform == "linux"
+}
+
+/// `id=NAME,src=FILE`, `id=NAME,env=VARIABLE`, or `id=NAME` for the file or variable of that name.
+fn secret(text: &str) -> Result<(String, Secret), CliError> {
+    let invalid = |rule: &str| CliError::plain(format!("invalid --secret {text:?}: {rule}"));
+    let (mut id, mut source) = (None, None);
+    for field in text.split(',') {
+        match field.split_once('=') {
+            Some(("id", value)) => id = Some(value.to_owned()),
+            Some(("src" | "source", value)) => source = Some(Secret::File(value.into())),
+            Some(("env", value)) => source = Some(Secret::Env(value.to_owned())),
+            Some(("type", "file" | "env")) => {}
+            _ => return Err(invalid("its fields are id=, src=, env=")),
+        }
+    }
+    let id = id.filter(|id| !id.is_empty()).ok_or_else(|| invalid("id= is missing"))?;
+    let source = source.unwrap_or_else(|| match std::env::var_os(&id) {
+        Some(_) => Secret::Env(id.clone()),
+        None => Secret::File(id.clone().into()),
+    });
+    Ok((id, source))
 }
 
 #[cfg(test)]
@@ -103,6 +206,10 @@ mod tests {
             file: None,
             build_args: build_args.iter().map(|own| (*own).to_owned()).collect(),
             target: None,
+            secrets: Vec::new(),
+            no_cache: false,
+            pull: false,
+            platform: None,
             quiet: false,
             store: StoreArgs { name: "dev".to_owned(), data_dir: None },
         }
@@ -120,5 +227,27 @@ mod tests {
     fn a_source_date_epoch_that_is_no_number_is_refused() {
         let refused = request(&args(&[]), |name| (name == EPOCH).then(|| "today".to_owned())).expect_err("refused");
         assert_eq!(refused.to_string(), "error: invalid SOURCE_DATE_EPOCH \"today\": a number of seconds since 1970");
+    }
+
+    #[test]
+    fn a_secret_says_where_it_is() {
+        let read = |text: &str| secret(text).map_err(|err| err.to_string());
+        assert_eq!(read("id=a,src=/f").unwrap(), ("a".to_owned(), Secret::File("/f".into())));
+        assert_eq!(read("type=env,id=a,env=B").unwrap(), ("a".to_owned(), Secret::Env("B".to_owned())));
+        assert_eq!(read("id=/no-such-variable").unwrap().1, Secret::File("/no-such-variable".into()));
+        assert!(read("src=/f").unwrap_err().contains("id= is missing"));
+        assert!(read("id=a,file=/f").unwrap_err().contains("its fields are"));
+    }
+
+    #[test]
+    fn progress_reads_as_buildkits_does() {
+        let mut report = Report::new(false);
+        let step = Progress::Step { number: 2, total: 3, text: "RUN make".to_owned() };
+        assert_eq!(report.line(&step).unwrap(), "#2 [2/3] RUN make");
+        assert!(report.line(&Progress::Output("cc".to_owned())).unwrap().ends_with(" cc"));
+        assert_eq!(report.line(&Progress::Cached).unwrap(), "#2 CACHED");
+        let mut quiet = Report::new(true);
+        assert_eq!(quiet.line(&step), None);
+        assert_eq!(quiet.line(&Progress::Warning("x".to_owned())).unwrap(), "Warning: x");
     }
 }

@@ -28,6 +28,8 @@ pub(crate) enum ImageCommand {
     Save(SaveArgs),
     /// Fetch an image from its registry
     Pull(PullArgs),
+    /// Remove images without a name, and what builds have kept for later ones
+    Prune(PruneArgs),
 }
 
 /// `reeve image load`
@@ -97,6 +99,13 @@ pub(crate) struct PullArgs {
     pub store: StoreArgs,
 }
 
+/// `reeve image prune`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PruneArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
 /// Runs `reeve image`.
 pub(crate) async fn run(command: ImageCommand) -> Result<(), CliError> {
     match command {
@@ -106,6 +115,7 @@ pub(crate) async fn run(command: ImageCommand) -> Result<(), CliError> {
         ImageCommand::Rm(args) => blocking(move || rm(&args)).await,
         ImageCommand::Tag(args) => blocking(move || tag(&args)).await,
         ImageCommand::Save(args) => blocking(move || save(&args)).await,
+        ImageCommand::Prune(args) => blocking(move || prune(&args)).await,
     }
 }
 
@@ -115,6 +125,11 @@ async fn pull(args: PullArgs) -> Result<(), CliError> {
     let image = store.pull(&args.image, None).await.map_err(|err| failed(&err))?;
     let names = list::names(&image);
     write(&format!("Pulled image: {} ({})\n", names.first().unwrap_or(&args.image), list::short_id(&image)))
+}
+
+fn prune(args: &PruneArgs) -> Result<(), CliError> {
+    let gone = args.store.open()?.prune().map_err(|err| failed(&err))?;
+    write(&format!("Removed images without a name: {gone}; and what builds had kept for later ones\n"))
 }
 
 fn load(args: &LoadArgs) -> Result<(), CliError> {

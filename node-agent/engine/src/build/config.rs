@@ -165,8 +165,27 @@ impl Config {
         Ok(())
     }
 
+    /// As whom programs run; nothing when unset.
+    pub(super) fn user(&self) -> Option<String> {
+        let user = self.config.get("User").and_then(Value::as_str);
+        user.filter(|user| !user.is_empty()).map(str::to_owned)
+    }
+
+    /// Adds an instruction for those who build on this image.
+    pub(super) fn add_trigger(&mut self, text: &str) {
+        if let Some(triggers) = self.array("OnBuild") {
+            triggers.push(text.into());
+        }
+    }
+
+    /// The instructions for those who build on the base image: they are carried out once.
+    pub(super) fn take_triggers(&mut self) -> Vec<String> {
+        let Some(Value::Array(triggers)) = self.config.remove("OnBuild") else { return Vec::new() };
+        triggers.iter().filter_map(|text| Some(text.as_str()?.to_owned())).collect()
+    }
+
     /// The words that run a command: the shell form goes through SHELL.
-    fn command(&self, command: &Command) -> Vec<String> {
+    pub(super) fn command(&self, command: &Command) -> Vec<String> {
         match command {
             Command::Exec(words) => words.clone(),
             Command::Shell(line) => {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::glob::{Ignore, Pattern, clean};
 use super::layer::{LayerWriter, Meta};
+use crate::images::ImageStore;
 use crate::snapshot::layers::decompressed;
 use crate::snapshot::root::Root;
 use crate::snapshot::tar::{Kind, TarReader};
@@ -35,12 +36,34 @@ pub(super) struct Order<'a> {
     pub(super) keyword: &'static str,
     pub(super) source: Source<'a>,
     pub(super) patterns: &'a [String],
+    /// Files that stand in the Dockerfile or were fetched.
+    pub(super) inline: &'a [Inline],
+    /// Patterns of what is left out besides, below each source.
+    pub(super) excludes: &'a [Pattern],
     /// Absolute; ends with a slash if it was written so.
     pub(super) dest: &'a str,
     pub(super) owner: Option<(u32, u32)>,
     pub(super) mode: Option<u32>,
     /// Unpack local tar archives: ADD.
     pub(super) extract: bool,
+}
+
+/// A file that is in no tree.
+pub(super) struct Inline {
+    /// Its name in a folder; empty when it has none.
+    pub(super) name: String,
+    /// At its beginning.
+    pub(super) file: File,
+    pub(super) mode: u32,
+    pub(super) mtime: i64,
+}
+
+/// A file without a name that holds some text.
+pub(super) fn in_file(store: &ImageStore, content: &[u8]) -> io::Result<File> {
+    let mut file = tempfile::tempfile_in(store.tmp_dir())?;
+    file.write_all(content)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// Carries out one order. `image` is the file system that the copied files will lie upon.
@@ -50,7 +73,8 @@ pub(super) fn copy(order: &Order<'_>, image: &Root, layer: &mut LayerWriter) -> 
         matches.extend(order.matches(pattern)?);
     }
     let folder = order.dest.ends_with('/');
-    if (matches.len() > 1 || order.patterns.len() > 1) && !folder {
+    let sources = order.patterns.len() + order.inline.len();
+    if (matches.len() + order.inline.len() > 1 || sources > 1) && !folder {
         let keyword = order.keyword;
         return Err(format!(
             "When using {keyword} with more than one source file, the destination must be a directory and end with a /"
@@ -62,9 +86,12 @@ pub(super) fn copy(order: &Order<'_>, image: &Root, layer: &mut LayerWriter) -> 
     if existing.is_some() && !is_dir && folder {
         return Err(format!("cannot copy to non-directory: {}", order.dest));
     }
-    let mut copier = Copier { order, image, layer, made: BTreeSet::new() };
+    let mut copier = Copier { order, image, layer, made: BTreeSet::new(), top: PathBuf::new() };
     for source in matches {
         copier.top(&source, &target, folder || is_dir)?;
+    }
+    for file in order.inline {
+        copier.inline(file, &target, folder || is_dir)?;
     }
     Ok(())
 }
@@ -112,6 +139,12 @@ impl Order<'_> {
         self.source.ignore.is_some_and(|ignore| ignore.excludes(&path.to_string_lossy()))
     }
 
+    /// Whether `--exclude` leaves a path below the named source out.
+    fn leaves_out(&self, below: &Path) -> bool {
+        let below = below.to_string_lossy();
+        self.excludes.iter().any(|pattern| pattern.matches(&below))
+    }
+
     /// Whether a folder is left out as a whole, but for something below it that an exception takes back in.
     fn holds_exceptions(&self, path: &Path, stat: &Stat, depth: usize) -> bool {
         let exceptions = self.source.ignore.is_some_and(Ignore::has_exceptions);
@@ -139,6 +172,8 @@ struct Copier<'a> {
     layer: &'a mut LayerWriter,
     /// Folders that this layer has made.
     made: BTreeSet<PathBuf>,
+    /// The source that is being copied.
+    top: PathBuf,
 }
 
 impl Copier<'_> {
@@ -151,15 +186,33 @@ impl Copier<'_> {
             }
             self.make_parents(target.parent().unwrap_or(Path::new("")))?;
             self.make_top(target, &stat)?;
+            source.clone_into(&mut self.top);
             return self.contents(source, target, 0);
+        }
+        let name = source.file_name().unwrap_or_default();
+        if self.order.leaves_out(Path::new(name)) {
+            return Ok(());
         }
         if self.order.extract && self.extract(source, target)? {
             return Ok(());
         }
-        let name = source.file_name().unwrap_or_default();
         let target = if into { target.join(name) } else { target.to_owned() };
         self.make_parents(target.parent().unwrap_or(Path::new("")))?;
         self.file(source, &target, &stat)
+    }
+
+    fn inline(&mut self, file: &Inline, target: &Path, into: bool) -> Result<(), String> {
+        if into && file.name.is_empty() {
+            return Err("cannot determine filename from url: name the destination itself".to_owned());
+        }
+        let target = if into { target.join(&file.name) } else { target.to_owned() };
+        self.make_parents(target.parent().unwrap_or(Path::new("")))?;
+        self.check_over(&target, FileType::RegularFile)?;
+        let size = file.file.metadata().map_err(|error| at(&target, error))?.len();
+        let (uid, gid) = self.order.owner.unwrap_or((0, 0));
+        let meta = Meta { uid, gid, mode: self.order.mode.unwrap_or(file.mode), mtime: file.mtime };
+        let written = self.layer.file(&target, meta, size, &file.file);
+        written.map_err(|error| at(&target, error))
     }
 
     /// The folder that takes a folder's contents: one that is there stays as it is.
@@ -177,6 +230,10 @@ impl Copier<'_> {
         }
         for name in self.order.source.root.list(source).map_err(|errno| at(source, errno))? {
             let (from, to) = (source.join(&name), target.join(&name));
+            let below = from.strip_prefix(&self.top).unwrap_or(&from);
+            if self.order.leaves_out(below) {
+                continue;
+            }
             let excluded = self.order.excludes(&from);
             let stat = self.order.source.root.lstat(&from).map_err(|errno| at(&from, errno))?;
             match kind(&stat) {

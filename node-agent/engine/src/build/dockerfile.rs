@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use super::heredoc::{Heredoc, Lines};
+use super::mounts::{self, Fields, MountSpec};
 use super::words;
 use super::{Fail, fail};
 
@@ -44,8 +46,19 @@ pub(super) enum Op {
     Shell(Vec<String>),
     Healthcheck(Health),
     Maintainer(String),
-    /// Not done here; kept so that stages nobody needs may have it.
-    Run,
+    Run(Run),
+    /// An instruction for those who build on this image.
+    OnBuild(String),
+}
+
+/// RUN's words.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Run {
+    pub(super) command: Command,
+    pub(super) mounts: Vec<Fields>,
+    /// `--network=none`: no network but `lo`.
+    pub(super) offline: bool,
+    pub(super) heredocs: Vec<Heredoc>,
 }
 
 /// COPY's and ADD's words.
@@ -54,7 +67,13 @@ pub(super) struct Files {
     pub(super) from: Option<String>,
     pub(super) chown: Option<String>,
     pub(super) chmod: Option<String>,
+    /// What ADD must find: `sha256:…`.
+    pub(super) checksum: Option<String>,
+    /// Patterns of what is left out.
+    pub(super) excludes: Vec<String>,
     pub(super) sources: Vec<String>,
+    /// Those sources that stand in the Dockerfile.
+    pub(super) heredocs: Vec<Heredoc>,
     pub(super) dest: String,
 }
 
@@ -87,8 +106,10 @@ pub(super) fn parse(text: &str) -> Result<Dockerfile, Fail> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let escape = directives(text)?;
     let mut instructions: Vec<Instruction> = Vec::new();
-    for (line, text) in logical_lines(text, escape) {
-        let op = instruction(&text, escape).map_err(|message| fail(line, message))?;
+    let mut lines = Lines::new(text, escape);
+    while let Some((line, text)) = lines.next() {
+        let heredocs = lines.heredocs(&text).map_err(|message| fail(line, message))?;
+        let op = operation(&text, heredocs, escape).map_err(|message| fail(line, message))?;
         let in_stage = instructions.iter().any(|other| matches!(other.op, Op::From { .. }));
         if !in_stage && !matches!(op, Op::From { .. } | Op::Arg(_)) {
             return Err(fail(line, "no build stage in current context: the first instruction must be FROM"));
@@ -125,63 +146,35 @@ fn directives(text: &str) -> Result<char, Fail> {
     Ok(escape.unwrap_or('\\'))
 }
 
-/// Lines with their continuations joined and comments gone, each with the number it starts at.
-fn logical_lines(text: &str, escape: char) -> Vec<(usize, String)> {
-    let mut lines = Vec::new();
-    let mut current: Option<(usize, String)> = None;
-    for (index, line) in text.lines().enumerate() {
-        let trimmed = line.trim_start();
-        // Comments and empty lines do not end a continuation either.
-        if trimmed.is_empty() || trimmed.starts_with('#') {
-            continue;
-        }
-        let (body, continues) = match continued(line, escape) {
-            Some(body) => (body, true),
-            None => (line, false),
-        };
-        let (start, mut joined) = current.take().unwrap_or((index + 1, String::new()));
-        joined.push_str(if joined.is_empty() { body.trim_start() } else { body });
-        if continues {
-            current = Some((start, joined));
-        } else {
-            lines.push((start, joined.trim_end().to_owned()));
-        }
+/// An instruction that an image has for those who build on it.
+pub(super) fn trigger(text: &str, escape: char) -> Result<Op, String> {
+    let mut lines = Lines::new(text, escape);
+    let Some((_, line)) = lines.next() else { return Err("empty trigger".to_owned()) };
+    let heredocs = lines.heredocs(&line)?;
+    operation(&line, heredocs, escape)
+}
+
+/// Flags that an instruction takes.
+fn allowed_flags(keyword: &str) -> &'static [&'static str] {
+    match keyword {
+        "FROM" => &["platform"],
+        "COPY" => &["from", "chown", "chmod", "link", "exclude"],
+        "ADD" => &["chown", "chmod", "link", "checksum", "exclude"],
+        "RUN" => &["mount", "network", "security"],
+        "HEALTHCHECK" => &["interval", "timeout", "start-period", "start-interval", "retries"],
+        _ => &[],
     }
-    lines.extend(current.map(|(start, joined)| (start, joined.trim_end().to_owned())));
-    lines.retain(|(_, text)| !text.is_empty());
-    lines
 }
 
-/// The line without its trailing escape, if that is one: an escaped escape is not.
-fn continued(line: &str, escape: char) -> Option<&str> {
-    let body = line.trim_end().strip_suffix(escape)?;
-    if body.ends_with(escape) { None } else { Some(body) }
-}
-
-fn instruction(text: &str, escape: char) -> Result<Op, String> {
+fn operation(text: &str, heredocs: Vec<Heredoc>, escape: char) -> Result<Op, String> {
     let (keyword, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     let keyword = keyword.to_ascii_uppercase();
-    let (flags, rest) = if keyword == "RUN" { (BTreeMap::new(), rest.trim()) } else { flags(rest.trim())? };
+    let keyword = keyword.as_str();
+    let (flags, rest) = if keyword == "ONBUILD" { (Flags::default(), rest.trim()) } else { flags(rest.trim())? };
     if rest.is_empty() {
         return Err(format!("{keyword} requires at least one argument"));
     }
-    if matches!(keyword.as_str(), "COPY" | "ADD" | "RUN") && rest.split_whitespace().any(is_heredoc) {
-        return Err(format!("here-documents are not supported ({keyword} {rest}): put the content into a file"));
-    }
-    let allowed: &[&str] = match keyword.as_str() {
-        "FROM" => &["platform"],
-        "COPY" => &["from", "chown", "chmod", "link"],
-        "ADD" => &["chown", "chmod", "link"],
-        "HEALTHCHECK" => &["interval", "timeout", "start-period", "start-interval", "retries"],
-        _ => &[],
-    };
-    if let Some(unknown) = flags.keys().find(|flag| !allowed.contains(&flag.as_str())) {
-        return Err(format!("unknown flag: --{unknown} of {keyword}"));
-    }
-    operation(&keyword, flags, rest, escape)
-}
-
-fn operation(keyword: &str, flags: BTreeMap<String, String>, rest: &str, escape: char) -> Result<Op, String> {
+    flags.check(keyword)?;
     let command = |text: &str| json(text).map_or_else(|| Command::Shell(text.to_owned()), Command::Exec);
     let list = |text: &str| json(text).unwrap_or_else(|| text.split_whitespace().map(str::to_owned).collect());
     Ok(match keyword {
@@ -189,8 +182,8 @@ fn operation(keyword: &str, flags: BTreeMap<String, String>, rest: &str, escape:
         "ARG" => Op::Arg(words::split(rest, escape).iter().map(|word| argument(word)).collect()),
         "ENV" => Op::Env(pairs("ENV", rest, escape)?),
         "LABEL" => Op::Label(pairs("LABEL", rest, escape)?),
-        "COPY" => Op::Copy(files(keyword, flags, rest)?),
-        "ADD" => Op::Add(files(keyword, flags, rest)?),
+        "COPY" => Op::Copy(files(keyword, flags, rest, heredocs)?),
+        "ADD" => Op::Add(files(keyword, flags, rest, heredocs)?),
         "WORKDIR" => Op::Workdir(rest.to_owned()),
         "USER" => Op::User(one("USER", rest)?),
         "EXPOSE" => Op::Expose(rest.split_whitespace().map(str::to_owned).collect()),
@@ -202,17 +195,82 @@ fn operation(keyword: &str, flags: BTreeMap<String, String>, rest: &str, escape:
             Some(words) if !words.is_empty() => Op::Shell(words),
             _ => return Err("SHELL requires the arguments to be in JSON form".to_owned()),
         },
-        "HEALTHCHECK" => health(flags, rest, command)?,
+        "HEALTHCHECK" => health(flags.into_map(), rest, command)?,
         "MAINTAINER" => Op::Maintainer(rest.to_owned()),
-        "RUN" => Op::Run,
-        "ONBUILD" => return Err("ONBUILD is not supported".to_owned()),
+        "RUN" => Op::Run(run(flags, command(rest), heredocs)?),
+        "ONBUILD" => on_build(rest, heredocs, escape)?,
         other => return Err(format!("unknown instruction: {other}")),
     })
 }
 
+/// Flags in order; some may come several times.
+#[derive(Debug, Default)]
+struct Flags(Vec<(String, String)>);
+
+impl Flags {
+    fn check(&self, keyword: &str) -> Result<(), String> {
+        for (at, (name, _)) in self.0.iter().enumerate() {
+            if !allowed_flags(keyword).contains(&name.as_str()) {
+                return Err(format!("unknown flag: --{name} of {keyword}"));
+            }
+            let repeats = matches!(name.as_str(), "mount" | "exclude");
+            if !repeats && self.0.iter().take(at).any(|(other, _)| other == name) {
+                return Err(format!("duplicate flag specified: --{name}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, name: &str) -> Option<String> {
+        let at = self.0.iter().position(|(other, _)| other == name)?;
+        Some(self.0.remove(at).1)
+    }
+
+    fn take_all(&mut self, name: &str) -> Vec<String> {
+        std::iter::from_fn(|| self.take(name)).collect()
+    }
+
+    fn into_map(self) -> BTreeMap<String, String> {
+        self.0.into_iter().collect()
+    }
+}
+
+fn run(mut flags: Flags, command: Command, heredocs: Vec<Heredoc>) -> Result<Run, String> {
+    let mounts = flags.take_all("mount").iter().map(|mount| mounts::fields(mount)).collect::<Result<Vec<_>, _>>()?;
+    for mount in &mounts {
+        MountSpec::parse(mount)?;
+    }
+    let offline = match flags.take("network").as_deref() {
+        None | Some("default" | "host") => false,
+        Some("none") => true,
+        Some(other) => return Err(format!("unsupported network mode {other:?}")),
+    };
+    match flags.take("security").as_deref() {
+        None | Some("sandbox") => {}
+        Some(other) => return Err(format!("security mode {other:?} is not supported: builds are never privileged")),
+    }
+    Ok(Run { command, mounts, offline, heredocs })
+}
+
+/// The instruction is read now, so that a mistake shows here and not with whoever builds on the image.
+fn on_build(rest: &str, heredocs: Vec<Heredoc>, escape: char) -> Result<Op, String> {
+    let keyword = rest.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+    match keyword.as_str() {
+        "ONBUILD" => return Err("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed".to_owned()),
+        "FROM" | "MAINTAINER" => return Err(format!("{keyword} isn't allowed as an ONBUILD trigger")),
+        _ => {}
+    }
+    let mut text = rest.to_owned();
+    for heredoc in &heredocs {
+        text.push_str(&format!("\n{}{}", heredoc.text, heredoc.name));
+    }
+    operation(rest, heredocs, escape)?;
+    Ok(Op::OnBuild(text))
+}
+
 /// `--name=value` words before the arguments.
-fn flags(mut rest: &str) -> Result<(BTreeMap<String, String>, &str), String> {
-    let mut flags = BTreeMap::new();
+fn flags(mut rest: &str) -> Result<(Flags, &str), String> {
+    let mut flags = Flags::default();
     while let Some(flag) = rest.strip_prefix("--") {
         let (word, after) = flag.split_once(char::is_whitespace).unwrap_or((flag, ""));
         rest = after.trim_start();
@@ -220,14 +278,12 @@ fn flags(mut rest: &str) -> Result<(BTreeMap<String, String>, &str), String> {
             break;
         }
         let (name, value) = word.split_once('=').unwrap_or((word, "true"));
-        if flags.insert(name.to_owned(), value.to_owned()).is_some() {
-            return Err(format!("duplicate flag specified: --{name}"));
-        }
+        flags.0.push((name.to_owned(), value.to_owned()));
     }
     Ok((flags, rest))
 }
 
-fn from(mut flags: BTreeMap<String, String>, rest: &str) -> Result<Op, String> {
+fn from(mut flags: Flags, rest: &str) -> Result<Op, String> {
     let words: Vec<&str> = rest.split_whitespace().collect();
     let (image, name) = match words.as_slice() {
         [image] => (*image, None),
@@ -243,16 +299,25 @@ fn from(mut flags: BTreeMap<String, String>, rest: &str) -> Result<Op, String> {
             ));
         }
     }
-    Ok(Op::From { image: image.to_owned(), platform: flags.remove("platform"), name })
+    Ok(Op::From { image: image.to_owned(), platform: flags.take("platform"), name })
 }
 
-fn files(keyword: &str, mut flags: BTreeMap<String, String>, rest: &str) -> Result<Files, String> {
+fn files(keyword: &str, mut flags: Flags, rest: &str, heredocs: Vec<Heredoc>) -> Result<Files, String> {
     let mut sources = json(rest).unwrap_or_else(|| rest.split_whitespace().map(str::to_owned).collect());
     let dest = sources.pop().unwrap_or_default();
-    if sources.is_empty() {
+    if sources.is_empty() || heredocs.iter().any(|heredoc| heredoc.word == dest) {
         return Err(format!("{keyword} requires at least two arguments, but only one was provided"));
     }
-    Ok(Files { from: flags.remove("from"), chown: flags.remove("chown"), chmod: flags.remove("chmod"), sources, dest })
+    Ok(Files {
+        from: flags.take("from"),
+        chown: flags.take("chown"),
+        chmod: flags.take("chmod"),
+        checksum: flags.take("checksum"),
+        excludes: flags.take_all("exclude"),
+        sources,
+        heredocs,
+        dest,
+    })
 }
 
 fn health(flags: BTreeMap<String, String>, rest: &str, command: impl Fn(&str) -> Command) -> Result<Op, String> {
@@ -299,12 +364,6 @@ fn one(keyword: &str, rest: &str) -> Result<String, String> {
 /// The JSON form: an array of strings. Anything else is the shell form, as Docker has it.
 fn json(text: &str) -> Option<Vec<String>> {
     if text.starts_with('[') { serde_json::from_str(text).ok() } else { None }
-}
-
-fn is_heredoc(word: &str) -> bool {
-    let Some(rest) = word.strip_prefix("<<") else { return false };
-    let rest = rest.strip_prefix('-').unwrap_or(rest).trim_start_matches(['"', '\'']);
-    rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
 }
 
 #[cfg(test)]
@@ -369,8 +428,11 @@ mod tests {
             ("FROM a AS 1x", 1, "invalid name for build stage"),
             ("FROM x\n\nCOPY a", 3, "COPY requires at least two arguments"),
             ("FROM x\nCOPY", 2, "COPY requires at least one argument"),
-            ("FROM x\nCOPY <<EOF /x\nhi\nEOF", 2, "here-documents are not supported"),
-            ("FROM x\nRUN <<-'EOF'\nhi\nEOF", 2, "here-documents are not supported"),
+            ("FROM x\nCOPY <<EOF /x\nhi\n", 2, "unterminated heredoc: <<EOF"),
+            ("FROM x\nCOPY a <<EOF\nEOF", 2, "COPY requires at least two arguments"),
+            ("FROM x\nRUN --mount=type=x,target=/y z", 2, "unsupported mount type \"x\""),
+            ("FROM x\nRUN --network=some z", 2, "unsupported network mode \"some\""),
+            ("FROM x\nRUN --security=insecure z", 2, "builds are never privileged"),
             ("FROM x\nCOPY --parents a b", 2, "unknown flag: --parents of COPY"),
             ("FROM x\nCOPY --chown=1 --chown=2 a b", 2, "duplicate flag specified: --chown"),
             ("FROM x\nENV a", 2, "ENV must have two arguments"),
@@ -378,7 +440,9 @@ mod tests {
             ("FROM x\nENV =1", 2, "names can not be blank"),
             ("FROM x\nSHELL sh", 2, "SHELL requires the arguments to be in JSON form"),
             ("FROM x\nHEALTHCHECK foo", 2, "unknown type \"foo\" in HEALTHCHECK"),
-            ("FROM x\nONBUILD COPY a b", 2, "ONBUILD is not supported"),
+            ("FROM x\nONBUILD COPY a", 2, "COPY requires at least two arguments"),
+            ("FROM x\nONBUILD ONBUILD USER a", 2, "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"),
+            ("FROM x\nONBUILD FROM y", 2, "FROM isn't allowed as an ONBUILD trigger"),
             ("# escape=x\nFROM x", 1, "invalid ESCAPE"),
         ] {
             let failure = parse(text).unwrap_err();

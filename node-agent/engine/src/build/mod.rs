@@ -1,12 +1,15 @@
-//! `reeve build`: an image from a Dockerfile and a folder, without a daemon and without running anything.
+//! `reeve build`: an image from a Dockerfile and a folder, without a daemon.
 //!
 //! A stage is a configuration and a list of layers. Each COPY or ADD writes one layer, a tar stream with sorted
 //! entries, and unpacks it at once: the next instruction looks at the merged file system below it. Layers are known
-//! by their digest, so what was built before is neither written nor unpacked again. RUN is not here.
+//! by their digest, so what was built before is neither written nor unpacked again. RUN starts a container of an engine
+//! that lives as long as the build (`worker.rs`), makes a layer of what it has changed (`diff.rs`), and is not run again
+//! as long as nothing that it depends on changes (`cache.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use rustix::io::Errno;
 
@@ -15,20 +18,29 @@ use crate::images::error::{ImageError, Step};
 use crate::images::{ImageStore, Reference, ReferenceError};
 use crate::snapshot::root::Root;
 
+pub(crate) mod cache;
 mod config;
 mod copy;
+mod diff;
 mod dockerfile;
+mod fetch;
 mod glob;
+mod heredoc;
 mod layer;
+mod mounts;
 mod plan;
+mod run;
 mod stage;
 mod words;
+mod worker;
 
 #[cfg(test)]
 mod tests;
 
+use cache::BuildCache;
 use glob::Ignore;
 use plan::Plan;
+use worker::Worker;
 
 /// Largest Dockerfile or .dockerignore.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -49,6 +61,21 @@ pub struct BuildRequest {
     /// `SOURCE_DATE_EPOCH`: the time, in seconds since 1970, of everything in the image. The same sources then give
     /// the same image, byte for byte. Without it files keep their times, as with Docker.
     pub source_date_epoch: Option<i64>,
+    /// `--secret`: what commands may see and no image keeps, by id.
+    pub secrets: BTreeMap<String, Secret>,
+    /// `--no-cache`: run every command again.
+    pub no_cache: bool,
+    /// `--pull`: ask the registry for base images that are here already.
+    pub pull: bool,
+}
+
+/// Where a secret is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// In a file.
+    File(PathBuf),
+    /// In a variable of the environment.
+    Env(String),
 }
 
 /// What a person may be told while it goes on.
@@ -63,6 +90,10 @@ pub enum Progress {
         /// The instruction, on one line.
         text: String,
     },
+    /// A line that a command has written.
+    Output(String),
+    /// The instruction that began last has been carried out before: its result is taken from there.
+    Cached,
     /// Something that is probably not meant.
     Warning(String),
 }
@@ -128,6 +159,9 @@ struct Build<'a> {
     ignore: Ignore,
     escape: char,
     plan: Plan,
+    cache: BuildCache,
+    /// Made for the first command.
+    worker: Mutex<Option<Worker>>,
 }
 
 /// Builds an image and puts it into the store under its tags. Blocks; works on a running cluster's store, too.
@@ -148,12 +182,14 @@ pub fn build(
     let escape = parsed.escape;
     let declared = declared_args(&parsed);
     let plan = Plan::new(parsed, &request.build_args, request.target.as_deref()).map_err(at)?;
-    let unused: Vec<&str> = request.build_args.keys().map(String::as_str).filter(|a| !declared.contains(*a)).collect();
+    let unused = request.build_args.keys().map(String::as_str);
+    let unused: Vec<&str> = unused.filter(|arg| !declared.contains(*arg) && !run::is_predefined(arg)).collect();
     if !unused.is_empty() {
         progress(Progress::Warning(format!("one or more build-args {unused:?} were not consumed")));
     }
     let session = store.begin()?;
-    let build = Build { store, request, context, ignore, escape, plan };
+    let (cache, worker) = (BuildCache::of(store.dir()), Mutex::new(None));
+    let build = Build { store, request, context, ignore, escape, plan, cache, worker };
     let result = build.run(progress).map_err(|error| match error {
         stage::StageError::At(fail) => at(fail),
         stage::StageError::Image(error) => BuildError::Image(error),

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::dockerfile::{Dockerfile, Files, Instruction, Op};
+use super::dockerfile::{Dockerfile, Files, Instruction, Op, Run};
+use super::mounts::origin;
 use super::words::expand;
 use super::{Fail, fail};
 use crate::images::manifest::architecture;
@@ -76,7 +77,6 @@ impl Plan {
         let target = find_target(&stages, target)?;
         let mut plan = Self { stages, target, global_args };
         plan.mark(target);
-        plan.refuse_run()?;
         Ok(plan)
     }
 
@@ -98,23 +98,15 @@ impl Plan {
                 continue;
             }
             let Some(stage) = self.stages.get(index) else { continue };
-            let sources = stage.instructions.iter().filter_map(|instruction| match &instruction.op {
-                Op::Copy(Files { from: Some(from), .. }) => Some(self.source(index, from)),
-                _ => None,
+            let sources = stage.instructions.iter().flat_map(|instruction| match &instruction.op {
+                Op::Copy(Files { from: Some(from), .. }) => vec![self.source(index, from)],
+                Op::Run(Run { mounts, .. }) => {
+                    mounts.iter().filter_map(origin).map(|from| self.source(index, from)).collect()
+                }
+                _ => Vec::new(),
             });
             let bases = sources.chain([stage.base.clone()]);
             needed.extend(bases.filter_map(|base| if let Base::Stage(index) = base { Some(index) } else { None }));
-        }
-    }
-
-    fn refuse_run(&self) -> Result<(), Fail> {
-        let needed = self.stages.iter().filter(|stage| stage.needed);
-        match needed.flat_map(|stage| &stage.instructions).find(|instruction| instruction.op == Op::Run) {
-            None => Ok(()),
-            Some(run) => Err(fail(
-                run.line,
-                format!("RUN is not supported: make the files outside of the build and COPY them ({})", run.text),
-            )),
         }
     }
 }

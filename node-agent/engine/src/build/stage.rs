@@ -5,19 +5,24 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::config::Config;
-use super::copy::{self, Order, Source};
-use super::dockerfile::{Files, Instruction, Op};
+use super::copy::{self, Inline, Order, Source};
+use super::dockerfile::{self, Files, Instruction, Op};
+use super::fetch;
+use super::glob::Pattern;
 use super::layer::LayerWriter;
 use super::plan::{Base, Stage};
-use super::words::expand;
+use super::words::{expand, expand_text};
 use super::{Build, Fail, Progress, fail};
 use crate::engine::Image;
 use crate::images::error::{ImageError, Step};
-use crate::images::index::LayerRef;
+use crate::images::index::{LayerRef, Record};
 use crate::images::manifest::{Descriptor, LAYERS_MAX, Manifest, OCI_CONFIG, OCI_MANIFEST, layer_media_type};
-use crate::images::{ImageStore, NewImage, Reference, Session};
+use crate::images::{ImageStore, NewImage, Session};
 use crate::snapshot::open_merged;
 use crate::snapshot::root::Root;
+
+/// How variables are put in: see `words.rs`.
+type Expand = fn(&str, char, &dyn Fn(&str) -> Option<String>) -> Result<String, String>;
 
 /// Largest passwd or group file that is searched.
 const ACCOUNTS_BYTES_MAX: u64 = 4 << 20;
@@ -42,8 +47,8 @@ pub(super) struct Done {
 }
 
 /// A stage at work.
-struct Runner<'a> {
-    build: &'a Build<'a>,
+pub(super) struct Runner<'a> {
+    pub(super) build: &'a Build<'a>,
     /// Number of the stage.
     index: usize,
     done: &'a BTreeMap<usize, Done>,
@@ -55,20 +60,36 @@ struct Runner<'a> {
     view: Option<Root>,
 }
 
+/// Tells how far a build is.
+pub(super) struct Reporter<'a> {
+    progress: &'a mut dyn FnMut(Progress),
+    number: usize,
+    total: usize,
+}
+
+impl Reporter<'_> {
+    fn step(&mut self, text: &str) {
+        self.number += 1;
+        // What a base image has others do is not in the Dockerfile.
+        self.total = self.total.max(self.number);
+        self.tell(Progress::Step { number: self.number, total: self.total, text: text.to_owned() });
+    }
+
+    pub(super) fn tell(&mut self, progress: Progress) {
+        (self.progress)(progress);
+    }
+}
+
 impl Build<'_> {
     /// Runs the needed stages in order. Answers the target.
     pub(super) fn run(&self, progress: &mut dyn FnMut(Progress)) -> Result<Done, StageError> {
         let needed = || self.plan.stages.iter().enumerate().filter(|(_, stage)| stage.needed);
         let total = needed().map(|(_, stage)| stage.instructions.len() + 1).sum();
-        let mut number = 0;
-        let mut step = |instruction: &Instruction| {
-            number += 1;
-            progress(Progress::Step { number, total, text: instruction.text.clone() });
-        };
+        let mut reporter = Reporter { progress, number: 0, total };
         let mut done = BTreeMap::new();
         for (index, stage) in needed() {
-            step(&stage.from);
-            let finished = self.run_stage(index, stage, &done, &mut step)?;
+            reporter.step(&stage.from.text);
+            let finished = self.run_stage(index, stage, &done, &mut reporter)?;
             done.insert(index, finished);
         }
         done.remove(&self.plan.target).ok_or_else(|| StageError::At(fail(1, "the target stage was not built")))
@@ -79,15 +100,22 @@ impl Build<'_> {
         index: usize,
         stage: &Stage,
         done: &BTreeMap<usize, Done>,
-        step: &mut dyn FnMut(&Instruction),
+        reporter: &mut Reporter<'_>,
     ) -> Result<Done, StageError> {
-        let Done { config, layers } = self.base(stage, done)?;
+        let Done { mut config, layers } = self.base(stage, done)?;
+        let line = stage.from.line;
+        let triggers = config.take_triggers().into_iter().map(|text| {
+            let op = dockerfile::trigger(&text, self.escape);
+            let op = op.map_err(|message| fail(line, format!("ONBUILD {text} of the base image: {message}")))?;
+            Ok(Instruction { line, text, op })
+        });
+        let triggers: Vec<Instruction> = triggers.collect::<Result<_, Fail>>().map_err(StageError::At)?;
         let args = BTreeMap::new();
         let mut runner = Runner { build: self, index, done, config, layers, args, view: None };
-        for instruction in &stage.instructions {
-            step(instruction);
+        for instruction in triggers.iter().chain(&stage.instructions) {
+            reporter.step(&instruction.text);
             let layers = runner.layers.len();
-            runner.execute(&instruction.op).map_err(|error| match error {
+            runner.execute(&instruction.op, reporter).map_err(|error| match error {
                 StageError::At(failure) => StageError::At(Fail { line: instruction.line, ..failure }),
                 other => other,
             })?;
@@ -105,7 +133,7 @@ impl Build<'_> {
                 Ok(Done { config: base.config.as_base(), layers: base.layers.clone() })
             }
             Base::Image(name) => {
-                let record = self.store.record(name).map_err(|error| at(not_here("FROM", name, &error)))?;
+                let record = self.image("FROM", name).map_err(at)?;
                 let config = Config::parse(&self.store.blobs().read(&record.id)?);
                 let config = config.ok_or_else(|| at(format!("{name}: its configuration is no object")))?;
                 Ok(Done { config, layers: record.layers })
@@ -113,41 +141,62 @@ impl Build<'_> {
         }
     }
 
-    /// The file system of an earlier stage or of an image.
-    fn tree(&self, index: usize, from: &str, done: &BTreeMap<usize, Done>) -> Result<Root, StageError> {
-        let layers = match self.plan.source(index, from) {
-            Base::Stage(index) => done.get(&index).map(|done| done.layers.clone()).unwrap_or_default(),
-            Base::Scratch => Vec::new(),
-            Base::Image(name) => {
-                let record = self.store.record(&name);
-                record.map_err(|error| StageError::At(fail(0, not_here("COPY --from", &name, &error))))?.layers
-            }
-        };
-        Ok(open_merged(self.store.layers_dir(), &self.store.unpack(&layers)?)?)
-    }
-}
-
-fn not_here(keyword: &str, name: &str, error: &ImageError) -> String {
-    match error {
-        ImageError::NotFound(_) => {
-            let full = Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.to_string());
-            format!(
-                "{keyword} {name}: no such image here: {full} (load it with \"reeve image load\", or build it first)"
-            )
+    /// An image that is here, or is fetched.
+    fn image(&self, keyword: &str, name: &str) -> Result<Record, String> {
+        match self.store.record(name) {
+            Ok(record) if !self.request.pull => return Ok(record),
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(format!("{keyword} {name}: {error}")),
         }
-        other => format!("{keyword} {name}: {other}"),
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| format!("{keyword} {name}: {error}"))?;
+        let pulled = runtime.block_on(self.store.pull(name, None));
+        let image = pulled.map_err(|error| format!("{keyword} {name}: no such image here, and {error}"))?;
+        self.store.record(&image.id).map_err(|error| format!("{keyword} {name}: {error}"))
     }
 }
 
 impl Runner<'_> {
-    fn execute(&mut self, op: &Op) -> Result<(), StageError> {
+    fn execute(&mut self, op: &Op, reporter: &mut Reporter<'_>) -> Result<(), StageError> {
         match op {
             Op::Copy(files) => return self.copy("COPY", files),
             Op::Add(files) => return self.copy("ADD", files),
             Op::Workdir(dir) => return self.workdir(dir),
+            Op::Run(run) => return self.run(run, reporter),
             _ => {}
         }
         self.configure(op).map_err(|message| StageError::At(fail(0, message)))
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(super) fn args(&self) -> &BTreeMap<String, String> {
+        &self.args
+    }
+
+    pub(super) fn layers(&self) -> &[LayerRef] {
+        &self.layers
+    }
+
+    /// The layers of an earlier stage or of an image.
+    pub(super) fn layers_of(&self, from: &str) -> Result<Vec<LayerRef>, StageError> {
+        match self.build.plan.source(self.index, from) {
+            Base::Stage(index) => Ok(self.done.get(&index).map(|done| done.layers.clone()).unwrap_or_default()),
+            Base::Scratch => Ok(Vec::new()),
+            Base::Image(name) => {
+                let record = self.build.image("COPY --from", &name);
+                Ok(record.map_err(|message| StageError::At(fail(0, message)))?.layers)
+            }
+        }
+    }
+
+    /// The file system of an earlier stage or of an image.
+    fn tree(&self, from: &str) -> Result<Root, StageError> {
+        let store = self.build.store;
+        Ok(open_merged(store.layers_dir(), &store.unpack(&self.layers_of(from)?)?)?)
     }
 
     /// Instructions that make no layer.
@@ -190,7 +239,8 @@ impl Runner<'_> {
             Op::Shell(words) => self.config.set("Shell", words.clone()),
             Op::Healthcheck(health) => self.config.set_healthcheck(health)?,
             Op::Maintainer(author) => self.config.set_author(author),
-            Op::From { .. } | Op::Copy(_) | Op::Add(_) | Op::Workdir(_) | Op::Run => {
+            Op::OnBuild(text) => self.config.add_trigger(text),
+            Op::From { .. } | Op::Copy(_) | Op::Add(_) | Op::Workdir(_) | Op::Run(_) => {
                 return Err("this instruction cannot stand here".to_owned());
             }
         }
@@ -210,7 +260,11 @@ impl Runner<'_> {
         Ok(())
     }
 
-    fn expand(&self, text: &str) -> Result<String, String> {
+    pub(super) fn expand(&self, text: &str) -> Result<String, String> {
+        self.expand_with(text, expand)
+    }
+
+    fn expand_with(&self, text: &str, expand: Expand) -> Result<String, String> {
         let env: BTreeMap<String, String> = self.config.env().into_iter().collect();
         let lookup = |name: &str| env.get(name).or_else(|| self.args.get(name)).cloned();
         expand(text, self.build.escape, &lookup)
@@ -236,9 +290,10 @@ impl Runner<'_> {
         let at = |message| StageError::At(fail(0, message));
         let expand = |text: &String| self.expand(text).map_err(at);
         let patterns = files.sources.iter().map(expand).collect::<Result<Vec<_>, _>>()?;
-        if let Some(url) = patterns.iter().find(|source| keyword == "ADD" && is_remote(source)) {
-            return Err(at(format!("ADD of a remote source is not supported: {url}: fetch it first and ADD the file")));
-        }
+        let (inline, patterns) = self.inline(keyword, files, patterns).map_err(at)?;
+        let excludes =
+            files.excludes.iter().map(|pattern| expand(pattern).and_then(|p| Pattern::parse(&p).map_err(at)));
+        let excludes = excludes.collect::<Result<Vec<_>, _>>()?;
         let written = expand(&files.dest)?;
         let mut dest = absolute(&self.config.workdir(), &written);
         if (written.ends_with('/') || written.ends_with("/.") || written == ".") && !dest.ends_with('/') {
@@ -252,7 +307,7 @@ impl Runner<'_> {
             None => None,
         };
         let tree = match &files.from {
-            Some(from) => Some(self.build.tree(self.index, from, self.done)?),
+            Some(from) => Some(self.tree(from)?),
             None => None,
         };
         let build = self.build;
@@ -260,9 +315,37 @@ impl Runner<'_> {
             Some(root) => Source { root, ignore: None, keep_owner: true },
             None => Source { root: &build.context, ignore: Some(&build.ignore), keep_owner: false },
         };
-        let (patterns, dest, extract) = (&patterns, dest.as_str(), keyword == "ADD");
-        let order = Order { keyword, source, patterns, dest, owner, mode, extract };
+        let (patterns, inline, excludes) = (&patterns, &inline, &excludes);
+        let (dest, extract) = (dest.as_str(), keyword == "ADD");
+        let order = Order { keyword, source, patterns, inline, excludes, dest, owner, mode, extract };
         self.add_layer(|image, layer| copy::copy(&order, image, layer))
+    }
+
+    /// Sources that are in no tree: here-documents, and files from the web. And the others.
+    fn inline(&self, keyword: &str, files: &Files, sources: Vec<String>) -> Result<(Vec<Inline>, Vec<String>), String> {
+        let (mut inline, mut patterns) = (Vec::new(), Vec::new());
+        for (written, source) in files.sources.iter().zip(sources) {
+            if let Some(heredoc) = files.heredocs.iter().find(|heredoc| heredoc.word == *written) {
+                let mut content = heredoc.content();
+                if heredoc.expands {
+                    content = self.expand_with(&content, expand_text)?;
+                }
+                let file = copy::in_file(self.build.store, content.as_bytes()).map_err(|error| error.to_string())?;
+                inline.push(Inline { name: heredoc.name.clone(), file, mode: 0o644, mtime: 0 });
+            } else if keyword == "ADD" && is_web(&source) {
+                inline.push(fetch::fetch(self.build.store, &source, files.checksum.as_deref())?);
+            } else if keyword == "ADD" && is_remote(&source) {
+                return Err(format!(
+                    "ADD of a git repository is not supported: {source}: clone it first and ADD the folder"
+                ));
+            } else {
+                patterns.push(source);
+            }
+        }
+        if files.checksum.is_some() && inline.is_empty() {
+            return Err("checksum can't be specified for non-HTTP(S) sources".to_owned());
+        }
+        Ok((inline, patterns))
     }
 
     /// Writes a layer and looks at the file system with it from now on. An empty layer is none.
@@ -270,19 +353,40 @@ impl Runner<'_> {
         &mut self,
         write: impl FnOnce(&Root, &mut LayerWriter) -> Result<(), String>,
     ) -> Result<(), StageError> {
+        match self.write_layer(write)? {
+            Some(layer) => self.push_layer(layer),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes a layer upon what the stage is so far.
+    pub(super) fn write_layer(
+        &mut self,
+        write: impl FnOnce(&Root, &mut LayerWriter) -> Result<(), String>,
+    ) -> Result<Option<LayerRef>, StageError> {
         let mut layer = LayerWriter::new(self.build.store.blobs().writer()?, self.build.request.source_date_epoch);
         write(self.view()?, &mut layer).map_err(|message| StageError::At(fail(0, message)))?;
-        let Some(blob) = layer.finish()? else { return Ok(()) };
+        // What is written is not compressed: its digest is that of the stream itself.
+        Ok(layer.finish()?.map(|blob| LayerRef { diff_id: blob.digest.clone(), blob: blob.digest }))
+    }
+
+    /// Whether a layer that was made before is still in the store.
+    pub(super) fn is_here(&self, layer: Option<&LayerRef>) -> bool {
+        layer.is_none_or(|layer| self.build.store.blobs().get(&layer.blob).is_some())
+    }
+
+    /// Puts a layer on top.
+    pub(super) fn push_layer(&mut self, layer: LayerRef) -> Result<(), StageError> {
         if self.layers.len() >= LAYERS_MAX {
             return Err(StageError::At(fail(0, format!("the image would have more than {LAYERS_MAX} layers"))));
         }
-        // Not compressed: the blob is the tar stream itself.
-        self.layers.push(LayerRef { diff_id: blob.digest.clone(), blob: blob.digest });
+        self.layers.push(layer);
         self.view = None;
         Ok(())
     }
 
-    fn view(&mut self) -> Result<&Root, StageError> {
+    /// The file system as it is now.
+    pub(super) fn view(&mut self) -> Result<&Root, StageError> {
         if self.view.is_none() {
             let layers = self.build.store.unpack(&self.layers)?;
             self.view = Some(open_merged(self.build.store.layers_dir(), &layers)?);
@@ -332,7 +436,7 @@ impl Done {
 }
 
 /// A path from a folder, without `.` and `..`; it begins with a slash.
-fn absolute(workdir: &str, path: &str) -> String {
+pub(super) fn absolute(workdir: &str, path: &str) -> String {
     let whole = if path.starts_with('/') { path.to_owned() } else { format!("{workdir}/{path}") };
     let mut parts: Vec<&str> = Vec::new();
     for part in whole.split('/') {
@@ -343,6 +447,11 @@ fn absolute(workdir: &str, path: &str) -> String {
         }
     }
     format!("/{}", parts.join("/"))
+}
+
+fn is_web(source: &str) -> bool {
+    let repository = source.split('#').next().is_some_and(|path| path.ends_with(".git"));
+    !repository && ["http://", "https://"].iter().any(|scheme| source.starts_with(scheme))
 }
 
 fn is_remote(source: &str) -> bool {

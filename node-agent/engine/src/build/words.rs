@@ -41,6 +41,27 @@ pub(super) fn expand(text: &str, escape: char, lookup: &dyn Fn(&str) -> Option<S
     expander.run(None, 0)
 }
 
+/// Replaces variables and leaves everything else as it is, quotes and escapes too: the text of here-documents.
+pub(super) fn expand_text(text: &str, escape: char, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    let mut expander = Expander { chars: text.chars().peekable(), escape, lookup };
+    let mut out = String::new();
+    while let Some(c) = expander.chars.next() {
+        match c {
+            '$' => out.push_str(&expander.variable(0)?),
+            c => {
+                out.push(c);
+                if c == escape {
+                    out.extend(expander.chars.next());
+                }
+            }
+        }
+        if out.len() > EXPANDED_LEN_MAX {
+            return Err("the value grows too long".to_owned());
+        }
+    }
+    Ok(out)
+}
+
 struct Expander<'a> {
     chars: std::iter::Peekable<std::str::Chars<'a>>,
     escape: char,

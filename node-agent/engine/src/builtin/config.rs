@@ -18,6 +18,9 @@ pub struct EngineConfig {
     /// The program to start as supervisor: one whose `main` calls [`crate::supervisor::supervisor_main`] first.
     /// `/proc/self/exe` is this very program.
     pub supervisor_program: PathBuf,
+    /// Whether supervisor and containers end when this engine does, however that happens: those of a build do, those of
+    /// a node never.
+    pub ends_with_engine: bool,
     /// What time it is.
     pub clock: SharedClock,
     /// Where ids come from.

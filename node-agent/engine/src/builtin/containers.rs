@@ -17,6 +17,7 @@ use crate::runtime::cgroup::limits::device_rules;
 use crate::runtime::process::{Surroundings, compile_process};
 use crate::runtime::root::{DeviceNode, RootInputs, compile_root, find_devices, node_devices};
 use crate::runtime::users::read_in_root;
+use crate::snapshot::layers::Layer;
 use crate::supervisor::plan::{
     CgroupPlan, ExitRecord, LaunchPlan, NamespacePlan, PidPlan, ProcessPlan, RecordPlan, StreamPlan,
 };
@@ -27,11 +28,39 @@ const KILL_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Exit code of a container that could not be started (containerd's, and the kubelet's for `StartError`).
 const START_ERROR_CODE: i32 = 128;
 
+/// What a container stands on that no image is.
+#[derive(Debug)]
+pub(crate) struct Base {
+    /// Unpacked, lowest first; at least one.
+    pub(crate) layers: Vec<Layer>,
+    /// User, environment, working folder.
+    pub(crate) config: oci_spec::image::Config,
+}
+
 impl BuiltinEngine {
     pub(super) async fn create(&self, sandbox: &str, config: ContainerConfig) -> Result<String, EngineError> {
+        self.create_from(sandbox, config, None).await
+    }
+
+    /// A container on layers that are no image yet; `config.image` means nothing.
+    pub(crate) async fn create_on(
+        &self,
+        sandbox: &str,
+        config: ContainerConfig,
+        base: Base,
+    ) -> Result<String, EngineError> {
+        self.create_from(sandbox, config, Some(base)).await
+    }
+
+    async fn create_from(
+        &self,
+        sandbox: &str,
+        config: ContainerConfig,
+        base: Option<Base>,
+    ) -> Result<String, EngineError> {
         let sandbox = self.inner.ready_sandbox(sandbox)?;
         let inner = Arc::clone(&self.inner);
-        let entry = blocking(move || inner.make_container(&sandbox, config)).await?;
+        let entry = blocking(move || inner.make_container(&sandbox, config, base)).await?;
         let id = entry.container.id.clone();
         self.inner.state(|state| state.containers.insert(id.clone(), entry));
         Ok(id)
@@ -151,18 +180,30 @@ impl BuiltinEngine {
 
 impl Inner {
     /// Makes everything of a container but its process.
-    fn make_container(&self, sandbox: &Sandbox, config: ContainerConfig) -> Result<Entry, EngineError> {
-        let image = self.images.get(&config.image)?.ok_or_else(|| super::state::not_found("image", &config.image))?;
+    fn make_container(
+        &self,
+        sandbox: &Sandbox,
+        config: ContainerConfig,
+        base: Option<Base>,
+    ) -> Result<Entry, EngineError> {
+        let (image, image_id) = match &base {
+            Some(_) => Default::default(),
+            None => {
+                let image = self.images.get(&config.image)?;
+                let image = image.ok_or_else(|| super::state::not_found("image", &config.image))?;
+                (image.id.clone(), image.digests.into_iter().next().unwrap_or(image.id))
+            }
+        };
         let mut container = Container {
             id: self.new_id(),
             sandbox: sandbox.id.clone(),
-            image_id: image.digests.first().cloned().unwrap_or_else(|| image.id.clone()),
+            image_id,
             user: None,
             config,
             state: ContainerState::Created,
             created_at: self.config.clock.now(),
         };
-        match self.furnish(&mut container, sandbox, &image.id) {
+        match self.furnish(&mut container, sandbox, &image, base) {
             Ok(process) => Ok(Entry { process: Some(Arc::new(process)), ..Entry::new(container) }),
             Err(err) => {
                 if let Err(left) = self.unmake_container(&container) {
@@ -173,16 +214,28 @@ impl Inner {
         }
     }
 
-    fn furnish(&self, container: &mut Container, sandbox: &Sandbox, image: &str) -> Result<ProcessPlan, EngineError> {
+    fn furnish(
+        &self,
+        container: &mut Container,
+        sandbox: &Sandbox,
+        image: &str,
+        base: Option<Base>,
+    ) -> Result<ProcessPlan, EngineError> {
         let (id, config) = (&container.id, &container.config);
         // Refused before anything is made: a signal that does not exist, a device that is not there.
         if let Some(signal) = &config.stop_signal {
             parse_signal(signal).ok_or_else(|| EngineError::Invalid(format!("unknown signal {signal:?}")))?;
         }
         let devices = devices(config)?;
-        let rootfs = self.snapshots.prepare(id, image)?;
+        let rootfs = match &base {
+            Some(base) => self.snapshots.prepare_on(id, String::new(), &base.layers)?,
+            None => self.snapshots.prepare(id, image)?,
+        };
         self.snapshots.mount(&rootfs)?;
-        let process = self.compile(container, sandbox, &rootfs.path)?;
+        let process = match &base {
+            Some(base) => self.compile_on(container, sandbox, &rootfs.path, Some(&base.config))?,
+            None => self.compile(container, sandbox, &rootfs.path)?,
+        };
         let user = ProcessUser { uid: process.uid, gid: process.gid, groups: process.groups.clone() };
         let cgroup = self.container_cgroup(container, sandbox);
         let fail = crate::runtime::cgroup::CgroupError::into_engine;
@@ -208,6 +261,17 @@ impl Inner {
         sandbox: &Sandbox,
         rootfs: &Path,
     ) -> Result<ProcessPlan, EngineError> {
+        let image = self.images.config(&container.config.image)?;
+        self.compile_on(container, sandbox, rootfs, image.config().as_ref())
+    }
+
+    fn compile_on(
+        &self,
+        container: &Container,
+        sandbox: &Sandbox,
+        rootfs: &Path,
+        image: Option<&oci_spec::image::Config>,
+    ) -> Result<ProcessPlan, EngineError> {
         let root = rustix::fs::open(rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| EngineError::Io { step: format!("open {}", rootfs.display()), source: errno.into() })?;
         let surroundings = Surroundings {
@@ -217,9 +281,7 @@ impl Inner {
             own_capabilities: self.own_capabilities,
             filters: Arc::clone(&self.filters),
         };
-        let image = self.images.config(&container.config.image)?;
-        compile_process(&container.config, image.config().as_ref(), &surroundings)
-            .map_err(|err| EngineError::Invalid(err.to_string()))
+        compile_process(&container.config, image, &surroundings).map_err(|err| EngineError::Invalid(err.to_string()))
     }
 
     /// The whole plan for a container that exists.

@@ -26,6 +26,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 pub use self::config::EngineConfig;
 use self::config::Layout;
+pub(crate) use self::containers::Base;
 use self::link::{Link, LinkError, News};
 use self::state::State;
 use crate::engine::{
@@ -74,7 +75,20 @@ impl BuiltinEngine {
     /// When a folder cannot be used, cgroups are missing, or no supervisor can be started.
     pub async fn open(config: EngineConfig) -> Result<Self, EngineError> {
         let (news, queue) = mpsc::channel(NEWS_MAX);
-        let inner = blocking(move || Inner::open(config)).await?;
+        Self::begin(blocking(move || Inner::open(config)).await?, news, queue).await
+    }
+
+    /// [`BuiltinEngine::open`] on images that are not in its data folder: they are somebody else's, too.
+    pub(crate) async fn open_on(
+        config: EngineConfig,
+        images: ImageStore,
+        snapshots: Snapshots,
+    ) -> Result<Self, EngineError> {
+        let (news, queue) = mpsc::channel(NEWS_MAX);
+        Self::begin(blocking(move || Inner::open_on(config, images, snapshots)).await?, news, queue).await
+    }
+
+    async fn begin(inner: Inner, news: mpsc::Sender<News>, queue: mpsc::Receiver<News>) -> Result<Self, EngineError> {
         let engine = Self { inner: Arc::new(inner) };
         engine.take_up_patiently(&news).await?;
         engine.sweep().await;

@@ -65,7 +65,9 @@ impl Inner {
         for rootfs in self.snapshots.list()? {
             self.snapshots.remove(&rootfs.container)?;
         }
-        unmount_below(self.images.dir()).map_err(fail)?;
+        if !self.config.ends_with_engine {
+            unmount_below(self.images.dir()).map_err(fail)?; // else they are not this engine's alone
+        }
         unmount_below(&self.layout.run).map_err(fail)?;
         records::remove(&self.layout.run)?;
         records::remove(self.layout.data())

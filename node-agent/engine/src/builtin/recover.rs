@@ -55,14 +55,19 @@ fn decide(memory: &Remembered, listed: bool, same_boot: bool, populated: bool) -
 impl Inner {
     /// Makes the folders, finds the cgroups. Knows of no sandbox and no supervisor yet.
     pub(super) fn open(config: EngineConfig) -> Result<Self, EngineError> {
+        let images = ImageStore::open(images_dir(&config.data_dir), Arc::clone(&config.clock))?;
+        let snapshots = Snapshots::open(images.clone())?;
+        Self::open_on(config, images, snapshots)
+    }
+
+    /// [`Inner::open`] on images that lie elsewhere.
+    pub(super) fn open_on(config: EngineConfig, images: ImageStore, snapshots: Snapshots) -> Result<Self, EngineError> {
         let layout = Layout::new(&config);
         let io = |step: String| move |source| EngineError::Io { step, source };
         for dir in [layout.sandbox_records(), layout.container_records(), layout.run.clone()] {
             records::make_dir(&dir)?;
         }
         make_private_mount(&layout.run).map_err(crate::runtime::namespaces::NamespaceError::into_engine)?;
-        let images = ImageStore::open(images_dir(&config.data_dir), Arc::clone(&config.clock))?;
-        let snapshots = Snapshots::open(images.clone())?;
         let boot_id = boot_id().map_err(io("read the boot id".to_owned()))?;
         let hierarchies = find_hierarchies(&layout)?;
         let status = std::fs::read_to_string("/proc/self/status").map_err(io("read /proc/self/status".to_owned()))?;
@@ -115,7 +120,9 @@ impl BuiltinEngine {
     pub(super) async fn take_up(&self, news: mpsc::Sender<News>) -> Result<(), EngineError> {
         let inner = Arc::clone(&self.inner);
         let (socket, spawned) = blocking(move || {
-            connect_or_spawn(&inner.config.supervisor_program, &inner.layout.run).map_err(|err| EngineError::Io {
+            let config = &inner.config;
+            let reached = connect_or_spawn(&config.supervisor_program, &inner.layout.run, config.ends_with_engine);
+            reached.map_err(|err| EngineError::Io {
                 step: "reach the supervisor".to_owned(),
                 source: std::io::Error::other(error_chain(&err)),
             })

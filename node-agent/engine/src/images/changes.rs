@@ -5,14 +5,21 @@ use std::path::Path;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+pub(crate) use rustix::fs::inotify::WatchFlags;
+use rustix::fs::inotify::{self, CreateFlags};
 use tokio::net::unix::pipe::Receiver;
 
 /// Yields after each change of the index in `root`; several may become one. Call it inside a runtime.
 pub(super) fn changes(root: &Path) -> io::Result<BoxStream<'static, ()>> {
-    let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
     // The index is replaced by a rename, and is all that is renamed in its folder.
-    inotify::add_watch(&fd, root, WatchFlags::MOVED_TO | WatchFlags::ONLYDIR)?;
+    follow(root, WatchFlags::MOVED_TO)
+}
+
+/// Yields after something of that kind has happened in a folder; several happenings may become one. Call it inside a
+/// runtime.
+pub(crate) fn follow(dir: &Path, what: WatchFlags) -> io::Result<BoxStream<'static, ()>> {
+    let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    inotify::add_watch(&fd, dir, what | WatchFlags::ONLYDIR)?;
     // An inotify descriptor is read like a pipe; the receiver only polls and reads it.
     let receiver = Receiver::from_owned_fd_unchecked(fd)?;
     let next = |receiver: Receiver| async move { read(&receiver).await.ok().map(|()| ((), receiver)) };

@@ -139,7 +139,8 @@ pub(crate) fn layer_media_type(magic: [u8; 4]) -> &'static str {
 }
 
 /// This machine in Go's words, as images have it.
-pub(crate) fn architecture() -> &'static str {
+#[must_use]
+pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

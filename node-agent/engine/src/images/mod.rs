@@ -20,17 +20,18 @@ use std::sync::Arc;
 use oci_spec::image::ImageConfiguration;
 use reeve_api::clock::SharedClock;
 
+use crate::build::cache::BuildCache;
 use crate::engine::Image;
 use crate::snapshot::layers::{Layer, Layers};
 pub use crate::snapshot::unpack::Limits;
 
 mod archive;
 pub(crate) mod blobs;
-mod changes;
+pub(crate) mod changes;
 pub(crate) mod error;
 pub(crate) mod index;
 pub(crate) mod manifest;
-mod pull;
+pub(crate) mod pull;
 pub(crate) mod reference;
 mod save;
 mod transfer;
@@ -44,6 +45,7 @@ use blobs::Blobs;
 pub use error::ImageError;
 use error::Step;
 use index::{Index, LayerRef, Lock, Record};
+pub use manifest::architecture;
 use manifest::{Document, Manifest};
 pub use reference::{Digest, Fault, Reference, ReferenceError};
 
@@ -218,6 +220,26 @@ impl ImageStore {
         self.collect()
     }
 
+    /// Removes images without a name that no container uses, and what builds have kept for later ones: their layers
+    /// and the folders of cache mounts. Fails while something is being added. Answers how many images have gone.
+    pub fn prune(&self) -> Result<usize, ImageError> {
+        let used = self.images_in_use()?;
+        {
+            let busy =
+                || ImageError::invalid("images", "something is being pulled or built: try again when it is done");
+            let lock = Lock::try_exclusive(&self.inner.dir.join("content.lock"))?;
+            let _lock = lock.ok_or_else(busy)?;
+            BuildCache::of(self.dir()).clear()?;
+        }
+        let gone = self.inner.index.update(|records| {
+            let before = records.len();
+            records.retain(|record| !record.names.is_empty() || used.contains(record.id.as_str()));
+            Ok(before - records.len())
+        })?;
+        self.collect()?;
+        Ok(gone)
+    }
+
     /// Unpacks an image whose blobs are here and writes it into the index.
     pub(crate) fn add(&self, _session: &Session, new: NewImage) -> Result<Image, ImageError> {
         let manifest_blob = self.inner.blobs.put(&new.manifest)?;
@@ -361,7 +383,8 @@ impl ImageStore {
         }
         let Some(_lock) = Lock::try_exclusive(&self.inner.dir.join("content.lock"))? else { return Ok(()) };
         let records = self.inner.index.read()?;
-        let kept: BTreeSet<&Digest> = records.iter().flat_map(Record::blobs).collect();
+        let cached = BuildCache::of(self.dir()).kept();
+        let kept: BTreeSet<&Digest> = records.iter().flat_map(Record::blobs).chain(&cached).collect();
         for blob in self.inner.blobs.list()?.iter().filter(|blob| !kept.contains(blob)) {
             self.inner.blobs.remove(blob)?;
         }

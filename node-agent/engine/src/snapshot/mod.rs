@@ -33,7 +33,7 @@ mod tests;
 /// What mount(2) takes as options: a page, with the NUL at its end.
 const OPTIONS_LEN_MAX: usize = 4096;
 /// How many options [`mount_options`] writes; a comma in a path looks like one more.
-const OPTIONS: usize = 5;
+const OPTIONS: usize = 7;
 
 /// Makes, mounts and removes root file systems. All methods block; all are idempotent.
 #[derive(Debug, Clone)]
@@ -63,18 +63,29 @@ impl Snapshots {
     /// Root file systems on the images of `store`, in its folder.
     pub fn open(store: ImageStore) -> Result<Self, ImageError> {
         let dir = store.dir().join("containers");
+        Self::open_in(store, dir)
+    }
+
+    /// The same in a folder elsewhere: who uses it holds a session as long as there are root file systems in it,
+    /// because the store does not know what they stand on.
+    pub(crate) fn open_in(store: ImageStore, dir: PathBuf) -> Result<Self, ImageError> {
         fs::create_dir_all(&dir).step("create", &dir)?;
         Ok(Self { store, dir })
     }
 
     /// Makes the folders of a new container. From now on the image's layers are kept until [`Snapshots::remove`].
     pub fn prepare(&self, container_id: &str, image_id: &str) -> Result<Rootfs, ImageError> {
-        let home = self.home(container_id)?;
         if let Some(rootfs) = self.get(container_id)? {
             return Ok(rootfs);
         }
         let _session = self.store.begin()?;
         let (image, layers) = self.store.unpacked(image_id)?;
+        self.prepare_on(container_id, image, &layers)
+    }
+
+    /// [`Snapshots::prepare`] on layers that are unpacked, lowest first; at least one.
+    pub(crate) fn prepare_on(&self, container_id: &str, image: String, layers: &[Layer]) -> Result<Rootfs, ImageError> {
+        let home = self.home(container_id)?;
         let lowerdirs: Vec<PathBuf> = layers.iter().rev().map(|l| self.store.layers_dir().join(&l.path)).collect();
         let rootfs = Rootfs {
             container: container_id.to_owned(),
@@ -267,11 +278,15 @@ fn mount_options(base: &Path, rootfs: &Rootfs) -> Result<String, ImageError> {
         Ok(path.display().to_string())
     };
     let lower = rootfs.lowerdirs.iter().map(relative).collect::<Result<Vec<_>, ImageError>>()?.join(":");
-    let home = match base.as_os_str().is_empty() {
-        true => rootfs.upper.parent().unwrap_or(base).display().to_string(),
-        false => format!("../containers/{}", rootfs.container),
+    let home = rootfs.upper.parent().unwrap_or(base);
+    let beside = base.parent().map(|store| store.join("containers"));
+    let home = match home.parent() == beside.as_deref() {
+        true => format!("../containers/{}", rootfs.container),
+        false => home.display().to_string(),
     };
-    Ok(format!("lowerdir={lower},upperdir={home}/upper,workdir={home}/work,index=off,volatile"))
+    // The last two: a layer is made of what lies in the upper folder, without a look at what it points to.
+    let plain = "redirect_dir=off,metacopy=off";
+    Ok(format!("lowerdir={lower},upperdir={home}/upper,workdir={home}/work,index=off,volatile,{plain}"))
 }
 
 /// The merged root looks like the upper folder: it takes after the image's.

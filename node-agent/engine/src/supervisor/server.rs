@@ -64,6 +64,7 @@ pub(super) struct Server {
     listener: OwnedFd,
     socket_path: PathBuf,
     lowers_oom_score: bool,
+    ends_alone: bool,
     sources: HashMap<u64, Source>,
     tokens: HashMap<Source, u64>,
     next_token: u64,
@@ -79,6 +80,8 @@ pub(super) struct Parts {
     pub(super) listener: OwnedFd,
     pub(super) socket_path: PathBuf,
     pub(super) lowers_oom_score: bool,
+    /// Ends with its last connection.
+    pub(super) ends_alone: bool,
 }
 
 impl Server {
@@ -98,6 +101,7 @@ impl Server {
             listener: parts.listener,
             socket_path: parts.socket_path,
             lowers_oom_score: parts.lowers_oom_score,
+            ends_alone: parts.ends_alone,
             sources: HashMap::new(),
             tokens: HashMap::new(),
             next_token: 0,
@@ -203,11 +207,25 @@ impl Server {
             }
         }
         if alive {
-            self.watch_output(id)
+            self.watch_output(id);
+            false
         } else {
-            self.drop_connection(id)
+            self.drop_connection(id);
+            self.ends_alone && self.connections.is_empty() && self.leave()
         }
-        false
+    }
+
+    /// Kills everything before the end; who was connected is gone, so nobody waits for how it goes.
+    fn leave(&mut self) -> bool {
+        let ids: Vec<String> = self.containers.keys().cloned().collect();
+        for id in ids {
+            let _ = self.kill(&id);
+        }
+        for child in self.inits.values().chain(self.execs.values()) {
+            let _ = super::process::signal(child.pidfd.as_fd(), libc::SIGKILL);
+        }
+        let _ = std::fs::remove_file(&self.socket_path);
+        true
     }
 
     /// Waits for room in the socket exactly when something is left to send.

@@ -28,6 +28,8 @@ use crate::logs::writer::Writer;
 const NAME: &str = "supervisor";
 /// The argument before the run folder.
 const RUN_DIR: &str = "--run-dir";
+/// The argument behind it, if the supervisor is to end with its last connection.
+const ENDS_ALONE: &str = "--ends-alone";
 /// How often, and after what pause, a start is tried again while another supervisor holds the run folder.
 const LOCK_TRIES: u32 = 50;
 const LOCK_WAIT: Duration = Duration::from_millis(20);
@@ -68,18 +70,19 @@ fn socket_path(run_dir: &Path) -> PathBuf {
 }
 
 /// Connects to the supervisor of a run folder; starts one when there is none. Blocks for a few milliseconds.
-/// The second value tells whether it was started now.
+/// The second value tells whether it was started now. With `ends_alone` one that is started ends, and kills what it
+/// runs, when nobody is connected to it any more.
 ///
 /// # Errors
 /// See [`SpawnError`].
-pub fn connect_or_spawn(program: &Path, run_dir: &Path) -> Result<(UnixStream, bool), SpawnError> {
+pub fn connect_or_spawn(program: &Path, run_dir: &Path, ends_alone: bool) -> Result<(UnixStream, bool), SpawnError> {
     let path = socket_path(run_dir);
     let mut tries = 0;
     loop {
         if let Ok(stream) = UnixStream::connect(&path) {
             return Ok((stream, false));
         }
-        match spawn(program, run_dir) {
+        match spawn(program, run_dir, ends_alone) {
             Ok(()) => break,
             // One that is dying may hold its lock a moment longer than its socket; and two may start at once.
             Err(SpawnError::Ended(_)) if tries < LOCK_TRIES => tries += 1,
@@ -91,7 +94,7 @@ pub fn connect_or_spawn(program: &Path, run_dir: &Path) -> Result<(UnixStream, b
     Ok((stream, true))
 }
 
-fn spawn(program: &Path, run_dir: &Path) -> Result<(), SpawnError> {
+fn spawn(program: &Path, run_dir: &Path, ends_alone: bool) -> Result<(), SpawnError> {
     let sealed = read_only_view(program);
     let path = match &sealed {
         Some(fd) => PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())),
@@ -101,6 +104,7 @@ fn spawn(program: &Path, run_dir: &Path) -> Result<(), SpawnError> {
         .arg(NAME)
         .arg(RUN_DIR)
         .arg(run_dir)
+        .args(ends_alone.then_some(ENDS_ALONE))
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::null())
@@ -153,7 +157,8 @@ pub fn supervisor_main(args: impl IntoIterator<Item = OsString>) -> Option<ExitC
         return None;
     }
     let run_dir = PathBuf::from(args.next()?);
-    Some(match start(&run_dir) {
+    let ends_alone = args.next().is_some_and(|arg| arg == ENDS_ALONE);
+    Some(match start(&run_dir, ends_alone) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             eprintln!("{}: {err}", run_dir.display());
@@ -164,7 +169,7 @@ pub fn supervisor_main(args: impl IntoIterator<Item = OsString>) -> Option<ExitC
 
 /// Takes the run folder, binds the socket, and goes into the background: the caller's wait ends when the socket
 /// answers.
-fn start(run_dir: &Path) -> io::Result<()> {
+fn start(run_dir: &Path, ends_alone: bool) -> io::Result<()> {
     // What starts us may do without huge pages, and children inherit that: containers have what the host gives.
     let _ = nix::sys::prctl::set_thp_disable(false);
     let lock = lock(run_dir)?;
@@ -183,7 +188,7 @@ fn start(run_dir: &Path) -> io::Result<()> {
         pid if pid > 0 => return Ok(()),
         _ => return Err(io::Error::last_os_error()),
     }
-    let result = serve(listener.into(), path);
+    let result = serve(listener.into(), path, ends_alone);
     drop(lock);
     result
 }
@@ -208,7 +213,7 @@ fn raise_open_files() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: own.maximum, maximum: own.maximum });
 }
 
-fn serve(listener: OwnedFd, socket_path: PathBuf) -> io::Result<()> {
+fn serve(listener: OwnedFd, socket_path: PathBuf, ends_alone: bool) -> io::Result<()> {
     let _ = rustix::process::setsid();
     let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty())?;
     rustix::stdio::dup2_stderr(null.as_fd())?;
@@ -225,6 +230,6 @@ fn serve(listener: OwnedFd, socket_path: PathBuf) -> io::Result<()> {
         .stack_size(WRITER_STACK_LEN)
         .spawn(move || writer.run())?;
     let boot_id = super::process::boot_id()?;
-    let parts = Parts { clock, boot_id, commands, finished, listener, socket_path, lowers_oom_score };
+    let parts = Parts { clock, boot_id, commands, finished, listener, socket_path, lowers_oom_score, ends_alone };
     Server::new(parts)?.run()
 }

@@ -13,10 +13,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt as _;
 
 /// Programs of busybox that the image links.
-const APPLETS: [&str; 30] = [
+const APPLETS: [&str; 33] = [
     "sh", "true", "false", "echo", "cat", "sleep", "ls", "id", "mount", "umount", "hostname", "env", "printf", "kill",
     "ps", "touch", "mkdir", "mknod", "stat", "grep", "wc", "seq", "dd", "tty", "stty", "unshare", "nc", "head",
-    "chroot", "ip",
+    "chroot", "ip", "rm", "ln", "test",
 ];
 
 /// A test's surroundings.
@@ -159,6 +159,7 @@ fn config(dir: &Path, cgroup_root: &str) -> EngineConfig {
         run_dir: dir.join("run"),
         cgroup_root: cgroup_root.to_owned(),
         supervisor_program: "/proc/self/exe".into(),
+        ends_with_engine: false,
         clock: RealClock::shared(),
         rng: SeededRng::shared(),
     }

@@ -5,6 +5,7 @@
 
 mod adoption;
 mod bed;
+mod build;
 mod exec;
 mod isolation;
 mod lifecycle;
@@ -42,7 +43,11 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|arg| arg == adoption::AGENT) {
         return adoption::agent_main(&args[1..]);
     }
-    let tests = [lifecycle::all(), exec::all(), isolation::all(), update::all(), adoption::all(), speed::all()];
+    if let [build::FOR_EVER, images, context] = args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        build::build_for_ever(images.as_ref(), context.as_ref());
+    }
+    let tests =
+        [lifecycle::all(), exec::all(), isolation::all(), update::all(), adoption::all(), build::all(), speed::all()];
     let tests: Vec<Test> = tests.into_iter().flatten().collect();
     if args.iter().any(|arg| arg == "--list") {
         tests.iter().for_each(|test| println!("{}: test", test.name));

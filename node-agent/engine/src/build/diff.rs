@@ -1,0 +1,196 @@
+//! What a command has changed, as a layer: the upper folder of an overlay, with its marks for what is gone.
+//!
+//! Source: Linux, Documentation/filesystems/overlayfs.rst, "Whiteouts and opaque directories"; OCI image
+//! specification 1.1, "Image Layer Filesystem Changeset".
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
+
+use super::layer::{LayerWriter, Meta};
+use crate::snapshot::root::Root;
+use crate::snapshot::tar::{Entry, Kind};
+
+/// How deep folders may nest.
+const DEPTH_MAX: usize = 256;
+/// Largest value of an extended attribute: the kernel's.
+const XATTR_LEN_MAX: usize = 64 << 10;
+const OPAQUE: &str = "trusted.overlay.opaque";
+
+/// Writes the changes in the folder `upper` upon `image`. `stubs` are places that were made only to mount something
+/// there: left out as long as nothing is in them.
+pub(super) fn write(
+    upper: &Path,
+    image: &Root,
+    stubs: &BTreeSet<PathBuf>,
+    layer: &mut LayerWriter,
+) -> Result<(), String> {
+    let root = Root::open(upper).map_err(|errno| at(upper, errno))?;
+    let mut diff = Diff { root, image, stubs, layer, links: HashMap::new(), pending: Vec::new() };
+    diff.folder(Path::new(""), 0)
+}
+
+struct Diff<'a> {
+    root: Root,
+    image: &'a Root,
+    stubs: &'a BTreeSet<PathBuf>,
+    layer: &'a mut LayerWriter,
+    /// Files with several names, and the name that came first.
+    links: HashMap<(u64, u64), PathBuf>,
+    /// Folders on the way that nothing has been written in yet.
+    pending: Vec<(PathBuf, Entry)>,
+}
+
+impl Diff<'_> {
+    fn folder(&mut self, dir: &Path, depth: usize) -> Result<(), String> {
+        if depth > DEPTH_MAX {
+            return Err(format!("{}: too many nested directories", dir.display()));
+        }
+        for name in self.root.list(dir).map_err(|errno| at(dir, errno))? {
+            let path = dir.join(&name);
+            let stat = self.root.lstat(&path).map_err(|errno| at(&path, errno))?;
+            match kind(&stat) {
+                FileType::CharacterDevice if stat.st_rdev == 0 => self.whiteout(&path)?,
+                // A socket without its server is nothing.
+                FileType::Socket => {}
+                _ if name.as_bytes().starts_with(b".wh.") => {
+                    let path = path.display();
+                    return Err(format!("{path}: image layers cannot hold files whose names begin with .wh."));
+                }
+                FileType::Directory => self.child_folder(&path, &stat, depth)?,
+                FileType::RegularFile if stat.st_size == 0 && self.stubs.contains(&path) => {}
+                _ => self.entry(&path, &stat)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A folder that was only looked into, or made to mount something in, is no change.
+    fn child_folder(&mut self, path: &Path, stat: &Stat, depth: usize) -> Result<(), String> {
+        let fd = self.root.dir(path).map_err(|errno| at(path, errno))?;
+        let xattrs = xattrs(&fd).map_err(|error| at(path, error))?;
+        let opaque = xattrs.iter().any(|(name, value)| name == OPAQUE && value == b"y");
+        let owner = |stat: &Stat| (stat.st_mode, stat.st_uid, stat.st_gid);
+        let same = self.image.lstat(path).is_ok_and(|old| owner(&old) == owner(stat));
+        let entry = entry(path, stat, Kind::Directory, own(xattrs));
+        self.pending.push((path.to_owned(), entry));
+        if opaque || !(same || self.stubs.contains(path)) {
+            self.flush()?;
+        }
+        if opaque {
+            let mark = path.join(".wh..wh..opq");
+            self.layer.file(&mark, MARK, 0, io::empty()).map_err(|error| at(&mark, error))?;
+        }
+        self.folder(path, depth + 1)?;
+        self.pending.pop_if(|(pending, _)| pending == path);
+        Ok(())
+    }
+
+    fn entry(&mut self, path: &Path, stat: &Stat) -> Result<(), String> {
+        self.flush()?;
+        let file = kind(stat) == FileType::RegularFile;
+        let first = (stat.st_nlink > 1 && file).then(|| self.links.get(&(stat.st_dev, stat.st_ino)).cloned()).flatten();
+        let (link, kind, xattrs) = match (kind(stat), first) {
+            (_, Some(first)) => (first, Kind::HardLink, Vec::new()),
+            (FileType::RegularFile, None) => {
+                self.links.insert((stat.st_dev, stat.st_ino), path.to_owned());
+                let fd = self.root.file(path).map_err(|errno| at(path, errno))?;
+                (PathBuf::new(), Kind::File, own(xattrs(&fd).map_err(|error| at(path, error))?))
+            }
+            (FileType::Symlink, _) => {
+                let target = self.root.link(path).map_err(|errno| at(path, errno))?;
+                (target.into(), Kind::Symlink, Vec::new())
+            }
+            (FileType::BlockDevice, _) => (PathBuf::new(), Kind::BlockDevice, Vec::new()),
+            (FileType::CharacterDevice, _) => (PathBuf::new(), Kind::CharDevice, Vec::new()),
+            _ => (PathBuf::new(), Kind::Fifo, Vec::new()),
+        };
+        let entry = Entry { link: link.as_os_str().as_bytes().to_vec(), ..entry(path, stat, kind, xattrs) };
+        let written = match kind {
+            Kind::File => {
+                let file = self.root.file(path).map_err(|errno| at(path, errno))?;
+                self.layer.entry(path, &entry, &link, file)
+            }
+            _ => self.layer.entry(path, &entry, &link, io::empty()),
+        };
+        written.map_err(|error| at(path, error))
+    }
+
+    fn whiteout(&mut self, path: &Path) -> Result<(), String> {
+        // What the image does not have need not be taken out of it.
+        if matches!(self.image.lstat(path), Err(Errno::NOENT)) {
+            return Ok(());
+        }
+        self.flush()?;
+        let mut name = std::ffi::OsString::from(".wh.");
+        name.push(path.file_name().unwrap_or_default());
+        let mark = path.with_file_name(name);
+        self.layer.file(&mark, MARK, 0, io::empty()).map_err(|error| at(&mark, error))
+    }
+
+    fn flush(&mut self) -> Result<(), String> {
+        for (path, entry) in self.pending.drain(..) {
+            self.layer.entry(&path, &entry, Path::new(""), io::empty()).map_err(|error| at(&path, error))?;
+        }
+        Ok(())
+    }
+}
+
+/// What stands for something that is gone.
+const MARK: Meta = Meta { uid: 0, gid: 0, mode: 0o644, mtime: 0 };
+
+fn entry(path: &Path, stat: &Stat, kind: Kind, xattrs: Vec<(String, Vec<u8>)>) -> Entry {
+    let size = if kind == Kind::File { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
+    Entry {
+        path: path.as_os_str().as_bytes().to_vec(),
+        kind,
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        size,
+        mtime: (stat.st_mtime, 0),
+        link: Vec::new(),
+        device: (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)),
+        xattrs,
+    }
+}
+
+/// All extended attributes of an open file or folder.
+fn xattrs(fd: impl std::os::fd::AsFd) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let mut names = vec![0; XATTR_LEN_MAX];
+    let len = match rustix::fs::flistxattr(&fd, &mut names) {
+        Err(Errno::NOTSUP) => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut found = Vec::new();
+    for name in names.get(..len).unwrap_or_default().split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let mut value = vec![0; XATTR_LEN_MAX];
+        match rustix::fs::fgetxattr(&fd, name, &mut value) {
+            Ok(len) => {
+                value.truncate(len);
+                found.push((String::from_utf8_lossy(name).into_owned(), value));
+            }
+            Err(Errno::NODATA) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(found)
+}
+
+/// Without what is the overlay's own.
+fn own(mut xattrs: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
+    xattrs.retain(|(name, _)| !name.starts_with("trusted.overlay."));
+    xattrs
+}
+
+fn kind(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+fn at(path: impl AsRef<Path>, error: impl std::fmt::Display) -> String {
+    format!("{}: {error}", path.as_ref().display())
+}

@@ -1,0 +1,444 @@
+//! RUN: a command in a container on what the stage is so far.
+//!
+//! Source: Dockerfile reference, "RUN", "Predefined ARGs", "Here-Documents".
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Read as _;
+use std::path::{Component, Path, PathBuf};
+use std::sync::PoisonError;
+
+use nix::mount::{MntFlags, MsFlags};
+use rustix::fs::FileType;
+use rustix::io::Errno;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use super::cache::{self, CacheFolder};
+use super::diff;
+use super::dockerfile::{Command, Run};
+use super::mounts::{Fields, Kind, MountSpec, Owner};
+use super::stage::{Reporter, Runner, StageError, absolute};
+use super::worker::{Job, Worker, network_files};
+use super::{Progress, Secret, fail};
+use crate::builtin::Base;
+use crate::engine::{EngineError, Mount};
+use crate::images::Digest;
+use crate::images::error::{ImageError, Step};
+use crate::snapshot::layers::Layers;
+use crate::snapshot::root::Root;
+
+/// ARGs that commands get without having been declared, and on which nothing depends.
+const PREDEFINED: [&str; 10] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
+/// Largest secret, as BuildKit has it.
+const SECRET_BYTES_MAX: u64 = 500 << 10;
+/// How deep a folder of the context that a command sees may nest.
+const DEPTH_MAX: usize = 256;
+/// Where a here-document that is a program of its own lies.
+const SCRIPT: &str = "/dev/pipes/EOF";
+/// Changes when the same command may give something else than before.
+const KEY_FORM: u32 = 1;
+
+/// Whether an ARG needs no declaration.
+pub(super) fn is_predefined(arg: &str) -> bool {
+    PREDEFINED.contains(&arg)
+}
+
+/// What a command sees besides its root, and what must be kept and taken away again.
+#[derive(Default)]
+struct Sight {
+    mounts: Vec<Mount>,
+    env: Vec<(String, String)>,
+    caches: Vec<CacheFolder>,
+    trees: Vec<String>,
+    /// Mounted for this command.
+    mounted: Vec<PathBuf>,
+}
+
+impl Runner<'_> {
+    /// Runs a command, unless it is known what that gives.
+    pub(super) fn run(&mut self, run: &Run, reporter: &mut Reporter<'_>) -> Result<(), StageError> {
+        let at = |message: String| StageError::At(fail(0, message));
+        let specs = run.mounts.iter().map(|fields| self.expand_mount(fields)).collect::<Result<Vec<_>, _>>();
+        let specs = specs.map_err(at)?;
+        let (argv, script) = self.command_line(run);
+        let key = self.key(run, &argv, script.as_deref(), &specs)?;
+        if let Some(layer) = self.build.cache.get(&key).filter(|layer| self.is_here(layer.as_ref()))
+            && !self.build.request.no_cache
+        {
+            reporter.tell(Progress::Cached);
+            if let Some(layer) = layer {
+                self.push_layer(layer)?;
+            }
+            return Ok(());
+        }
+        let build = self.build;
+        let mut worker = build.worker.lock().unwrap_or_else(PoisonError::into_inner);
+        let worker = match &mut *worker {
+            Some(worker) => worker,
+            none => none.insert(Worker::start(build.store).map_err(|error| at(words(&error)))?),
+        };
+        let mut sight = Sight::default();
+        let seen = self.look(&specs, script.as_deref(), worker, &mut sight);
+        let done = seen.and_then(|()| self.run_in(worker, run, argv, &mut sight, reporter));
+        let gone = sight.take_away(worker);
+        let layer = done?;
+        gone?;
+        let bytes = layer.as_ref().map_or(0, |layer| build.store.blobs().get(&layer.blob).map_or(0, |blob| blob.size));
+        build.cache.put(&key, layer.clone(), bytes)?;
+        match layer {
+            Some(layer) => self.push_layer(layer),
+            None => Ok(()),
+        }
+    }
+
+    /// The layer that the command makes.
+    fn run_in(
+        &mut self,
+        worker: &mut Worker,
+        run: &Run,
+        argv: Vec<String>,
+        sight: &mut Sight,
+        reporter: &mut Reporter<'_>,
+    ) -> Result<Option<crate::images::index::LayerRef>, StageError> {
+        let at = |message: String| StageError::At(fail(0, message));
+        let mut layers = self.build.store.unpack(self.layers())?;
+        if layers.is_empty() {
+            layers.push(Layers::empty());
+        }
+        let mut mounts = network_files(run.offline);
+        mounts.append(&mut sight.mounts);
+        let stubs = self.stubs(&mounts)?;
+        let env = self.command_env(&sight.env).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let mut config = oci_spec::image::Config::default();
+        config.set_env(Some(env));
+        config.set_user(self.config().user());
+        config.set_working_dir(Some(self.config().workdir()));
+        let shown = argv.join(" ");
+        let job = Job { base: Base { layers, config }, argv, mounts, offline: run.offline };
+        let ran = worker.run(job, &mut |line| reporter.tell(Progress::Output(line.to_owned())));
+        let ran = ran.map_err(|error| at(words(&error)))?;
+        let failed = match (&ran.reason, ran.exit_code) {
+            (Some(reason), code) => {
+                Some(format!("process {shown:?} did not complete successfully: {reason} (code {code})"))
+            }
+            (None, 0) => None,
+            (None, code) => Some(format!("process {shown:?} did not complete successfully: exit code: {code}")),
+        };
+        let layer = match failed {
+            Some(failed) => Err(at(failed)),
+            None => self.write_layer(|image, layer| diff::write(&ran.upper, image, &stubs, layer)),
+        };
+        worker.remove(&ran.container).map_err(|error| at(words(&error)))?;
+        layer
+    }
+
+    fn expand_mount(&self, fields: &Fields) -> Result<MountSpec, String> {
+        let expand = |(key, value): &(String, Option<String>)| {
+            Ok::<_, String>((key.clone(), value.as_deref().map(|value| self.expand(value)).transpose()?))
+        };
+        let mut spec = MountSpec::parse(&fields.iter().map(expand).collect::<Result<_, _>>()?)?;
+        spec.target = absolute(&self.config().workdir(), &spec.target.display().to_string()).into();
+        Ok(spec)
+    }
+
+    /// What is executed, and a here-document that is a program itself.
+    fn command_line(&self, run: &Run) -> (Vec<String>, Option<String>) {
+        let line = match (&run.command, run.heredocs.as_slice()) {
+            (Command::Shell(line), [only]) if *line == only.word => {
+                let content = only.content();
+                if content.starts_with("#!") {
+                    return (vec![SCRIPT.to_owned()], Some(content));
+                }
+                content
+            }
+            (Command::Shell(line), heredocs) if !heredocs.is_empty() => {
+                let text: String =
+                    heredocs.iter().map(|heredoc| format!("\n{}{}", heredoc.text, heredoc.name)).collect();
+                format!("{line}{text}\n")
+            }
+            (command, _) => return (self.config().command(command), None),
+        };
+        (self.config().command(&Command::Shell(line)), None)
+    }
+
+    /// Variables of a command: those of the image win over ARGs.
+    fn command_env(&self, more: &[(String, String)]) -> Vec<(String, String)> {
+        let given = &self.build.request.build_args;
+        let predefined = PREDEFINED.iter().filter_map(|name| Some(((*name).to_owned(), given.get(*name)?.clone())));
+        let mut env: BTreeMap<String, String> = predefined.collect();
+        env.extend(self.args().iter().map(|(key, value)| (key.clone(), value.clone())));
+        env.extend(self.config().env());
+        env.extend(more.iter().cloned());
+        env.into_iter().collect()
+    }
+
+    /// Stands for everything that the result depends on.
+    fn key(
+        &mut self,
+        run: &Run,
+        argv: &[String],
+        script: Option<&str>,
+        specs: &[MountSpec],
+    ) -> Result<Digest, StageError> {
+        let mut mounts = Vec::new();
+        for spec in specs {
+            let content = match &spec.kind {
+                Kind::Bind { from: Some(from), .. } => {
+                    let layers = self.layers_of(from)?;
+                    layers.iter().map(|layer| layer.diff_id.to_string()).collect::<Vec<_>>().join(",")
+                }
+                Kind::Bind { from: None, source, .. } => self.context_digest(source)?,
+                _ => String::new(),
+            };
+            mounts.push(json!([format!("{spec:?}"), content]));
+        }
+        let declared: BTreeMap<String, String> = self.args().clone();
+        let env: Vec<_> = self.config().env();
+        let layers: Vec<String> = self.layers().iter().map(|layer| layer.diff_id.to_string()).collect();
+        let depends = json!({
+            "form": KEY_FORM,
+            "layers": layers,
+            "argv": argv,
+            "script": script,
+            "args": declared,
+            "env": env,
+            "user": self.config().user(),
+            "workdir": self.config().workdir(),
+            "mounts": mounts,
+            "offline": run.offline,
+            "epoch": self.build.request.source_date_epoch,
+        });
+        Ok(Digest::from_sha256(&Sha256::digest(depends.to_string())))
+    }
+
+    /// A digest of a part of the build context.
+    fn context_digest(&self, source: &str) -> Result<String, StageError> {
+        let path = self.in_context(source)?;
+        let mut hash = Sha256::new();
+        let context = &self.build.context;
+        digest_of(context, &path, &self.build.ignore, &mut hash, 0)
+            .map_err(|message| StageError::At(fail(0, message)))?;
+        Ok(Digest::from_sha256(&hash.finalize()).to_string())
+    }
+
+    /// A path in the build context, links followed.
+    fn in_context(&self, source: &str) -> Result<PathBuf, StageError> {
+        let refused = |message: String| StageError::At(fail(0, message));
+        let path = super::glob::clean(source).map_err(refused)?;
+        let real = self.build.context.real_path(Path::new(&path));
+        let real = real.map_err(|errno| refused(format!("{source}: {errno}")))?;
+        match self.build.context.stat(&real) {
+            Ok(_) => Ok(real),
+            Err(Errno::XDEV) => Err(refused(format!("forbidden path outside the build context: {source} ()"))),
+            Err(errno) => Err(refused(format!("failed to mount {source} of the build context: {errno}"))),
+        }
+    }
+
+    /// Makes everything that the command is to see.
+    fn look(
+        &mut self,
+        specs: &[MountSpec],
+        script: Option<&str>,
+        worker: &mut Worker,
+        sight: &mut Sight,
+    ) -> Result<(), StageError> {
+        for MountSpec { target, kind } in specs {
+            let (source, read_only) = match kind {
+                Kind::Bind { from, source, writable } => {
+                    (self.bind(from.as_deref(), source, *writable, worker, sight)?, !writable)
+                }
+                Kind::Cache { id, from, sharing, read_only, owner, .. } => {
+                    if from.is_some() {
+                        let message = format!("cache mount {id}: from is not supported: copy the files in a RUN");
+                        return Err(StageError::At(fail(0, message)));
+                    }
+                    let folder = self.build.cache.folder(id, *sharing, *owner)?;
+                    let path = folder.path.clone();
+                    sight.caches.push(folder);
+                    (path, *read_only)
+                }
+                Kind::Tmpfs { size } => {
+                    let path = worker.place("tmpfs", false)?;
+                    let options = size.map(|size| format!("size={size}"));
+                    nix::mount::mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), options.as_deref())
+                        .step("mount a tmpfs at", &path)?;
+                    sight.mounted.push(path.clone());
+                    (path, false)
+                }
+                Kind::Secret { id, required, env, as_file, owner } => {
+                    let Some(content) = self.secret(id, *required)? else { continue };
+                    if let Some(env) = env {
+                        let text = String::from_utf8_lossy(&content).into_owned();
+                        sight.env.push((env.clone(), text));
+                    }
+                    if !as_file {
+                        continue;
+                    }
+                    let path = worker.place("secret", true)?.join("secret");
+                    place_file(&path, &content, *owner)?;
+                    (path, true)
+                }
+            };
+            sight.mounts.push(Mount { source, target: target.clone(), read_only, ..Mount::default() });
+        }
+        if let Some(script) = script {
+            let path = worker.place("script", false)?.join("EOF");
+            place_file(&path, script.as_bytes(), Owner { uid: 0, gid: 0, mode: 0o755 })?;
+            sight.mounts.push(Mount { source: path, target: SCRIPT.into(), read_only: true, ..Mount::default() });
+        }
+        Ok(())
+    }
+
+    /// The path of a bind mount's files.
+    fn bind(
+        &mut self,
+        from: Option<&str>,
+        source: &str,
+        writable: bool,
+        worker: &mut Worker,
+        sight: &mut Sight,
+    ) -> Result<PathBuf, StageError> {
+        let Some(from) = from else {
+            let path = self.build.request.context.join(self.in_context(source)?);
+            let path = fs::canonicalize(&path).step("find", &path)?;
+            return if writable { overlay(&path, worker, sight) } else { Ok(path) };
+        };
+        let mut layers = self.build.store.unpack(&self.layers_of(from)?)?;
+        if layers.is_empty() {
+            layers.push(Layers::empty());
+        }
+        let (name, path) = worker.tree(&layers)?;
+        sight.trees.push(name);
+        let refused = |errno: Errno| StageError::At(fail(0, format!("failed to mount {source} of {from}: {errno}")));
+        let root = Root::open(&path).map_err(refused)?;
+        let real = root.real_path(Path::new(source)).map_err(refused)?;
+        root.stat(&real).map_err(refused)?;
+        Ok(path.join(real))
+    }
+
+    fn secret(&self, id: &str, required: bool) -> Result<Option<Vec<u8>>, StageError> {
+        let refused = |message: String| StageError::At(fail(0, message));
+        let content = match self.build.request.secrets.get(id) {
+            None if required => return Err(refused(format!("secret {id}: not found"))),
+            None => return Ok(None),
+            Some(Secret::Env(name)) => std::env::var_os(name).map(std::os::unix::ffi::OsStringExt::into_vec),
+            Some(Secret::File(path)) => {
+                let mut content = Vec::new();
+                let file = fs::File::open(path).step("open", path)?;
+                file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut content).step("read", path)?;
+                Some(content)
+            }
+        };
+        match content {
+            Some(content) if content.len() as u64 > SECRET_BYTES_MAX => {
+                Err(refused(format!("secret {id}: larger than {SECRET_BYTES_MAX} bytes")))
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// Places that exist in the container only because something is mounted there.
+    fn stubs(&mut self, mounts: &[Mount]) -> Result<BTreeSet<PathBuf>, StageError> {
+        let places = ["proc", "sys", "dev"].into_iter().map(PathBuf::from);
+        let view = self.view()?;
+        let mut stubs: BTreeSet<PathBuf> = places.collect();
+        for mount in mounts {
+            let parts = mount.target.components().filter(|part| matches!(part, Component::Normal(_)));
+            let path: PathBuf = parts.collect();
+            let real = view.real_path(&path).unwrap_or(path);
+            stubs.extend(real.ancestors().filter(|path| !path.as_os_str().is_empty()).map(Path::to_owned));
+        }
+        stubs.retain(|path| view.lstat(path).is_err());
+        Ok(stubs)
+    }
+}
+
+impl Sight {
+    fn take_away(self, worker: &Worker) -> Result<(), ImageError> {
+        for path in &self.mounted {
+            nix::mount::umount2(path, MntFlags::MNT_DETACH).step("unmount", path)?;
+        }
+        self.trees.iter().try_for_each(|tree| worker.forget(tree))
+    }
+}
+
+/// A folder that may be written, whose changes are lost.
+fn overlay(lower: &Path, worker: &mut Worker, sight: &mut Sight) -> Result<PathBuf, StageError> {
+    let home = worker.place("overlay", false)?;
+    let (upper, work, merged) = (home.join("upper"), home.join("work"), home.join("merged"));
+    for dir in [&upper, &work, &merged] {
+        fs::create_dir(dir).step("make", dir)?;
+    }
+    // By descriptor: whatever stands in the context's path would have to be escaped.
+    let lower = fs::File::open(lower).step("open", lower)?;
+    let lower = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&lower));
+    let options = format!("lowerdir={lower},upperdir={},workdir={},volatile", upper.display(), work.display());
+    nix::mount::mount(Some("overlay"), &merged, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+        .step("mount an overlay at", &merged)?;
+    sight.mounted.push(merged.clone());
+    Ok(merged)
+}
+
+fn place_file(path: &Path, content: &[u8], owner: Owner) -> Result<(), ImageError> {
+    fs::write(path, content).step("write", path)?;
+    cache::own(path, owner)
+}
+
+/// Names, kinds, modes and contents of a tree, in order, but for what is ignored.
+fn digest_of(
+    root: &Root,
+    path: &Path,
+    ignore: &super::glob::Ignore,
+    hash: &mut Sha256,
+    depth: usize,
+) -> Result<(), String> {
+    let at = |errno: Errno| format!("{}: {errno}", path.display());
+    let name = path.to_string_lossy();
+    if depth > DEPTH_MAX {
+        return Err(format!("{name}: too many nested directories"));
+    }
+    let stat = root.lstat(path).map_err(at)?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if name.is_empty() || !ignore.excludes(&name) {
+        hash.update(format!("{}\0{name}\0{:o}\0{}\0", name.len(), stat.st_mode, stat.st_size));
+        match kind {
+            FileType::RegularFile => {
+                let mut file = root.file(path).map_err(at)?;
+                std::io::copy(&mut file, hash).map_err(|error| format!("{name}: {error}"))?;
+            }
+            FileType::Symlink => hash.update(root.link(path).map_err(at)?.as_encoded_bytes()),
+            _ => {}
+        }
+    }
+    if kind == FileType::Directory {
+        for child in root.list(path).map_err(at)? {
+            digest_of(root, &path.join(child), ignore, hash, depth + 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// An error with what led to it.
+fn words(error: &EngineError) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    let mut text = error.to_string();
+    for cause in causes {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text.push_str(&format!(": {cause}"));
+        }
+    }
+    text
+}

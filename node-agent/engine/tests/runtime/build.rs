@@ -1,0 +1,263 @@
+//! Commands in builds: real containers, real layers.
+
+use std::path::Path;
+use std::process::Command;
+
+use reeve_engine::build::{BuildError, BuildRequest, Progress, Secret, build};
+use reeve_engine::engine::{ContainerConfig, Image};
+
+use crate::bed::Bed;
+
+crate::tests![
+    a_command_changes_the_image_and_says_what_it_does,
+    a_command_that_fails_ends_the_build_with_its_line_and_code,
+    a_command_runs_again_only_when_something_it_depends_on_changed,
+    a_command_sees_what_is_mounted_and_the_image_does_not_keep_it,
+    text_in_the_dockerfile_becomes_files_and_scripts,
+    what_an_image_wants_of_those_who_build_on_it_happens_once,
+    a_command_without_a_network_has_none,
+    a_build_that_is_killed_leaves_no_process_behind,
+];
+
+/// A bed and a build context.
+struct Kitchen {
+    bed: Bed,
+    context: tempfile::TempDir,
+}
+
+/// What a build came to, and what it told.
+struct Built {
+    image: Result<Image, BuildError>,
+    output: Vec<String>,
+    cached: usize,
+}
+
+impl Kitchen {
+    async fn new() -> Self {
+        Self { bed: Bed::new().await, context: tempfile::tempdir().unwrap() }
+    }
+
+    fn write(&self, path: &str, content: &str) {
+        let path = self.context.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    async fn build_with(&self, dockerfile: &str, change: impl FnOnce(&mut BuildRequest)) -> Built {
+        self.write("Dockerfile", dockerfile);
+        let mut request = BuildRequest {
+            context: self.context.path().to_owned(),
+            tags: vec!["out".to_owned()],
+            ..BuildRequest::default()
+        };
+        change(&mut request);
+        let store = self.bed.engine.images().clone();
+        let work = move || {
+            let (mut output, mut cached) = (Vec::new(), 0);
+            let image = build(&store, &request, &mut |progress| match progress {
+                Progress::Output(line) => output.push(line),
+                Progress::Cached => cached += 1,
+                _ => {}
+            });
+            Built { image, output, cached }
+        };
+        tokio::task::spawn_blocking(work).await.unwrap()
+    }
+
+    async fn build(&self, dockerfile: &str) -> Built {
+        let built = self.build_with(dockerfile, |_| {}).await;
+        built.image.as_ref().unwrap();
+        built
+    }
+
+    async fn fails(&self, dockerfile: &str, words: &str) {
+        let error = self.build_with(dockerfile, |_| {}).await.image.unwrap_err().to_string();
+        assert!(error.contains(words), "{error:?} should say {words:?}");
+    }
+
+    /// What a shell script says in the image that was built.
+    async fn ask(&self, script: &str) -> String {
+        let image = self.bed.engine.images().get("out").unwrap().unwrap().id;
+        let (code, said) = self.bed.run(ContainerConfig { image, ..self.bed.script("ask", script) }).await;
+        assert_eq!(code, 0, "{said}");
+        said.trim_end().to_owned()
+    }
+
+    async fn done(self) {
+        let left = std::fs::read_dir(self.bed.dir().join("data/images/tmp")).unwrap().count();
+        assert_eq!(left, 0, "a build leaves nothing half-written");
+        self.bed.close().await;
+    }
+}
+
+pub(crate) async fn a_command_changes_the_image_and_says_what_it_does() {
+    let kitchen = Kitchen::new().await;
+    kitchen.write("gone/a", "1");
+    kitchen.write("stay", "2");
+    let built = kitchen
+        .build(
+            "FROM busybox\nCOPY . /w/\nWORKDIR /w\nENV GREETING=hello\nARG WHO=world\n\
+             RUN echo $GREETING $WHO >said && cat said && echo err >&2 && rm -r gone && ln said twice && ln -s said link\n\
+             RUN true\nUSER 7:8\nRUN id -u >/tmp/me || id -u\n",
+        )
+        .await;
+    assert!(built.output.contains(&"hello world".to_owned()) && built.output.contains(&"err".to_owned()));
+    let said = kitchen
+        .ask("cat /w/said; ls /w; stat -c %h /w/said; ls -a /dev/pipes /etc 2>&1 | grep -c resolv; echo $WHO.")
+        .await;
+    assert_eq!(said, "hello world\nDockerfile\nlink\nsaid\nstay\ntwice\n2\n0\n.");
+    kitchen.done().await;
+}
+
+pub(crate) async fn a_command_that_fails_ends_the_build_with_its_line_and_code() {
+    let kitchen = Kitchen::new().await;
+    kitchen
+        .fails(
+            "FROM busybox\n\nRUN echo before; exit 3\n",
+            "Dockerfile:3: process \"/bin/sh -c echo before; exit 3\" did not complete successfully: exit code: 3",
+        )
+        .await;
+    kitchen
+        .fails("FROM busybox\nRUN [\"/none\"]\n", "Dockerfile:2: process \"/none\" did not complete successfully")
+        .await;
+    kitchen.fails("FROM scratch\nRUN echo\n", "Dockerfile:2: process \"/bin/sh -c echo\"").await;
+    assert!(kitchen.bed.engine.images().get("out").unwrap().is_none());
+    kitchen.done().await;
+}
+
+pub(crate) async fn a_command_runs_again_only_when_something_it_depends_on_changed() {
+    let kitchen = Kitchen::new().await;
+    kitchen.write("f", "1\n");
+    kitchen.write("other", "1");
+    let text = "FROM busybox\nARG A=1\nRUN --mount=target=/src cat /src/f; echo $A; cat /proc/sys/kernel/random/uuid >/id\n\
+                RUN true\nCOPY other /\n";
+    let first = kitchen.build(text).await;
+    assert_eq!((first.cached, first.output.as_slice()), (0, &["1".to_owned(), "1".to_owned()][..]));
+    let again = kitchen.build(text).await;
+    assert_eq!((again.cached, again.output.len()), (2, 0));
+    assert_eq!(again.image.unwrap().id, first.image.unwrap().id);
+    let given =
+        kitchen.build_with(text, |request| drop(request.build_args.insert("A".to_owned(), "2".to_owned()))).await;
+    assert_eq!((given.cached, given.output.last().unwrap().as_str()), (0, "2"));
+    kitchen.write("f", "2\n");
+    assert_eq!(kitchen.build(text).await.output, ["2", "1"]);
+    let fresh = kitchen.build_with(text, |request| request.no_cache = true).await;
+    assert_eq!((fresh.cached, fresh.output.len()), (0, 2));
+    kitchen.bed.engine.images().remove("out").unwrap();
+    kitchen.write("f", "1\n");
+    assert_eq!(kitchen.build(text).await.cached, 2, "the layers are kept without the image");
+    kitchen.bed.engine.images().prune().unwrap();
+    assert_eq!(kitchen.build(text).await.cached, 0);
+    kitchen.done().await;
+}
+
+pub(crate) async fn a_command_sees_what_is_mounted_and_the_image_does_not_keep_it() {
+    let kitchen = Kitchen::new().await;
+    kitchen.write("src/f", "from the context");
+    kitchen.write("token", "s3cret");
+    let text = "FROM busybox AS tools\nRUN echo tool >/tool\nFROM busybox\n\
+        RUN --mount=type=secret,id=token --mount=type=secret,id=word,env=WORD --mount=type=secret,id=none \
+            cat /run/secrets/token; echo; echo $WORD; stat -c %a /run/secrets/token; test ! -e /run/secrets/none\n\
+        RUN --mount=type=bind,source=src,target=/s --mount=from=tools,source=/tool,target=/t/tool cat /s/f; echo; cat /t/tool; touch /s/x 2>/dev/null || echo ro\n\
+        RUN --mount=type=bind,target=/c,rw touch /c/new && ls /c/new\n\
+        RUN --mount=type=tmpfs,target=/tmpfs,size=1m echo x >/tmpfs/x && grep tmpfs /proc/mounts | grep -c size=1024k\n\
+        RUN --mount=type=cache,target=/cache echo more >>/cache/log && wc -l </cache/log\n";
+    let secrets = |request: &mut BuildRequest| {
+        let token = request.context.join("token");
+        request.secrets =
+            [("token".to_owned(), Secret::File(token)), ("word".to_owned(), Secret::Env("HOME".to_owned()))].into();
+    };
+    let built = kitchen.build_with(text, secrets).await;
+    let home = std::env::var("HOME").unwrap_or_default();
+    built.image.unwrap();
+    let expected = ["s3cret", home.as_str(), "400", "from the context", "tool", "ro", "/c/new", "1", "1"];
+    assert_eq!(built.output, expected);
+    assert!(!kitchen.context.path().join("new").exists(), "what a command writes into its context is lost");
+    let said = kitchen.ask("ls / | grep -E '^(s|t|c|tmpfs|cache|run)$'; ls /run 2>/dev/null; true").await;
+    assert_eq!(said, "");
+    let again = kitchen.build_with(text, |request| {
+        secrets(request);
+        request.no_cache = true;
+    });
+    assert_eq!(again.await.output.last().unwrap(), "2", "a cache mount is found again");
+    kitchen
+        .fails("FROM busybox\nRUN --mount=type=secret,id=x,required true\n", "Dockerfile:2: secret x: not found")
+        .await;
+    kitchen
+        .fails("FROM busybox\nRUN --mount=source=../..,target=/x true\n", "forbidden path outside the build context")
+        .await;
+    kitchen
+        .fails("FROM busybox\nRUN --mount=source=none,target=/x true\n", "failed to mount none of the build context")
+        .await;
+    kitchen.done().await;
+}
+
+pub(crate) async fn text_in_the_dockerfile_becomes_files_and_scripts() {
+    let kitchen = Kitchen::new().await;
+    let built = kitchen
+        .build(
+            "FROM busybox\nARG NAME=reeve\nRUN <<EOF\nfor n in 1 2; do\n  echo \"$NAME $n\"\ndone\nEOF\n\
+             RUN cat <<'A' >/a; cat <<-B >/b\n$literal\nA\n\tx\n\tB\n\
+             RUN <<EOF\n#!/bin/env sh\necho script $0\nEOF\n\
+             COPY <<conf <<\"raw\" /etc/app/\nname=\"$NAME\" \\$x\nconf\nname=$NAME\nraw\n",
+        )
+        .await;
+    assert_eq!(built.output, ["reeve 1", "reeve 2", "script /dev/pipes/EOF"]);
+    let said = kitchen.ask("cat /a /b /etc/app/conf /etc/app/raw").await;
+    assert_eq!(said, "$literal\nx\nname=\"reeve\" \\$x\nname=$NAME");
+    kitchen.done().await;
+}
+
+pub(crate) async fn what_an_image_wants_of_those_who_build_on_it_happens_once() {
+    let kitchen = Kitchen::new().await;
+    kitchen.write("app", "1");
+    kitchen.build("FROM busybox\nONBUILD COPY app /app\nONBUILD RUN echo triggered; cat /app\n").await;
+    kitchen.bed.engine.images().tag("out", "base").unwrap();
+    let built = kitchen.build("FROM base\nRUN ls /app\n").await;
+    assert_eq!(built.output, ["triggered", "1", "/app"]);
+    kitchen.bed.engine.images().tag("out", "child").unwrap();
+    assert_eq!(kitchen.build("FROM child\nRUN echo no more\n").await.output, ["no more"]);
+    kitchen.done().await;
+}
+
+pub(crate) async fn a_command_without_a_network_has_none() {
+    let kitchen = Kitchen::new().await;
+    let built = kitchen
+        .build("FROM busybox\nRUN --network=none ip -o link | wc -l\nRUN test -s /etc/hosts && echo there\n")
+        .await;
+    assert_eq!(built.output, ["1", "there"]);
+    kitchen.done().await;
+}
+
+pub(crate) async fn a_build_that_is_killed_leaves_no_process_behind() {
+    let kitchen = Kitchen::new().await;
+    kitchen.write("Dockerfile", "FROM busybox\nRUN echo $$ && sleep 1000\n");
+    let images = kitchen.bed.dir().join("data/images");
+    let mut child =
+        Command::new("/proc/self/exe").arg(FOR_EVER).arg(&images).arg(kitchen.context.path()).spawn().unwrap();
+    let sleeping = || {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let is_ours = |path: &Path| {
+            let text = |file: &str| std::fs::read_to_string(path.join(file)).unwrap_or_default();
+            text("cmdline").contains("sleep\x001000") && text("cgroup").contains("reeve-build-")
+        };
+        processes.filter(|entry| is_ours(&entry.path())).count()
+    };
+    crate::bed::eventually("the command runs", || sleeping() > 0).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    crate::bed::eventually("nothing of it runs", || sleeping() == 0).await;
+    // The next one takes away what is left.
+    kitchen.build("FROM busybox\nRUN true\n").await;
+    kitchen.done().await;
+}
+
+/// The first argument of a process that only builds, see [`a_build_that_is_killed_leaves_no_process_behind`].
+pub(crate) const FOR_EVER: &str = "build-for-ever";
+
+/// The main of that process.
+pub(crate) fn build_for_ever(images: &Path, context: &Path) {
+    let store = reeve_engine::images::ImageStore::open(images, reeve_api::clock::RealClock::shared()).unwrap();
+    let request = BuildRequest { context: context.to_owned(), ..BuildRequest::default() };
+    build(&store, &request, &mut |_| {}).unwrap();
+}
