@@ -2,9 +2,9 @@
 //!
 //! A stage is a configuration and a list of layers. Each COPY or ADD writes one layer, a tar stream with sorted
 //! entries, and unpacks it at once: the next instruction looks at the merged file system below it. Layers are known
-//! by their digest, so what was built before is neither written nor unpacked again. RUN starts a container of an engine
-//! that lives as long as the build (`worker.rs`), makes a layer of what it has changed (`diff.rs`), and is not run again
-//! as long as nothing that it depends on changes (`cache.rs`).
+//! by their digest, so what was built before is neither written nor unpacked again. RUN starts a container of an
+//! engine that lives as long as the build (`worker.rs`), makes a layer of what it has changed (`diff.rs`), and is not
+//! run again as long as nothing that it depends on changes (`cache.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
