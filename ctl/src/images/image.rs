@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use reeve_api::clock::{Clock as _, RealClock};
-use reeve_engine::engine::Image;
+use reeve_engine::engine::{Image, RegistryAuth};
+use reeve_engine::images::{DockerConfig, Pushed, Reference};
 
 use super::{StoreArgs, blocking, failed, list};
 use crate::kubectl::error::CliError;
@@ -28,6 +29,12 @@ pub(crate) enum ImageCommand {
     Save(SaveArgs),
     /// Fetch an image from its registry
     Pull(PullArgs),
+    /// Send an image to the registry in its name
+    Push(PushArgs),
+    /// Show the steps an image was built in
+    History(HistoryArgs),
+    /// Show all that is known of images, as JSON
+    Inspect(InspectArgs),
     /// Remove images without a name, and what builds have kept for later ones
     Prune(PruneArgs),
 }
@@ -99,6 +106,38 @@ pub(crate) struct PullArgs {
     pub store: StoreArgs,
 }
 
+/// `reeve image push`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PushArgs {
+    /// Name of the image, with the registry
+    #[arg(value_name = "NAME[:TAG]")]
+    pub image: String,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `reeve image history`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct HistoryArgs {
+    /// Name or id of the image
+    pub image: String,
+    /// Show steps in full
+    #[arg(long)]
+    pub no_trunc: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `reeve image inspect`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct InspectArgs {
+    /// Names or ids
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
 /// `reeve image prune`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PruneArgs {
@@ -115,6 +154,9 @@ pub(crate) async fn run(command: ImageCommand) -> Result<(), CliError> {
         ImageCommand::Rm(args) => blocking(move || rm(&args)).await,
         ImageCommand::Tag(args) => blocking(move || tag(&args)).await,
         ImageCommand::Save(args) => blocking(move || save(&args)).await,
+        ImageCommand::Push(args) => push(args).await,
+        ImageCommand::History(args) => blocking(move || history(&args)).await,
+        ImageCommand::Inspect(args) => blocking(move || inspect(&args)).await,
         ImageCommand::Prune(args) => blocking(move || prune(&args)).await,
     }
 }
@@ -122,7 +164,8 @@ pub(crate) async fn run(command: ImageCommand) -> Result<(), CliError> {
 async fn pull(args: PullArgs) -> Result<(), CliError> {
     let store = args.store.clone();
     let store = blocking(move || store.open_or_make()).await?;
-    let image = store.pull(&args.image, None).await.map_err(|err| failed(&err))?;
+    let auth = own_credentials(&args.image).await?;
+    let image = store.pull(&args.image, auth).await.map_err(|err| failed(&err))?;
     let names = list::names(&image);
     write(&format!("Pulled image: {} ({})\n", names.first().unwrap_or(&args.image), list::short_id(&image)))
 }
@@ -130,6 +173,53 @@ async fn pull(args: PullArgs) -> Result<(), CliError> {
 fn prune(args: &PruneArgs) -> Result<(), CliError> {
     let gone = args.store.open()?.prune().map_err(|err| failed(&err))?;
     write(&format!("Removed images without a name: {gone}; and what builds had kept for later ones\n"))
+}
+
+/// Who this user is at the registry of an image.
+async fn own_credentials(image: &str) -> Result<Option<RegistryAuth>, CliError> {
+    let image = Reference::parse(image).map_err(|err| failed(&err))?;
+    blocking(move || DockerConfig::of_user().and_then(|config| config.for_image(&image)).map_err(|err| failed(&err)))
+        .await
+}
+
+async fn push(args: PushArgs) -> Result<(), CliError> {
+    let store = args.store.clone();
+    let store = blocking(move || store.open()).await?;
+    let auth = own_credentials(&args.image).await?;
+    let pushed = store.push(&args.image, auth).await.map_err(|err| failed(&err))?;
+    let Pushed { digest, sent, known } = pushed;
+    write(&format!("Pushed image: {} ({digest}; blobs sent: {sent}, already there: {known})\n", args.image))
+}
+
+fn inspect(args: &InspectArgs) -> Result<(), CliError> {
+    let store = args.store.open()?;
+    let mut documents = Vec::new();
+    for name in &args.images {
+        let image = store.get(name).map_err(|err| failed(&err))?;
+        let image = image.ok_or_else(|| CliError::plain(format!("No such image: {name}")))?;
+        let config = store.config_document(&image.id).map_err(|err| failed(&err))?;
+        documents.push(serde_json::json!({
+            "Id": image.id,
+            "RepoTags": list::names(&image),
+            "RepoDigests": image.digests,
+            "Created": config.get("created"),
+            "Author": config.get("author"),
+            "Architecture": config.get("architecture"),
+            "Os": config.get("os"),
+            "Size": image.size_bytes,
+            "Config": config.get("config"),
+            "RootFS": { "Type": "layers", "Layers": config.pointer("/rootfs/diff_ids") },
+        }));
+    }
+    write(&json_text(&serde_json::Value::from(documents)))
+}
+
+fn history(args: &HistoryArgs) -> Result<(), CliError> {
+    let store = args.store.open()?;
+    let config = store.config_document(&args.image).map_err(|err| failed(&err))?;
+    let sizes = store.layer_sizes(&args.image).map_err(|err| failed(&err))?;
+    let now = RealClock::new().now();
+    write(&list::history(&config, &sizes, args.no_trunc, now))
 }
 
 fn load(args: &LoadArgs) -> Result<(), CliError> {

@@ -3,11 +3,14 @@
 use jiff::Timestamp;
 use reeve_engine::engine::Image;
 use reeve_engine::images::Reference;
+use serde_json::Value;
 
 use crate::kubectl::output::table;
 
 /// What stands for a name that is not there.
 const NONE: &str = "<none>";
+/// Characters of a step that a table shows.
+const STEP_LEN_MAX: usize = 45;
 
 /// Names as people write them, `nginx:1.27`.
 pub(super) fn names(image: &Image) -> Vec<String> {
@@ -45,6 +48,32 @@ pub(super) fn table(images: &[Image], now: Timestamp) -> String {
         }
     }
     table::align(&lines.iter().collect::<Vec<_>>(), &mut Vec::new())
+}
+
+/// The steps of an image, the last first, with Docker's columns. `sizes` are those of its layers, lowest first.
+pub(super) fn history(config: &Value, sizes: &[u64], whole: bool, now: Timestamp) -> String {
+    let text = |step: &Value, key: &str| step.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (mut sizes, mut rows) = (sizes.iter(), Vec::new());
+    for step in config.get("history").and_then(Value::as_array).into_iter().flatten() {
+        let empty = step.get("empty_layer").and_then(Value::as_bool).unwrap_or(false);
+        let bytes = if empty { 0 } else { sizes.next().copied().unwrap_or(0) };
+        let at: Option<Timestamp> = text(step, "created").parse().ok();
+        let created = at.map_or_else(|| "N/A".to_owned(), |at| format!("{} ago", age(now, at)));
+        let by = text(step, "created_by");
+        let by = if whole { by } else { shortened(&by) };
+        rows.push(vec![created, by, size(bytes), text(step, "comment")]);
+    }
+    rows.push(["CREATED", "CREATED BY", "SIZE", "COMMENT"].map(str::to_owned).to_vec());
+    table::align(&rows.iter().rev().collect::<Vec<_>>(), &mut Vec::new())
+}
+
+/// At most 45 characters, on one line.
+fn shortened(text: &str) -> String {
+    let text = text.replace(['\n', '\t'], " ");
+    if text.chars().count() <= STEP_LEN_MAX {
+        return text;
+    }
+    text.chars().take(STEP_LEN_MAX - 1).chain(['…']).collect()
 }
 
 /// `7.84MB`: three digits, units of a thousand.
@@ -121,6 +150,23 @@ mod tests {
         check(13 * 86400, "13 days");
         check(15 * 86400, "2 weeks");
         check(90 * 86400, "3 months");
+    }
+
+    #[test]
+    fn history_shows_the_last_step_first_and_the_size_of_its_layer() {
+        let config = serde_json::json!({ "history": [
+            { "created": "1970-01-01T00:00:00Z", "created_by": "COPY a /\tx", "comment": "reeve build" },
+            { "created_by": "CMD ".to_owned() + &"x".repeat(60), "empty_layer": true },
+        ]});
+        let now = Timestamp::from_second(120).expect("a time");
+        let expected = format!(
+            "CREATED         CREATED BY                                      SIZE   COMMENT\n\
+             N/A             CMD {}…   0B     \n\
+             2 minutes ago   COPY a / x                                      2kB    reeve build\n",
+            "x".repeat(40)
+        );
+        assert_eq!(history(&config, &[2000], false, now), expected);
+        assert!(history(&config, &[2000], true, now).contains(&"x".repeat(60)));
     }
 
     #[test]

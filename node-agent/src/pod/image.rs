@@ -1,13 +1,9 @@
 //! Sees to it that a container's image is here, by its pull policy and in the kubelet's words.
 
-use std::collections::BTreeMap;
-
-use base64::Engine as _;
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use reeve_client::EventType;
 use reeve_engine::engine::{Image, RegistryAuth};
-use reeve_engine::images::{Reference, ReferenceError};
-use serde::Deserialize;
+use reeve_engine::images::{DockerConfig, Reference, ReferenceError};
 
 use super::context::{NodeContext, about_container};
 use super::env::Lookup;
@@ -92,23 +88,6 @@ pub(crate) fn pull_policy<'c>(container: &'c Container, image: &str) -> &'c str 
     if latest && !image.contains('@') { "Always" } else { "IfNotPresent" }
 }
 
-/// `.dockerconfigjson`.
-#[derive(Debug, Default, Deserialize)]
-struct DockerConfig {
-    #[serde(default)]
-    auths: BTreeMap<String, DockerAuth>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct DockerAuth {
-    #[serde(default)]
-    username: String,
-    #[serde(default)]
-    password: String,
-    #[serde(default)]
-    auth: String,
-}
-
 /// What the pod's `imagePullSecrets` say about the registry of `image`.
 fn credentials(pod: &Pod, objects: &PodObjects, image: &str) -> Option<RegistryAuth> {
     let names = spec(pod).image_pull_secrets.iter().flatten();
@@ -117,36 +96,17 @@ fn credentials(pod: &Pod, objects: &PodObjects, image: &str) -> Option<RegistryA
 
 fn from_secret(secret: &Secret, image: &str) -> Option<RegistryAuth> {
     let data = secret.data.as_ref()?;
-    let auths: BTreeMap<String, DockerAuth> = if let Some(config) = data.get(".dockerconfigjson") {
-        serde_json::from_slice::<DockerConfig>(&config.0).ok()?.auths
-    } else {
-        serde_json::from_slice(&data.get(".dockercfg")?.0).ok()?
+    let config = match data.get(".dockerconfigjson") {
+        Some(config) => DockerConfig::parse(&config.0),
+        None => DockerConfig::parse_entries(&data.get(".dockercfg")?.0),
     };
-    let host = registry_host(image);
-    let plain = |key: &str| {
-        let bare = key.trim_start_matches("https://").trim_start_matches("http://");
-        bare.split('/').next().unwrap_or(bare).replace("index.docker.io", "docker.io")
-    };
-    let (_, auth) = auths.into_iter().find(|(key, _)| plain(key) == host)?;
-    if !auth.username.is_empty() {
-        return Some(RegistryAuth { username: auth.username, password: auth.password });
-    }
-    let decoded = base64::engine::general_purpose::STANDARD.decode(auth.auth.trim()).ok()?;
-    let text = String::from_utf8(decoded).ok()?;
-    let (username, password) = text.split_once(':')?;
-    Some(RegistryAuth { username: username.to_owned(), password: password.to_owned() })
-}
-
-/// The registry in an image name; Docker's when it names none.
-fn registry_host(image: &str) -> &str {
-    match image.split_once('/') {
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
-        _ => "docker.io",
-    }
+    config?.written_for(&Reference::parse(image).ok()?)
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+
     use super::*;
 
     #[test]

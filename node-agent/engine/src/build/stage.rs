@@ -17,7 +17,7 @@ use crate::engine::Image;
 use crate::images::error::{ImageError, Step};
 use crate::images::index::{LayerRef, Record};
 use crate::images::manifest::{Descriptor, LAYERS_MAX, Manifest, OCI_CONFIG, OCI_MANIFEST, layer_media_type};
-use crate::images::{ImageStore, NewImage, Session};
+use crate::images::{DockerConfig, ImageStore, NewImage, Reference, Session};
 use crate::snapshot::open_merged;
 use crate::snapshot::root::Root;
 
@@ -151,7 +151,11 @@ impl Build<'_> {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| format!("{keyword} {name}: {error}"))?;
-        let pulled = runtime.block_on(self.store.pull(name, None));
+        let auth = Reference::parse(name)
+            .map_err(ImageError::from)
+            .and_then(|reference| DockerConfig::of_user()?.for_image(&reference))
+            .map_err(|error| format!("{keyword} {name}: {error}"))?;
+        let pulled = runtime.block_on(self.store.pull(name, auth));
         let image = pulled.map_err(|error| format!("{keyword} {name}: no such image here, and {error}"))?;
         self.store.record(&image.id).map_err(|error| format!("{keyword} {name}: {error}"))
     }

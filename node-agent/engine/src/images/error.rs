@@ -34,6 +34,14 @@ pub enum ImageError {
         /// The registry's or the network's words.
         reason: String,
     },
+    /// The registry does not take it, or cannot be reached.
+    #[error("failed to push image {image:?}: {reason}")]
+    Push {
+        /// The normalised name.
+        image: String,
+        /// The registry's or the network's words.
+        reason: String,
+    },
     /// The operating system refused a step.
     #[error("failed to {step}: {source}")]
     Io {

@@ -28,10 +28,12 @@ pub use crate::snapshot::unpack::Limits;
 mod archive;
 pub(crate) mod blobs;
 pub(crate) mod changes;
+mod credentials;
 pub(crate) mod error;
 pub(crate) mod index;
 pub(crate) mod manifest;
 pub(crate) mod pull;
+mod push;
 pub(crate) mod reference;
 mod save;
 mod transfer;
@@ -42,11 +44,13 @@ mod pull_tests;
 pub(crate) mod tests;
 
 use blobs::Blobs;
+pub use credentials::DockerConfig;
 pub use error::ImageError;
 use error::Step;
 use index::{Index, LayerRef, Lock, Record};
 pub use manifest::architecture;
 use manifest::{Document, Manifest};
+pub use push::Pushed;
 pub use reference::{Digest, Fault, Reference, ReferenceError};
 
 /// Shortest prefix of an id that names an image.
@@ -175,6 +179,19 @@ impl ImageStore {
         let record = self.record(reference_or_id)?;
         let bytes = self.inner.blobs.read(&record.id)?;
         Ok(manifest::parse_config(record.id.as_str(), &bytes)?.0)
+    }
+
+    /// The document of an image's configuration, as it was built.
+    pub fn config_document(&self, reference_or_id: &str) -> Result<serde_json::Value, ImageError> {
+        let record = self.record(reference_or_id)?;
+        let bytes = self.inner.blobs.read(&record.id)?;
+        serde_json::from_slice(&bytes).map_err(|error| ImageError::invalid(record.id.as_str(), error.to_string()))
+    }
+
+    /// The bytes of each layer of an image as it lies here, lowest first.
+    pub fn layer_sizes(&self, reference_or_id: &str) -> Result<Vec<u64>, ImageError> {
+        let record = self.record(reference_or_id)?;
+        Ok(self.unpack(&record.layers)?.iter().map(|layer| layer.bytes).collect())
     }
 
     /// Gives an image a further name, taking it from another image if need be. Answers the image.

@@ -125,15 +125,15 @@ impl Pulls {
 }
 
 /// One repository of one registry, with one set of credentials.
-struct Registry {
-    client: oci_client::Client,
+pub(crate) struct Registry {
+    pub(crate) client: oci_client::Client,
     credentials: Credentials,
     reference: Reference,
 }
 
 impl Registry {
     /// A client of its own per pull: `oci-client` keeps the first credentials it sees for a registry.
-    fn new(reference: &Reference, auth: Option<RegistryAuth>, insecure: &[String]) -> Result<Self, Failure> {
+    pub(crate) fn new(reference: &Reference, auth: Option<RegistryAuth>, insecure: &[String]) -> Result<Self, Failure> {
         install_crypto();
         let domain = reference.domain();
         let plain = is_local(domain) || insecure.iter().any(|registry| registry == domain);
@@ -151,6 +151,17 @@ impl Registry {
             None => Credentials::Anonymous,
         };
         Ok(Self { client, credentials, reference: reference.clone() })
+    }
+
+    /// Logs in where the registry wants that; other requests then use what was given.
+    pub(crate) async fn log_in(&self, operation: oci_client::RegistryOperation) -> Result<(), Failure> {
+        let address = self.address(None);
+        let attempts = with_retries(|| async {
+            let done = self.client.auth(&address, &self.credentials, operation).await;
+            done.map(drop).map_err(|error| self.explain(&error))
+        });
+        let timed = tokio::time::timeout(ANSWER_TIMEOUT, attempts).await;
+        timed.map_err(|_| Failure::transient(format!("{address}: timeout")))?
     }
 
     /// The digest that the name leads to, and the manifest for this machine behind it.
@@ -188,7 +199,7 @@ impl Registry {
         Ok(bytes.to_vec())
     }
 
-    fn address(&self, digest: Option<&Digest>) -> oci_client::Reference {
+    pub(crate) fn address(&self, digest: Option<&Digest>) -> oci_client::Reference {
         let (registry, repository) = (self.reference.domain().to_owned(), self.reference.path().to_owned());
         match digest {
             Some(digest) => oci_client::Reference::with_digest(registry, repository, digest.to_string()),
@@ -297,7 +308,7 @@ fn expect(actual: &Digest, expected: Option<&Digest>) -> Result<(), Failure> {
 }
 
 /// An image may name the same (empty) layer twice.
-fn unique(descriptors: Vec<Descriptor>) -> Vec<Descriptor> {
+pub(crate) fn unique(descriptors: Vec<Descriptor>) -> Vec<Descriptor> {
     let mut seen = std::collections::BTreeSet::new();
     descriptors.into_iter().filter(|descriptor| seen.insert(descriptor.digest.clone())).collect()
 }

@@ -147,6 +147,32 @@ async fn a_registry_with_passwords_gives_images_only_to_those_who_have_one() {
     assert!(fixture.store.pull(&name, auth("s3cret")).await.is_ok());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_pushed_is_pulled_elsewhere_and_travels_once() {
+    super::pull::install_crypto();
+    let Some(registry) = Registry::start(true).await else { return };
+    let auth = |password: &str| Some(RegistryAuth { username: "alice".to_owned(), password: password.to_owned() });
+    let (layers, name) = ([layer(&[("a", "1")]), layer(&[("b", "22")])], format!("{}/team/app:v1", registry.address));
+    let fixture = Fixture::new();
+    let archive = super::tests::docker_archive(&[&name], &layers, "");
+    let image = fixture.load(&archive);
+    for wrong in [None, auth("guess")] {
+        let error = fixture.store.push(&name, wrong).await.unwrap_err().to_string();
+        let start = format!("failed to push image \"{name}\": ");
+        assert!(error.starts_with(&start) && error.contains("denied"), "{error}");
+    }
+    let pushed = fixture.store.push(&name, auth("s3cret")).await.unwrap();
+    assert_eq!((pushed.sent, pushed.known), (3, 0));
+    let again = fixture.store.push(&name, auth("s3cret")).await.unwrap();
+    assert_eq!((again.sent, again.known, again.digest.as_str()), (0, 3, pushed.digest.as_str()));
+    let other = Fixture::new();
+    let by_digest = format!("{}/team/app@{}", registry.address, pushed.digest);
+    assert_eq!(other.store.pull(&by_digest, auth("s3cret")).await.unwrap().id, image.id);
+    let error = fixture.store.push("nothing:here", None).await.unwrap_err().to_string();
+    assert_eq!(error, "no such image: nothing:here");
+    assert!(fixture.store.push(&by_digest, None).await.unwrap_err().to_string().contains("push a tag"));
+}
+
 #[tokio::test]
 async fn a_registry_that_is_not_there_is_named_in_the_error() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
