@@ -4,8 +4,8 @@
 //! signs exactly one certificate, the API server's own for talking to kubelets; an agent that demands it admits
 //! nobody else. The *front-proxy CA* signs what a server shows that passes on requests in other users' names: the API
 //! server's own, towards aggregated API servers. The *peer CA* signs what the members of the store's group show each
-//! other, and nothing else: no user and no node can pass for a member. Which certificate must hold what is decided in `leaf`; this file
-//! reads and writes the folder.
+//! other, and nothing else: no user and no node can pass for a member. Which certificate must hold
+//! what is decided in `leaf`; this file reads and writes the folder.
 //! What is not here: the kubeconfig (that is `ctl`), TLS handshakes (`server.rs`), tokens (`auth`).
 //!
 //! Source of the names and usages: Kubernetes, "PKI certificates and requirements".

@@ -2,9 +2,9 @@
 //!
 //! | key | value | holds |
 //! |---|---|---|
-//! | `v` escaped-key `00 01` !revision | kind, create revision, version, lease if it has one, value | one state of one key; newest first |
+//! | `v` escaped-key `00 01` !revision | kind, create revision, version, lease, value | a key's states; newest first |
 //! | `h` last revision | revision, length, key; and so on | what the revisions of a Raft entry changed, in order |
-//! | `l` lease, !index of the Raft entry | time to live, renewals; nothing when it ended | one state of one lease; newest first |
+//! | `l` lease, !index of the Raft entry | time to live, renewals; nothing at the end | its states; newest first |
 //! | `m` | index, term, revision, compacted | where the view stands |
 //!
 //! Escaping (`00` becomes `00 ff`, the end is `00 01`) keeps the order of keys of any bytes, so a prefix is

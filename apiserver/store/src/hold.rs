@@ -1,5 +1,5 @@
-//! Revisions that somebody is still reading: whatever is compacted meanwhile, they stay readable. A backup takes as long
-//! as its reader likes.
+//! Revisions that somebody is still reading: whatever is compacted meanwhile, they stay readable. A backup takes as
+//! long as its reader likes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -34,7 +34,8 @@ pub const TXN_OPS_MAX: usize = 128;
 /// which is what an API server's users know as the largest object.
 pub const TXN_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// Transactions inside transactions: what a client may send is taken apart by recursion, here and where the log is read.
+/// Transactions inside transactions: what a client may send is taken apart by recursion, here and where the log is
+/// read.
 pub const TXN_DEPTH_MAX: usize = 16;
 
 /// Whether the transaction keeps the rules of the seam and the limits above.

@@ -1,5 +1,5 @@
-//! Reads everything that a store has on disk, and says what is damaged, where, and what leads out of it: every record of
-//! the log, every part of the snapshot, every record of the view with the values beside it.
+//! Reads everything that a store has on disk, and says what is damaged, where, and what leads out of it: every record
+//! of the log, every part of the snapshot, every record of the view with the values beside it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
