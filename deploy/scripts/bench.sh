@@ -11,4 +11,6 @@ if [ "$(id -u)" != 0 ]; then
 fi
 deploy/scripts/deps.sh bench
 cargo build --release --locked -p reeve-tests --bin bench
-exec "${CARGO_TARGET_DIR:-target}/release/bench" "$reeve"
+"${CARGO_TARGET_DIR:-target}/release/bench" "$reeve"
+echo "== the engine beside crun, runc and podman, as far as they are installed"
+cargo bench --locked -p reeve-engine --bench engine

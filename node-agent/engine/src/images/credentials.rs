@@ -74,8 +74,8 @@ impl DockerConfig {
         Some(Self { auths: serde_json::from_slice(json).ok()?, ..Self::default() })
     }
 
-    /// The configuration of whoever runs this: `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`. Empty when there
-    /// is none.
+    /// The configuration of whoever runs this: `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`. Empty when
+    /// there is none.
     ///
     /// # Errors
     /// When the file cannot be read or is no configuration.
