@@ -8,7 +8,7 @@ build=(cc:build-essential protoc:protobuf-compiler mold:mold)
 bench=("${build[@]}" busybox:busybox-static)
 demo=("${build[@]}" curl:curl pgrep:procps)
 test=("${demo[@]}" ip:iproute2 nft:nftables busybox:busybox-static docker-registry:docker-registry
-    qemu-system-x86_64:qemu-system-x86)
+    etcd:etcd-server etcdctl:etcd-client qemu-system-x86_64:qemu-system-x86)
 
 case "${1:-build}" in
 build) wanted=("${build[@]}") ;;

@@ -11,3 +11,22 @@ pub mod store;
 pub mod peer {
     tonic::include_proto!("reeve.peer.v1");
 }
+
+/// etcd's own protocol; see `etcd/rpc.proto`.
+#[allow(clippy::all, clippy::pedantic, missing_docs, unreachable_pub)]
+pub mod etcd {
+    /// Keys, their states and changes.
+    pub mod mvccpb {
+        tonic::include_proto!("mvccpb");
+    }
+
+    /// Permissions.
+    pub mod authpb {
+        tonic::include_proto!("authpb");
+    }
+
+    /// The services.
+    pub mod etcdserverpb {
+        tonic::include_proto!("etcdserverpb");
+    }
+}

@@ -109,6 +109,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("reeve-client", &["reeve-api"][..]),
         ("reeve-store", &["reeve-api", "reeve-proto"][..]),
         ("reeve-peer", &["reeve-proto", "reeve-store"][..]),
+        ("reeve-etcd", &["reeve-api", "reeve-proto", "reeve-store"][..]),
         ("reeve-cel", &["reeve-api"][..]),
         ("reeve-kinds", &["reeve-api", "reeve-cel"][..]),
         ("reeve-apiserver", &["reeve-api", "reeve-cel", "reeve-kinds", "reeve-store"][..]),

@@ -44,6 +44,10 @@ const PAGE_KEYS_MAX: usize = 2048;
 pub const REVISIONS_AHEAD: u64 = 1_000_000_000;
 /// A backup of a higher revision was not made by a store.
 const REVISION_MAX: u64 = u64::MAX / 2;
+/// A backup that was saved by a tool of etcd's is filled up with zeros to a multiple of this, and then has a
+/// checksum of [`CHECKSUM_BYTES`], which its own makes superfluous.
+pub const BLOCK_BYTES: usize = 512;
+const CHECKSUM_BYTES: usize = 32;
 /// How much is read of a backup at a time.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -123,6 +127,13 @@ pub enum PackError {
     /// Where the backup goes cannot be written.
     #[error("cannot write the backup: {0}")]
     Write(#[from] std::io::Error),
+}
+
+/// Whether what stands behind the end of a backup, at `offset`, is nothing, or what a tool of etcd's has left there.
+fn is_trailer(offset: u64, bytes: &[u8]) -> bool {
+    let Some(zeros) = bytes.len().checked_sub(CHECKSUM_BYTES) else { return bytes.is_empty() };
+    let ends_a_block = (offset + zeros as u64).is_multiple_of(BLOCK_BYTES as u64);
+    zeros < BLOCK_BYTES && ends_a_block && bytes[..zeros].iter().all(|byte| *byte == 0)
 }
 
 /// Writes the records of a backup.
@@ -302,8 +313,11 @@ impl Unpacker {
             self.taken(MAGIC.len());
         }
         loop {
-            if self.ended && !self.buffer.is_empty() {
-                return Err(self.damaged("something stands behind its end"));
+            if self.ended {
+                if self.buffer.len() > BLOCK_BYTES + CHECKSUM_BYTES {
+                    return Err(self.damaged("something stands behind its end"));
+                }
+                return Ok(items);
             }
             if self.buffer.len() < HEADER_LEN {
                 return Ok(items);
@@ -328,6 +342,9 @@ impl Unpacker {
     pub fn finish(self) -> Result<Summary, BackupError> {
         let offset = self.offset + self.buffer.len() as u64;
         match self.head {
+            Some(_) if self.ended && !is_trailer(self.offset, &self.buffer) => {
+                Err(BackupError::Damaged { offset: self.offset, what: "something stands behind its end".to_owned() })
+            }
             Some(head) if self.ended => Ok(Summary { head, keys: self.keys }),
             _ if offset == 0 => Err(BackupError::Foreign),
             _ => Err(BackupError::Truncated { offset }),
