@@ -4,6 +4,7 @@
 //! field never changes its meaning, and what a reader does not know it refuses by the `version` of the message.
 
 pub mod backup;
+pub mod member;
 pub mod store;
 
 /// What the members of one store say to each other; see `peer.proto`.

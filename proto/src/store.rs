@@ -351,6 +351,20 @@ pub struct LogRecord {
     /// Entries, in order. An index that was there before replaces it and all behind it.
     #[prost(message, repeated, tag = "3")]
     pub entries: Vec<LogEntry>,
+    /// All that was in the log before is replaced by a snapshot that another member sent; `entries` follow it.
+    #[prost(message, optional, tag = "4")]
+    pub base: Option<LogBase>,
+}
+
+/// What a log begins behind, when its beginning came as a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct LogBase {
+    /// The last entry in the snapshot.
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    /// That entry's term.
+    #[prost(uint64, tag = "2")]
+    pub term: u64,
 }
 
 /// Raft's hard state.
@@ -376,15 +390,73 @@ pub struct LogEntry {
     /// Its term.
     #[prost(uint64, tag = "2")]
     pub term: u64,
-    /// Raft's entry type: 0 for a [`Batch`] or, when `data` is empty, the entry that begins a term.
+    /// Raft's entry type: 0 for a [`Batch`] or, when `data` is empty, the entry that begins a term; 2 for a change of
+    /// the members.
     #[prost(int32, tag = "3")]
     pub kind: i32,
-    /// A [`Batch`].
+    /// A [`Batch`], or Raft's `ConfChangeV2`.
     #[prost(bytes = "vec", tag = "4")]
     pub data: Vec<u8>,
+    /// With a change of the members: a [`MemberChange`].
+    #[prost(bytes = "vec", tag = "5")]
+    pub context: Vec<u8>,
 }
 
-/// Who this member is; written once, when the data folder is made.
+/// What goes with a change of the members besides Raft's own description of it.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct MemberChange {
+    /// Random number of the process that proposed it.
+    #[prost(fixed64, tag = "1")]
+    pub proposer: u64,
+    /// Which of that process's proposals it is.
+    #[prost(uint64, tag = "2")]
+    pub sequence: u64,
+    /// Addresses that hold from then on.
+    #[prost(message, repeated, tag = "3")]
+    pub addresses: Vec<MemberAddress>,
+}
+
+/// Where a member's peer port is.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct MemberAddress {
+    /// Raft's number of the member.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// "host:port".
+    #[prost(string, tag = "2")]
+    pub address: String,
+}
+
+/// Who belongs to the group: Raft's configuration, with addresses.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Members {
+    /// The entry that changed it last; 0 when none has.
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    /// Who votes.
+    #[prost(uint64, repeated, tag = "2")]
+    pub voters: Vec<u64>,
+    /// Who follows without a vote.
+    #[prost(uint64, repeated, tag = "3")]
+    pub learners: Vec<u64>,
+    /// Who voted before, while a change of several members is under way.
+    #[prost(uint64, repeated, tag = "4")]
+    pub voters_outgoing: Vec<u64>,
+    /// Who of these becomes a learner.
+    #[prost(uint64, repeated, tag = "5")]
+    pub learners_next: Vec<u64>,
+    /// Whether the leader ends the change by itself.
+    #[prost(bool, tag = "6")]
+    pub auto_leave: bool,
+    /// Where they are.
+    #[prost(message, repeated, tag = "7")]
+    pub addresses: Vec<MemberAddress>,
+    /// Whoever was removed; their numbers are not used again.
+    #[prost(uint64, repeated, tag = "8")]
+    pub removed: Vec<u64>,
+}
+
+/// Who this member is; written when the data folder is made and whenever the members change.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Member {
     /// [`VERSION`].
@@ -393,9 +465,15 @@ pub struct Member {
     /// Raft's number of this member.
     #[prost(uint64, tag = "2")]
     pub id: u64,
-    /// The members that vote when the log is empty.
+    /// The members that vote when the log is empty, in a folder in which `members` is missing.
     #[prost(uint64, repeated, tag = "3")]
     pub voters: Vec<u64>,
+    /// The group it belongs to; 0 for a sole member.
+    #[prost(uint64, tag = "4")]
+    pub cluster: u64,
+    /// The members as of an entry that may be behind the view, never before it.
+    #[prost(message, optional, tag = "5")]
+    pub members: Option<Members>,
 }
 
 /// A part of a snapshot: some records of the view, in order; the last part has the end.
@@ -444,6 +522,9 @@ pub struct SnapshotEnd {
     /// How many records all parts have together.
     #[prost(uint64, tag = "7")]
     pub records: u64,
+    /// Everybody who belongs to the group at that index.
+    #[prost(message, optional, tag = "8")]
+    pub members: Option<Members>,
 }
 
 /// What is known of the view that lies beside the log: whether it may be used.

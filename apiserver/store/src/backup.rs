@@ -14,7 +14,7 @@ use std::path::Path;
 use bytes::Bytes;
 use prost::Message as _;
 use reeve_proto::backup::{BackupEnd, BackupHead, BackupKey, BackupPart, MAGIC, VERSION};
-use reeve_proto::store::{HardState, LogEntry, LogRecord, Member, VERSION as STORE_VERSION};
+use reeve_proto::store::{HardState, LogEntry, LogRecord, Member, Members, VERSION as STORE_VERSION};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
@@ -26,7 +26,7 @@ use crate::frame::{self, HEADER_LEN, Header, ReadError};
 use crate::kv::{KeyRange, KeyValue, Kv, KvError, RangeRequest, Revision};
 use crate::lease::LeaseId;
 use crate::limits::KEY_LEN_MAX;
-use crate::log::Log;
+use crate::log::{Keep, Log};
 use crate::offline;
 use crate::read::Overlay;
 use crate::recover::{MEMBER_FILE, OpenError, SOLE_MEMBER};
@@ -434,14 +434,21 @@ pub fn restore(backup: &mut dyn Read, folder: &Path) -> Result<Summary, RestoreE
     })?;
     let revision = Revision(summary.head.revision + REVISIONS_AHEAD);
     let position = Position { index: 1, term: 1, revision, compacted: revision };
-    writer.end(&disk, position, &[SOLE_MEMBER])?;
+    let members = Members { voters: vec![SOLE_MEMBER], ..Members::default() };
+    writer.end(&disk, position, members.clone())?;
     // The one entry that the snapshot stands for: a log that began behind it would lack something.
     let hard_state = HardState { term: 1, vote: SOLE_MEMBER, commit: 1 };
     let entry = LogEntry { index: 1, term: 1, ..LogEntry::default() };
-    let record = LogRecord { version: STORE_VERSION, hard_state: Some(hard_state), entries: vec![entry] };
-    let (mut log, _) = Log::open(std::sync::Arc::new(disk.clone()), u64::MAX, 0)?;
+    let record = LogRecord {
+        version: STORE_VERSION,
+        hard_state: Some(hard_state),
+        entries: vec![entry],
+        ..LogRecord::default()
+    };
+    let (mut log, _) = Log::open(std::sync::Arc::new(disk.clone()), u64::MAX, Keep { after: 0, bytes: 0 })?;
     log.append(&record)?;
-    let member = Member { version: STORE_VERSION, id: SOLE_MEMBER, voters: vec![SOLE_MEMBER] };
+    let voters = members.voters.clone();
+    let member = Member { version: STORE_VERSION, id: SOLE_MEMBER, voters, cluster: 0, members: Some(members) };
     frame::write_message(&disk, MEMBER_FILE, &member)?;
     Ok(summary)
 }

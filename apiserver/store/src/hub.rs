@@ -49,8 +49,18 @@ struct Waiting {
     queued: Revision,
     /// What the watcher has been told.
     delivered: Revision,
+    /// The store has jumped ahead: what comes next must be read from history.
+    overtaken: bool,
     /// Why nothing more comes.
     end: Option<KvError>,
+}
+
+/// What a queue has for its watcher.
+pub(crate) enum Next {
+    /// Changes.
+    Batch(WatchBatch),
+    /// Nothing any more: go on by reading history from this revision on.
+    Behind(Revision),
 }
 
 impl Hub {
@@ -92,6 +102,17 @@ impl Hub {
         state.queues.retain(|queue| queue.upgrade().is_some_and(|queue| queue.push(revision, events, max)));
     }
 
+    /// The store stands at a revision, without anybody having published what leads there: watchers read that from
+    /// history, or hear that it is compacted.
+    pub(crate) fn overtake(&self, revision: Revision) {
+        let mut state = self.lock();
+        state.revision = state.revision.max(revision);
+        for queue in state.queues.drain(..).filter_map(|queue| queue.upgrade()) {
+            queue.lock().overtaken = true;
+            queue.wake.notify_one();
+        }
+    }
+
     /// Ends every watch, after what it has yet to read.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
@@ -110,25 +131,29 @@ impl Hub {
 impl Queue {
     fn new(range: KeyRange, previous: bool, first: Revision) -> Self {
         let delivered = Revision(first.0 - 1); // `first` lies behind a published revision, so it is not 0
-        let waiting = Waiting { events: Vec::new(), queued: delivered, delivered, end: None };
+        let waiting = Waiting { events: Vec::new(), queued: delivered, delivered, overtaken: false, end: None };
         Self { range, previous, first, waiting: Mutex::new(waiting), wake: Notify::new() }
     }
 
     /// Everything that waits, as soon as there is something; an error when nothing more will come.
-    pub(crate) async fn next(&self) -> Result<WatchBatch, KvError> {
+    pub(crate) async fn next(&self) -> Result<Next, KvError> {
         loop {
-            if let Some(batch) = self.take() {
-                return batch;
+            if let Some(next) = self.take() {
+                return next;
             }
             self.wake.notified().await;
         }
     }
 
-    fn take(&self) -> Option<Result<WatchBatch, KvError>> {
+    fn take(&self) -> Option<Result<Next, KvError>> {
         let mut waiting = self.lock();
         if waiting.queued > waiting.delivered {
             waiting.delivered = waiting.queued;
-            return Some(Ok(WatchBatch { revision: waiting.queued, events: std::mem::take(&mut waiting.events) }));
+            let events = std::mem::take(&mut waiting.events);
+            return Some(Ok(Next::Batch(WatchBatch { revision: waiting.queued, events })));
+        }
+        if waiting.overtaken && waiting.end.is_none() {
+            return Some(Ok(Next::Behind(Revision(waiting.delivered.0 + 1))));
         }
         waiting.end.clone().map(Err)
     }

@@ -20,10 +20,12 @@ mod hash;
 mod head;
 mod hold;
 mod hub;
+mod jobs;
 mod lessor;
 mod limits;
 mod log;
 mod member;
+mod members;
 mod memory;
 mod mvcc;
 mod offline;
@@ -38,10 +40,12 @@ mod store;
 mod tail;
 mod transport;
 mod values;
+mod wire;
 
 pub use frame::Damage;
 pub use hash::HashKv;
 pub use hold::Hold;
+pub use jobs::Jobs;
 pub use kv::{
     Compare, Event, EventKind, KeyRange, KeyValue, Kv, KvError, Op, OpResponse, RangeRequest, RangeResponse, Revision,
     SharedKv, Txn, TxnResponse, WatchBatch, WatchRequest, WatchStream,

@@ -42,21 +42,32 @@ struct Segment {
 #[derive(Debug, Default)]
 pub(crate) struct Recovered {
     pub(crate) hard_state: HardState,
-    /// The entries behind the index that was asked for.
+    /// The entries behind the index that was asked for, and as many before them as was asked for.
     pub(crate) entries: VecDeque<LogEntry>,
+    /// Index and term of the entry before these, if it is known; 0 otherwise.
+    pub(crate) before: (u64, u64),
+    /// The snapshot of another member with which the log began anew: index and term of its last entry.
+    pub(crate) base: Option<(u64, u64)>,
     /// The first index in the log; 0 when it is empty.
     pub(crate) first_index: u64,
     /// The last index in the log; 0 when it is empty.
     pub(crate) last_index: u64,
+    /// Bytes of the entries up to `keep.after`.
+    former_bytes: usize,
+}
+
+/// Which entries are kept in memory when the log is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keep {
+    /// All behind this one.
+    pub(crate) after: u64,
+    /// And before it, the last ones that have so many bytes together.
+    pub(crate) bytes: usize,
 }
 
 impl Log {
-    /// Reads the log and makes it ready to be written. Of the entries only those behind `keep_after` are kept.
-    pub(crate) fn open(
-        disk: Arc<dyn Disk>,
-        segment_bytes: u64,
-        keep_after: u64,
-    ) -> Result<(Self, Recovered), ReadError> {
+    /// Reads the log and makes it ready to be written.
+    pub(crate) fn open(disk: Arc<dyn Disk>, segment_bytes: u64, keep: Keep) -> Result<(Self, Recovered), ReadError> {
         let mut log =
             Self { disk, segments: VecDeque::new(), file: None, next_number: 1, buffer: Vec::new(), segment_bytes };
         let mut recovered = Recovered::default();
@@ -71,7 +82,7 @@ impl Log {
                 let what = format!("records {} to {} are missing before it", log.next_number, first.saturating_sub(1));
                 return Err(log.damage(name, 0, &what).into());
             }
-            log.read_segment(name, n + 1 == names.len(), &mut recovered, keep_after)?;
+            log.read_segment(name, n + 1 == names.len(), &mut recovered, keep)?;
         }
         Ok((log, recovered))
     }
@@ -100,7 +111,9 @@ impl Log {
             file.append(&self.buffer)?;
             file.sync()?;
             segment.bytes += self.buffer.len() as u64;
-            segment.last_index = record.entries.last().map_or(segment.last_index, |entry| entry.index);
+            let base = record.base.map(|base| base.index);
+            let last = record.entries.last().map(|entry| entry.index).or(base);
+            segment.last_index = last.unwrap_or(segment.last_index);
         }
         if new {
             self.disk.sync_folder(LOG_FOLDER)?;
@@ -159,7 +172,7 @@ impl Log {
         name: &str,
         is_last: bool,
         recovered: &mut Recovered,
-        keep_after: u64,
+        keep: Keep,
     ) -> Result<(), ReadError> {
         let bytes = read_file(&*self.disk, &path(name))?.unwrap_or_default();
         let mut segment = Segment { name: name.to_owned(), bytes: 0, last_index: 0 };
@@ -169,7 +182,7 @@ impl Log {
                 .ok()
                 .filter(|record| record.version <= VERSION)
                 .ok_or_else(|| self.damage(name, at, "record of a newer version"))?;
-            recovered.take(record, keep_after).map_err(|what| self.damage(name, at, &what))?;
+            recovered.take(record, keep).map_err(|what| self.damage(name, at, &what))?;
             segment.last_index = recovered.last_index;
             self.next_number += 1;
             at += HEADER_LEN + payload.len();
@@ -203,25 +216,50 @@ impl Log {
 }
 
 impl Recovered {
-    fn take(&mut self, record: LogRecord, keep_after: u64) -> Result<(), String> {
+    fn take(&mut self, record: LogRecord, keep: Keep) -> Result<(), String> {
         self.hard_state = record.hard_state.ok_or("record without hard state")?;
+        if let Some(base) = record.base {
+            self.entries.clear();
+            self.former_bytes = 0;
+            self.before = (base.index, base.term);
+            self.base = Some(self.before);
+            (self.first_index, self.last_index) = (base.index + 1, base.index);
+        }
         for entry in record.entries {
             if self.last_index != 0 && entry.index > self.last_index + 1 {
                 return Err(format!("entry {} follows entry {}", entry.index, self.last_index));
             }
-            while self.entries.back().is_some_and(|last| last.index >= entry.index) {
+            while let Some(last) = self.entries.back().filter(|last| last.index >= entry.index) {
+                self.former_bytes -= former_bytes(last, keep);
                 self.entries.pop_back();
             }
             if self.first_index == 0 {
                 self.first_index = entry.index;
             }
             self.last_index = entry.index;
-            if entry.index > keep_after {
-                self.entries.push_back(entry);
-            }
+            self.former_bytes += former_bytes(&entry, keep);
+            self.entries.push_back(entry);
+            self.forget(keep);
         }
         Ok(())
     }
+
+    /// Drops what need not be kept.
+    fn forget(&mut self, keep: Keep) {
+        while let Some(first) = self.entries.front().filter(|first| first.index <= keep.after) {
+            if self.former_bytes <= keep.bytes {
+                return;
+            }
+            self.before = (first.index, first.term);
+            self.former_bytes -= former_bytes(first, keep);
+            self.entries.pop_front();
+        }
+    }
+}
+
+/// What an entry counts of those that are only kept for others.
+fn former_bytes(entry: &LogEntry, keep: Keep) -> usize {
+    if entry.index > keep.after { 0 } else { size_of::<LogEntry>() + entry.data.len() }
 }
 
 fn path(name: &str) -> String {

@@ -14,7 +14,7 @@ use crate::evaluate::{Answer, Command, Evaluator, check_revision};
 use crate::hash::{self, HashKv};
 use crate::head::Head;
 use crate::hold::{Hold, Holds};
-use crate::hub::{Hub, Join, Queue};
+use crate::hub::{Hub, Join, Next, Queue};
 use crate::kv::{
     KvError, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchBatch, WatchRequest, WatchStream,
 };
@@ -117,7 +117,8 @@ impl Mvcc {
     /// Runs a transaction that only reads. What it reads of the past stays as long as it runs: the compaction point
     /// moves only by what is applied.
     pub(crate) fn query(&self, txn: &Txn) -> Result<TxnResponse, KvError> {
-        let (view, applied) = (self.view(), self.applied());
+        let applied = self.applied(); // first: a view is replaced under this lock
+        let view = self.view();
         let answer = Evaluator::new(&applied.head, &*view, applied.position).query(txn);
         drop(applied);
         answer.map_err(|err| self.report_broken(err))?
@@ -280,6 +281,21 @@ impl Mvcc {
         }
     }
 
+    /// Goes on with a view that stands further ahead than this one: a snapshot of another member. Readers see the old
+    /// state or the new one, whole; watchers read what they have missed from its history.
+    pub(crate) fn install(&self, view: Arc<dyn View>, position: Position, head: Head) {
+        {
+            let mut applied = self.applied.write().unwrap_or_else(PoisonError::into_inner);
+            let leases: Vec<LeaseId> = applied.head.leases().ids().chain(head.leases().ids()).collect();
+            *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+            *applied = Applied { position, head };
+            self.touched.lock().unwrap_or_else(PoisonError::into_inner).extend(leases);
+        }
+        self.touches.notify_one();
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.hub.overtake(position.revision);
+    }
+
     /// Goes on with another view, which must stand where this one stood.
     pub(crate) fn replace_view(&self, view: Arc<dyn View>) {
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
@@ -356,7 +372,8 @@ struct Watch {
 enum Phase {
     /// Reads history from `next` on; leads to `Live` as soon as nothing published is left to read.
     CatchingUp { next: Revision },
-    /// Gets every change as it is published; leads to `Ended` on the first error.
+    /// Gets every change as it is published; leads to `CatchingUp` when the store jumps ahead, to `Ended` on the first
+    /// error.
     Live(Arc<Queue>),
     /// Nothing more comes, but why, if that has not been said yet.
     Ended(Option<KvError>),
@@ -364,15 +381,25 @@ enum Phase {
 
 impl Watch {
     async fn next(&mut self) -> Option<Result<WatchBatch, KvError>> {
-        let item = match &mut self.phase {
-            // ## CatchingUp => (CatchingUp | Live | Ended)
-            Phase::CatchingUp { next } => {
-                let next = *next;
-                self.catch_up(next)
-            }
-            // ## Live => (Live | Ended)
-            Phase::Live(queue) => queue.next().await,
-            Phase::Ended(err) => Err(err.take()?),
+        let item = loop {
+            break match &mut self.phase {
+                // ## CatchingUp => (CatchingUp | Live | Ended)
+                Phase::CatchingUp { next } => {
+                    let next = *next;
+                    self.catch_up(next)
+                }
+                // ## Live => (Live | CatchingUp | Ended)
+                Phase::Live(queue) => match queue.next().await {
+                    Ok(Next::Batch(batch)) => Ok(batch),
+                    Ok(Next::Behind(next)) => {
+                        self.phase = Phase::CatchingUp { next };
+                        self.join_if_caught_up(); // a watch of the future may still be ahead
+                        continue;
+                    }
+                    Err(err) => Err(err),
+                },
+                Phase::Ended(err) => Err(err.take()?),
+            };
         };
         match item {
             Err(_) => self.phase = Phase::Ended(None),

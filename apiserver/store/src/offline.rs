@@ -88,11 +88,15 @@ pub(crate) fn load(disk: &dyn Disk) -> Result<(Head, Position), OpenError> {
     let snapshot = snapshot::newest(disk)?.unwrap_or(0);
     let mut position = match snapshot {
         0 => Position::EMPTY,
-        index => snapshot::restore(disk, index, &view)?,
+        index => snapshot::restore(disk, index, &view)?.position,
     };
     let mut entries: BTreeMap<u64, LogEntry> = BTreeMap::new();
     let mut first = 0;
     let mut scan = scan_log(disk, &mut |record| {
+        if let Some(base) = record.base {
+            entries.clear();
+            first = base.index + 1;
+        }
         for entry in record.entries {
             if first == 0 {
                 first = entry.index;

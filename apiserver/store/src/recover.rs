@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use prost::Message as _;
+use raft::eraftpb::EntryType;
 use reeve_proto::store::{Batch, LogEntry, Member, VERSION, ViewPhase, ViewState};
 
 use crate::convert::Unknown;
@@ -16,15 +17,20 @@ use crate::encoding::Position;
 use crate::evaluate::{Command, Evaluator};
 use crate::frame::{self, Damage, ReadError};
 use crate::head::Head;
-use crate::log::{LOG_FOLDER, Log, Recovered};
+use crate::log::{Keep, LOG_FOLDER, Log, Recovered};
+use crate::members::Members;
 use crate::mvcc::position_of;
-use crate::snapshot::{self, RestoreError};
+use crate::snapshot::{self, RestoreError, Restored};
+use crate::transport::{MemberConfig, Peer};
 use crate::view::{View, ViewError, Views};
 
 /// Says who this member is.
 pub(crate) const MEMBER_FILE: &str = "member";
 /// Says whether the view may be used.
 pub(crate) const VIEW_STATE_FILE: &str = "view.state";
+/// What a member keeps of the log in memory for those that are behind: some seconds of a busy cluster. It counts
+/// towards what the store may take besides its data.
+pub(crate) const RETAINED_BYTES: usize = 8 * 1024 * 1024;
 /// Raft's number of the only member.
 pub(crate) const SOLE_MEMBER: u64 = 1;
 
@@ -59,6 +65,16 @@ pub enum OpenError {
         first: u64,
         /// The last entry in the snapshot.
         snapshot: u64,
+    },
+    /// The folder belongs to another member or group than the one it was opened as.
+    #[error("{path} belongs to {owner}, but was opened as {opened}")]
+    Identity {
+        /// The member file.
+        path: String,
+        /// Whose it is.
+        owner: String,
+        /// As whom it was opened.
+        opened: String,
     },
     /// Even a new view fails.
     #[error(transparent)]
@@ -113,11 +129,41 @@ pub(crate) struct DataFolder {
 }
 
 /// A view and where it stands.
-type OpenView = (Arc<dyn View>, Position);
+pub(crate) type OpenView = (Arc<dyn View>, Position);
+
+/// As whom a data folder is opened.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) id: u64,
+    /// 0 for a sole member.
+    pub(crate) cluster: u64,
+    /// Who votes when the folder is empty; nobody when it joins.
+    pub(crate) founders: Vec<Peer>,
+}
+
+impl Identity {
+    pub(crate) fn of(config: &MemberConfig) -> Self {
+        match config {
+            MemberConfig::Sole => {
+                Self { id: SOLE_MEMBER, cluster: 0, founders: vec![Peer { id: SOLE_MEMBER, address: String::new() }] }
+            }
+            MemberConfig::Cluster { id, cluster, peers, .. } => {
+                Self { id: *id, cluster: *cluster, founders: peers.clone() }
+            }
+            MemberConfig::Join { id, cluster, .. } => Self { id: *id, cluster: *cluster, founders: Vec::new() },
+        }
+    }
+
+    /// Bytes of applied entries that are kept for members that are behind.
+    pub(crate) fn retained_bytes(&self) -> usize {
+        if self.cluster == 0 { 0 } else { RETAINED_BYTES }
+    }
+}
 
 /// All that a member starts from.
 pub(crate) struct Start {
-    pub(crate) member: Member,
+    pub(crate) identity: Identity,
+    pub(crate) members: Members,
     pub(crate) view: Arc<dyn View>,
     pub(crate) position: Position,
     pub(crate) log: Log,
@@ -129,31 +175,60 @@ pub(crate) struct Start {
 
 impl DataFolder {
     /// Reads everything a member starts from. Blocks.
-    pub(crate) fn start(&self) -> Result<Start, OpenError> {
-        let member = self.member()?;
-        let snapshot = snapshot::newest(&*self.disk)?.unwrap_or(0);
+    pub(crate) fn start(&self, identity: Identity) -> Result<Start, OpenError> {
+        let mut members = self.members(&identity)?;
+        let newest = snapshot::newest(&*self.disk)?.unwrap_or(0);
         let usable = self.usable_view()?;
-        let kept = usable.as_ref().map_or(snapshot, |(_, position)| position.index);
-        let (log, recovered) = Log::open(self.disk.clone(), self.segment_bytes, kept)?;
-        self.check_end(&recovered, kept.max(snapshot))?;
-        if let Some((view, position)) = usable.filter(|_| reaches_back(&recovered, kept)) {
-            return Ok(Start { member, view, position, log, recovered, snapshot });
+        let after = usable.as_ref().map_or(newest, |(_, position)| position.index);
+        let keep = Keep { after, bytes: identity.retained_bytes() };
+        let (log, recovered) = Log::open(self.disk.clone(), self.segment_bytes, keep)?;
+        let snapshot = newest.max(self.settle_received(&recovered)?);
+        self.check_end(&recovered, after.max(snapshot))?;
+        if let Some((view, position)) = usable.filter(|_| reaches_back(&recovered, after)) {
+            return Ok(Start { identity, members, view, position, log, recovered, snapshot });
         }
-        let (view, position) = self.new_view(snapshot)?;
+        let (view, position, stored) = self.new_view(snapshot)?;
+        if let Some(stored) = stored.filter(|stored| stored.index > members.index) {
+            members = stored;
+            self.write_member(&identity, &members)?;
+        }
         drop(log);
-        let (log, recovered) = Log::open(self.disk.clone(), self.segment_bytes, snapshot)?;
+        let keep = Keep { after: snapshot, bytes: identity.retained_bytes() };
+        let (log, recovered) = Log::open(self.disk.clone(), self.segment_bytes, keep)?;
         if !reaches_back(&recovered, snapshot) {
             let (path, first) = (self.disk.path_of(LOG_FOLDER), recovered.first_index);
             return Err(OpenError::LogGap { path, first, snapshot });
         }
-        Ok(Start { member, view, position, log, recovered, snapshot })
+        Ok(Start { identity, members, view, position, log, recovered, snapshot })
+    }
+
+    /// Finishes what was begun with a snapshot of another member: the log says whether it counts. Its index, if it
+    /// does and did not before; 0 otherwise.
+    fn settle_received(&self, recovered: &Recovered) -> Result<u64, OpenError> {
+        let mut adopted = 0;
+        for index in snapshot::received(&*self.disk)? {
+            if recovered.base.is_some_and(|(base, _)| base == index) {
+                snapshot::adopt_received(&*self.disk, index)?;
+                adopted = index;
+            } else {
+                self.disk.remove(&snapshot::received_file(index))?;
+            }
+        }
+        Ok(adopted)
+    }
+
+    /// A new view of what another member has sent, while this one runs; the log begins with it already.
+    pub(crate) fn install(&self, index: u64) -> Result<(OpenView, Head), OpenError> {
+        let (view, position, _) = self.new_view(index)?;
+        let head = Head::load(&*view, position.revision)?;
+        Ok(((view, position), head))
     }
 
     /// A new view that stands where the failed one stood, while the member runs. Nothing may be writing the log.
     pub(crate) fn rebuild(&self, stood: Position) -> Result<Arc<dyn View>, OpenError> {
         let snapshot = snapshot::newest(&*self.disk)?.unwrap_or(0);
-        let (view, mut position) = self.new_view(snapshot)?;
-        let (_, recovered) = Log::open(self.disk.clone(), self.segment_bytes, snapshot)?;
+        let (view, mut position, _) = self.new_view(snapshot)?;
+        let (_, recovered) = Log::open(self.disk.clone(), self.segment_bytes, Keep { after: snapshot, bytes: 0 })?;
         let mut head = Head::load(&*view, position.revision)?;
         for entry in recovered.entries.iter().take_while(|entry| entry.index <= stood.index) {
             position = replay(&mut head, &*view, position, entry)?;
@@ -169,17 +244,50 @@ impl DataFolder {
         self.mark_view(ViewPhase::Clean)
     }
 
-    fn member(&self) -> Result<Member, OpenError> {
-        if let Some(member) = frame::read_message(&*self.disk, MEMBER_FILE)? {
-            return Ok(member);
+    /// Writes down who this is and who belongs to its group.
+    pub(crate) fn write_member(&self, identity: &Identity, members: &Members) -> Result<(), DiskError> {
+        let Identity { id, cluster, .. } = *identity;
+        let voters = members.conf.voters.clone();
+        let member = Member { version: VERSION, id, voters, cluster, members: Some(members.to_stored()) };
+        frame::write_message(&*self.disk, MEMBER_FILE, &member)
+    }
+
+    /// Who belongs to the group, as far as the member file knows; it is written when there is none.
+    fn members(&self, identity: &Identity) -> Result<Members, OpenError> {
+        if let Some(member) = frame::read_message::<Member>(&*self.disk, MEMBER_FILE)? {
+            return self.members_of(member, identity);
         }
         if !self.disk.list(LOG_FOLDER)?.is_empty() {
             let what = "it is missing, but there is a log".to_owned();
             return Err(Damage { path: self.disk.path_of(MEMBER_FILE), offset: 0, what }.into());
         }
-        let member = Member { version: VERSION, id: SOLE_MEMBER, voters: vec![SOLE_MEMBER] };
-        frame::write_message(&*self.disk, MEMBER_FILE, &member)?;
-        Ok(member)
+        let members = Members::founders(&identity.founders);
+        self.write_member(identity, &members)?;
+        Ok(members)
+    }
+
+    fn members_of(&self, member: Member, identity: &Identity) -> Result<Members, OpenError> {
+        let stored = member.members.map(Members::from_stored);
+        let members = stored.unwrap_or_else(|| {
+            let nameless = |id: &u64| Peer { id: *id, address: String::new() };
+            Members::founders(&member.voters.iter().map(nameless).collect::<Vec<_>>())
+        });
+        let Identity { id, cluster, .. } = *identity;
+        let becomes_member = member.cluster == 0 && cluster != 0;
+        let goes_on_alone = cluster == 0 && members.is_alone(member.id);
+        if member.version > VERSION
+            || member.id != id && !goes_on_alone
+            || member.cluster != cluster && !becomes_member && !goes_on_alone
+        {
+            let path = self.disk.path_of(MEMBER_FILE);
+            let owner = format!("member {} of cluster {:x}, version {}", member.id, member.cluster, member.version);
+            let opened = format!("member {id} of cluster {cluster:x}, version {VERSION}");
+            return Err(OpenError::Identity { path, owner, opened });
+        }
+        if becomes_member {
+            self.write_member(identity, &members)?;
+        }
+        Ok(members)
     }
 
     /// The view on disk, if it may be used and can be.
@@ -209,17 +317,17 @@ impl DataFolder {
             .ok())
     }
 
-    /// An empty view filled from the snapshot; 0 means there is none.
-    fn new_view(&self, snapshot: u64) -> Result<OpenView, OpenError> {
+    /// An empty view filled from the snapshot, with the members as they were then; 0 means there is none.
+    fn new_view(&self, snapshot: u64) -> Result<(Arc<dyn View>, Position, Option<Members>), OpenError> {
         self.mark_view(ViewPhase::Building)?;
         self.views.discard().map_err(OpenError::DiscardView)?;
         let view = self.views.open()?;
-        let position = match snapshot {
-            0 => Position::EMPTY,
+        let restored = match snapshot {
+            0 => Restored { position: Position::EMPTY, members: None },
             index => snapshot::restore(&*self.disk, index, &*view)?,
         };
         self.mark_view(ViewPhase::Open)?;
-        Ok((view, position))
+        Ok((view, restored.position, restored.members.map(Members::from_stored)))
     }
 
     fn mark_view(&self, phase: ViewPhase) -> Result<(), DiskError> {
@@ -248,7 +356,9 @@ pub(crate) fn replay(
     entry: &LogEntry,
 ) -> Result<Position, OpenError> {
     let mut evaluator = Evaluator::new(head, view, position);
-    let (_, commands) = decode_entry(&entry.data).map_err(|reason| OpenError::Entry { index: entry.index, reason })?;
+    let is_normal = entry.kind == EntryType::EntryNormal as i32;
+    let data = if is_normal { &entry.data[..] } else { &[] }; // changes of the members concern no key
+    let (_, commands) = decode_entry(data).map_err(|reason| OpenError::Entry { index: entry.index, reason })?;
     commands.iter().try_for_each(|command| evaluator.execute(command))?;
     let evaluated = evaluator.finish((entry.index, entry.term));
     view.apply(evaluated.batch)?;
@@ -276,12 +386,15 @@ pub(crate) fn into_raft(entries: VecDeque<LogEntry>) -> VecDeque<raft::eraftpb::
         term: entry.term,
         entry_type: entry.kind,
         data: entry.data,
+        context: entry.context,
         ..raft::eraftpb::Entry::default()
     };
     entries.into_iter().map(convert).collect()
 }
 
-/// The same the other way.
-pub(crate) fn from_raft(entry: &raft::eraftpb::Entry) -> LogEntry {
-    LogEntry { index: entry.index, term: entry.term, kind: entry.entry_type, data: entry.data.clone() }
+/// The same the other way. The context of a batch is for whoever proposed it, while it runs; it is not kept.
+pub(crate) fn from_raft(entry: raft::eraftpb::Entry) -> LogEntry {
+    let is_normal = entry.entry_type == EntryType::EntryNormal as i32;
+    let context = if is_normal { Vec::new() } else { entry.context };
+    LogEntry { index: entry.index, term: entry.term, kind: entry.entry_type, data: entry.data, context }
 }

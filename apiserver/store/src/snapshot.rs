@@ -4,7 +4,7 @@
 use std::io::Read;
 
 use prost::Message as _;
-use reeve_proto::store::{SnapshotEnd, SnapshotPart, SnapshotRecord, VERSION};
+use reeve_proto::store::{Members, SnapshotEnd, SnapshotPart, SnapshotRecord, VERSION};
 
 use crate::disk::{Disk, DiskError, DiskFile};
 use crate::encoding::{self, POSITION_KEY, Position};
@@ -50,28 +50,84 @@ impl From<DiskError> for RestoreError {
 
 /// Writes what the view held at `position`, then removes older snapshots; how many bytes it took. The view may
 /// take over newer entries meanwhile, but nothing may be scrubbed from it.
-pub(crate) fn write(disk: &dyn Disk, view: &dyn View, position: Position, voters: &[u64]) -> Result<u64, WriteError> {
+pub(crate) fn write(disk: &dyn Disk, view: &dyn View, position: Position, members: Members) -> Result<u64, WriteError> {
     let mut writer = Writer::begin(disk)?;
     let is_newer = |at: Revision| at > position.revision;
     writer.copy(view, &encoding::all_versions(), |key| encoding::split_version_key(key).map(|(_, at)| is_newer(at)))?;
     writer.copy(view, &encoding::all_history(), |key| encoding::history_revision(key).map(is_newer))?;
     writer
         .copy(view, &encoding::all_leases(), |key| encoding::split_lease_key(key).map(|(_, at)| at > position.index))?;
-    Ok(writer.end(disk, position, voters)?)
+    Ok(writer.end(disk, position, members)?)
+}
+
+/// Removes snapshots older than the one of this index.
+fn remove_before(disk: &dyn Disk, index: u64) -> Result<(), DiskError> {
+    for name in disk.list(SNAPSHOT_FOLDER)? {
+        if index_of(&name, ".snap").is_some_and(|older| older < index) {
+            disk.remove(&format!("{SNAPSHOT_FOLDER}/{name}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn index_of(name: &str, suffix: &str) -> Option<u64> {
+    u64::from_str_radix(name.strip_suffix(suffix)?, 16).ok()
 }
 
 /// The index of the newest snapshot; `None` when there is none.
 pub(crate) fn newest(disk: &dyn Disk) -> Result<Option<u64>, DiskError> {
     let names = disk.list(SNAPSHOT_FOLDER)?;
-    Ok(names.iter().filter_map(|name| u64::from_str_radix(name.strip_suffix(".snap")?, 16).ok()).max())
+    Ok(names.iter().filter_map(|name| index_of(name, ".snap")).max())
+}
+
+/// What a snapshot that another member sent is called until the log says that it counts.
+pub(crate) fn received_file(index: u64) -> String {
+    format!("{SNAPSHOT_FOLDER}/{index:016x}.recv")
+}
+
+/// Reads a received snapshot through, so that nothing that is damaged ever counts, and makes it durable.
+pub(crate) fn check_received(disk: &dyn Disk, index: u64) -> Result<SnapshotEnd, ReadError> {
+    let mut reader = Reader::open(disk, &received_file(index))?;
+    let mut records = 0;
+    loop {
+        let part = reader.next()?;
+        records += part.records.len() as u64;
+        let Some(end) = part.end else { continue };
+        if end.version > VERSION || end.index != index || end.records != records {
+            return Err(reader.damage("its end does not fit").into());
+        }
+        disk.sync_folder(SNAPSHOT_FOLDER)?;
+        return Ok(end);
+    }
+}
+
+/// Makes a received snapshot the newest one: the log says by now that it begins with it.
+pub(crate) fn adopt_received(disk: &dyn Disk, index: u64) -> Result<(), DiskError> {
+    disk.rename(&received_file(index), &file_of(index))?;
+    disk.sync_folder(SNAPSHOT_FOLDER)?;
+    remove_before(disk, index)
+}
+
+/// The received snapshots that are there, whole or not.
+pub(crate) fn received(disk: &dyn Disk) -> Result<Vec<u64>, DiskError> {
+    Ok(disk.list(SNAPSHOT_FOLDER)?.iter().filter_map(|name| index_of(name, ".recv")).collect())
+}
+
+/// Opens a snapshot to be sent; `None` when it is gone.
+pub(crate) fn open(disk: &dyn Disk, index: u64) -> Result<Option<Box<dyn Read + Send>>, DiskError> {
+    disk.open(&file_of(index))
+}
+
+/// What a view was filled with.
+pub(crate) struct Restored {
+    pub(crate) position: Position,
+    /// Who belonged to the group then; `None` in the snapshot of a sole member of former versions.
+    pub(crate) members: Option<Members>,
 }
 
 /// Fills an empty view from the snapshot of this index. Only at the end the view says where it stands.
-pub(crate) fn restore(disk: &dyn Disk, index: u64, view: &dyn View) -> Result<Position, RestoreError> {
-    let name = file_of(index);
-    let gone = || Damage { path: disk.path_of(&name), offset: 0, what: "it is not there".to_owned() };
-    let mut reader =
-        Reader { file: disk.open(&name)?.ok_or_else(gone)?, path: disk.path_of(&name), offset: 0, parts: 0 };
+pub(crate) fn restore(disk: &dyn Disk, index: u64, view: &dyn View) -> Result<Restored, RestoreError> {
+    let mut reader = Reader::open(disk, &file_of(index))?;
     let (mut records, mut has_former) = (0, false);
     loop {
         let part = reader.next()?;
@@ -89,7 +145,7 @@ pub(crate) fn restore(disk: &dyn Disk, index: u64, view: &dyn View) -> Result<Po
         let compacted = if has_former { revision } else { Revision(end.compacted) };
         let position = Position { index, term: end.term, revision, compacted };
         view.apply(ViewBatch { changes: vec![(POSITION_KEY.to_vec(), Some(position.encode()))] })?;
-        return Ok(position);
+        return Ok(Restored { position, members: end.members });
     }
 }
 
@@ -110,17 +166,12 @@ impl Writer {
     }
 
     /// The last of it; then it is in the place of all others. How many bytes it took.
-    pub(crate) fn end(mut self, disk: &dyn Disk, position: Position, voters: &[u64]) -> Result<u64, DiskError> {
-        self.finish(position, voters)?;
+    pub(crate) fn end(mut self, disk: &dyn Disk, position: Position, members: Members) -> Result<u64, DiskError> {
+        self.finish(position, members)?;
         let file = file_of(position.index);
         disk.rename(WRITING, &file)?;
         disk.sync_folder(SNAPSHOT_FOLDER)?;
-        for name in disk.list(SNAPSHOT_FOLDER)? {
-            let old = format!("{SNAPSHOT_FOLDER}/{name}");
-            if old != file {
-                disk.remove(&old)?;
-            }
-        }
+        remove_before(disk, position.index)?;
         Ok(self.bytes)
     }
 
@@ -161,15 +212,16 @@ impl Writer {
         Ok(())
     }
 
-    fn finish(&mut self, position: Position, voters: &[u64]) -> Result<(), DiskError> {
+    fn finish(&mut self, position: Position, members: Members) -> Result<(), DiskError> {
         self.part.end = Some(SnapshotEnd {
             version: VERSION,
             index: position.index,
             term: position.term,
             revision: position.revision.0,
             compacted: position.compacted.0,
-            voters: voters.to_vec(),
+            voters: members.voters.clone(),
             records: self.records,
+            members: Some(members),
         });
         self.flush()?;
         self.file.sync()
@@ -184,6 +236,12 @@ struct Reader {
 }
 
 impl Reader {
+    fn open(disk: &dyn Disk, name: &str) -> Result<Self, ReadError> {
+        let path = disk.path_of(name);
+        let gone = || Damage { path: path.clone(), offset: 0, what: "it is not there".to_owned() };
+        Ok(Self { file: disk.open(name)?.ok_or_else(gone)?, path, offset: 0, parts: 0 })
+    }
+
     fn next(&mut self) -> Result<SnapshotPart, Damage> {
         let mut header = [0; HEADER_LEN];
         self.file.read_exact(&mut header).map_err(|err| self.damage(&err.to_string()))?;
@@ -230,7 +288,7 @@ mod tests {
         disk.create(&file_of(5)).unwrap().append(&bytes).unwrap();
 
         let view = MemoryView::default();
-        let position = restore(&disk, 5, &view).unwrap();
+        let position = restore(&disk, 5, &view).unwrap().position;
         assert_eq!((position.revision, position.compacted), (Revision(9), Revision(9)));
         let mut keys = Vec::new();
         view.visit(b"", b"\xff", &mut |key, _| {

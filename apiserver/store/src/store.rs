@@ -1,6 +1,7 @@
 //! The embedded store: opens a data folder, hands proposals to the member that owns it, reads what is applied.
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -13,23 +14,26 @@ use crate::disk::{Disk, DiskLock, RealDisk};
 use crate::evaluate::{Answer, Command, check_compaction};
 use crate::hash::HashKv;
 use crate::hold::Hold;
+use crate::jobs::Jobs;
 use crate::kv::{
     KeyRange, Kv, KvError, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, WatchRequest, WatchStream,
 };
 use crate::lease::{LeaseGrant, LeaseId, LeaseStatus};
 use crate::lessor::Lessor;
 use crate::limits::{Limits, check_txn, only_reads, txn_bytes};
-use crate::member::{Control, Member, Parts, Proposal, Shared};
+use crate::member::{Control, Member, Parts, Proposal, ReadReply, Shared};
 use crate::mvcc::Mvcc;
-use crate::recover::{DataFolder, OpenError};
+use crate::recover::{DataFolder, Identity, OpenError};
 use crate::sled_view::SledViews;
 use crate::status::{Change, Leadership, MemberError, MemberStatus};
-use crate::transport::{Inbox, MemberConfig, inbox};
+use crate::transport::{Inbox, MemberConfig, Peer, Transport, inbox};
 use crate::verify::{self, Report};
 use crate::view::Views;
 
 /// Proposals that wait for the log. When there are more, callers wait in [`Kv::txn`] until their time is up.
 const PROPOSALS_MAX: usize = 1024;
+/// Readers that wait to be let in. When there are more, callers wait.
+const READS_MAX: usize = 1024;
 /// Questions about the group and changes of it that wait; when there are more, callers wait.
 const CONTROLS_MAX: usize = 16;
 /// What sled may keep of its pages in memory.
@@ -59,6 +63,8 @@ pub struct StoreConfig {
     pub request_timeout: Duration,
     /// As whom it is opened.
     pub member: MemberConfig,
+    /// Where work goes that waits for the disk.
+    pub jobs: Jobs,
 }
 
 impl StoreConfig {
@@ -75,6 +81,7 @@ impl StoreConfig {
             log_bytes: 16 * 1024 * 1024,
             request_timeout: Duration::from_secs(7), // etcd's: 5 s and two election timeouts
             member: MemberConfig::Sole,
+            jobs: Jobs::threads(),
         }
     }
 }
@@ -85,7 +92,9 @@ pub struct Store {
     mvcc: Arc<Mvcc>,
     disk: Arc<dyn Disk>,
     proposals: mpsc::Sender<Proposal>,
+    reads: mpsc::Sender<ReadReply>,
     controls: mpsc::Sender<Control>,
+    jobs: Jobs,
     inbox: Inbox,
     leadership: watch::Receiver<Leadership>,
     shared: Arc<Shared>,
@@ -101,10 +110,10 @@ impl Store {
         let segment_bytes = config.log_bytes / SEGMENTS_PER_LOG;
         let disk = config.disk.clone();
         let folder = DataFolder { disk: config.disk, views: config.views, segment_bytes };
-        let opening = folder.clone();
-        let opened = tokio::task::spawn_blocking(move || {
+        let (opening, identity) = (folder.clone(), Identity::of(&config.member));
+        let opened = config.jobs.spawn(move || {
             let lock = opening.disk.lock()?;
-            let start = opening.start()?;
+            let start = opening.start(identity)?;
             Ok::<_, OpenError>((lock, start))
         });
         let (lock, start) = opened.await.map_err(OpenError::Interrupted)??;
@@ -112,7 +121,9 @@ impl Store {
         let shared = Arc::new(Shared::default());
         let (proposals, receiver) = mpsc::channel(PROPOSALS_MAX);
         let (controls, control_receiver) = mpsc::channel(CONTROLS_MAX);
-        let (inbox, mail) = inbox(start.member.id, shared.removed.clone());
+        let (reads, read_receiver) = mpsc::channel(READS_MAX);
+        let (transport, address, peers) = reached(&config.member);
+        let (inbox, mail) = inbox(start.identity.id, shared.removed.clone());
         let (leadership_sender, leadership) = watch::channel(Leadership::default());
         let (ready, is_ready) = oneshot::channel();
         let lessor = Arc::new(Lessor::new(mvcc.clone(), config.clock.clone()));
@@ -125,7 +136,12 @@ impl Store {
             rng: config.rng,
             history_max: config.limits.history_max,
             log_bytes: config.log_bytes,
+            jobs: config.jobs.clone(),
             proposals: receiver,
+            reads: read_receiver,
+            transport,
+            address,
+            peers,
             controls: control_receiver,
             mail,
             leadership: leadership_sender,
@@ -133,9 +149,22 @@ impl Store {
         };
         let member = tokio::spawn(run(Member::new(start, parts)?, lock));
         let member = Mutex::new(Some(member));
-        let request_timeout = config.request_timeout;
-        let store =
-            Self { mvcc, disk, proposals, controls, inbox, leadership, shared, request_timeout, rng, lessor, member };
+        let (request_timeout, jobs) = (config.request_timeout, config.jobs);
+        let store = Self {
+            mvcc,
+            disk,
+            proposals,
+            reads,
+            controls,
+            jobs,
+            inbox,
+            leadership,
+            shared,
+            request_timeout,
+            rng,
+            lessor,
+            member,
+        };
         if is_ready.await.is_err() {
             return Err(OpenError::Stopped(store.why_stopped()));
         }
@@ -233,8 +262,35 @@ impl Store {
             sent.map_err(|_| self.why_stopped())?;
             answer.await.map_err(|_| self.why_stopped())?
         };
-        let late = |_| KvError::Unavailable { reason: format!("no answer within {:?}", self.request_timeout) };
-        tokio::time::timeout(self.request_timeout, proposed).await.map_err(late)?
+        tokio::time::timeout(self.request_timeout, proposed).await.map_err(|_| self.late())?
+    }
+
+    /// Waits until everything is visible here that was acknowledged, by whomever, before this was called.
+    async fn catch_up(&self) -> Result<(), KvError> {
+        self.check_open()?;
+        if self.shared.alone.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.reads.send(reply).await.map_err(|_| self.why_stopped())?;
+            answer.await.map_err(|_| self.why_stopped())
+        };
+        tokio::time::timeout(self.request_timeout, asked).await.map_err(|_| self.late())?
+    }
+
+    /// Reads the disk where nobody waits for it but the caller.
+    async fn read_blocking<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<T, KvError> + Send + 'static,
+    ) -> Result<T, KvError> {
+        self.jobs.spawn(read).await.map_err(|err| KvError::Unavailable { reason: err.to_string() })?
+    }
+
+    fn late(&self) -> KvError {
+        let leader = self.leadership.borrow().leader;
+        let why = leader.map_or_else(|| ": there is no leader".to_owned(), |leader| format!(" of leader {leader}"));
+        KvError::Unavailable { reason: format!("no answer within {:?}{why}", self.request_timeout) }
     }
 
     fn why_stopped(&self) -> KvError {
@@ -246,12 +302,6 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.shared.closing.cancel();
     }
-}
-
-/// Reads the disk where nobody waits for it but the caller.
-async fn blocking<T: Send + 'static>(read: impl FnOnce() -> Result<T, KvError> + Send + 'static) -> Result<T, KvError> {
-    let read = tokio::task::spawn_blocking(read).await;
-    read.map_err(|err| KvError::Unavailable { reason: err.to_string() })?
 }
 
 /// Ends leases whose time is up while this member leads, until the store closes.
@@ -270,6 +320,18 @@ async fn keep_leases(store: Weak<Store>, parts: (Arc<Lessor>, watch::Receiver<Le
     }
 }
 
+/// How a member reaches others: the transport, its own address, and whom it was told of.
+fn reached(config: &MemberConfig) -> (Option<Arc<dyn Transport>>, Option<String>, Vec<Peer>) {
+    match config {
+        MemberConfig::Sole => (None, None, Vec::new()),
+        MemberConfig::Cluster { id, peers, transport, .. } | MemberConfig::Join { id, peers, transport, .. } => {
+            let own = peers.iter().find(|peer| peer.id == *id).map(|peer| peer.address.clone());
+            let others = peers.iter().filter(|peer| peer.id != *id).cloned().collect();
+            (Some(transport.clone()), own, others)
+        }
+    }
+}
+
 /// Holds the data folder as long as the member runs.
 async fn run(member: Member, lock: DiskLock) {
     member.run().await;
@@ -279,20 +341,19 @@ async fn run(member: Member, lock: DiskLock) {
 #[async_trait::async_trait]
 impl Kv for Store {
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, KvError> {
-        // What was acknowledged is applied: with one member the newest applied state is linearizable.
-        self.check_open()?;
+        self.catch_up().await?;
         let single = matches!(request.range, KeyRange::Key(_));
         if single || (1..=INLINE_LIMIT).contains(&request.limit) {
             return self.mvcc.range(&request);
         }
         let mvcc = self.mvcc.clone();
-        blocking(move || mvcc.range(&request)).await
+        self.read_blocking(move || mvcc.range(&request)).await
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, KvError> {
         check_txn(&txn)?;
         if only_reads(&txn) {
-            self.check_open()?;
+            self.catch_up().await?;
             return self.mvcc.query(&txn);
         }
         let bytes = txn_bytes(&txn);
@@ -308,6 +369,7 @@ impl Kv for Store {
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), KvError> {
+        self.catch_up().await?;
         check_compaction(revision, &self.mvcc.position())?;
         self.propose(Command::Compact(revision), 0).await.map(|_| ())
     }
@@ -363,12 +425,12 @@ impl Kv for Store {
     async fn hash_kv(&self, revision: Option<Revision>) -> Result<HashKv, KvError> {
         self.check_open()?;
         let mvcc = self.mvcc.clone();
-        blocking(move || mvcc.hash(revision)).await
+        self.read_blocking(move || mvcc.hash(revision)).await
     }
 
     async fn verify(&self) -> Result<Report, KvError> {
         self.check_open()?;
         let (mvcc, disk) = (self.mvcc.clone(), self.disk.clone());
-        blocking(move || Ok(verify::running(&*disk, &*mvcc.view()))).await
+        self.read_blocking(move || Ok(verify::running(&*disk, &*mvcc.view()))).await
     }
 }

@@ -1,7 +1,9 @@
-//! What Raft sees of the log: its state and the entries that are not applied yet. Everything older is in the view;
-//! nothing is read from disk while the member runs.
+//! What Raft sees of the log: its state, the entries that are not applied yet, and as many of those before them as
+//! slow members may still need. Everything older is in the view; nothing is read from disk while the member runs: who
+//! needs what is not here any more gets a snapshot.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
@@ -10,23 +12,34 @@ use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 #[derive(Debug)]
 pub(crate) struct Tail {
     hard_state: HardState,
-    voters: Vec<u64>,
-    /// Index and term of the last applied entry that was trimmed.
+    conf: ConfState,
+    /// Index and term of the last entry that was trimmed.
     start: (u64, u64),
     entries: VecDeque<Entry>,
+    /// Of all entries.
+    bytes: usize,
+    /// What can be sent instead of entries that are not here: an offer, the file is fetched by itself.
+    offer: Option<Snapshot>,
+    /// Members that came later are not in older snapshots, and could not use them.
+    offer_from: u64,
+    /// Raft has asked for a snapshot that is not there.
+    wanted: AtomicBool,
 }
 
 impl Tail {
-    /// The log behind the entry (`index`, `term`), which is applied and therefore committed.
+    /// The log behind the entry `start` (index, term). All up to `applied` is applied and therefore committed.
     pub(crate) fn new(
         mut hard_state: HardState,
-        voters: Vec<u64>,
+        conf: ConfState,
         start: (u64, u64),
         entries: VecDeque<Entry>,
+        applied: (u64, u64),
     ) -> Self {
-        hard_state.commit = hard_state.commit.max(start.0);
-        hard_state.term = hard_state.term.max(start.1);
-        Self { hard_state, voters, start, entries }
+        hard_state.commit = hard_state.commit.max(applied.0);
+        hard_state.term = hard_state.term.max(applied.1);
+        let bytes = entries.iter().map(size).sum();
+        let wanted = AtomicBool::new(false);
+        Self { hard_state, conf, start, entries, bytes, offer: None, offer_from: 0, wanted }
     }
 
     pub(crate) fn hard_state(&self) -> &HardState {
@@ -37,26 +50,55 @@ impl Tail {
         self.hard_state = hard_state;
     }
 
-    pub(crate) fn voters(&self) -> &[u64] {
-        &self.voters
-    }
-
     /// Takes new entries over; they replace what stands at their indices and behind.
     pub(crate) fn append(&mut self, entries: &[Entry]) {
         if let Some(first) = entries.first() {
-            while self.entries.back().is_some_and(|last| last.index >= first.index) {
+            while let Some(last) = self.entries.back().filter(|last| last.index >= first.index) {
+                self.bytes -= size(last);
                 self.entries.pop_back();
             }
         }
+        self.bytes += entries.iter().map(size).sum::<usize>();
         self.entries.extend(entries.iter().cloned());
     }
 
-    /// Forgets entries up to and including `index`: they are applied.
-    pub(crate) fn trim(&mut self, index: u64) {
-        while let Some(entry) = self.entries.front().filter(|entry| entry.index <= index) {
+    /// Forgets applied entries, up to and including `applied`, but for the last `keep` bytes. The first entry of the
+    /// log always goes: who has nothing at all needs a snapshot, for the log does not say who founded the group.
+    pub(crate) fn trim(&mut self, applied: u64, keep: usize) {
+        while let Some(entry) = self.entries.front().filter(|entry| entry.index <= applied) {
+            if self.bytes <= keep && entry.index > 1 {
+                return;
+            }
             self.start = (entry.index, entry.term);
+            self.bytes -= size(entry);
             self.entries.pop_front();
         }
+    }
+
+    /// Begins anew behind a snapshot.
+    pub(crate) fn restore(&mut self, snapshot: &Snapshot) {
+        let metadata = snapshot.get_metadata();
+        self.entries.clear();
+        self.bytes = 0;
+        self.start = (metadata.index, metadata.term);
+        self.hard_state.commit = self.hard_state.commit.max(metadata.index);
+        self.offer = None;
+    }
+
+    /// What is sent to members that need older entries than are here; it must hold all that changed the members up to
+    /// the entry `from`.
+    pub(crate) fn offer(&mut self, snapshot: Snapshot) {
+        self.offer = Some(snapshot);
+    }
+
+    /// Snapshots from before the entry `from` are of no use to new members.
+    pub(crate) fn offer_from(&mut self, from: u64) {
+        self.offer_from = from;
+    }
+
+    /// Whether Raft has asked for a snapshot that is not there, since this was asked last.
+    pub(crate) fn take_wanted(&self) -> bool {
+        self.wanted.swap(false, Ordering::Relaxed)
     }
 
     fn offset(&self, index: u64) -> Option<usize> {
@@ -64,10 +106,14 @@ impl Tail {
     }
 }
 
+/// What an entry takes in memory, more or less.
+fn size(entry: &Entry) -> usize {
+    entry.data.len() + entry.context.len() + size_of::<Entry>()
+}
+
 impl Storage for Tail {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        let conf_state = ConfState { voters: self.voters.clone(), ..ConfState::default() };
-        Ok(RaftState::new(self.hard_state.clone(), conf_state))
+        Ok(RaftState::new(self.hard_state.clone(), self.conf.clone()))
     }
 
     fn entries(
@@ -113,8 +159,52 @@ impl Storage for Tail {
         Ok(self.entries.back().map_or(self.start.0, |entry| entry.index))
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        // Asked for only on behalf of other members, of which there are none.
-        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        let least = request_index.max(self.start.0).max(self.offer_from);
+        let fits = self.offer.as_ref().filter(|offer| offer.get_metadata().index >= least);
+        fits.cloned().ok_or_else(|| {
+            self.wanted.store(true, Ordering::Relaxed);
+            StorageError::SnapshotTemporarilyUnavailable.into()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tail() -> Tail {
+        let entry = |index| Entry { index, term: 1, data: vec![0; 1000], ..Entry::default() };
+        let entries = (1..=10).map(entry).collect();
+        Tail::new(HardState::default(), ConfState::default(), (0, 0), entries, (0, 0))
+    }
+
+    #[test]
+    fn what_is_applied_is_kept_for_slow_members_within_a_bound() {
+        let mut tail = tail();
+        tail.trim(8, 5 * (1000 + size_of::<Entry>()));
+        assert_eq!((tail.first_index(), tail.last_index()), (Ok(6), Ok(10)));
+        tail.trim(8, 0);
+        assert_eq!((tail.first_index(), tail.last_index()), (Ok(9), Ok(10)));
+        assert_eq!((tail.term(8), tail.term(7).is_err()), (Ok(1), true));
+    }
+
+    #[test]
+    fn the_first_entry_of_a_log_is_never_sent_again() {
+        let mut tail = tail();
+        tail.trim(3, usize::MAX);
+        assert_eq!(tail.first_index(), Ok(2));
+    }
+
+    #[test]
+    fn a_snapshot_that_does_not_know_the_newest_members_is_not_offered() {
+        let mut tail = tail();
+        tail.trim(4, 0);
+        let mut offer = Snapshot::default();
+        offer.mut_metadata().index = 6;
+        tail.offer(offer);
+        assert_eq!(tail.snapshot(0, 2).unwrap().get_metadata().index, 6);
+        tail.offer_from(7);
+        assert!(tail.snapshot(0, 2).is_err() && tail.take_wanted() && !tail.take_wanted());
     }
 }

@@ -1,27 +1,28 @@
 //! What the member says of itself and its group.
 
-use raft::StateRole;
+use raft::{ProgressState, StateRole};
 
 use super::Member;
 use crate::log::Log;
-use crate::status::{Change, Leadership, MemberError, MemberInfo, MemberStatus, Role};
+use crate::status::{Leadership, MemberInfo, MemberProgress, MemberStatus, Role};
 
 impl Member {
     pub(super) fn leadership(&self) -> Leadership {
         let raft = &self.node.raft;
         let role = match raft.state {
             StateRole::Leader => Role::Leader,
-            StateRole::Follower => Role::Follower,
+            StateRole::Follower if self.members.votes(raft.id) => Role::Follower,
+            StateRole::Follower => Role::Learner,
             StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
         };
-        Leadership { role, leader: (raft.leader_id != raft::INVALID_ID).then_some(raft.leader_id), term: raft.term }
+        Leadership { role, leader: self.leader(), term: raft.term }
     }
 
     pub(super) fn status(&self) -> MemberStatus {
         let raft = &self.node.raft;
-        let sole = MemberInfo { id: raft.id, address: String::new(), voter: true, progress: None };
         MemberStatus {
             id: raft.id,
+            cluster: self.identity.cluster,
             leadership: self.leadership(),
             commit: raft.raft_log.committed,
             applied: self.parts.mvcc.position().index,
@@ -29,18 +30,20 @@ impl Member {
             log_bytes: self.log.as_ref().map_or(0, Log::bytes),
             snapshot_bytes: self.snapshot.1,
             disk_full: self.space.is_full(),
-            unsynced: usize::from(self.disk_job.is_some()),
-            proposals_pending: self.waiting.len(),
-            members: vec![sole],
-            ..MemberStatus::default()
+            unsynced: self.writes.waiting(),
+            slow_disk_appends: self.writes.slow,
+            leader_changes: self.group.leader_changes,
+            proposals_pending: self.proposals.pending(),
+            reads_pending: self.reads.pending(),
+            members: self.members.ids().into_iter().map(|id| self.info(id)).collect(),
         }
     }
 
-    /// A sole member leads and stays what it is.
-    pub(super) fn on_change(&self, change: &Change) -> Result<(), MemberError> {
-        match change {
-            Change::Transfer { id } if id.is_none_or(|id| id == self.node.raft.id) => Ok(()),
-            _ => Err(MemberError::Alone),
-        }
+    fn info(&self, id: u64) -> MemberInfo {
+        let reach = self.reach().get(&id).copied().filter(|_| self.leads());
+        let snapshot = self.node.raft.prs().get(id).is_some_and(|pr| pr.state == ProgressState::Snapshot);
+        let progress = reach.map(|reach| MemberProgress { matched: reach.matched, active: reach.active, snapshot });
+        let address = self.members.address(id).unwrap_or_default().to_owned();
+        MemberInfo { id, address, voter: self.members.votes(id), progress }
     }
 }
