@@ -3,12 +3,14 @@
 #   make test    everything that CI runs
 #   make bench   release build, the figures as a table
 #   make check   quick: formatting, clippy, compile
+#   make sim     the store's members under a seeded storm (SEEDS=200)
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
+SEEDS ?= 200
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
-.PHONY: help deps demo test bench check fmt release clean
+.PHONY: help deps demo test bench check sim fmt release clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -33,6 +35,9 @@ bench: release ## measure and print a table
 check: deps ## formatting, clippy, compile
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+sim: ## members of a store on bad networks and disks, SEEDS=200 times
+	REEVE_SIM_SEEDS=$(SEEDS) $(CARGO) test --locked -p reeve-store --features sim --test sim
 
 fmt: ## format all code
 	$(CARGO) fmt --all

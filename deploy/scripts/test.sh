@@ -14,7 +14,7 @@ target=$(cargo metadata --format-version 1 --no-deps --locked | sed 's/.*"target
 export REEVE_BIN="$target/debug/reeve"
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
-if cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$output"; then
+if cargo test --workspace --features reeve-store/sim --locked --no-fail-fast 2>&1 | tee "$output"; then
     exit 0
 fi
 # Real kernels, real clocks, two busy cores: a failure is looked at once more, and never passed over in silence. Only
@@ -28,4 +28,4 @@ if [ "${#failed[@]}" -eq 0 ] || [ "${#failed[@]}" -ne "$counted" ] || [ "$ended"
     exit 1
 fi
 echo "FAILED, running again; what passes now is FLAKY and wants an issue:" "${failed[@]}" >&2
-cargo test --workspace --locked --no-fail-fast -- --exact "${failed[@]}"
+cargo test --workspace --features reeve-store/sim --locked --no-fail-fast -- --exact "${failed[@]}"

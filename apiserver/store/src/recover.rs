@@ -274,11 +274,9 @@ impl DataFolder {
         });
         let Identity { id, cluster, .. } = *identity;
         let becomes_member = member.cluster == 0 && cluster != 0;
-        let goes_on_alone = cluster == 0 && members.is_alone(member.id);
-        if member.version > VERSION
-            || member.id != id && !goes_on_alone
-            || member.cluster != cluster && !becomes_member && !goes_on_alone
-        {
+        let goes_on_alone = cluster == 0 && members.is_alone(id);
+        let fits = member.cluster == cluster || becomes_member || goes_on_alone;
+        if member.version > VERSION || member.id != id || !fits {
             let path = self.disk.path_of(MEMBER_FILE);
             let owner = format!("member {} of cluster {:x}, version {}", member.id, member.cluster, member.version);
             let opened = format!("member {id} of cluster {cluster:x}, version {VERSION}");

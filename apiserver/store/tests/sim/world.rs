@@ -1,0 +1,371 @@
+//! The members, their disks and the network between them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use reeve_api::clock::SharedClock;
+use reeve_api::rng::{RngExt as _, SeededRng, SharedRng};
+use reeve_store::view::MemoryView;
+use reeve_store::{
+    Jobs, Kv as _, KvError, Limits, MemberConfig, MemberStatus, Op, RangeRequest, Revision, SimDisk, Store,
+    StoreConfig, Txn,
+};
+use tokio::task::JoinHandle;
+
+use crate::cluster::{Network, RuntimeClock, Weather, address, founders};
+use crate::ledger::Ledger;
+
+/// How long healing may take, in virtual time.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+type Trace = Arc<Mutex<Vec<String>>>;
+
+tokio::task_local! {
+    static TRACE: Trace;
+}
+
+/// Runs something whose steps are noted.
+pub(crate) async fn traced<T>(trace: Trace, run: impl Future<Output = T>) -> T {
+    TRACE.scope(trace, run).await
+}
+
+/// Everything there is. Clones are the same world.
+#[derive(Clone)]
+pub(crate) struct World {
+    pub(crate) rng: SharedRng,
+    pub(crate) clock: SharedClock,
+    pub(crate) network: Network,
+    pub(crate) ledger: Arc<Ledger>,
+    nodes: Arc<Mutex<BTreeMap<u64, Node>>>,
+    founders: u64,
+    trace: Trace,
+}
+
+struct Node {
+    disk: SimDisk,
+    views: MemoryView,
+    store: Option<Arc<Store>>,
+    /// The process before, which has not ended yet.
+    ending: Option<JoinHandle<()>>,
+    /// Follows what the member says.
+    recorders: Vec<JoinHandle<()>>,
+    /// Until when its disk does not answer.
+    stalled_until: Arc<Mutex<Duration>>,
+    joins: bool,
+    /// Its disk cannot sync, until its machine is switched off and on.
+    broken: bool,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.recorders.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl World {
+    /// A new group.
+    pub(crate) async fn found(seed: u64, n: u64) -> Self {
+        let rng: SharedRng = Arc::new(SeededRng::new(seed));
+        let trace = TRACE.try_with(Clone::clone).unwrap_or_default();
+        let world = Self {
+            network: Network::new(rng.clone()),
+            clock: RuntimeClock::shared(),
+            ledger: Arc::default(),
+            nodes: Arc::default(),
+            founders: n,
+            trace,
+            rng,
+        };
+        for id in 1..=n {
+            world.add(id, false);
+            world.start(id).await;
+        }
+        world
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Node>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn note(&self, what: impl AsRef<str>) {
+        let line = format!("{:9.3} {}", self.clock.monotonic().as_secs_f64(), what.as_ref());
+        self.trace.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    pub(crate) fn below(&self, n: u64) -> u64 {
+        self.rng.below(n)
+    }
+
+    /// One of these; `None` when there is none.
+    pub(crate) fn pick<T: Clone>(&self, from: &[T]) -> Option<T> {
+        from.get(usize::try_from(self.below(from.len() as u64)).unwrap()).cloned()
+    }
+
+    /// A machine for a member; it is off.
+    pub(crate) fn add(&self, id: u64, joins: bool) {
+        let node = Node {
+            disk: SimDisk::default(),
+            views: MemoryView::default(),
+            store: None,
+            ending: None,
+            recorders: Vec::new(),
+            stalled_until: Arc::default(),
+            joins,
+            broken: false,
+        };
+        self.lock().insert(id, node);
+    }
+
+    fn config(&self, id: u64, node: &Node) -> StoreConfig {
+        let transport = self.network.transport(id);
+        let mut peers = founders(self.founders);
+        let member = if node.joins {
+            peers.push(reeve_store::Peer { id, address: address(id) });
+            MemberConfig::Join { id, cluster: 7, peers, transport }
+        } else {
+            MemberConfig::Cluster { id, cluster: 7, peers, transport }
+        };
+        let (clock, rng, until) = (self.clock.clone(), self.rng.clone(), node.stalled_until.clone());
+        let takes = move || {
+            let until = *until.lock().unwrap_or_else(PoisonError::into_inner);
+            until.saturating_sub(clock.monotonic()) + Duration::from_micros(20 + rng.below(2_000))
+        };
+        StoreConfig {
+            disk: Arc::new(node.disk.clone()),
+            views: Arc::new(node.views.clone()),
+            limits: Limits { history_max: 1_000_000, ..Limits::default() },
+            log_bytes: 16 * 1024,
+            member,
+            jobs: Jobs::simulated(takes),
+            ..StoreConfig::new("/nonexistent", self.clock.clone(), self.rng.clone())
+        }
+    }
+
+    /// Starts a member's process; it may be running.
+    pub(crate) async fn start(&self, id: u64) {
+        let ending = match self.lock().get_mut(&id) {
+            Some(node) if node.store.is_none() => node.ending.take(),
+            _ => return,
+        };
+        if let Some(ending) = ending {
+            let _ = ending.await;
+        }
+        let config = match self.lock().get(&id) {
+            Some(node) if node.store.is_none() && node.ending.is_none() => self.config(id, node),
+            _ => return,
+        };
+        match Store::open(config).await {
+            Ok(store) => {
+                self.network.plug_in(id, store.inbox());
+                let recorders = vec![
+                    tokio::spawn(self.ledger.clone().follow(id, store.clone())),
+                    tokio::spawn(self.ledger.clone().follow_leadership(id, store.leadership())),
+                ];
+                if let Some(node) = self.lock().get_mut(&id) {
+                    node.recorders.iter().for_each(JoinHandle::abort);
+                    node.recorders = recorders;
+                    node.store = Some(store);
+                }
+            }
+            Err(err) => {
+                let mut text = err.to_string();
+                let mut source = std::error::Error::source(&err);
+                while let Some(err) = source {
+                    text += &format!(": {err}");
+                    source = err.source();
+                }
+                // A disk that is gone already, or has just failed, is no reason to complain.
+                self.note(format!("member {id} does not start: {text}"));
+                let excused = ["pipe", "sync", "no answer", "storage", "sync"];
+                if !excused.iter().any(|excuse| text.contains(excuse)) {
+                    self.ledger.complain(format!("member {id} does not start: {text}"));
+                }
+            }
+        }
+    }
+
+    /// Ends a member's process without warning; the machine may lose its power with it.
+    pub(crate) fn crash(&self, id: u64, power: bool) {
+        let mut nodes = self.lock();
+        let Some(node) = nodes.get_mut(&id) else { return };
+        node.broken &= !power;
+        node.disk = if power { node.disk.cut_power(&*self.rng) } else { node.disk.kill_process() };
+        node.recorders.iter().for_each(JoinHandle::abort);
+        self.network.unplug(id);
+        if let Some(store) = node.store.take() {
+            node.ending = Some(tokio::spawn(async move {
+                let _ = store.close().await; // its disk is gone
+            }));
+        }
+    }
+
+    /// Ends a member in order.
+    pub(crate) async fn stop(&self, id: u64) {
+        let store = self.lock().get_mut(&id).and_then(|node| node.store.take());
+        if let Some(store) = store {
+            let _ = store.close().await;
+            self.network.unplug(id);
+        }
+    }
+
+    /// The machine is thrown away.
+    pub(crate) fn scrap(&self, id: u64) {
+        self.crash(id, true);
+        self.lock().remove(&id);
+    }
+
+    /// The disk does not answer for so long.
+    pub(crate) fn stall(&self, id: u64, time: Duration) {
+        if let Some(node) = self.lock().get(&id) {
+            *node.stalled_until.lock().unwrap_or_else(PoisonError::into_inner) = self.clock.monotonic() + time;
+        }
+    }
+
+    /// The disk syncs nothing any more.
+    pub(crate) fn break_disk(&self, id: u64) {
+        if let Some(node) = self.lock().get_mut(&id) {
+            node.disk.fail_syncs();
+            node.broken = true;
+        }
+    }
+
+    pub(crate) fn disk(&self, id: u64) -> Option<SimDisk> {
+        self.lock().get(&id).map(|node| node.disk.clone())
+    }
+
+    /// All machines.
+    pub(crate) fn ids(&self) -> Vec<u64> {
+        self.lock().keys().copied().collect()
+    }
+
+    /// Those that run.
+    pub(crate) fn running(&self) -> Vec<u64> {
+        self.lock().iter().filter(|(_, node)| node.store.is_some()).map(|(id, _)| *id).collect()
+    }
+
+    pub(crate) fn store(&self, id: u64) -> Option<Arc<Store>> {
+        self.lock().get(&id).and_then(|node| node.store.clone())
+    }
+
+    /// Any member that runs.
+    pub(crate) fn any_store(&self) -> Option<(u64, Arc<Store>)> {
+        let id = self.pick(&self.running())?;
+        Some((id, self.store(id)?))
+    }
+
+    /// Who believes to lead, in the newest term.
+    pub(crate) fn leader(&self) -> Option<u64> {
+        let known = self
+            .lock()
+            .iter()
+            .filter_map(|(id, node)| Some((*id, *node.store.as_ref()?.leadership().borrow())))
+            .collect::<Vec<_>>();
+        known.into_iter().filter(|(_, known)| known.is_leader()).max_by_key(|(_, known)| known.term).map(|(id, _)| id)
+    }
+
+    /// Waits until somebody leads.
+    pub(crate) async fn wait_for_leader(&self) -> u64 {
+        let found = async {
+            loop {
+                if let Some(id) = self.leader() {
+                    return id;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.expect("nobody leads")
+    }
+
+    /// Everything that is broken is mended, everybody who is down comes back.
+    pub(crate) async fn heal(&self) {
+        self.note("everything heals");
+        self.network.mend();
+        self.network.set_weather(Weather { delay: Duration::from_millis(1), ..Weather::default() });
+        for id in self.ids() {
+            self.stall(id, Duration::ZERO);
+            if let Some(disk) = self.disk(id) {
+                disk.leave_free(None);
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(3)).await; // whoever has failed says so by now
+        for id in self.ids() {
+            let broken = self.lock().get(&id).is_some_and(|node| node.broken);
+            let failed = match self.store(id) {
+                Some(_) if broken => true,
+                Some(store) => matches!(store.status().await, Err(reeve_store::MemberError::Stopped(_))),
+                None => true,
+            };
+            if failed {
+                self.crash(id, true);
+                self.start(id).await;
+            }
+        }
+    }
+
+    /// After healing: writes are taken, through every member, and all come to the same state.
+    pub(crate) async fn check_that_it_goes_on(&self) {
+        let leads = self.eventually("nobody leads a group that writes", || async {
+            let leader = self.leader()?;
+            let store = self.store(leader)?;
+            put(&store, "after", "the storm").await.ok()?;
+            store.status().await.ok()
+        });
+        let status: MemberStatus = leads.await;
+        let members: Vec<u64> = status.members.iter().map(|member| member.id).collect();
+        self.note(format!("members at the end: {members:?}"));
+        for id in &members {
+            self.eventually(&format!("member {id} does not take part"), || async {
+                let store = self.store(*id)?;
+                put(&store, "through", &id.to_string()).await.ok()?;
+                store.range(RangeRequest::key("through")).await.ok()
+            })
+            .await;
+        }
+        let newest = self.store(status.id).unwrap().revision();
+        for id in &members {
+            self.eventually(&format!("member {id} does not get everything"), || async {
+                let store = self.store(*id)?;
+                let all = store.range(RangeRequest::prefix("")).await.ok()?;
+                (all.revision >= newest && self.ledger.seen_by(*id) >= newest).then_some(())
+            })
+            .await;
+        }
+    }
+
+    async fn eventually<T, F: Future<Output = Option<T>>>(&self, otherwise: &str, attempt: impl Fn() -> F) -> T {
+        let end = self.clock.monotonic() + PATIENCE;
+        loop {
+            if let Some(value) = attempt().await {
+                return value;
+            }
+            if self.clock.monotonic() > end {
+                for id in self.running() {
+                    let status = match self.store(id) {
+                        Some(store) => format!("{:?}", store.status().await),
+                        None => String::new(),
+                    };
+                    self.note(format!("member {id}: {status}"));
+                }
+                panic!("{otherwise}");
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// A number that depends on all that has happened.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let trace = self.trace.lock().unwrap_or_else(PoisonError::into_inner).join("\n");
+        self.ledger.fingerprint() ^ u64::from(crc32fast::hash(trace.as_bytes())) ^ self.rng.next_u64()
+    }
+}
+
+pub(crate) async fn put(store: &Store, key: &str, value: &str) -> Result<Revision, KvError> {
+    let op = Op::Put { key: key.to_owned().into(), value: value.to_owned().into() };
+    Ok(store.txn(Txn { then: vec![op], ..Txn::default() }).await?.revision)
+}
+
+pub(crate) async fn get(store: &Store, key: &str) -> Result<Option<String>, KvError> {
+    let read = store.range(RangeRequest::key(key.to_owned())).await?;
+    Ok(read.kvs.first().map(|kv| kv.value.escape_ascii().to_string()))
+}
