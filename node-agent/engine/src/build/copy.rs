@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
+use super::diff::entry_of;
 use super::glob::{Ignore, Pattern, clean};
 use super::layer::{LayerWriter, Meta};
 use crate::images::ImageStore;
 use crate::snapshot::layers::decompressed;
 use crate::snapshot::root::Root;
-use crate::snapshot::tar::{Kind, TarReader};
+use crate::snapshot::tar::{Entry, Kind, TarReader};
 use crate::snapshot::unpack::relative;
 
 /// How deep folders may nest.
@@ -269,13 +270,27 @@ impl Copier<'_> {
 
     fn file(&mut self, source: &Path, target: &Path, stat: &Stat) -> Result<(), String> {
         if kind(stat) != FileType::RegularFile {
-            return Err(format!("{}: neither a file nor a directory nor a link", source.display()));
+            return self.special(source, target, stat);
         }
         self.check_over(target, FileType::RegularFile)?;
         let file = self.order.source.root.file(source).map_err(|errno| at(source, errno))?;
         self.copy_capabilities(&file).map_err(|error| at(source, error))?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         self.layer.file(target, self.order.meta(stat), size, file).map_err(|error| at(source, error))
+    }
+
+    /// Devices and pipes are copied as what they are.
+    fn special(&mut self, source: &Path, target: &Path, stat: &Stat) -> Result<(), String> {
+        let special = match kind(stat) {
+            FileType::CharacterDevice => Kind::CharDevice,
+            FileType::BlockDevice => Kind::BlockDevice,
+            FileType::Fifo => Kind::Fifo,
+            _ => return Err(format!("{}: neither a file nor a directory nor a link", source.display())),
+        };
+        self.check_over(target, kind(stat))?;
+        let Meta { uid, gid, mode, .. } = self.order.meta(stat);
+        let entry = Entry { uid, gid, mode, ..entry_of(target, stat, special, Vec::new()) };
+        self.layer.entry(target, &entry, Path::new(""), io::empty()).map_err(|error| at(source, error))
     }
 
     /// What a program may do besides its user's rights goes with it, from image to image.

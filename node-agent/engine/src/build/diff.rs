@@ -76,7 +76,7 @@ impl Diff<'_> {
         let opaque = xattrs.iter().any(|(name, value)| name == OPAQUE && value == b"y");
         let owner = |stat: &Stat| (stat.st_mode, stat.st_uid, stat.st_gid);
         let same = self.image.lstat(path).is_ok_and(|old| owner(&old) == owner(stat));
-        let entry = entry(path, stat, Kind::Directory, own(xattrs));
+        let entry = entry_of(path, stat, Kind::Directory, own(xattrs));
         self.pending.push((path.to_owned(), entry));
         if opaque || !(same || self.stubs.contains(path)) {
             self.flush()?;
@@ -109,7 +109,7 @@ impl Diff<'_> {
             (FileType::CharacterDevice, _) => (PathBuf::new(), Kind::CharDevice, Vec::new()),
             _ => (PathBuf::new(), Kind::Fifo, Vec::new()),
         };
-        let entry = Entry { link: link.as_os_str().as_bytes().to_vec(), ..entry(path, stat, kind, xattrs) };
+        let entry = Entry { link: link.as_os_str().as_bytes().to_vec(), ..entry_of(path, stat, kind, xattrs) };
         let written = match kind {
             Kind::File => {
                 let file = self.root.file(path).map_err(|errno| at(path, errno))?;
@@ -143,7 +143,8 @@ impl Diff<'_> {
 /// What stands for something that is gone.
 const MARK: Meta = Meta { uid: 0, gid: 0, mode: 0o644, mtime: 0 };
 
-fn entry(path: &Path, stat: &Stat, kind: Kind, xattrs: Vec<(String, Vec<u8>)>) -> Entry {
+/// What the tar entry of a file is that lies somewhere.
+pub(super) fn entry_of(path: &Path, stat: &Stat, kind: Kind, xattrs: Vec<(String, Vec<u8>)>) -> Entry {
     let size = if kind == Kind::File { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
     Entry {
         path: path.as_os_str().as_bytes().to_vec(),

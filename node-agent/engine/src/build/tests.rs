@@ -203,6 +203,25 @@ fn add_unpacks_local_archives_and_copy_does_not() {
 }
 
 #[test]
+fn devices_and_pipes_are_copied_as_what_they_are() {
+    use std::os::unix::fs::FileTypeExt as _;
+    let Some(kitchen) = Kitchen::new(&[("d/f", "1")]) else { return };
+    let dir = kitchen.context.path().join("d");
+    let make = |name: &str, kind, dev| {
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, dir.join(name), kind, mode, dev).unwrap();
+    };
+    make("null", rustix::fs::FileType::CharacterDevice, rustix::fs::makedev(1, 3));
+    make("pipe", rustix::fs::FileType::Fifo, 0);
+    kitchen.build("FROM scratch\nCOPY --chown=1:2 d /d\n");
+    kitchen.see(|root| {
+        let null = fs::metadata(root.join("d/null")).unwrap();
+        assert!(null.file_type().is_char_device() && null.rdev() == rustix::fs::makedev(1, 3) && null.uid() == 1);
+        assert!(fs::metadata(root.join("d/pipe")).unwrap().file_type().is_fifo());
+    });
+}
+
+#[test]
 fn nothing_outside_of_the_context_gets_into_an_image() {
     let Some(kitchen) = Kitchen::new(&[("in", "1")]) else { return };
     let secret = tempfile::NamedTempFile::new().unwrap();
