@@ -34,6 +34,17 @@ enum Asker {
     Nobody,
 }
 
+impl Asker {
+    /// Whether another question is this one, once more.
+    fn is_repeated_by(&self, other: &Self) -> bool {
+        let name = |asker: &Self| match asker {
+            Self::There { member, number } => Some((*member, *number)),
+            Self::Here(_) | Self::Nobody => None,
+        };
+        name(self).is_some() && name(self) == name(other)
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Changes {
     /// Counts what was asked of leaders.
@@ -154,6 +165,9 @@ impl Member {
     }
 
     fn propose_change(&mut self, conf: &ConfChangeV2, addresses: Vec<Peer>, asker: Asker) {
+        if self.changes.under_way.as_ref().is_some_and(|(_, first)| first.is_repeated_by(&asker)) {
+            return; // the network has brought the question twice
+        }
         if self.node.raft.has_pending_conf() || self.changes.under_way.is_some() {
             return self.tell(asker, Err(MemberError::Busy));
         }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use reeve_store::{Kv as _, KvError, MemberError, Role};
+use reeve_store::{Kv as _, KvError, MemberError, Op, Parcel, RangeRequest, ReceiveError, Revision, Role, Txn};
 
 use crate::cluster::{Weather, address};
 use crate::in_virtual_time;
@@ -348,5 +348,108 @@ fn without_a_majority_callers_are_told_so() {
         assert_eq!(err, "store is not available: no answer within 7s: there is no leader");
         let err = store.add_learner(9, "x:1").await.unwrap_err().to_string();
         assert_eq!(err, "the members cannot be changed now: there is no leader");
+    });
+}
+
+#[test]
+fn after_a_partition_a_watch_goes_on_where_it_was_etcd_15271() {
+    history(16, 3, async |world| {
+        for round in 0..5 {
+            let leader = world.wait_for_leader().await;
+            let apart = other(world, leader);
+            write(world, apart, "k", &format!("{round} before")).await;
+            world.network.isolate(apart, world.ids());
+            for n in 0..20 {
+                write(world, leader, "k", &format!("{round}/{n}")).await;
+            }
+            seconds(3).await;
+            world.network.mend();
+            seconds(5).await;
+            // The ledger complains of whatever comes twice, late, or not at all.
+            let newest = world.store(leader).unwrap().revision();
+            assert_eq!(world.ledger.seen_by(apart), newest);
+        }
+    });
+}
+
+#[test]
+fn a_death_while_history_is_removed_takes_no_revision_back_etcd_17780() {
+    history(17, 3, async |world| {
+        world.forget_watches();
+        for round in 0..6_u64 {
+            let leader = world.wait_for_leader().await;
+            for n in 0..60 {
+                write(world, leader, &format!("k{}", n % 5), &format!("{round}/{n}")).await;
+            }
+            let store = world.store(leader).unwrap();
+            let newest = store.revision();
+            store.compact(Revision(newest.0 - 3)).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(round)).await; // the removal is somewhere on its way
+            world.ids().into_iter().for_each(|id| world.crash(id, round % 2 == 0));
+            for id in world.ids() {
+                world.start(id).await;
+            }
+            let again = world.wait_for_leader().await;
+            let read = world.store(again).unwrap().range(RangeRequest::key("k4")).await.unwrap();
+            assert_eq!((read.revision, read.kvs[0].value.clone()), (newest, format!("{round}/59").into()));
+            seconds(3).await;
+            world.check_that_members_agree().await;
+        }
+    });
+}
+
+#[test]
+fn a_read_of_compacted_history_in_a_transaction_comes_out_the_same_everywhere_etcd_18667() {
+    history(18, 3, async |world| {
+        world.forget_watches();
+        for round in 0..10_u64 {
+            let leader = world.wait_for_leader().await;
+            write(world, leader, "k", &round.to_string()).await;
+            let newest = world.store(leader).unwrap().revision();
+            let compaction = tokio::spawn({
+                let store = world.store(leader).unwrap();
+                async move { store.compact(newest).await }
+            });
+            let follower = world.store(other(world, leader)).unwrap();
+            let read = RangeRequest { revision: Some(Revision(newest.0 - 1)), ..RangeRequest::key("k") };
+            let put = Op::Put { key: "in the same transaction".into(), value: round.to_string().into() };
+            // Whether the read comes before the compaction or after it is for the log to say.
+            let _ = follower.txn(Txn { then: vec![Op::Range(read), put], ..Txn::default() }).await;
+            compaction.await.unwrap().unwrap();
+            seconds(1).await;
+            world.check_that_members_agree().await;
+        }
+    });
+}
+
+#[test]
+fn a_member_that_comes_back_elsewhere_says_so() {
+    history(19, 3, async |world| {
+        let leader = world.leader().unwrap();
+        let moved = other(world, leader);
+        world.crash(moved, false);
+        world.start_at(moved, "elsewhere:2380").await;
+        seconds(6).await;
+        for id in world.ids().into_iter().filter(|id| *id != moved) {
+            let told = world.network.told(id);
+            let peer = told.iter().find(|peer| peer.id == moved).unwrap();
+            assert_eq!(peer.address, "elsewhere:2380", "as member {id} was told");
+        }
+    });
+}
+
+#[test]
+fn whoever_has_been_removed_is_heard_no_more_and_knows_it() {
+    history(20, 3, async |world| {
+        let leader = world.leader().unwrap();
+        let removed = other(world, leader);
+        world.store(removed).unwrap().remove(removed).await.unwrap();
+        seconds(2).await;
+        let err = put(&world.store(removed).unwrap(), "k", "1").await.unwrap_err().to_string();
+        assert_eq!(err, "store is not available: this member was removed from the group");
+        let parcel = Parcel { from: removed, to: leader, message: Vec::new().into(), urgent: true };
+        let heard = world.store(leader).unwrap().inbox().receive(parcel).await;
+        assert_eq!(heard, Err(ReceiveError::Removed { from: removed }));
+        write(world, leader, "k", "two are enough").await;
     });
 }

@@ -33,6 +33,8 @@ struct Book {
     writes: Vec<Write>,
     reads: Vec<Read>,
     complaints: Vec<String>,
+    /// Nobody follows what members tell.
+    looks_away: bool,
 }
 
 /// A write that was acknowledged.
@@ -60,6 +62,11 @@ impl Ledger {
 
     pub(crate) fn complain(&self, what: String) {
         self.lock().complaints.push(what);
+    }
+
+    /// Follows no changes from now on.
+    pub(crate) fn look_away(&self) {
+        self.lock().looks_away = true;
     }
 
     /// The first thing that was found wrong.
@@ -109,7 +116,7 @@ impl Ledger {
 
     /// Follows all changes that a member tells of, for as long as it runs, from where it was left.
     pub(crate) async fn follow(self: Arc<Self>, id: u64, store: Arc<Store>) {
-        loop {
+        while !self.lock().looks_away {
             let next = self.seen_by(id).0 + 1;
             let range = KeyRange::Prefix(Vec::new().into());
             let request = WatchRequest { range, start: Some(Revision(next)), previous: false };

@@ -73,6 +73,7 @@ async fn live(seed: u64, founders: u64) -> u64 {
     world.heal().await;
     clients.stop().await;
     world.check_that_it_goes_on().await;
+    world.check_that_members_agree().await;
     world.ledger.check_everything();
     world.fingerprint()
 }

@@ -55,6 +55,7 @@ struct Node {
     joins: bool,
     /// Its disk cannot sync, until its machine is switched off and on.
     broken: bool,
+    address: String,
 }
 
 impl Drop for Node {
@@ -113,15 +114,33 @@ impl World {
             stalled_until: Arc::default(),
             joins,
             broken: false,
+            address: address(id),
         };
         self.lock().insert(id, node);
+    }
+
+    /// Stops following what members tell, of a world in which history is compacted.
+    pub(crate) fn forget_watches(&self) {
+        for node in self.lock().values_mut() {
+            node.recorders.iter().for_each(JoinHandle::abort);
+        }
+        self.ledger.look_away();
+    }
+
+    /// Starts a member's process on another address.
+    pub(crate) async fn start_at(&self, id: u64, address: &str) {
+        if let Some(node) = self.lock().get_mut(&id) {
+            node.address = address.to_owned();
+        }
+        self.start(id).await;
     }
 
     fn config(&self, id: u64, node: &Node) -> StoreConfig {
         let transport = self.network.transport(id);
         let mut peers = founders(self.founders);
+        peers.iter_mut().filter(|peer| peer.id == id).for_each(|peer| peer.address.clone_from(&node.address));
         let member = if node.joins {
-            peers.push(reeve_store::Peer { id, address: address(id) });
+            peers.push(reeve_store::Peer { id, address: node.address.clone() });
             MemberConfig::Join { id, cluster: 7, peers, transport }
         } else {
             MemberConfig::Cluster { id, cluster: 7, peers, transport }
@@ -331,6 +350,26 @@ impl World {
             })
             .await;
         }
+    }
+
+    /// All members hold the same, bit by bit.
+    pub(crate) async fn check_that_members_agree(&self) {
+        let mut hashes = Vec::new();
+        let newest = self.running().iter().filter_map(|id| Some(self.store(*id)?.revision())).min();
+        for id in self.running() {
+            let Some(store) = self.store(id) else { continue };
+            if let Ok(hash) = store.hash_kv(newest).await {
+                hashes.push((id, hash));
+            }
+        }
+        for (id, hash) in &hashes {
+            let (first, expected) = hashes[0];
+            assert!(
+                *hash == expected || hash.compacted != expected.compacted,
+                "members {first} and {id} hold different things: {expected:?}, {hash:?}"
+            );
+        }
+        assert!(hashes.len() > 1, "one member proves nothing");
     }
 
     async fn eventually<T, F: Future<Output = Option<T>>>(&self, otherwise: &str, attempt: impl Fn() -> F) -> T {
