@@ -41,6 +41,8 @@ pub(super) struct Order<'a> {
     pub(super) inline: &'a [Inline],
     /// Patterns of what is left out besides, below each source.
     pub(super) excludes: &'a [Pattern],
+    /// Makes the folders on the way to each source in the destination.
+    pub(super) parents: bool,
     /// Absolute; ends with a slash if it was written so.
     pub(super) dest: &'a str,
     pub(super) owner: Option<(u32, u32)>,
@@ -71,7 +73,8 @@ pub(super) fn in_file(store: &ImageStore, content: &[u8]) -> io::Result<File> {
 pub(super) fn copy(order: &Order<'_>, image: &Root, layer: &mut LayerWriter) -> Result<(), String> {
     let mut matches = Vec::new();
     for pattern in order.patterns {
-        matches.extend(order.matches(pattern)?);
+        let pivot = order.pivot(pattern)?;
+        matches.extend(order.matches(pattern)?.into_iter().map(|path| (path, pivot)));
     }
     let folder = order.dest.ends_with('/');
     let sources = order.patterns.len() + order.inline.len();
@@ -88,8 +91,16 @@ pub(super) fn copy(order: &Order<'_>, image: &Root, layer: &mut LayerWriter) -> 
         return Err(format!("cannot copy to non-directory: {}", order.dest));
     }
     let mut copier = Copier { order, image, layer, made: BTreeSet::new(), top: PathBuf::new() };
-    for source in matches {
-        copier.top(&source, &target, folder || is_dir)?;
+    for (source, pivot) in matches {
+        match pivot {
+            Some(skipped) => {
+                let kept: PathBuf = source.components().skip(skipped).collect();
+                let is_dir = order.source.root.stat(&source).is_ok_and(|stat| kind(&stat) == FileType::Directory);
+                let below = if is_dir { Some(kept.as_path()) } else { kept.parent() };
+                copier.top(&source, &target.join(below.unwrap_or(Path::new(""))), true)?;
+            }
+            None => copier.top(&source, &target, folder || is_dir)?,
+        }
     }
     for file in order.inline {
         copier.inline(file, &target, folder || is_dir)?;
@@ -134,6 +145,15 @@ impl Order<'_> {
             }
         }
         if kept.is_empty() { Err(nothing()) } else { Ok(kept) }
+    }
+
+    /// How many folders at the beginning of a source are not made in the destination: those before `/./`.
+    fn pivot(&self, source: &str) -> Result<Option<usize>, String> {
+        if !self.parents {
+            return Ok(None);
+        }
+        let before = source.find("/./").and_then(|at| source.get(..at)).unwrap_or_default();
+        Ok(Some(Path::new(&clean(before)?).components().count()))
     }
 
     fn excludes(&self, path: &Path) -> bool {

@@ -71,6 +71,8 @@ pub(super) struct Files {
     pub(super) checksum: Option<String>,
     /// Patterns of what is left out.
     pub(super) excludes: Vec<String>,
+    /// The folders on the way to a source are made in the image, too.
+    pub(super) parents: bool,
     pub(super) sources: Vec<String>,
     /// Those sources that stand in the Dockerfile.
     pub(super) heredocs: Vec<Heredoc>,
@@ -158,7 +160,7 @@ pub(super) fn trigger(text: &str, escape: char) -> Result<Op, String> {
 fn allowed_flags(keyword: &str) -> &'static [&'static str] {
     match keyword {
         "FROM" => &["platform"],
-        "COPY" => &["from", "chown", "chmod", "link", "exclude"],
+        "COPY" => &["from", "chown", "chmod", "link", "exclude", "parents"],
         "ADD" => &["chown", "chmod", "link", "checksum", "exclude"],
         "RUN" => &["mount", "network", "security"],
         "HEALTHCHECK" => &["interval", "timeout", "start-period", "start-interval", "retries"],
@@ -314,6 +316,7 @@ fn files(keyword: &str, mut flags: Flags, rest: &str, heredocs: Vec<Heredoc>) ->
         chmod: flags.take("chmod"),
         checksum: flags.take("checksum"),
         excludes: flags.take_all("exclude"),
+        parents: flags.take("parents").is_some_and(|value| value != "false"),
         sources,
         heredocs,
         dest,
@@ -433,7 +436,7 @@ mod tests {
             ("FROM x\nRUN --mount=type=x,target=/y z", 2, "unsupported mount type \"x\""),
             ("FROM x\nRUN --network=some z", 2, "unsupported network mode \"some\""),
             ("FROM x\nRUN --security=insecure z", 2, "builds are never privileged"),
-            ("FROM x\nCOPY --parents a b", 2, "unknown flag: --parents of COPY"),
+            ("FROM x\nCOPY --unpack a b", 2, "unknown flag: --unpack of COPY"),
             ("FROM x\nCOPY --chown=1 --chown=2 a b", 2, "duplicate flag specified: --chown"),
             ("FROM x\nENV a", 2, "ENV must have two arguments"),
             ("FROM x\nENV a=1 b", 2, "can't find = in \"b\""),

@@ -321,7 +321,8 @@ impl Runner<'_> {
         };
         let (patterns, inline, excludes) = (&patterns, &inline, &excludes);
         let (dest, extract) = (dest.as_str(), keyword == "ADD");
-        let order = Order { keyword, source, patterns, inline, excludes, dest, owner, mode, extract };
+        let parents = files.parents;
+        let order = Order { keyword, source, patterns, inline, excludes, parents, dest, owner, mode, extract };
         self.add_layer(|image, layer| copy::copy(&order, image, layer))
     }
 
