@@ -46,7 +46,8 @@ pub mod server;
 pub mod status;
 mod yaml_depth;
 
-pub use http::{Running, RunningComponents};
+pub use http::{AboutCluster, BackupFigures, Running, RunningComponents};
+pub use outbound::system_roots;
 pub use server::{ApiServer, ApiServerConfig, Limits, RENEWAL_INTERVAL, RenewError, StartError};
 
 /// What every part of Reeve says its version is: the Kubernetes release that is followed, ours behind the plus sign.

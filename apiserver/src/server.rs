@@ -34,7 +34,8 @@ use crate::flowcontrol::{self, FlowControl};
 use crate::gate::{Gate, Place, Room};
 use crate::http::web_socket::WebSockets;
 use crate::http::{
-    Api, Body, BoxError, ComponentStatuses, Health, InProcess, LiveFaces, Metrics, Peer, Reviews, RunningComponents,
+    AboutCluster, Api, BackupFigures, Body, BoxError, ComponentStatuses, Health, InProcess, LiveFaces, Metrics, Own,
+    Peer, Reviews, RunningComponents,
 };
 use crate::join::ControlPlane;
 use crate::pki::{LiveCertificate, Pki, PkiError, UnusableCertificate};
@@ -234,6 +235,7 @@ impl ApiServer {
             limits: config.limits,
             protobuf: Arc::default(),
             metrics: Metrics::default(),
+            own: Own::default(),
         };
         let serving = Arc::new(serving);
         let (own, shutdown) = (Arc::clone(&serving), serving.shutdown.clone());
@@ -251,6 +253,17 @@ impl ApiServer {
     #[must_use]
     pub fn components(&self) -> RunningComponents {
         self.api.components.running.clone()
+    }
+
+    /// Lets the server make backups: `about` says what stands in them besides the store. Only the first call counts.
+    pub fn offer_backups(&self, about: AboutCluster) {
+        let _ = self.api.own.about.set(about);
+    }
+
+    /// Where it is noted how scheduled backups went.
+    #[must_use]
+    pub fn backup_figures(&self) -> BackupFigures {
+        self.api.own.figures.clone()
     }
 
     /// Waits until the roles are there with which a cluster starts; until then most users are refused.

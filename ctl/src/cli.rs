@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use reeve_api::clock::RealClock;
 
+use crate::backup;
+use crate::backup::args::{BackupArgs, BackupCommand, RestoreArgs, StoreCommand};
 use crate::cluster::args::{DownArgs, UpArgs};
 use crate::images;
 use crate::kubectl::api::warnings;
@@ -33,6 +35,13 @@ enum Verb {
     Up(UpArgs),
     /// Stop a cluster of this machine
     Down(DownArgs),
+    /// Keep everything of a cluster in a file
+    Backup(Box<BackupArgs>),
+    /// Make a cluster of a backup
+    Restore(RestoreArgs),
+    /// Look after a cluster's store
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Build an image from a Dockerfile for a cluster of this machine
     Build(images::build::BuildArgs),
     /// Load, list, remove, name, save and fetch the images of a cluster of this machine
@@ -151,6 +160,9 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
     match cli.verb {
         // Done before there was a runtime.
         Verb::Up(_) | Verb::Down(_) => Ok(()),
+        Verb::Backup(args) => back_up(*args, &global).await,
+        Verb::Restore(args) => backup::restore::run(&args).map_err(|err| CliError::plain(err.to_string())),
+        Verb::Store(StoreCommand::Verify(args)) => backup::verify::run(&args, connect(&global)).await,
         Verb::Build(args) => images::build::run(args).await,
         Verb::Image(command) => images::image::run(command).await,
         Verb::Apply(args) => apply::run(args, &connect(&global).await?).await,
@@ -182,6 +194,15 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Verb::ApiResources(args) => api_resources::run(args, &connect(&global).await?).await,
         Verb::ApiVersions => api_resources::versions(&connect(&global).await?).await,
         Verb::Version(args) => version::run(args, connect(&global)).await,
+    }
+}
+
+async fn back_up(args: BackupArgs, global: &GlobalArgs) -> Result<(), CliError> {
+    let plain = |err: backup::Failed| CliError::plain(err.to_string());
+    match args.command {
+        None => backup::make::run(&args.make, connect(global)).await,
+        Some(BackupCommand::Check(args)) => backup::verify::check(&args).map_err(plain),
+        Some(BackupCommand::List(args)) => backup::list::run(&args).await.map_err(plain),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The `reeve` binary: the CLI, the cluster verbs and every component.
 
+mod backup;
 mod cli;
 mod cluster;
 mod images;

@@ -57,6 +57,20 @@ pub struct BackupPart {
     /// Why whoever made it could not go on; empty everywhere else.
     #[prost(string, tag = "3")]
     pub failure: String,
+    /// Leases, before any key.
+    #[prost(message, repeated, tag = "4")]
+    pub leases: Vec<BackupLease>,
+}
+
+/// A lease that keys hang on. Once restored it has its whole time again.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct BackupLease {
+    /// Its number.
+    #[prost(int64, tag = "1")]
+    pub id: i64,
+    /// Its time to live in seconds.
+    #[prost(int64, tag = "2")]
+    pub ttl: i64,
 }
 
 /// The state of one key.

@@ -137,6 +137,11 @@ impl Health {
         Self { kv, shutdown, roles, outcomes: Outcomes::default() }
     }
 
+    /// The store that the checks look at.
+    pub(crate) fn kv(&self) -> SharedKv {
+        SharedKv::clone(&self.kv)
+    }
+
     /// Answers `/ENDPOINT` or `/ENDPOINT/CHECK`.
     pub(crate) async fn answer(&self, endpoint: &str, single: Option<&str>, query: &Query) -> Answer {
         if let Some(single) = single {

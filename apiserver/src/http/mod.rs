@@ -19,6 +19,7 @@ mod list_body;
 mod metrics;
 mod negotiate;
 mod openapi;
+mod own;
 mod pretty;
 mod protobuf;
 mod query;
@@ -53,6 +54,8 @@ pub(crate) use metrics::Metrics;
 pub(crate) use metrics::{Counter, Histogram, Page, number};
 use metrics::{Key, Observed};
 pub(crate) use openapi::OpenApi;
+pub(crate) use own::Own;
+pub use own::{AboutCluster, BackupFigures};
 pub(crate) use protobuf::Shared;
 pub(crate) use query::Query;
 pub(crate) use response::{Answer, Body, BoxError, error, full, json, not_found_page, text};
@@ -115,6 +118,7 @@ pub(crate) struct Api {
     /// What several watchers get as protobuf.
     pub(crate) protobuf: Arc<Shared>,
     pub(crate) metrics: Metrics,
+    pub(crate) own: Own,
 }
 
 /// Whether there are reviews of that group and version: they are no kinds of the registry.
@@ -235,7 +239,7 @@ impl Api {
             }
             ["openid", "v1", "jwks"] => Ok(issuer::keys(&self.token_key)),
             ["metrics", "slis"] => metrics::slis(&self.health.outcomes, &parts.headers),
-            ["metrics"] => self.metrics.answer(&self.registry, (&self.aggregator.metrics, &self.flow), &parts.headers),
+            ["metrics"] => self.metrics_page(&parts.headers),
             ["debug", "api_priority_and_fairness", table] => {
                 let with_details = query.get("includeRequestDetails").is_some_and(|asked| !asked.is_empty());
                 let table = self.flow.dump(table, with_details);
@@ -257,6 +261,11 @@ impl Api {
             ["" | "index.html"] => Ok(response::raw_json(StatusCode::OK, &json!({"paths": self.paths()}))),
             _ => Ok(response::not_found_page()),
         }
+    }
+
+    fn metrics_page(&self, headers: &http::HeaderMap) -> Result<Answer, ApiError> {
+        let more = |page: &mut Page| self.own.figures.report(page);
+        self.metrics.answer(&self.registry, (&self.aggregator.metrics, &self.flow), more, headers)
     }
 
     /// What is answered where a path that is no resource is there in another form or for another method only. Source:

@@ -29,6 +29,7 @@ use serde_json::Value;
 
 pub(crate) use connect::{told_io, told_tls};
 pub(crate) use services::Services;
+pub use trust::system_roots;
 pub(crate) use trust::{Trust, TrustError};
 
 use crate::http::Body;

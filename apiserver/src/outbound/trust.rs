@@ -77,8 +77,9 @@ impl Trust {
     }
 }
 
-/// What the system trusts; read once.
-fn system_roots() -> Vec<CertificateDer<'static>> {
+/// The CAs that this machine's system trusts; read once.
+#[must_use]
+pub fn system_roots() -> Vec<CertificateDer<'static>> {
     static ROOTS: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
     let read = || {
         let found = SYSTEM_BUNDLES.iter().find(|path| Path::new(path).exists());

@@ -8,12 +8,14 @@
 //!
 //! What is not here: encryption and where backups are kept (`ctl`).
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
-use reeve_proto::backup::{BackupEnd, BackupHead, BackupKey, BackupPart, MAGIC, VERSION};
+use reeve_proto::backup::{BackupEnd, BackupHead, BackupKey, BackupLease, BackupPart, MAGIC, VERSION};
 use reeve_proto::store::{HardState, LogEntry, LogRecord, Member, Members, VERSION as STORE_VERSION};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
@@ -24,7 +26,7 @@ use crate::disk::{Disk as _, DiskError, LockError, RealDisk};
 use crate::encoding::{self, Position};
 use crate::frame::{self, HEADER_LEN, Header, ReadError};
 use crate::kv::{KeyRange, KeyValue, Kv, KvError, RangeRequest, Revision};
-use crate::lease::LeaseId;
+use crate::lease::{LEASE_TTL_MIN, Lease, LeaseId};
 use crate::limits::KEY_LEN_MAX;
 use crate::log::{Keep, Log};
 use crate::offline;
@@ -39,6 +41,8 @@ const RECORD_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Keys that are read at a time: so many at first, then as many as make a part.
 const PAGE_KEYS: usize = 16;
 const PAGE_KEYS_MAX: usize = 2048;
+/// Leases in a part.
+const PART_LEASES: usize = 10_000;
 /// How far the revisions of a restored store lie behind the backup's: more than any store makes between two backups
 /// (a hundred days of a hundred writes per second).
 pub const REVISIONS_AHEAD: u64 = 1_000_000_000;
@@ -48,6 +52,8 @@ const REVISION_MAX: u64 = u64::MAX / 2;
 /// checksum of [`CHECKSUM_BYTES`], which its own makes superfluous.
 pub const BLOCK_BYTES: usize = 512;
 const CHECKSUM_BYTES: usize = 32;
+/// A reader that takes nothing for so long is given up: as long as it is there, nothing of the past is removed.
+const READER_PATIENCE: Duration = Duration::from_secs(60);
 /// How much is read of a backup at a time.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -165,6 +171,12 @@ impl Packer {
         self.record(&BackupPart { keys, ..BackupPart::default() })
     }
 
+    /// Nothing, when there are none.
+    fn leases(&mut self, leases: &[BackupLease]) -> Vec<Bytes> {
+        let chunks = leases.chunks(PART_LEASES);
+        chunks.map(|leases| self.record(&BackupPart { leases: leases.to_vec(), ..BackupPart::default() })).collect()
+    }
+
     fn end(mut self) -> Bytes {
         let sha256 = self.hasher.clone().finalize().to_vec();
         let end = BackupEnd { keys: self.keys, sha256 };
@@ -188,15 +200,24 @@ pub async fn pack(kv: &dyn Kv, about: BackupHead, sink: &mpsc::Sender<Bytes>) ->
     let keys = kv.range(all).await?.count as u64;
     let head = BackupHead { version: VERSION, revision: at.0, keys, ..about };
     let (mut packer, begin) = Packer::begin(&head);
-    if sink.send(begin).await.is_err() {
-        return Ok(());
+    let leases = match leases_of(kv).await {
+        Ok(leases) => packer.leases(&leases),
+        Err(err) => {
+            sent(sink, packer.broken_off(err.to_string())).await;
+            return Err(err);
+        }
+    };
+    for piece in std::iter::once(begin).chain(leases) {
+        if !sent(sink, piece).await {
+            return Ok(());
+        }
     }
     let (mut from, mut limit) = (Bytes::new(), PAGE_KEYS);
     loop {
         let page = match kv.range(page_from(&from, at, limit)).await {
             Ok(page) => page,
             Err(err) => {
-                let _ = sink.send(packer.broken_off(err.to_string())).await;
+                sent(sink, packer.broken_off(err.to_string())).await;
                 return Err(err);
             }
         };
@@ -205,15 +226,30 @@ pub async fn pack(kv: &dyn Kv, about: BackupHead, sink: &mpsc::Sender<Bytes>) ->
         let bytes: usize = page.kvs.iter().map(size).sum();
         limit = (limit * PART_BYTES / bytes.max(1)).clamp(1, (4 * limit).min(PAGE_KEYS_MAX));
         let more = page.more;
-        if sink.send(packer.part(page.kvs.into_iter().map(packed).collect())).await.is_err() {
+        if !sent(sink, packer.part(page.kvs.into_iter().map(packed).collect())).await {
             return Ok(());
         }
         if !more {
             break;
         }
     }
-    let _ = sink.send(packer.end()).await;
+    sent(sink, packer.end()).await;
     Ok(())
+}
+
+/// Whether a piece was taken in time.
+async fn sent(sink: &mpsc::Sender<Bytes>, piece: Bytes) -> bool {
+    matches!(tokio::time::timeout(READER_PATIENCE, sink.send(piece)).await, Ok(Ok(())))
+}
+
+/// The leases that there are, asked for when the revision is held: one of them may have ended since.
+async fn leases_of(kv: &dyn Kv) -> Result<Vec<BackupLease>, KvError> {
+    let mut leases = Vec::new();
+    for id in kv.leases().await? {
+        let status = kv.lease_status(id, false).await?;
+        leases.extend(status.map(|status| BackupLease { id: id.0, ttl: status.granted_ttl }));
+    }
+    Ok(leases)
 }
 
 fn page_from(from: &Bytes, at: Revision, limit: usize) -> RangeRequest {
@@ -234,7 +270,7 @@ fn packed(kv: KeyValue) -> BackupKey {
         create_revision: kv.create_revision.0,
         mod_revision: kv.mod_revision.0,
         version: kv.version,
-        lease: 0,
+        lease: kv.lease.0,
     }
 }
 
@@ -247,6 +283,9 @@ pub fn pack_folder(folder: &Path, about: BackupHead, out: &mut dyn Write) -> Res
     let about = BackupHead { version: VERSION, revision: position.revision.0, keys: all.len() as u64, ..about };
     let (mut packer, begin) = Packer::begin(&about);
     out.write_all(&begin)?;
+    let lease = |id: LeaseId| head.leases().get(id).map(|lease| BackupLease { id: id.0, ttl: lease.ttl });
+    let leases: Vec<BackupLease> = head.leases().ids().filter_map(lease).collect();
+    packer.leases(&leases).iter().try_for_each(|piece| out.write_all(piece))?;
     let (mut part, mut bytes) = (Vec::new(), 0);
     for kv in all {
         bytes += size(&kv);
@@ -270,6 +309,8 @@ pub fn pack_folder(folder: &Path, about: BackupHead, out: &mut dyn Write) -> Res
 pub enum Item {
     /// What it begins with.
     Head(BackupHead),
+    /// Leases, before any key.
+    Leases(Vec<BackupLease>),
     /// Some keys, in order.
     Keys(Vec<BackupKey>),
 }
@@ -380,6 +421,9 @@ impl Unpacker {
             }
             self.ended = true;
         }
+        if !part.leases.is_empty() {
+            return Ok(Some(Item::Leases(part.leases)));
+        }
         Ok((!part.keys.is_empty()).then_some(Item::Keys(part.keys)))
     }
 
@@ -416,17 +460,28 @@ pub fn unpack<E: From<BackupError>>(
 pub fn restore(backup: &mut dyn Read, folder: &Path) -> Result<Summary, RestoreError> {
     let disk = RealDisk::new(folder);
     let mut writer = snapshot::Writer::begin(&disk)?;
+    let mut leases = BTreeMap::new();
     let summary = unpack(backup, |item| {
-        let Item::Keys(keys) = item else { return Ok(()) };
+        let keys = match item {
+            Item::Keys(keys) => keys,
+            Item::Leases(more) => {
+                leases.extend(more.into_iter().map(|lease| (lease.id, lease.ttl)));
+                return Ok(());
+            }
+            Item::Head(_) => return Ok(()),
+        };
         for key in keys {
+            if LeaseId(key.lease).is_some() {
+                // One that ended while the backup was made: so it does again.
+                leases.entry(key.lease).or_insert(LEASE_TTL_MIN);
+            }
             let kv = KeyValue {
                 key: key.key,
                 value: key.value,
                 create_revision: Revision(key.create_revision),
                 mod_revision: Revision(key.mod_revision),
                 version: key.version,
-                // A backup holds no leases: what it keeps, it keeps for good.
-                lease: LeaseId::NONE,
+                lease: LeaseId(key.lease),
             };
             writer.add(&encoding::version_key(&kv.key, kv.mod_revision), &encoding::encode_put(&kv))?;
         }
@@ -434,6 +489,10 @@ pub fn restore(backup: &mut dyn Read, folder: &Path) -> Result<Summary, RestoreE
     })?;
     let revision = Revision(summary.head.revision + REVISIONS_AHEAD);
     let position = Position { index: 1, term: 1, revision, compacted: revision };
+    for (id, ttl) in leases {
+        let lease = Lease { ttl, renewals: 0 };
+        writer.add(&encoding::lease_key(LeaseId(id), position.index), &encoding::encode_lease(Some(&lease)))?;
+    }
     let members = Members { voters: vec![SOLE_MEMBER], ..Members::default() };
     writer.end(&disk, position, members.clone())?;
     // The one entry that the snapshot stands for: a log that began behind it would lack something.

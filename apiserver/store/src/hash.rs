@@ -54,9 +54,9 @@ fn add(hasher: &mut crc32fast::Hasher, key: &[u8], at: Revision, state: State<'_
     hasher.update(&at.0.to_be_bytes());
     match state {
         State::Deleted => hasher.update(&[0]),
-        State::Put { create_revision, version, value, .. } => {
+        State::Put { create_revision, version, lease, value } => {
             hasher.update(&[1]);
-            for number in [create_revision.0, version, value.len() as u64] {
+            for number in [create_revision.0, version, lease.0.cast_unsigned(), value.len() as u64] {
                 hasher.update(&number.to_be_bytes());
             }
             hasher.update(value);

@@ -13,8 +13,8 @@ use reeve_api::rng::SeededRng;
 use reeve_store::backup::contents::BackupHead;
 use reeve_store::backup::{self, BackupError, REVISIONS_AHEAD, RestoreError, Summary, Unpacker};
 use reeve_store::{
-    KeyRange, Kv as _, KvError, Limits, Op, RangeRequest, RangeResponse, Revision, Store, StoreConfig, Txn,
-    WatchRequest, verify,
+    KeyRange, Kv as _, KvError, LeaseId, Limits, Op, Put, RangeRequest, RangeResponse, Revision, Store, StoreConfig,
+    Txn, WatchRequest, verify,
 };
 
 async fn open(folder: &Path) -> Arc<Store> {
@@ -70,6 +70,9 @@ async fn a_store_that_is_restored_holds_what_was_backed_up_and_goes_on_far_behin
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder.path().join("old")).await;
     fill(&store).await;
+    let lease = store.lease_grant(LeaseId(77), 1000).await.unwrap().id;
+    let locked = Put { key: "lock".into(), value: Some("mine".into()), lease: Some(lease) };
+    write(&store, vec![Op::PutWith(locked)]).await;
     let old = everything(&store).await;
     let bytes = pack(&store).await;
     write(&store, vec![put("later", "not in the backup")]).await;
@@ -83,6 +86,8 @@ async fn a_store_that_is_restored_holds_what_was_backed_up_and_goes_on_far_behin
         let store = open(&new).await;
         let restored = everything(&store).await;
         assert_eq!(restored.kvs, old.kvs);
+        let status = store.lease_status(lease, true).await.unwrap().unwrap();
+        assert_eq!((status.granted_ttl, status.keys), (1000, vec!["lock".into()]));
         assert_eq!(restored.revision.0, old.revision.0 + REVISIONS_AHEAD);
         // Whatever a client has seen of the old store, lists and watches from there on end with "compacted".
         for seen in [old.revision.0, old.revision.0 + 1, old.revision.0 + REVISIONS_AHEAD - 1] {

@@ -78,6 +78,7 @@ pub(crate) async fn start(own: Surroundings) -> Result<Running, ClusterError> {
     let engine = engine.map_err(|err| ClusterError::component("container engine", err))?;
     let store = store.map_err(|err| ClusterError::component("store", err))?;
     let server = start_api_server(&own, &pki, &store).await?;
+    offer_backups(&own, &server);
     for listener in &own.api_listeners {
         let listener = listener.try_clone().map_err(|err| ClusterError::io("share a listener", err))?;
         server.serve(listener).map_err(|err| ClusterError::component("API server", err))?;
@@ -156,6 +157,12 @@ async fn start_api_server(own: &Surroundings, pki: &Pki, store: &Arc<Store>) -> 
         rng: own.rng.clone(),
     };
     ApiServer::start(config, parts).await.map_err(|err| ClusterError::component("API server", err))
+}
+
+/// What stands in backups besides the store is read when one is made.
+fn offer_backups(own: &Surroundings, server: &ApiServer) {
+    let (data_dir, name, clock) = (own.paths.data_dir.clone(), own.config.name.clone(), own.clock.clone());
+    server.offer_backups(Arc::new(move || crate::backup::about(&data_dir, &name, clock.now().as_second())));
 }
 
 type Tasks<'a> = (&'a CancellationToken, &'a mut JoinSet<Result<(), ClusterError>>);

@@ -21,11 +21,15 @@ mod memory;
 mod netns;
 mod probe;
 mod remains;
+mod restored;
 mod state;
 mod stop;
 pub(crate) mod up;
 
+pub(crate) use config::FILE as CONFIG_FILE;
 pub(crate) use error::ClusterError;
+pub(crate) use restored::{NewCluster, choices};
+pub(crate) use state::ClusterLock;
 
 /// The folder of a running or resting cluster, for verbs that work on its images.
 pub(crate) fn data_dir(name: &str, data_dir: Option<std::path::PathBuf>) -> Result<std::path::PathBuf, ClusterError> {

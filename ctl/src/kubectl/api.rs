@@ -166,17 +166,27 @@ impl Api {
         url: &Url,
         accept: &str,
     ) -> Result<BoxStream<'static, Result<String, CliError>>, CliError> {
+        let bytes = self.opened(url, accept).await?.into_data_stream().map_err(std::io::Error::other);
+        let lines = futures::io::BufReader::new(bytes.into_async_read()).lines();
+        Ok(lines.map_err(|err| CliError::plain(err.to_string())).boxed())
+    }
+
+    /// A streamed answer in the pieces in which it comes.
+    pub(crate) async fn bytes(&self, url: &Url) -> Result<BoxStream<'static, Result<Bytes, std::io::Error>>, CliError> {
+        let body = self.opened(url, "*/*").await?;
+        Ok(body.into_data_stream().map_err(std::io::Error::other).boxed())
+    }
+
+    async fn opened(&self, url: &Url, accept: &str) -> Result<Body, CliError> {
         let request = self.build(Method::GET, url, accept, None)?;
         let response = self.client.send(request).await.map_err(|err| self.unreachable(&err))?;
         let (status, body) = (response.status(), response.into_body());
-        if !status.is_success() {
-            let body = http_body_util::Limited::new(body, ANSWER_MAX);
-            let bytes = body.collect().await.map_err(|err| CliError::plain(err.to_string()))?.to_bytes();
-            return Err(refusal(status, &bytes));
+        if status.is_success() {
+            return Ok(body);
         }
-        let bytes = body.into_data_stream().map_err(std::io::Error::other);
-        let lines = futures::io::BufReader::new(bytes.into_async_read()).lines();
-        Ok(lines.map_err(|err| CliError::plain(err.to_string())).boxed())
+        let body = http_body_util::Limited::new(body, ANSWER_MAX);
+        let bytes = body.collect().await.map_err(|err| CliError::plain(err.to_string()))?.to_bytes();
+        Err(refusal(status, &bytes))
     }
 
     fn build(

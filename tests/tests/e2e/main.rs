@@ -4,6 +4,7 @@
 //! Needs root, a static busybox and curl. `cargo test -p reeve-tests --test e2e returns::` runs one chapter.
 #![allow(clippy::expect_used, reason = "helpers of tests fail the test that calls them")]
 
+mod backups;
 mod connections;
 mod failures;
 mod garbage;

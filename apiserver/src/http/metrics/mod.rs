@@ -224,6 +224,7 @@ impl Metrics {
         &self,
         registry: &Registry,
         (aggregated, flow): (&Availability, &FlowControl),
+        more: impl FnOnce(&mut Page),
         headers: &HeaderMap,
     ) -> Result<Answer, ApiError> {
         let mut page = Page::default();
@@ -235,6 +236,7 @@ impl Metrics {
         self.deprecated(registry, &mut page);
         unavailable(aggregated, &mut page);
         process::write(&mut page);
+        more(&mut page);
         send(page, headers)
     }
 
