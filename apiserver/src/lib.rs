@@ -46,7 +46,7 @@ pub mod server;
 pub mod status;
 mod yaml_depth;
 
-pub use http::{AboutCluster, BackupFigures, Running, RunningComponents};
+pub use http::{AboutCluster, BackupTurn, Backups, Running, RunningComponents};
 pub use outbound::system_roots;
 pub use server::{ApiServer, ApiServerConfig, Limits, RENEWAL_INTERVAL, RenewError, StartError};
 

@@ -34,8 +34,8 @@ use crate::flowcontrol::{self, FlowControl};
 use crate::gate::{Gate, Place, Room};
 use crate::http::web_socket::WebSockets;
 use crate::http::{
-    AboutCluster, Api, BackupFigures, Body, BoxError, ComponentStatuses, Health, InProcess, LiveFaces, Metrics, Own,
-    Peer, Reviews, RunningComponents,
+    AboutCluster, Api, Backups, Body, BoxError, ComponentStatuses, Health, InProcess, LiveFaces, Metrics, Own, Peer,
+    Reviews, RunningComponents,
 };
 use crate::join::ControlPlane;
 use crate::pki::{LiveCertificate, Pki, PkiError, UnusableCertificate};
@@ -260,10 +260,10 @@ impl ApiServer {
         let _ = self.api.own.about.set(about);
     }
 
-    /// Where it is noted how scheduled backups went.
+    /// Whose turn it is to make a backup, and where it is noted how scheduled ones went.
     #[must_use]
-    pub fn backup_figures(&self) -> BackupFigures {
-        self.api.own.figures.clone()
+    pub fn backups(&self) -> Backups {
+        self.api.own.backups.clone()
     }
 
     /// Waits until the roles are there with which a cluster starts; until then most users are refused.

@@ -55,7 +55,7 @@ pub(crate) use metrics::{Counter, Histogram, Page, number};
 use metrics::{Key, Observed};
 pub(crate) use openapi::OpenApi;
 pub(crate) use own::Own;
-pub use own::{AboutCluster, BackupFigures};
+pub use own::{AboutCluster, BackupTurn, Backups};
 pub(crate) use protobuf::Shared;
 pub(crate) use query::Query;
 pub(crate) use response::{Answer, Body, BoxError, error, full, json, not_found_page, text};
@@ -264,7 +264,7 @@ impl Api {
     }
 
     fn metrics_page(&self, headers: &http::HeaderMap) -> Result<Answer, ApiError> {
-        let more = |page: &mut Page| self.own.figures.report(page);
+        let more = |page: &mut Page| self.own.backups.report(page);
         self.metrics.answer(&self.registry, (&self.aggregator.metrics, &self.flow), more, headers)
     }
 

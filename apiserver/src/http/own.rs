@@ -16,7 +16,7 @@ use hyper::body::Frame;
 use reeve_store::SharedKv;
 use reeve_store::backup::contents::BackupHead;
 use serde_json::json;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::metrics::Page;
 use super::response::{self, Answer, BoxError};
@@ -37,17 +37,22 @@ pub type AboutCluster = Arc<dyn Fn() -> std::io::Result<BackupHead> + Send + Syn
 pub(crate) struct Own {
     /// `None` in a server that has been told of no cluster around it: it makes no backups.
     pub(crate) about: OnceLock<AboutCluster>,
-    pub(crate) figures: BackupFigures,
-    /// One backup at a time: each reads the whole store.
-    one: OnceLock<Arc<Semaphore>>,
+    pub(crate) backups: Backups,
 }
 
-/// What is told of backups in `/metrics`. Cheap to clone.
+/// Whose turn it is to make a backup, and what is told of scheduled ones in `/metrics`. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct BackupFigures(Arc<Figures>);
+pub struct Backups(Arc<Shared>);
 
-#[derive(Debug, Default)]
-struct Figures {
+/// One backup at a time: each reads the whole store.
+#[derive(Debug)]
+pub struct BackupTurn {
+    _permit: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+struct Shared {
+    one: Arc<Semaphore>,
     done: Counter,
     failed: Counter,
     /// Seconds since 1970; 0 before the first.
@@ -55,7 +60,21 @@ struct Figures {
     bytes: AtomicU64,
 }
 
-impl BackupFigures {
+impl Default for Shared {
+    fn default() -> Self {
+        let one = Arc::new(Semaphore::new(1));
+        let (done, failed) = (Counter::default(), Counter::default());
+        Self { one, done, failed, last_success: AtomicU64::new(0), bytes: AtomicU64::new(0) }
+    }
+}
+
+impl Backups {
+    /// Waits until no other backup is being made.
+    pub async fn turn(&self) -> Option<BackupTurn> {
+        // The semaphore is never closed.
+        Some(BackupTurn { _permit: Arc::clone(&self.0.one).acquire_owned().await.ok()? })
+    }
+
     /// A scheduled backup is where it belongs, of so many bytes, at so many seconds since 1970.
     pub fn succeeded(&self, bytes: u64, at: u64) {
         self.0.done.add(1);
@@ -116,7 +135,7 @@ impl Api {
 
     async fn backup(&self, kv: SharedKv) -> Result<Answer, ApiError> {
         let Some(about) = self.own.about.get().cloned() else { return Ok(response::not_found_page()) };
-        let one = self.own.one.get_or_init(|| Arc::new(Semaphore::new(1)));
+        let one = &self.own.backups.0.one;
         let busy = |_| ApiError::new(429, "TooManyRequests", "another backup is being made; try again when it is done");
         let permit = Arc::clone(one).try_acquire_owned().map_err(busy)?;
         let about = tokio::task::spawn_blocking(move || about()).await.map_err(ApiError::internal)?;

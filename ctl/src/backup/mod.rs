@@ -5,6 +5,7 @@
 //! What stands in a backup besides encryption is `reeve_store::backup`'s.
 
 pub(crate) mod args;
+mod cron;
 pub(crate) mod list;
 pub(crate) mod make;
 mod output;
@@ -13,6 +14,7 @@ mod place;
 mod progress;
 pub(crate) mod restore;
 mod s3;
+pub(crate) mod schedule;
 mod seal;
 pub(crate) mod verify;
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::store::StoreArgs;
+
 /// `reeve up`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct UpArgs {
@@ -22,6 +24,8 @@ pub(crate) struct UpArgs {
     /// Do not touch $KUBECONFIG or ~/.kube/config
     #[arg(long)]
     pub no_kubeconfig: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
     /// Set by `reeve up` for its background process: report on standard output, then log only.
     #[arg(long, hide = true)]
     pub background_child: bool,

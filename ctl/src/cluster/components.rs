@@ -12,7 +12,7 @@ use reeve_api::clock::SharedClock;
 use reeve_api::rng::SharedRng;
 use reeve_apiserver::pki::{CertKey, LiveCertificate, Pki, PkiConfig, PkiError};
 use reeve_apiserver::registry::{RegistryConfig, RegistryParts, UserInfo};
-use reeve_apiserver::{ApiServer, ApiServerConfig, Limits, RENEWAL_INTERVAL};
+use reeve_apiserver::{AboutCluster, ApiServer, ApiServerConfig, Limits, RENEWAL_INTERVAL};
 use reeve_client::{Component, restarting};
 use reeve_controller_manager::{ControllerManager, ControllerManagerConfig};
 use reeve_engine::builtin::BuiltinEngine;
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::config::{ClusterConfig, Paths};
 use super::error::ClusterError;
 use super::identity;
+use crate::backup::schedule::Scheduled;
 
 const DOMAIN: &str = "cluster.local";
 const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
@@ -86,6 +87,7 @@ pub(crate) async fn start(own: Surroundings) -> Result<Running, ClusterError> {
     let shutdown = CancellationToken::new();
     let mut tasks = JoinSet::new();
     start_components(&own, &server, &pki, engine, (&shutdown, &mut tasks))?;
+    start_backups(&own, &server, &store, (&shutdown, &mut tasks));
     Ok(Running { pki, server, store, shutdown, tasks })
 }
 
@@ -159,10 +161,36 @@ async fn start_api_server(own: &Surroundings, pki: &Pki, store: &Arc<Store>) -> 
     ApiServer::start(config, parts).await.map_err(|err| ClusterError::component("API server", err))
 }
 
-/// What stands in backups besides the store is read when one is made.
 fn offer_backups(own: &Surroundings, server: &ApiServer) {
+    server.offer_backups(about(own));
+}
+
+/// What stands in backups besides the store; it is read when one is made.
+fn about(own: &Surroundings) -> AboutCluster {
     let (data_dir, name, clock) = (own.paths.data_dir.clone(), own.config.name.clone(), own.clock.clone());
-    server.offer_backups(Arc::new(move || crate::backup::about(&data_dir, &name, clock.now().as_second())));
+    Arc::new(move || crate::backup::about(&data_dir, &name, clock.now().as_second()))
+}
+
+/// The backups that the cluster makes of itself, if it was told to.
+fn start_backups(own: &Surroundings, server: &ApiServer, store: &Arc<Store>, (shutdown, tasks): Tasks<'_>) {
+    let Some(choices) = own.config.store.backup.clone() else { return };
+    let (clock, rng) = (own.clock.clone(), own.rng.clone());
+    let scheduled = Scheduled {
+        cluster: own.config.name.clone(),
+        choices,
+        kv: Arc::clone(store) as reeve_store::SharedKv,
+        leads: store.leadership(),
+        about: about(own),
+        backups: server.backups(),
+        component: Component::new(server.client(identity::admin()), clock, rng, shutdown.clone()),
+        data_dir: own.paths.data_dir.clone(),
+    };
+    let ending = shutdown.clone();
+    tasks.spawn(async move {
+        ending.run_until_cancelled(scheduled.run()).await;
+        ending.cancelled().await;
+        Ok(())
+    });
 }
 
 type Tasks<'a> = (&'a CancellationToken, &'a mut JoinSet<Result<(), ClusterError>>);

@@ -11,6 +11,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::error::{ClusterError, at};
+pub(crate) use super::store::StoreChoices;
 
 /// The lasting choices' file in the data folder.
 pub(crate) const FILE: &str = "cluster.json";
@@ -41,6 +42,9 @@ pub(crate) struct ClusterConfig {
     pub kubelet_port: u16,
     /// Whether the node has a network namespace of its own.
     pub netns: bool,
+    /// What the store keeps, and the backups that are made of it.
+    #[serde(default, skip_serializing_if = "StoreChoices::is_default")]
+    pub store: StoreChoices,
 }
 
 impl ClusterConfig {
@@ -199,7 +203,16 @@ pub(crate) fn create(
     let claimed = claimed_ports(others);
     let api_port = free_port(API_PORT, &claimed)?;
     let kubelet_port = if netns { KUBELET_PORT } else { free_port(KUBELET_PORT, &claimed)? };
-    Ok(ClusterConfig { name: name.to_owned(), index, cluster_cidr, service_cidr, api_port, kubelet_port, netns })
+    Ok(ClusterConfig {
+        name: name.to_owned(),
+        index,
+        cluster_cidr,
+        service_cidr,
+        api_port,
+        kubelet_port,
+        netns,
+        store: StoreChoices::default(),
+    })
 }
 
 /// The choices of a cluster that was stopped, with the next free port for one that somebody else took meanwhile.
@@ -231,6 +244,7 @@ mod tests {
             api_port: 1,
             kubelet_port: 2,
             netns: true,
+            store: StoreChoices::default(),
         }
     }
 

@@ -8,6 +8,7 @@ use super::data_dir;
 use super::error::ClusterError;
 use super::kubeconfig::{self, Owner};
 use super::state::{self, Claim, ClusterLock, RunState};
+use super::store::StoreArgs;
 
 /// Runs `reeve down` to its end and prints what the user should know. Killed at any moment, it can be run again.
 pub(crate) fn run(args: &DownArgs) -> Result<(), ClusterError> {
@@ -68,6 +69,7 @@ fn as_up(args: &DownArgs) -> UpArgs {
         foreground: false,
         netns: false,
         no_kubeconfig: true,
+        store: StoreArgs::default(),
         background_child: false,
     }
 }

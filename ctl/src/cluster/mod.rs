@@ -24,12 +24,14 @@ mod remains;
 mod restored;
 mod state;
 mod stop;
+mod store;
 pub(crate) mod up;
 
 pub(crate) use config::FILE as CONFIG_FILE;
 pub(crate) use error::ClusterError;
 pub(crate) use restored::{NewCluster, choices};
 pub(crate) use state::ClusterLock;
+pub(crate) use store::BackupChoices;
 
 /// The folder of a running or resting cluster, for verbs that work on its images.
 pub(crate) fn data_dir(name: &str, data_dir: Option<std::path::PathBuf>) -> Result<std::path::PathBuf, ClusterError> {

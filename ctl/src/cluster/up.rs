@@ -46,6 +46,12 @@ pub(crate) fn run(args: &UpArgs, clock: &dyn Clock) -> Result<(), ClusterError> 
     let paths = paths_of(args)?;
     if is_healthy(&paths) {
         let _ = writeln!(std::io::stdout(), "Cluster {:?} is already up.", args.name);
+        if args.store.says_something() {
+            let _ = writeln!(
+                std::io::stderr(),
+                "warning: what is said of its store counts after `reeve down` and `reeve up`"
+            );
+        }
         return finish(args, &paths);
     }
     let repaired = stop_remains(&paths)?;
@@ -112,6 +118,7 @@ fn prepare(args: &UpArgs, paths: &Paths) -> Result<ClusterConfig, ClusterError> 
         Some(existing) => config::with_free_ports(usable(existing, args, paths)?, &others)?,
         None => config::create(&args.name, args.netns, super::machine::in_use(), &others)?,
     };
+    let config = ClusterConfig { store: args.store.merged(config.store)?, ..config };
     // First the claim: it tells `down` where the rest is.
     Claim { config: config.clone(), data_dir: paths.data_dir.clone() }.save(&paths.run_dir)?;
     let tried = if is_new { data_dir::check_overlay(&paths.data_dir) } else { Ok(()) };
@@ -221,6 +228,7 @@ fn print_summary(paths: &Paths, config: &ClusterConfig, repaired: bool, took: Du
 
 #[cfg(test)]
 mod tests {
+    use super::super::store::StoreArgs;
     use super::*;
 
     #[test]
@@ -236,6 +244,7 @@ mod tests {
             foreground: false,
             netns: true,
             no_kubeconfig: true,
+            store: StoreArgs::default(),
             background_child: false,
         };
         let refused = prepare(&args, &paths).unwrap_err().to_string();

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use reeve_tests::cluster::{Cluster, IMAGE};
+use reeve_tests::command::run;
 use reeve_tests::patience::eventually;
 
 fn objects(cluster: &Cluster, what: &[&str]) -> serde_json::Value {
@@ -167,4 +168,47 @@ fn only_an_administrator_gets_a_backup(cluster: &Cluster) {
         let told = cluster.kubectl(&["get", "--raw", path, "--as", "paul"]);
         if told.stderr.contains("User \"paul\" cannot *") { Ok(()) } else { Err(told.to_string()) }
     });
+}
+
+#[test]
+fn a_cluster_backs_itself_up_on_schedule_keeps_the_newest_and_tells_of_failures() {
+    let cluster = Cluster::prepare("nightly");
+    let place = cluster.home().join("kept");
+    let key = cluster.home().join("key");
+    std::fs::write(&key, [7; 32]).expect("a key");
+    let mut up = cluster.up_command();
+    up.args(["--backup-schedule", "1s", "--backup-keep", "2", "--backup-to"]).arg(&place);
+    run(up.arg("--backup-key-file").arg(&key), "").done();
+    let names = || {
+        let listed = cluster.reeve(&["backup", "list", &text(&place)]).text();
+        let names = listed.lines().skip(1).filter_map(|line| line.split_whitespace().last().map(str::to_owned));
+        names.collect::<Vec<_>>()
+    };
+    let first = eventually("there is a backup", || names().first().cloned().ok_or("none".to_owned()));
+    eventually("the oldest has gone, two are left", || match names() {
+        names if names.len() == 2 && !names.contains(&first) => Ok(()),
+        names => Err(format!("{names:?}")),
+    });
+    let newest = text(&place.join(names().pop().expect("a backup")));
+    // It may go while it is looked at: then the next one is.
+    eventually("the newest is whole, and encrypted", || {
+        let newest = text(&place.join(names().pop().unwrap_or_default()));
+        let checked = cluster.reeve(&["backup", "check", &newest, "--key-file", &text(&key)]);
+        if checked.stdout.contains(&format!("cluster {:?}", cluster.name)) { Ok(()) } else { Err(checked.to_string()) }
+    });
+    assert!(newest.ends_with(".reevebackup"), "{newest}");
+    let metrics = cluster.kubectl(&["get", "--raw", "/metrics"]).text();
+    assert!(metrics.contains("reeve_backups_total{result=\"success\"}"), "{metrics}");
+
+    std::fs::remove_dir_all(&place).expect("the place");
+    std::fs::write(&place, "in the way").expect("a file");
+    eventually("an event tells of the failure", || {
+        let events = cluster.kubectl(&["get", "events", "-n", "kube-system", "-o", "json"]);
+        if events.stdout.contains("BackupFailed") { Ok(()) } else { Err(events.to_string()) }
+    });
+    cluster.down().done();
+    let mut up = cluster.up_command();
+    run(up.args(["--backup-schedule", "off"]), "").done();
+    let choices = std::fs::read_to_string(cluster.data_dir().join("cluster.json")).expect("the choices");
+    assert!(!choices.contains("backup"), "{choices}");
 }
