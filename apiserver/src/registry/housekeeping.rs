@@ -16,9 +16,9 @@ use super::answer::Object;
 /// How often it is done.
 const INTERVAL: Duration = Duration::from_secs(150);
 
-/// How many intervals of history are kept at least; one more at most. Clients count upon what a Kubernetes API server
-/// keeps: no less than its compaction interval of five minutes, and less than twice that.
-const INTERVALS_KEPT: usize = 2;
+/// How long history is kept at least; an interval more at most. Clients count upon what a Kubernetes API server keeps: no
+/// less than its compaction interval of five minutes, and less than twice that.
+pub const HISTORY: Duration = Duration::from_secs(300);
 
 /// How long events are kept: Kubernetes' `--event-ttl`.
 const EVENT_TTL: SignedDuration = SignedDuration::from_hours(1);
@@ -27,13 +27,13 @@ const EVENT_TTL: SignedDuration = SignedDuration::from_hours(1);
 const BATCH_LEN_MAX: usize = reeve_store::TXN_OPS_MAX / 2;
 
 /// Starts the task; it ends when the registry is stopped.
-pub(super) fn spawn(registry: &Arc<Registry>) {
+pub(super) fn spawn(registry: &Arc<Registry>, history: Duration) {
     let (stop, registry) = (registry.cache.stop.clone(), Arc::downgrade(registry));
-    tokio::spawn(async move { stop.run_until_cancelled(run(registry)).await });
+    let history = History::of(history);
+    tokio::spawn(async move { stop.run_until_cancelled(run(registry, history)).await });
 }
 
-async fn run(registry: Weak<Registry>) {
-    let mut history = History::default();
+async fn run(registry: Weak<Registry>, mut history: History) {
     let mut rounds = tokio::time::interval_at(Instant::now() + INTERVAL, INTERVAL);
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -53,14 +53,23 @@ async fn run(registry: Weak<Registry>) {
 }
 
 /// Where the store was at the last rounds.
-#[derive(Default)]
-struct History(VecDeque<Revision>);
+struct History {
+    rounds: VecDeque<Revision>,
+    /// How many of them are kept.
+    kept: usize,
+}
 
 impl History {
+    /// That keeps so much.
+    fn of(age: Duration) -> Self {
+        let intervals = age.as_secs().div_ceil(INTERVAL.as_secs());
+        Self { rounds: VecDeque::new(), kept: usize::try_from(intervals).unwrap_or(usize::MAX).max(1) }
+    }
+
     /// The round at `now`: what may be dropped is what was before the rounds that are kept.
     fn pass(&mut self, now: Revision) -> Option<Revision> {
-        self.0.push_back(now);
-        if self.0.len() > INTERVALS_KEPT { self.0.pop_front() } else { None }
+        self.rounds.push_back(now);
+        if self.rounds.len() > self.kept { self.rounds.pop_front() } else { None }
     }
 }
 
@@ -132,9 +141,11 @@ mod tests {
 
     #[test]
     fn history_is_kept_for_five_minutes_and_dropped_before_ten() {
-        let mut history = History::default();
+        let mut history = History::of(HISTORY);
         let dropped: Vec<_> = [3, 8, 9, 9, 14].into_iter().map(|now| history.pass(Revision(now))).collect();
         assert_eq!(dropped, [None, None, Some(Revision(3)), Some(Revision(8)), Some(Revision(9))]);
-        assert_eq!(INTERVAL * 2, Duration::from_secs(300));
+        assert_eq!(INTERVAL * 2, HISTORY);
+        assert_eq!(History::of(Duration::from_secs(3600)).kept, 24);
+        assert_eq!(History::of(Duration::from_secs(3601)).kept, 25);
     }
 }

@@ -64,6 +64,7 @@ pub(crate) mod tests;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -76,6 +77,7 @@ use tokio::sync::watch;
 
 pub(crate) use self::json_patch::{Fault as PatchFault, apply_told as apply_json_patch, found as json_type};
 pub use answer::{EventType, List, Object, Watch, WatchEvent, Written};
+pub use housekeeping::HISTORY;
 #[cfg(test)]
 pub(crate) use page::Token;
 pub use request::{
@@ -102,6 +104,9 @@ pub struct RegistryConfig {
     pub node_ports: RangeInclusive<u16>,
     /// Where the API server is reached by pods: the endpoint of the `kubernetes` Service.
     pub advertise: SocketAddr,
+    /// How long old versions of objects are kept at least, as long as the store keeps so many; [`HISTORY`] is
+    /// Kubernetes'.
+    pub history: Duration,
 }
 
 /// What the registry stands on.
@@ -177,8 +182,8 @@ impl Registry {
         registry.webhooks.open();
         registry.policies.open();
         crate::custom::start(&registry).await?;
+        housekeeping::spawn(&registry, config.history);
         bootstrap::spawn(&registry, config);
-        housekeeping::spawn(&registry);
         admission::spawn_type_checks(&registry);
         Ok(registry)
     }

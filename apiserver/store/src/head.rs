@@ -18,6 +18,8 @@ use crate::view::{View, ViewError};
 pub(crate) struct Head {
     keys: BTreeMap<Bytes, Newest>,
     leases: Leases,
+    /// Of all keys and values.
+    bytes: u64,
 }
 
 /// What has changed.
@@ -37,6 +39,10 @@ struct Newest {
     mod_revision: Revision,
     version: u64,
     lease: LeaseId,
+}
+
+fn size(key: &Bytes, value: &Bytes) -> u64 {
+    (key.len() + value.len()) as u64
 }
 
 impl Newest {
@@ -61,17 +67,23 @@ impl Head {
     /// Reads the newest states, as of revision `at`, out of a view.
     pub(crate) fn load(view: &dyn View, at: Revision) -> Result<Self, ViewError> {
         let mut leases = Leases::load(view, position_of(view)?.index)?;
-        let mut keys = BTreeMap::new();
+        let (mut keys, mut bytes) = (BTreeMap::new(), 0);
         read::every_key(view, at, &mut |kv| {
+            bytes += size(&kv.key, &kv.value);
             leases.attach(&kv.key, LeaseId::NONE, kv.lease);
             keys.insert(kv.key.clone(), Newest::of(kv));
         })?;
-        Ok(Self { keys, leases })
+        Ok(Self { keys, leases, bytes })
     }
 
     /// The leases there are.
     pub(crate) fn leases(&self) -> &Leases {
         &self.leases
+    }
+
+    /// How many bytes all keys and values have.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The state of a key; `None` when it does not exist.
@@ -91,18 +103,17 @@ impl Head {
             let before = match state {
                 Some(kv) => {
                     let newest = Newest::of(kv);
+                    self.bytes += size(&key, &newest.value);
                     // A key that is there keeps its bytes: the writer's may be a piece of something larger.
                     match self.keys.get_mut(&key) {
-                        Some(place) => std::mem::replace(place, newest).lease,
-                        None => {
-                            self.keys.insert(key.clone(), newest);
-                            LeaseId::NONE
-                        }
+                        Some(place) => Some(std::mem::replace(place, newest)),
+                        None => self.keys.insert(key.clone(), newest),
                     }
                 }
-                None => self.keys.remove(&key).map_or(LeaseId::NONE, |newest| newest.lease),
+                None => self.keys.remove(&key),
             };
-            self.leases.attach(&key, before, lease);
+            self.bytes -= before.as_ref().map_or(0, |before| size(&key, &before.value));
+            self.leases.attach(&key, before.map_or(LeaseId::NONE, |before| before.lease), lease);
         }
         for (id, lease) in &changed.leases {
             if lease.is_none() {

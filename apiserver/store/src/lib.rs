@@ -29,6 +29,7 @@ mod members;
 mod memory;
 mod mvcc;
 mod offline;
+mod quota;
 mod read;
 mod recover;
 mod sim_disk;

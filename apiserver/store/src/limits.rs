@@ -17,12 +17,14 @@ pub struct Limits {
     pub watch_buffer_max: usize,
     /// Watchers at one time; with more a watch is refused with [`KvError::Unavailable`].
     pub watchers_max: usize,
+    /// Bytes of keys and values that may live; with more only deletions are taken. `None`: no limit but memory.
+    pub quota_bytes: Option<u64>,
 }
 
 impl Default for Limits {
     /// A busy cluster makes some ten revisions per second: an hour of history, tens of megabytes on disk.
     fn default() -> Self {
-        Self { history_max: 50_000, watch_buffer_max: 10_000, watchers_max: 10_000 }
+        Self { history_max: 50_000, watch_buffer_max: 10_000, watchers_max: 10_000, quota_bytes: None }
     }
 }
 

@@ -228,6 +228,11 @@ impl Mvcc {
         Ok(more)
     }
 
+    /// How many bytes all keys and values have that live.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.applied().head.bytes()
+    }
+
     /// Keeps the newest revision readable; see [`crate::Kv::hold`].
     pub(crate) fn hold(&self) -> Hold {
         let applied = self.applied(); // nothing is compacted while it is held

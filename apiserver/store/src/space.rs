@@ -57,11 +57,16 @@ impl Space {
 /// Whether a command can only take something away.
 fn only_deletes(command: &Command) -> bool {
     match command {
-        Command::Txn(txn) => !puts(txn),
+        Command::Txn(txn) => only_takes_away(txn),
         // What keeps a lease alive is as small as a deletion, and without it keys would go that nobody wanted gone.
         Command::Compact(_) | Command::LeaseRevoke(_) | Command::LeaseRenew(_) | Command::LeaseExpire(..) => true,
         Command::LeaseGrant(..) => false,
     }
+}
+
+/// Whether a transaction writes nothing, whatever it finds.
+pub(crate) fn only_takes_away(txn: &Txn) -> bool {
+    !puts(txn)
 }
 
 fn puts(txn: &Txn) -> bool {

@@ -23,6 +23,7 @@ use crate::lessor::Lessor;
 use crate::limits::{Limits, check_txn, only_reads, txn_bytes};
 use crate::member::{Control, Member, Parts, Proposal, ReadReply, Shared};
 use crate::mvcc::Mvcc;
+use crate::quota::Quota;
 use crate::recover::{DataFolder, Identity, OpenError};
 use crate::sled_view::SledViews;
 use crate::status::{Change, Leadership, MemberError, MemberStatus};
@@ -91,6 +92,7 @@ impl StoreConfig {
 pub struct Store {
     mvcc: Arc<Mvcc>,
     disk: Arc<dyn Disk>,
+    quota: Quota,
     proposals: mpsc::Sender<Proposal>,
     reads: mpsc::Sender<ReadReply>,
     controls: mpsc::Sender<Control>,
@@ -118,6 +120,7 @@ impl Store {
         });
         let (lock, start) = opened.await.map_err(OpenError::Interrupted)??;
         let mvcc = Arc::new(Mvcc::new(start.view.clone(), config.limits)?);
+        let quota = Quota::new(config.limits.quota_bytes);
         let shared = Arc::new(Shared::default());
         let (proposals, receiver) = mpsc::channel(PROPOSALS_MAX);
         let (controls, control_receiver) = mpsc::channel(CONTROLS_MAX);
@@ -153,6 +156,7 @@ impl Store {
         let store = Self {
             mvcc,
             disk,
+            quota,
             proposals,
             reads,
             controls,
@@ -248,6 +252,11 @@ impl Store {
         };
         let late = |_| MemberError::Unavailable { reason: format!("no answer within {:?}", self.request_timeout) };
         tokio::time::timeout(self.request_timeout, asked).await.map_err(late)?
+    }
+
+    /// Whether the quota is used up ([`Limits::quota_bytes`]): etcd's alarm `NOSPACE`.
+    pub fn is_over_quota(&self) -> bool {
+        self.quota.is_raised()
     }
 
     fn check_open(&self) -> Result<(), KvError> {
@@ -357,6 +366,7 @@ impl Kv for Store {
             return self.mvcc.query(&txn);
         }
         let bytes = txn_bytes(&txn);
+        self.quota.check(&txn, bytes, self.mvcc.live_bytes())?;
         match self.propose(Command::Txn(txn), bytes).await? {
             Answer::Txn(response) => Ok(response),
             other => Err(other.unexpected()),

@@ -56,6 +56,7 @@ impl Cluster {
             dns_address: Some("10.96.0.10".parse().unwrap()),
             node_ports: 30000..=32767,
             advertise: address,
+            history: reeve_apiserver::registry::HISTORY,
         };
         let (issuer, connections_max) = (ISSUER.to_owned(), 100);
         let config = ApiServerConfig { registry, pki: pki.clone(), issuer, connections_max, limits };

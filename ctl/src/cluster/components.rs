@@ -74,7 +74,7 @@ pub(crate) struct Running {
 pub(crate) async fn start(own: Surroundings) -> Result<Running, ClusterError> {
     let pki = open_pki(&own)?;
     let engine = BuiltinEngine::open(super::remains::engine_config(&own.paths, &own.config.name));
-    let store = Store::open(StoreConfig::new(own.paths.data_dir.join("store"), own.clock.clone(), own.rng.clone()));
+    let store = Store::open(store_config(&own));
     let (engine, store) = tokio::join!(engine, store);
     let engine = engine.map_err(|err| ClusterError::component("container engine", err))?;
     let store = store.map_err(|err| ClusterError::component("store", err))?;
@@ -124,6 +124,11 @@ impl Running {
     }
 }
 
+fn store_config(own: &Surroundings) -> StoreConfig {
+    let limits = own.config.store.limits();
+    StoreConfig { limits, ..StoreConfig::new(own.paths.data_dir.join("store"), own.clock.clone(), own.rng.clone()) }
+}
+
 fn first_address(config: &ClusterConfig) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(config.service_cidr.network()).saturating_add(1))
 }
@@ -146,6 +151,7 @@ async fn start_api_server(own: &Surroundings, pki: &Pki, store: &Arc<Store>) -> 
             dns_address: Some(own.config.dns_address().into()),
             node_ports: NODE_PORTS,
             advertise: SocketAddr::from((own.node_ip, own.config.api_port)),
+            history: own.config.store.age(),
         },
         pki: pki.clone(),
         issuer: format!("https://kubernetes.default.svc.{DOMAIN}"),

@@ -38,6 +38,7 @@ impl Cluster {
             dns_address: Some("10.96.0.10".parse().unwrap()),
             node_ports: 30000..=32767,
             advertise: address,
+            history: reeve_apiserver::registry::HISTORY,
         };
         let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
         let config =

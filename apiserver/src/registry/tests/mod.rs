@@ -52,6 +52,7 @@ pub(crate) fn config() -> RegistryConfig {
         dns_address: Some(Ipv4Addr::new(10, 96, 0, 10).into()),
         node_ports: 30000..=30009,
         advertise: SocketAddr::from(([192, 168, 7, 2], 6443)),
+        history: super::HISTORY,
     }
 }
 

@@ -99,7 +99,7 @@ pub(crate) use store_suite;
 
 /// Small enough that the tests reach them.
 pub(crate) fn limits() -> Limits {
-    Limits { history_max: 400, watch_buffer_max: 50, watchers_max: 100 }
+    Limits { history_max: 400, watch_buffer_max: 50, watchers_max: 100, ..Limits::default() }
 }
 
 // ## How the tests speak
