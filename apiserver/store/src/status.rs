@@ -58,7 +58,7 @@ pub struct MemberStatus {
     pub disk_full: bool,
     /// Batches that wait to be synced, or are being synced.
     pub unsynced: usize,
-    /// Appends to the log that took longer than half an election timeout, since the start.
+    /// Appends to the log that took longer than half a second, since the start.
     pub slow_disk_appends: u64,
     /// Times another member became leader, since the start.
     pub leader_changes: u64,
@@ -88,7 +88,7 @@ pub struct MemberInfo {
 pub struct MemberProgress {
     /// The last entry that is known to be in its log.
     pub matched: u64,
-    /// Whether it has been heard of within the last election timeout.
+    /// Whether it has been heard of within the last second and a half.
     pub active: bool,
     /// Whether it is getting a snapshot.
     pub snapshot: bool,

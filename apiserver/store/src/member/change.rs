@@ -10,7 +10,7 @@ use reeve_proto::member::{Change as WireChange, Changed, message::Kind};
 use reeve_proto::store::{MemberAddress, MemberChange};
 use tokio::sync::oneshot;
 
-use super::{ELECTION_TIMEOUT, Member};
+use super::{Member, PATIENCE};
 use crate::kv::KvError;
 use crate::members::Step;
 use crate::status::{Change, Leadership, MemberError};
@@ -212,7 +212,7 @@ impl Member {
     /// Gives up on what does not happen. Called with every tick.
     pub(super) fn watch_changes(&mut self) {
         let now = self.now();
-        let is_late = |since: &Duration| now.saturating_sub(*since) > 2 * ELECTION_TIMEOUT;
+        let is_late = |since: &Duration| now.saturating_sub(*since) > 2 * PATIENCE;
         let (late, others): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.changes.transfers).into_iter().partition(|(.., since)| is_late(since));
         self.changes.transfers = others;

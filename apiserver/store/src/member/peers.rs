@@ -9,7 +9,7 @@ use raft::eraftpb::{Message, MessageType};
 use reeve_api::rng::RngExt as _;
 use reeve_proto::member::message::Kind;
 
-use super::{ELECTION_TICKS, ELECTION_TIMEOUT, Member, TICK};
+use super::{ELECTION_TICKS, Member, TICK};
 use crate::kv::KvError;
 use crate::members::Reach;
 use crate::status::Leadership;
@@ -252,7 +252,7 @@ impl Member {
             if heard && self.group.silent.remove(&id) {
                 tracing::info!(member = id, "A member is heard of again.");
             } else if !heard && self.group.heard.contains_key(&id) && self.group.silent.insert(id) {
-                tracing::warn!(member = id, timeout = ?ELECTION_TIMEOUT, "A member is not heard of.");
+                tracing::warn!(member = id, since = ?SILENT_AFTER, "A member is not heard of.");
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Does what Raft wants done: what must be durable goes to the disk job, what may be said at once is sent, what may be
 //! said only when it is durable waits for that. Raft goes on meanwhile; it is told when the disk is done.
 //!
-//! All that waits while the disk is at work becomes one record and one sync. A disk that does not come back within an
-//! election timeout costs a leader its place ([`Member::watch_disk`]); whoever has such a disk says nothing any more
+//! All that waits while the disk is at work becomes one record and one sync. A disk that does not come back within a
+//! second costs a leader its place ([`Member::watch_disk`]); whoever has such a disk says nothing any more
 //! that would need it.
 
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use raft::eraftpb::{Entry, Message, Snapshot};
 use reeve_proto::store::{HardState, LogBase, LogRecord, VERSION};
 use tokio::time::Instant;
 
-use super::{ELECTION_TIMEOUT, Member, stopped, storage_error};
+use super::{Member, PATIENCE, stopped, storage_error};
 use crate::disk::DiskError;
 use crate::kv::KvError;
 use crate::log::Log;
@@ -245,7 +245,7 @@ impl Member {
     /// Whether the disk has been busy with one append for so long that nobody should wait for this member.
     pub(super) fn disk_is_stuck(&self) -> bool {
         let now = self.now();
-        self.writes.since.is_some_and(|since| now.saturating_sub(since) >= ELECTION_TIMEOUT)
+        self.writes.since.is_some_and(|since| now.saturating_sub(since) >= PATIENCE)
     }
 
     /// A leader that cannot write hands over, and if nobody takes over in time it steps down, so that others elect one
@@ -256,7 +256,7 @@ impl Member {
         }
         let now = self.now();
         let busy = self.writes.since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-        if busy >= 2 * ELECTION_TIMEOUT {
+        if busy >= 2 * PATIENCE {
             tracing::warn!(?busy, "The disk does not answer: this member leads no longer.");
             let term = self.node.raft.term;
             self.node.raft.become_follower(term, raft::INVALID_ID);

@@ -453,3 +453,24 @@ fn whoever_has_been_removed_is_heard_no_more_and_knows_it() {
         write(world, leader, "k", "two are enough").await;
     });
 }
+
+#[test]
+fn after_the_death_of_a_leader_the_next_write_is_acknowledged_within_a_second() {
+    let mut took = Vec::new();
+    for seed in 100..150 {
+        history(seed, 3, async |world| {
+            world.network.set_weather(Weather { delay: Duration::from_millis(1), ..Weather::default() });
+            let leader = world.leader().unwrap();
+            let asked = world.store(other(world, leader)).unwrap();
+            write(world, leader, "k", "before").await;
+            tokio::time::sleep(Duration::from_millis(world.below(1000))).await;
+            world.crash(leader, false);
+            let died = world.clock.monotonic();
+            put(&asked, "k", "after").await.unwrap();
+            took.push(world.clock.monotonic().saturating_sub(died));
+        });
+    }
+    took.sort_unstable();
+    let (half, all) = (took[took.len() / 2], took[took.len() - 1]);
+    assert!(half <= Duration::from_millis(400) && all <= Duration::from_secs(1), "half within {half:?}, all {all:?}");
+}
