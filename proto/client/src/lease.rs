@@ -39,6 +39,8 @@ struct Seen {
     holder: String,
     renewed: Option<Timestamp>,
     at: Duration,
+    /// How long it holds from then on.
+    duration: Duration,
 }
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -91,9 +93,36 @@ impl Candidate {
                 if now.saturating_sub(seen.at) >= duration { Decision::TakeOver } else { Decision::Wait }
             }
             _ => {
-                self.seen = Some(Seen { holder, renewed, at: now });
+                self.seen = Some(Seen { holder, renewed, at: now, duration });
                 Decision::Wait
             }
+        }
+    }
+
+    /// When the lease of the holder that was seen last ends if it is not renewed; `None`: nobody was seen.
+    #[must_use]
+    pub fn ends_in(&self, now: Duration) -> Option<Duration> {
+        self.seen.as_ref().map(|seen| (seen.at + seen.duration).saturating_sub(now))
+    }
+
+    /// Gives the lease back, so that another candidate takes it at once. Nothing happens if it is not ours.
+    ///
+    /// # Errors
+    /// Every failure of a request; the lease then ends by itself.
+    pub async fn release(&mut self, component: &Component, config: &LeaseConfig) -> kube::Result<()> {
+        let api: Api<Lease> = Api::namespaced(component.client.clone(), &config.namespace);
+        let Some(mut lease) = api.get_opt(&config.name).await? else { return Ok(()) };
+        let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
+        if spec.holder_identity.as_deref() != Some(&config.identity) {
+            return Ok(());
+        }
+        // As client-go leaves it: nobody's, and soon over.
+        spec.holder_identity = Some(String::new());
+        spec.lease_duration_seconds = Some(1);
+        spec.renew_time = Some(MicroTime(component.clock.now()));
+        match api.replace(&config.name, &PostParams::default(), &lease).await {
+            Err(kube::Error::Api(status)) if status.is_conflict() => Ok(()),
+            written => written.map(drop),
         }
     }
 }

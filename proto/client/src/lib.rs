@@ -6,6 +6,7 @@
 
 mod backoff;
 mod component;
+mod election;
 pub mod events;
 mod index;
 mod informer;
@@ -19,6 +20,7 @@ mod worker;
 
 pub use backoff::Backoff;
 pub use component::{Component, TaskPanicked};
+pub use election::while_leading;
 pub use events::{EventRecorder, EventType};
 pub use index::Index;
 pub use informer::{Informer, InformerOptions, NeverSynced, wait_for_sync};
