@@ -8,6 +8,7 @@ use reeve_api::clock::RealClock;
 use crate::backup;
 use crate::backup::args::{BackupArgs, BackupCommand, RestoreArgs, StoreCommand};
 use crate::cluster::args::{DownArgs, UpArgs};
+use crate::cluster::server::args::ServerArgs;
 use crate::images;
 use crate::kubectl::api::warnings;
 use crate::kubectl::args::GlobalArgs;
@@ -18,6 +19,7 @@ use crate::kubectl::{
     api_resources, apply, cluster_info, config, cordon, create, delete, describe, edit, events, exec, explain, expose,
     get, label, logs, patch, port_forward, replace, run as run_pod, version, wait, workload,
 };
+use crate::servers::{member, token};
 
 /// A Kubernetes-compatible cluster in one binary.
 #[derive(Debug, Parser)]
@@ -42,6 +44,14 @@ enum Verb {
     /// Look after a cluster's store
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Run a server of a control plane; several make one that survives the loss of some
+    Server(ServerArgs),
+    /// Make, list and delete the tokens by which servers join a control plane
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// List, add, remove, promote and replace the servers of a control plane
+    #[command(subcommand)]
+    Member(member::MemberCommand),
     /// Build an image from a Dockerfile for a cluster of this machine
     Build(images::build::BuildArgs),
     /// Load, list, remove, name, save and fetch the images of a cluster of this machine
@@ -118,11 +128,12 @@ impl Cli {
         }
     }
 
-    /// Runs `up` and `down`, which need a process of one thread; gives every other command line back.
+    /// Runs `up`, `down` and `server`, which need a process of one thread; gives every other command line back.
     pub(crate) fn run_cluster_verb(self) -> Result<Self, ExitCode> {
         let outcome = match &self.verb {
             Verb::Up(args) => crate::cluster::up::run(args, &RealClock::new()),
             Verb::Down(args) => crate::cluster::down::run(args),
+            Verb::Server(args) => crate::cluster::server::run(args, self.global.token.as_deref()),
             _ => return Ok(self),
         };
         Err(match outcome {
@@ -159,10 +170,12 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
     let global = cli.global;
     match cli.verb {
         // Done before there was a runtime.
-        Verb::Up(_) | Verb::Down(_) => Ok(()),
+        Verb::Up(_) | Verb::Down(_) | Verb::Server(_) => Ok(()),
         Verb::Backup(args) => back_up(*args, &global).await,
         Verb::Restore(args) => backup::restore::run(&args).map_err(|err| CliError::plain(err.to_string())),
         Verb::Store(StoreCommand::Verify(args)) => backup::verify::run(&args, connect(&global)).await,
+        Verb::Token(command) => token::run(command, &connect(&global).await?).await,
+        Verb::Member(command) => member::run(command, &connect(&global).await?).await,
         Verb::Build(args) => images::build::run(args).await,
         Verb::Image(command) => images::image::run(command).await,
         Verb::Apply(args) => apply::run(args, &connect(&global).await?).await,

@@ -6,6 +6,7 @@ mod cluster;
 mod images;
 mod kubectl;
 mod logging;
+mod servers;
 
 use std::process::ExitCode;
 

@@ -67,6 +67,12 @@ pub enum Unjoined {
 }
 
 impl Unjoined {
+    /// Whether the control plane cannot take anybody in just now.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Refused { may_pass: true, .. })
+    }
+
     /// Whether the same may work later.
     #[must_use]
     pub fn may_pass(&self) -> bool {

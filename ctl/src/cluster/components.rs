@@ -11,30 +11,24 @@ use std::time::Duration;
 use reeve_api::clock::SharedClock;
 use reeve_api::rng::SharedRng;
 use reeve_apiserver::pki::{CertKey, LiveCertificate, Pki, PkiConfig, PkiError};
-use reeve_apiserver::registry::{RegistryConfig, RegistryParts, UserInfo};
-use reeve_apiserver::{AboutCluster, ApiServer, ApiServerConfig, Limits, RENEWAL_INTERVAL};
-use reeve_client::{Component, restarting};
-use reeve_controller_manager::{ControllerManager, ControllerManagerConfig};
+use reeve_apiserver::registry::UserInfo;
+use reeve_apiserver::{AboutCluster, ApiServer, RENEWAL_INTERVAL};
+use reeve_client::Component;
 use reeve_engine::builtin::BuiltinEngine;
 use reeve_node_agent::{AgentConfig, AgentSeams, NodeAgent, NodeConfig, Reserved, ServerConfig};
 use reeve_proxy::{Proxy, ProxyConfig};
-use reeve_scheduler::{Scheduler, SchedulerConfig};
 use reeve_store::{Store, StoreConfig};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::config::{ClusterConfig, Paths};
+use super::control::{self, DOMAIN, Own, Way};
 use super::error::ClusterError;
 use super::identity;
 use crate::backup::schedule::Scheduled;
 
-const DOMAIN: &str = "cluster.local";
-const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
-/// Connections at once; kubectl and clients hold a few each.
-const CONNECTIONS_MAX: usize = 10_000;
-/// Pods per node and the size of its range, Kubernetes' defaults.
+/// Pods per node, Kubernetes' default.
 const PODS_MAX: u32 = 110;
-const NODE_MASK: u8 = 24;
 /// The name the API server's client certificate carries towards node agents.
 const KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
 /// How long open requests may take at the end.
@@ -78,13 +72,16 @@ pub(crate) async fn start(own: Surroundings) -> Result<Running, ClusterError> {
     let (engine, store) = tokio::join!(engine, store);
     let engine = engine.map_err(|err| ClusterError::component("container engine", err))?;
     let store = store.map_err(|err| ClusterError::component("store", err))?;
-    let server = start_api_server(&own, &pki, &store).await?;
+    let shutdown = CancellationToken::new();
+    let surroundings = Own { clock: own.clock.clone(), rng: own.rng.clone(), shutdown: shutdown.clone() };
+    let advertise = SocketAddr::from((own.node_ip, own.config.api_port));
+    let kv = Arc::clone(&store) as reeve_store::SharedKv;
+    let server = control::start_api_server(&surroundings, &pki, kv, (own.config.service_cidr, advertise)).await?;
     offer_backups(&own, &server);
     for listener in &own.api_listeners {
         let listener = listener.try_clone().map_err(|err| ClusterError::io("share a listener", err))?;
         server.serve(listener).map_err(|err| ClusterError::component("API server", err))?;
     }
-    let shutdown = CancellationToken::new();
     let mut tasks = JoinSet::new();
     start_components(&own, &server, &pki, engine, (&shutdown, &mut tasks))?;
     start_backups(&own, &server, &store, (&shutdown, &mut tasks));
@@ -129,42 +126,15 @@ fn store_config(own: &Surroundings) -> StoreConfig {
     StoreConfig { limits, ..StoreConfig::new(own.paths.data_dir.join("store"), own.clock.clone(), own.rng.clone()) }
 }
 
-fn first_address(config: &ClusterConfig) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(config.service_cidr.network()).saturating_add(1))
-}
-
 fn open_pki(own: &Surroundings) -> Result<Pki, ClusterError> {
     let config = PkiConfig {
         dir: own.paths.data_dir.join("pki"),
         addresses: vec![own.node_ip.into()],
         names: vec![own.node_name.clone()],
-        service_address: first_address(&own.config).into(),
+        service_address: control::first_address(own.config.service_cidr).into(),
         cluster_domain: DOMAIN.to_owned(),
     };
     Pki::open(&config, own.clock.now()).map_err(|err| ClusterError::component("certificates", err))
-}
-
-async fn start_api_server(own: &Surroundings, pki: &Pki, store: &Arc<Store>) -> Result<ApiServer, ClusterError> {
-    let config = ApiServerConfig {
-        registry: RegistryConfig {
-            service_cidr: own.config.service_cidr,
-            dns_address: Some(own.config.dns_address().into()),
-            node_ports: NODE_PORTS,
-            advertise: SocketAddr::from((own.node_ip, own.config.api_port)),
-            history: own.config.store.age(),
-        },
-        pki: pki.clone(),
-        issuer: format!("https://kubernetes.default.svc.{DOMAIN}"),
-        connections_max: CONNECTIONS_MAX,
-        limits: Limits::default(),
-    };
-    let parts = RegistryParts {
-        kv: Arc::clone(store) as reeve_store::SharedKv,
-        kinds: reeve_kinds::builtin(),
-        clock: own.clock.clone(),
-        rng: own.rng.clone(),
-    };
-    ApiServer::start(config, parts).await.map_err(|err| ClusterError::component("API server", err))
 }
 
 fn offer_backups(own: &Surroundings, server: &ApiServer) {
@@ -208,45 +178,14 @@ fn start_components(
     engine: BuiltinEngine,
     (shutdown, tasks): Tasks<'_>,
 ) -> Result<(), ClusterError> {
-    let surroundings = (own.clock.clone(), own.rng.clone(), shutdown.clone());
-    let maker = |user: UserInfo| {
-        let (client, (clock, rng, shutdown)) = (server.client(user), surroundings.clone());
-        move || Component::new(client.clone(), clock.clone(), rng.clone(), shutdown.clone())
-    };
-    // Scheduler and controllers hold nothing but what they watch: after a panic they are built anew. A panic of proxy
-    // or agent ends the process; the next one takes over what they have in the kernel.
-    let component = maker(identity::scheduler());
-    let running = server.components();
-    tasks.spawn(async move {
-        let ended = restarting("scheduler", || {
-            let component = component();
-            let (own, running) = (component.clone(), running.clone());
-            (own, async move {
-                let _running = running.enter("scheduler");
-                Scheduler::new(SchedulerConfig::default(), component).run().await
-            })
-        });
-        ended.await.map_err(|err| ClusterError::component("scheduler", err))
-    });
-    let config = ControllerManagerConfig {
-        cluster_cidr: own.config.cluster_cidr.into(),
-        node_cidr_mask: NODE_MASK,
-        ca_pem: pki.ca_pem().to_owned(),
-    };
-    let component = maker(identity::controller_manager());
-    let running = server.components();
-    tasks.spawn(async move {
-        let ended = restarting("controllers", || {
-            let component = component();
-            let (own, running, config) = (component.clone(), running.clone(), config.clone());
-            (own, async move {
-                let _running = running.enter("controller-manager");
-                ControllerManager::new(config, component).run().await
-            })
-        });
-        ended.await.map_err(|err| ClusterError::component("controllers", err))
-    });
-    let component = maker(identity::proxy())();
+    let surroundings = Own { clock: own.clock.clone(), rng: own.rng.clone(), shutdown: shutdown.clone() };
+    // A panic of scheduler or controllers costs no more than that they are built anew; a panic of proxy or agent ends
+    // the process, and the next one takes over what they have in the kernel.
+    tasks.spawn(control::run_scheduler(Way::of_scheduler(server), surroundings.clone()));
+    let (cluster_cidr, ca_pem) = (own.config.cluster_cidr, pki.ca_pem().to_owned());
+    let way = Way::of_controllers(server);
+    tasks.spawn(control::run_controllers(way, cluster_cidr, ca_pem, surroundings.clone()));
+    let component = surroundings.component(server.client(identity::proxy()));
     let proxy = Proxy::new(proxy_config(own), component.clone());
     let seams = AgentSeams {
         client: server.client(identity::node(&own.node_name)),
@@ -334,7 +273,7 @@ fn agent_config(
 }
 
 /// Looks from time to time whether a certificate has to be re-issued; the next handshakes show the new one.
-async fn keep_valid(
+pub(super) async fn keep_valid(
     shown: Arc<LiveCertificate>,
     issue: impl Fn() -> Result<CertKey, PkiError> + Clone + Send + Sync + 'static,
 ) {
@@ -346,7 +285,7 @@ async fn keep_valid(
             Err(err) => Err(err.to_string()),
         };
         if let Err(error) = outcome {
-            tracing::error!(error, "the node's certificate cannot be renewed; trying again later");
+            tracing::error!(error, "a certificate cannot be renewed; trying again later");
         }
     }
 }

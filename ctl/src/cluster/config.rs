@@ -48,9 +48,9 @@ pub(crate) struct ClusterConfig {
 }
 
 impl ClusterConfig {
-    /// Address of the cluster DNS: the tenth of the service range, as everywhere in the field.
+    /// Address of the cluster DNS.
     pub(crate) fn dns_address(&self) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.service_cidr.network()).saturating_add(10))
+        super::control::dns_address(self.service_cidr)
     }
 
     /// Prefix of the names of this cluster's links (at most 15 bytes with what is added).

@@ -159,7 +159,7 @@ async fn run_components(own: Surroundings, ready: &mut dyn FnMut()) -> Result<En
         stopped: false,
     }
     .save(&paths.run_dir)?;
-    ensure_dns_service(&running, &config).await?;
+    ensure_dns_service(running.client(identity::admin()), config.dns_address()).await?;
     tokio::select! {
         outcome = tokio::time::timeout(READY_WAIT, all_ready(&running, &node, began)) => match outcome {
             Ok(outcome) => outcome?,
@@ -201,9 +201,9 @@ fn write_kubeconfig(paths: &Paths, config: &ClusterConfig, running: &Running) ->
 }
 
 /// The Service that tells people and programs where the cluster DNS is. The proxy answers on its address itself.
-async fn ensure_dns_service(running: &Running, config: &ClusterConfig) -> Result<(), ClusterError> {
+pub(super) async fn ensure_dns_service(admin: kube::Client, address: Ipv4Addr) -> Result<(), ClusterError> {
     let failed = |err: &dyn std::fmt::Display| ClusterError::component("cluster DNS", err);
-    let services: Api<Service> = Api::namespaced(running.client(identity::admin()), "kube-system");
+    let services: Api<Service> = Api::namespaced(admin, "kube-system");
     if services.get_opt("kube-dns").await.map_err(|err| failed(&err))?.is_some() {
         return Ok(());
     }
@@ -214,10 +214,14 @@ async fn ensure_dns_service(running: &Running, config: &ClusterConfig) -> Result
             "namespace": "kube-system",
             "labels": {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"},
         },
-        "spec": {"clusterIP": config.dns_address(), "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")]},
+        "spec": {"clusterIP": address, "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")]},
     });
     let service: Service = serde_json::from_value(service).map_err(|err| failed(&err))?;
-    services.create(&PostParams::default(), &service).await.map(drop).map_err(|err| failed(&err))
+    match services.create(&PostParams::default(), &service).await {
+        // Another server was faster.
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+        created => created.map(drop).map_err(|err| failed(&err)),
+    }
 }
 
 /// Why the node is not ready, in its own words.

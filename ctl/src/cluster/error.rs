@@ -60,6 +60,9 @@ pub(crate) enum ClusterError {
         /// What is wrong.
         reason: String,
     },
+    /// Everything is said in one sentence.
+    #[error("{0}")]
+    Told(String),
     /// A component could not be built.
     #[error("failed to start {component}: {reason}")]
     Component {

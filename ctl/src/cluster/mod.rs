@@ -1,12 +1,14 @@
-//! `reeve up` and `reeve down`: one-node clusters on this machine.
+//! `reeve up` and `reeve down`: one-node clusters on this machine. `reeve server`: one server of a control plane.
 //!
 //! [`up`] launches and waits, [`daemon`] is the background process with every component in it, [`down`] stops and
-//! removes. Lasting choices are in [`config`], what is true while a cluster runs in [`state`].
+//! removes; [`server`] is the other way to run the same components. Lasting choices are in [`config`], what is true
+//! while a cluster runs in [`state`].
 
 pub(crate) mod args;
 mod as_user;
 mod components;
 mod config;
+mod control;
 mod daemon;
 mod data_dir;
 pub(crate) mod down;
@@ -22,6 +24,7 @@ mod netns;
 mod probe;
 mod remains;
 mod restored;
+pub(crate) mod server;
 mod state;
 mod stop;
 mod store;
