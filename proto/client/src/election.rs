@@ -1,7 +1,7 @@
 //! Leader election: a component that runs on several servers, of which one at a time acts.
 //!
-//! The rules and times are client-go's `leaderelection`. A candidate does not ask again and again: it watches the lease,
-//! takes it when its holder gives it back, or when it has not been renewed for its duration.
+//! The rules and times are client-go's `leaderelection`. A candidate does not ask again and again: it watches the
+//! lease, and takes it when its holder gives it back, or when it has not been renewed for its duration.
 
 use std::future::Future;
 use std::pin::pin;
