@@ -28,6 +28,7 @@ async fn registry() -> Arc<Registry> {
         node_ports: 30000..=32767,
         advertise: SocketAddr::from(([192, 168, 7, 2], 6443)),
         history: reeve_apiserver::registry::HISTORY,
+        several: false,
     };
     let parts = RegistryParts {
         kv: Arc::new(MemoryKv::new()),

@@ -6,7 +6,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,12 +15,13 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use reeve_api::clock::SharedClock;
+use reeve_store::Leadership;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -152,6 +153,7 @@ pub enum RenewError {
 pub struct ApiServer {
     api: Arc<Api>,
     serving: Arc<Serving>,
+    advertise: SocketAddr,
 }
 
 /// What every connection needs.
@@ -240,7 +242,7 @@ impl ApiServer {
         let serving = Arc::new(serving);
         let (own, shutdown) = (Arc::clone(&serving), serving.shutdown.clone());
         serving.tasks.spawn(async move { shutdown.run_until_cancelled(own.certificates.keep()).await });
-        Ok(Self { api: Arc::new(api), serving })
+        Ok(Self { api: Arc::new(api), serving, advertise: config.registry.advertise })
     }
 
     /// Re-issues the server's certificates if they are about to expire; the next handshakes show the new ones. Done by
@@ -273,9 +275,18 @@ impl ApiServer {
     }
 
     /// Makes this server one of a control plane: others can join through it, and its members can be seen and changed.
-    /// Only the first call counts.
-    pub fn serve_control_plane(&self, control_plane: ControlPlane) {
-        let _ = self.api.control_plane.set(control_plane);
+    /// Only the first call counts. `leadership` is the
+    /// store's.
+    pub fn serve_control_plane(&self, control_plane: ControlPlane, leadership: watch::Receiver<Leadership>) {
+        if self.api.control_plane.set(control_plane).is_err() {
+            return;
+        }
+        let (api, shutdown, port) = (Arc::clone(&self.api), self.serving.shutdown.clone(), self.advertise.port());
+        self.serving.tasks.spawn(async move {
+            if let Some(control_plane) = api.control_plane.get() {
+                shutdown.run_until_cancelled(control_plane.tend(&api.registry, leadership, port)).await;
+            }
+        });
     }
 
     /// The registry, for checks that need no user.

@@ -8,10 +8,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
-use reeve_api::clock::{Clock as _, RealClock};
+use reeve_api::clock::RealClock;
 use reeve_api::rng::SeededRng;
 use reeve_apiserver::join::{
-    ControlPlane, Group, JoinRequest, JoinToken, Record, Settings, Unjoined, bootstrap_secret, join,
+    ControlPlane, Group, JoinRequest, JoinToken, Network, PeerFigure, Record, Settings, Unjoined, bootstrap_secret,
+    join,
 };
 use reeve_apiserver::pki::{Pki, public_key_hash};
 use reeve_apiserver::registry::UserInfo;
@@ -30,6 +31,15 @@ impl Told {
 
     fn members(&self) -> Vec<MemberInfo> {
         self.0.lock().unwrap().members.clone()
+    }
+}
+
+/// The first member reaches nobody.
+struct Connections;
+
+impl Network for Connections {
+    fn figures(&self) -> Vec<PeerFigure> {
+        vec![PeerFigure { id: 7, connected: false, sent_bytes: 5, dropped: 1, disconnects: 2 }]
     }
 }
 
@@ -81,8 +91,10 @@ impl Bed {
             service_cidr: "10.96.0.0/16".parse().unwrap(),
         };
         let kv = Arc::new(MemoryKv::new());
-        let control_plane = ControlPlane::new(Arc::clone(&group) as _, kv, cluster.pki.clone(), settings);
-        cluster.server.serve_control_plane(control_plane);
+        let members = (Arc::clone(&group) as _, Arc::new(Connections) as _);
+        let control_plane = ControlPlane::new(members, kv, cluster.pki.clone(), settings);
+        let (_, leadership) = tokio::sync::watch::channel(Leadership::default());
+        cluster.server.serve_control_plane(control_plane, leadership);
         let admin = cluster.server.client(UserInfo::new("admin", &["system:masters"]));
         Self { cluster, admin, group }
     }
@@ -247,4 +259,25 @@ async fn a_server_that_replaces_a_lost_one_takes_over_its_name() {
     assert_eq!(bed.replace(&token, "b", 8).await.unwrap().as_deref(), Some("7"));
     let refused = bed.replace(&token, "z", 9).await.unwrap_err().to_string();
     assert!(refused.contains("there is no member \"z\""), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_and_metrics_tell_of_every_member_and_a_lost_one_does_not_make_a_server_unready() {
+    let bed = Bed::start().await;
+    let token = bed.token(None).await;
+    bed.join(&token, "b", 7).await.unwrap();
+    let admin = || UserInfo::new("admin", &["system:masters"]);
+    let health = bed.ask("GET", "/readyz?verbose", admin()).await.unwrap();
+    assert!(health.contains("[+]member/1 ok, leader\n[-]member/b not reached, learner\n"), "{health}");
+    assert!(health.ends_with("readyz check passed\n"), "{health}");
+    let metrics = bed.ask("GET", "/metrics", admin()).await.unwrap();
+    for line in [
+        "etcd_server_has_leader 1",
+        "etcd_server_is_leader 1",
+        "etcd_server_id{server_id=\"1\"} 1",
+        "etcd_network_peer_sent_bytes_total{To=\"7\"} 5",
+        "etcd_network_disconnected_peers_total{Remote=\"7\"} 2",
+    ] {
+        assert!(metrics.lines().any(|own| own == line), "{line}:\n{metrics}");
+    }
 }

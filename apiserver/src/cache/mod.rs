@@ -172,9 +172,10 @@ impl Cache {
         self.storages.load().values().for_each(|storage| storage.rest());
     }
 
-    /// Waits until every write acknowledged before the call is in the cache.
+    /// Waits until every write acknowledged before the call, by any server, is in the cache.
     pub(crate) async fn fresh(&self) -> Result<(), ApiError> {
-        self.reach(self.kv.revision()).await
+        let newest = self.kv.newest().await.map_err(|error| ApiError::store(&error))?;
+        self.reach(newest).await
     }
 
     /// Waits until the cache has reached `revision`.

@@ -128,7 +128,15 @@ impl Api {
             auth::web_socket::unwrap_token(request.headers_mut());
         }
         let began = Instant::now();
-        let user = self.identify(&request);
+        let mut user = self.identify(&request);
+        if user.is_err() && self.control_plane.get().is_some() {
+            let authorization = request.headers().get(http::header::AUTHORIZATION);
+            // Another server may have given it out a moment ago.
+            if self.authenticator.is_own_token(authorization.and_then(|value| value.to_str().ok())) {
+                self.registry.fresh().await?;
+                user = self.identify(&request);
+            }
+        }
         self.metrics.times.found(user.as_ref().ok().map(|user| user.name.as_str()), began.elapsed());
         let attempts = if user.is_ok() { &self.metrics.authenticated } else { &self.metrics.not_authenticated };
         attempts.add(1);

@@ -142,8 +142,8 @@ impl Health {
         SharedKv::clone(&self.kv)
     }
 
-    /// Answers `/ENDPOINT` or `/ENDPOINT/CHECK`.
-    pub(crate) async fn answer(&self, endpoint: &str, single: Option<&str>, query: &Query) -> Answer {
+    /// Answers `/ENDPOINT` or `/ENDPOINT/CHECK`; `members` are lines about other servers, which decide nothing.
+    pub(crate) async fn answer(&self, endpoint: &str, single: Option<&str>, query: &Query, members: &str) -> Answer {
         if let Some(single) = single {
             return self.single(endpoint, single).await;
         }
@@ -165,6 +165,7 @@ impl Health {
             report.push_str("warn: some health checks cannot be excluded: no matches for ");
             report.extend([&names.join(","), "\n"]);
         }
+        report.push_str(members);
         let verbose = query.get("verbose").is_some();
         let mut answer = match (healthy, verbose) {
             (true, false) => response::text(StatusCode::OK, "ok"),

@@ -230,16 +230,23 @@ impl Api {
         }
         match words[..] {
             ["version"] => Ok(response::raw_json(StatusCode::OK, &version())),
-            [endpoint @ ("livez" | "readyz" | "healthz")] => Ok(self.health.answer(endpoint, None, query).await),
+            [endpoint @ ("livez" | "readyz" | "healthz")] => {
+                let verbose = query.get("verbose").is_some() && endpoint == "readyz";
+                let members = match self.control_plane.get().filter(|_| verbose) {
+                    Some(control_plane) => control_plane.health().await,
+                    None => String::new(),
+                };
+                Ok(self.health.answer(endpoint, None, query, &members).await)
+            }
             [endpoint @ ("livez" | "readyz" | "healthz"), ref check @ ..] => {
-                Ok(self.health.answer(endpoint, Some(&check.join("/")), query).await)
+                Ok(self.health.answer(endpoint, Some(&check.join("/")), query, "").await)
             }
             [".well-known", "openid-configuration"] => {
                 Ok(issuer::configuration(&self.token_key, self.faces.server_address()))
             }
             ["openid", "v1", "jwks"] => Ok(issuer::keys(&self.token_key)),
             ["metrics", "slis"] => metrics::slis(&self.health.outcomes, &parts.headers),
-            ["metrics"] => self.metrics_page(&parts.headers),
+            ["metrics"] => self.metrics_page(&parts.headers).await,
             ["debug", "api_priority_and_fairness", table] => {
                 let with_details = query.get("includeRequestDetails").is_some_and(|asked| !asked.is_empty());
                 let table = self.flow.dump(table, with_details);
@@ -263,8 +270,16 @@ impl Api {
         }
     }
 
-    fn metrics_page(&self, headers: &http::HeaderMap) -> Result<Answer, ApiError> {
-        let more = |page: &mut Page| self.own.backups.report(page);
+    async fn metrics_page(&self, headers: &http::HeaderMap) -> Result<Answer, ApiError> {
+        let control_plane = self.control_plane.get();
+        let group = match control_plane {
+            Some(control_plane) => control_plane.told().await,
+            None => None,
+        };
+        let more = |page: &mut Page| {
+            self.own.backups.report(page);
+            control_plane.into_iter().for_each(|own| own.report(group.as_ref(), page));
+        };
         self.metrics.answer(&self.registry, (&self.aggregator.metrics, &self.flow), more, headers)
     }
 

@@ -13,7 +13,9 @@
 //! is not here: the group itself (`reeve-store`, behind [`Group`]), how its members talk to each other.
 
 mod client;
+mod figures;
 mod records;
+mod tend;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -31,6 +33,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 pub use self::client::{Joined, Unjoined, join};
+pub use self::figures::{Network, PeerFigure};
 pub use self::records::Record;
 pub use self::token::{JoinToken, TokenParseError, bootstrap_secret};
 use crate::http::{Answer, Body};
@@ -136,6 +139,8 @@ pub struct ControlPlane {
     /// The keys that are handed on.
     pki: Pki,
     settings: Settings,
+    /// How the connections to other members are.
+    network: Arc<dyn Network>,
     /// Strangers ask the whole group whether their token is there: a few at a time.
     arrivals: Semaphore,
 }
@@ -153,8 +158,13 @@ pub(crate) fn is_for_strangers(path: &str) -> bool {
 impl ControlPlane {
     /// `kv` is the store of `group`.
     #[must_use]
-    pub fn new(group: Arc<dyn Group>, kv: SharedKv, pki: Pki, settings: Settings) -> Self {
-        Self { group, kv, pki, settings, arrivals: Semaphore::new(ARRIVALS_MAX) }
+    pub fn new(
+        (group, network): (Arc<dyn Group>, Arc<dyn Network>),
+        kv: SharedKv,
+        pki: Pki,
+        settings: Settings,
+    ) -> Self {
+        Self { group, kv, pki, settings, network, arrivals: Semaphore::new(ARRIVALS_MAX) }
     }
 
     /// Answers requests that need no user: the CA, and joining, which has a token of its own.

@@ -1,6 +1,7 @@
 //! The objects every cluster has: the system namespaces and PriorityClasses, and the Service by which pods reach the
 //! API server.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
@@ -86,13 +87,38 @@ pub(super) async fn ensure(registry: &Registry, config: &RegistryConfig) -> Resu
         warn!(%address, "No pod can reach this address: the kubernetes Service stays without endpoints.");
         return Ok(());
     }
+    let there = if config.several { servers(registry) } else { BTreeSet::new() };
+    write_servers(registry, config.advertise.port(), there.into_iter().chain([address]).collect()).await
+}
+
+/// The servers that the `kubernetes` Service leads to, as of the cache.
+fn servers(registry: &Registry) -> BTreeSet<IpAddr> {
+    let slices = registry.resource("discovery.k8s.io", "v1", "endpointslices");
+    let Some(slice) = slices.and_then(|slices| registry.peek(&slices, "default", NAME)) else { return BTreeSet::new() };
+    let slice = slice.value();
+    let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+    endpoints.filter_map(|endpoint| endpoint["addresses"][0].as_str()?.parse().ok()).collect()
+}
+
+async fn write_servers(registry: &Registry, port: u16, servers: BTreeSet<IpAddr>) -> Result<(), ApiError> {
     if let Some(endpoints) = registry.core("endpoints") {
-        keep_true(registry, &endpoints, endpoints_object(config), &["subsets"]).await?;
+        keep_true(registry, &endpoints, endpoints_object(port, &servers), &["subsets"]).await?;
     }
     if let Some(slices) = registry.resource("discovery.k8s.io", "v1", "endpointslices") {
-        keep_true(registry, &slices, slice(config), &["endpoints", "ports"]).await?;
+        keep_true(registry, &slices, slice(port, &servers), &["endpoints", "ports"]).await?;
     }
     Ok(())
+}
+
+impl Registry {
+    /// Takes those out of the `kubernetes` Service that are no servers, or dead. For one server at a time: the others
+    /// only see to it that they are in it themselves.
+    pub(crate) async fn keep_servers(&self, alive: &BTreeSet<IpAddr>, port: u16) -> Result<(), ApiError> {
+        let there = servers(self);
+        let kept: BTreeSet<IpAddr> = there.intersection(alive).copied().collect();
+        // Nobody at all: better a dead address than none.
+        if kept == there || kept.is_empty() { Ok(()) } else { write_servers(self, port, kept).await }
+    }
 }
 
 pub(super) fn request(resource: &Arc<Resource>, namespace: &str, name: &str) -> Request {
@@ -154,23 +180,25 @@ fn service(config: &RegistryConfig) -> Value {
     })
 }
 
-fn ports(config: &RegistryConfig) -> Value {
-    json!([{ "name": "https", "protocol": "TCP", "port": config.advertise.port() }])
+fn ports(port: u16) -> Value {
+    json!([{ "name": "https", "protocol": "TCP", "port": port }])
 }
 
-fn endpoints_object(config: &RegistryConfig) -> Value {
+fn endpoints_object(port: u16, servers: &BTreeSet<IpAddr>) -> Value {
+    let addresses: Vec<Value> = servers.iter().map(|ip| json!({ "ip": ip })).collect();
     json!({
         "metadata": { "name": NAME, "labels": { "endpointslice.kubernetes.io/skip-mirror": "true" } },
-        "subsets": [{ "addresses": [{ "ip": config.advertise.ip() }], "ports": ports(config) }],
+        "subsets": [{ "addresses": addresses, "ports": ports(port) }],
     })
 }
 
-fn slice(config: &RegistryConfig) -> Value {
+fn slice(port: u16, servers: &BTreeSet<IpAddr>) -> Value {
+    let endpoint = |ip: &IpAddr| json!({ "addresses": [ip], "conditions": { "ready": true } });
     let mut slice = json!({
         "metadata": { "name": NAME, "labels": { "kubernetes.io/service-name": NAME } },
-        "addressType": match config.advertise.ip() { IpAddr::V4(_) => "IPv4", IpAddr::V6(_) => "IPv6" },
-        "endpoints": [{ "addresses": [config.advertise.ip()], "conditions": { "ready": true } }],
-        "ports": ports(config),
+        "addressType": if servers.iter().all(IpAddr::is_ipv4) { "IPv4" } else { "IPv6" },
+        "endpoints": servers.iter().map(endpoint).collect::<Vec<_>>(),
+        "ports": ports(port),
     });
     meta::set(&mut slice, "namespace", "default");
     slice

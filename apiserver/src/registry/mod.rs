@@ -107,6 +107,9 @@ pub struct RegistryConfig {
     /// How long old versions of objects are kept at least, as long as the store keeps so many; [`HISTORY`] is
     /// Kubernetes'.
     pub history: Duration,
+    /// Whether there may be other servers on the store: then the Service leads to them too, see
+    /// [`Registry::keep_servers`]. All have the port of `advertise`.
+    pub several: bool,
 }
 
 /// What the registry stands on.

@@ -397,6 +397,12 @@ pub trait Kv: Send + Sync + 'static {
     /// The newest committed revision this member has applied; no round trip.
     fn revision(&self) -> Revision;
 
+    /// A revision that holds every write acknowledged, by whomever, before the call; it can be read here.
+    async fn newest(&self) -> Result<Revision, KvError> {
+        // Any key will do: it is the revision of the answer that counts.
+        self.range(RangeRequest::key("health")).await.map(|answer| answer.revision)
+    }
+
     /// Keeps the newest revision readable, whatever is compacted, as long as the answer lives. It holds back the space
     /// of everything that is overwritten meanwhile. A store that cannot do that only says the revision.
     fn hold(&self) -> Hold {

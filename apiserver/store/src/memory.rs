@@ -195,6 +195,10 @@ impl Kv for MemoryKv {
         self.inner.mvcc.position().revision
     }
 
+    async fn newest(&self) -> Result<Revision, KvError> {
+        Ok(self.revision())
+    }
+
     fn hold(&self) -> Hold {
         self.inner.mvcc.hold()
     }

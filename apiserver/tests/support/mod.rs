@@ -57,6 +57,7 @@ impl Cluster {
             node_ports: 30000..=32767,
             advertise: address,
             history: reeve_apiserver::registry::HISTORY,
+            several: false,
         };
         let (issuer, connections_max) = (ISSUER.to_owned(), 100);
         let config = ApiServerConfig { registry, pki: pki.clone(), issuer, connections_max, limits };

@@ -50,6 +50,7 @@ impl Cluster {
             node_ports: 30000..=32767,
             advertise: "127.0.0.1:6443".parse().unwrap(),
             history: reeve_apiserver::registry::HISTORY,
+            several: false,
         };
         let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
         let config =

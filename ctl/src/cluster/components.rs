@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::config::{ClusterConfig, Paths};
-use super::control::{self, DOMAIN, Own, Way};
+use super::control::{self, ApiPlace, DOMAIN, Own, Way};
 use super::error::ClusterError;
 use super::identity;
 use crate::backup::schedule::Scheduled;
@@ -76,7 +76,9 @@ pub(crate) async fn start(own: Surroundings) -> Result<Running, ClusterError> {
     let surroundings = Own { clock: own.clock.clone(), rng: own.rng.clone(), shutdown: shutdown.clone() };
     let advertise = SocketAddr::from((own.node_ip, own.config.api_port));
     let kv = Arc::clone(&store) as reeve_store::SharedKv;
-    let server = control::start_api_server(&surroundings, &pki, kv, (own.config.service_cidr, advertise)).await?;
+    let place =
+        ApiPlace { service_cidr: own.config.service_cidr, advertise, several: false, history: own.config.store.age() };
+    let server = control::start_api_server(&surroundings, &pki, kv, place).await?;
     offer_backups(&own, &server);
     for listener in &own.api_listeners {
         let listener = listener.try_clone().map_err(|err| ClusterError::io("share a listener", err))?;

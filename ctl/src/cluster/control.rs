@@ -2,6 +2,7 @@
 //! API server, scheduler, controllers.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use reeve_api::clock::SharedClock;
@@ -59,19 +60,34 @@ pub(super) fn dns_address(service_cidr: Ipv4Net) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(service_cidr.network()).saturating_add(10))
 }
 
+/// What is special about an API server.
+pub(super) struct ApiPlace {
+    /// Addresses of Services.
+    pub service_cidr: Ipv4Net,
+    /// Where it is reached.
+    pub advertise: SocketAddr,
+    /// Whether there may be others on the store.
+    pub several: bool,
+    /// How long old versions of objects are kept at least.
+    pub history: Duration,
+}
+
 /// Starts the API server on a store; nothing listens yet.
 pub(super) async fn start_api_server(
     own: &Own,
     pki: &Pki,
     kv: SharedKv,
-    (service_cidr, advertise): (Ipv4Net, SocketAddr),
+    place: ApiPlace,
 ) -> Result<ApiServer, ClusterError> {
+    let ApiPlace { service_cidr, advertise, several, history } = place;
     let config = ApiServerConfig {
         registry: RegistryConfig {
             service_cidr,
             dns_address: Some(IpAddr::V4(dns_address(service_cidr))),
             node_ports: NODE_PORTS,
             advertise,
+            several,
+            history,
         },
         pki: pki.clone(),
         issuer: format!("https://kubernetes.default.svc.{DOMAIN}"),

@@ -39,6 +39,7 @@ impl Cluster {
             node_ports: 30000..=32767,
             advertise: address,
             history: reeve_apiserver::registry::HISTORY,
+            several: false,
         };
         let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
         let config =

@@ -219,7 +219,7 @@ impl Metrics {
         self.watches.get(&Key { group, version, resource, ..Key::default() }, || true)
     }
 
-    /// Answers `/metrics`.
+    /// Answers `/metrics`; `more` adds what others have to say.
     pub(crate) fn answer(
         &self,
         registry: &Registry,

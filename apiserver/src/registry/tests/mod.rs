@@ -53,6 +53,7 @@ pub(crate) fn config() -> RegistryConfig {
         node_ports: 30000..=30009,
         advertise: SocketAddr::from(([192, 168, 7, 2], 6443)),
         history: super::HISTORY,
+        several: false,
     }
 }
 

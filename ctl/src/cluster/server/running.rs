@@ -8,8 +8,9 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::PostParams;
 use reeve_apiserver::ApiServer;
-use reeve_apiserver::join::{ControlPlane, JoinToken, bootstrap_secret};
+use reeve_apiserver::join::{ControlPlane, JoinToken, Network, PeerFigure, bootstrap_secret};
 use reeve_apiserver::pki::{LiveCertificate, Pki, PkiConfig, public_key_hash};
+use reeve_apiserver::registry::HISTORY;
 use reeve_client::lease::LeaseConfig;
 use reeve_client::while_leading;
 use reeve_peer::{PeerConfig, PeerTransport, host_of};
@@ -17,7 +18,7 @@ use reeve_store::{MemberConfig, Peer, SharedKv, Store, StoreConfig};
 use tokio::task::JoinSet;
 
 use super::super::components::keep_valid;
-use super::super::control::{self, DOMAIN, Own, Way};
+use super::super::control::{self, ApiPlace, DOMAIN, Own, Way};
 use super::super::error::{ClusterError, at};
 use super::super::kubeconfig::{self, Entry};
 use super::super::{daemon, files, identity};
@@ -66,14 +67,33 @@ pub(super) async fn start(server: &mut Server) -> Result<Running, ClusterError> 
     let settings = server.place.settings()?.clone();
     let kept = server.place.own.keep(&*kv).await;
     kept.map_err(|err| ClusterError::component("server", err.message))?;
-    let ranges = (settings.service_cidr, server.api);
-    let api = control::start_api_server(&server.own, &pki, Arc::clone(&kv), ranges).await?;
-    api.serve_control_plane(ControlPlane::new(Arc::clone(&store) as _, kv, pki.clone(), settings.clone()));
+    let place =
+        ApiPlace { service_cidr: settings.service_cidr, advertise: server.api, several: true, history: HISTORY };
+    let api = control::start_api_server(&server.own, &pki, Arc::clone(&kv), place).await?;
+    let members = (Arc::clone(&store) as _, Arc::new(Connections(Arc::clone(&transport))) as _);
+    let control_plane = ControlPlane::new(members, kv, pki.clone(), settings.clone());
+    api.serve_control_plane(control_plane, store.leadership());
     let listener = server.listeners.api.try_clone().map_err(|err| ClusterError::io("share a listener", err))?;
     api.serve(listener).map_err(|err| ClusterError::component("API server", err))?;
     write_kubeconfig(server, &pki)?;
     let running = Running { pki, transport, store, server: api, own: server.own.clone(), tasks };
     Ok(running.with_components(&server.place, settings.cluster_cidr))
+}
+
+/// The transport's figures, for the API server.
+struct Connections(Arc<PeerTransport>);
+
+impl Network for Connections {
+    fn figures(&self) -> Vec<PeerFigure> {
+        let told = |figure: reeve_peer::PeerFigures| PeerFigure {
+            id: figure.id,
+            connected: figure.connected,
+            sent_bytes: figure.sent_bytes,
+            dropped: figure.dropped,
+            disconnects: figure.disconnects,
+        };
+        self.0.figures().into_iter().map(told).collect()
+    }
 }
 
 fn open_pki(server: &Server) -> Result<Pki, ClusterError> {
