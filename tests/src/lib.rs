@@ -7,6 +7,7 @@ mod leftovers;
 pub mod machine;
 pub mod patience;
 pub mod processes;
+pub mod servers;
 pub mod source;
 pub mod space;
 pub mod terminal;
