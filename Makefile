@@ -3,6 +3,7 @@
 #   make test    everything that CI runs
 #   make bench   release build, the figures as a table
 #   make check   quick: formatting, clippy, compile
+#   make torture three servers, 200 times killed under load (CYCLES=n for another number)
 #   make sim     the store's members under a seeded storm (SEEDS=200)
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -38,6 +39,10 @@ check: deps ## formatting, clippy, compile
 
 sim: ## members of a store on bad networks and disks, SEEDS=200 times
 	REEVE_SIM_SEEDS=$(SEEDS) $(CARGO) test --locked -p reeve-store --features sim --test sim
+
+torture: release ## three servers killed under load, 200 times (CYCLES=n)
+	REEVE_BIN="$(TARGET)/release/reeve" REEVE_TORTURE_CYCLES="$(or $(CYCLES),200)" \
+		$(CARGO) test --locked -p reeve-tests --test servers -- --nocapture killed
 
 fmt: ## format all code
 	$(CARGO) fmt --all

@@ -428,6 +428,11 @@ impl Kv for Store {
         self.mvcc.position().revision
     }
 
+    async fn newest(&self) -> Result<Revision, KvError> {
+        self.catch_up().await?;
+        Ok(self.revision())
+    }
+
     fn hold(&self) -> Hold {
         self.mvcc.hold()
     }
