@@ -11,7 +11,7 @@ CARGO ?= cargo
 SEEDS ?= 200
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
-.PHONY: help deps demo test bench check sim fmt release clean
+.PHONY: help deps demo test bench check sim torture fmt release clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'

@@ -15,8 +15,8 @@ use crate::binary;
 use crate::command::{Run, run};
 use crate::patience::eventually;
 
-/// Ends what runs in the namespaces, and takes them away, should the test itself be killed. `$0`: what their names begin
-/// with.
+/// Ends what runs in the namespaces, and takes them away, should the test itself be killed. `$0`: what their names
+/// begin with.
 const GUARD: &str = "read -r done && exit; for n in $(ip -o netns list | cut -d' ' -f1 | grep \"^$0-\"); do \
     ip netns pids $n | xargs -r kill -9; ip netns del $n; done";
 
