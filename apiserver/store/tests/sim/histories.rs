@@ -1,11 +1,17 @@
 //! Single histories: what once went wrong in etcd (by the numbers of its issues) or would be easy to get wrong, each
 //! in virtual time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use reeve_store::{Kv as _, KvError, MemberError, Op, Parcel, RangeRequest, ReceiveError, Revision, Role, Txn};
+use reeve_api::rng::SeededRng;
+use reeve_store::view::MemoryView;
+use reeve_store::{
+    Jobs, Kv as _, KvError, MemberConfig, MemberError, Op, OpenError, Parcel, Peer, RangeRequest, ReceiveError,
+    Revision, Role, SimDisk, Store, StoreConfig, Txn,
+};
 
-use crate::cluster::{Weather, address};
+use crate::cluster::{Network, RuntimeClock, Weather, address};
 use crate::in_virtual_time;
 use crate::world::{World, get, put};
 
@@ -473,4 +479,46 @@ fn after_the_death_of_a_leader_the_next_write_is_acknowledged_within_a_second() 
     took.sort_unstable();
     let (half, all) = (took[took.len() / 2], took[took.len() - 1]);
     assert!(half <= Duration::from_millis(400) && all <= Duration::from_secs(1), "half within {half:?}, all {all:?}");
+}
+
+#[test]
+fn a_store_that_was_alone_becomes_a_member_and_no_other_one() {
+    let outcome = in_virtual_time(async {
+        let (disk, views, clock) = (SimDisk::default(), MemoryView::default(), RuntimeClock::shared());
+        let network = Network::new(Arc::new(SeededRng::new(21)));
+        let open = |member: MemberConfig| {
+            Store::open(StoreConfig {
+                disk: Arc::new(disk.clone()),
+                views: Arc::new(views.clone()),
+                jobs: Jobs::simulated(|| Duration::from_millis(1)),
+                member,
+                ..StoreConfig::new("/nonexistent", clock.clone(), Arc::new(SeededRng::new(21)))
+            })
+        };
+        let member = |id, cluster| {
+            let peers = vec![Peer { id, address: address(id) }];
+            MemberConfig::Cluster { id, cluster, peers, transport: network.transport(id) }
+        };
+        let alone = open(MemberConfig::Sole).await.unwrap();
+        put(&alone, "k", "from before").await.unwrap();
+        alone.close().await.unwrap();
+        let err = open(member(2, 7)).await.unwrap_err().to_string();
+        assert_eq!(
+            err,
+            "sim:/member belongs to member 1 of cluster 0, version 1, but was opened as member 2 of cluster 7, version 1"
+        );
+        let first = open(member(1, 7)).await.unwrap();
+        network.plug_in(1, first.inbox());
+        seconds(1).await;
+        let told = first.status().await.unwrap().members;
+        assert_eq!((told.len(), told[0].address.clone()), (1, address(1)), "it has said where it is");
+        first.add_learner(2, &address(2)).await.unwrap();
+        first.close().await.unwrap();
+        assert!(matches!(open(member(1, 8)).await, Err(OpenError::Identity { .. })));
+        assert!(matches!(open(MemberConfig::Sole).await, Err(OpenError::Identity { .. })));
+        let again = open(member(1, 7)).await.unwrap();
+        assert_eq!(get(&again, "k").await.unwrap(), Some("from before".to_owned()));
+        assert_eq!(again.status().await.unwrap().members.len(), 2);
+    });
+    outcome.unwrap_or_else(|failure| panic!("{failure}"));
 }
