@@ -1,14 +1,19 @@
-//! What the embedded store costs: puts alone and together, a range, a restart. `cargo bench -p reeve-store`.
+//! What the embedded store costs: puts alone and together, with one member and three, a range, a restart.
+//! `cargo bench -p reeve-store`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what goes wrong here is to be seen")]
+
+#[path = "../tests/cluster/mod.rs"]
+mod cluster;
 
 use std::path::Path;
 use std::sync::Arc;
 
+use cluster::{Network, founders};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use reeve_api::clock::RealClock;
 use reeve_api::rng::SeededRng;
-use reeve_store::{Kv as _, Op, RangeRequest, Store, StoreConfig, Txn};
+use reeve_store::{Kv as _, MemberConfig, Op, RangeRequest, Store, StoreConfig, Txn};
 use tokio::runtime::Runtime;
 
 const VALUE_BYTES: usize = 1024;
@@ -56,6 +61,46 @@ fn bench_puts(c: &mut Criterion) {
     runtime.block_on(store.close()).unwrap();
 }
 
+/// Three members in one process, each with a folder of its own; their leader, which comes first, and the others.
+fn open_three(runtime: &Runtime, folder: &Path) -> Vec<Arc<Store>> {
+    let network = Network::new(SeededRng::shared());
+    let mut stores: Vec<_> = (1..=3)
+        .map(|id| {
+            let member = MemberConfig::Cluster { id, cluster: 7, peers: founders(3), transport: network.transport(id) };
+            let folder = folder.join(id.to_string());
+            let config = StoreConfig { member, ..StoreConfig::new(folder, RealClock::shared(), SeededRng::shared()) };
+            let store = runtime.block_on(Store::open(config)).unwrap();
+            network.plug_in(id, store.inbox());
+            store
+        })
+        .collect();
+    for store in &stores {
+        let mut leadership = store.leadership();
+        runtime.block_on(leadership.wait_for(|known| known.leader.is_some())).unwrap();
+    }
+    stores.sort_by_key(|store| !store.leadership().borrow().is_leader());
+    stores
+}
+
+fn bench_three(c: &mut Criterion) {
+    let runtime = Runtime::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let stores = open_three(&runtime, folder.path());
+    let mut group = c.benchmark_group("three members, put of 1 KiB");
+    for (clients, through, name) in [(1, 0, "leader"), (64, 0, "leader"), (64, 1, "follower")] {
+        let per_client = 640 / clients;
+        group.throughput(Throughput::Elements(clients * per_client));
+        group.sample_size(10).bench_function(format!("{clients} clients through a {name}"), |b| {
+            b.iter(|| runtime.block_on(puts(&stores[through], clients, per_client)));
+        });
+    }
+    group.finish();
+    c.bench_function("three members, linearizable get through a follower", |b| {
+        let key = "/registry/configmaps/default/bench-000001";
+        b.iter(|| runtime.block_on(stores[1].range(RangeRequest::key(key))).unwrap());
+    });
+}
+
 fn bench_range(c: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -87,5 +132,5 @@ fn bench_restart(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, bench_puts, bench_range, bench_restart);
+criterion_group!(benches, bench_puts, bench_three, bench_range, bench_restart);
 criterion_main!(benches);

@@ -503,10 +503,8 @@ fn a_store_that_was_alone_becomes_a_member_and_no_other_one() {
         put(&alone, "k", "from before").await.unwrap();
         alone.close().await.unwrap();
         let err = open(member(2, 7)).await.unwrap_err().to_string();
-        assert_eq!(
-            err,
-            "sim:/member belongs to member 1 of cluster 0, version 1, but was opened as member 2 of cluster 7, version 1"
-        );
+        let (whose, as_whom) = ("member 1 of cluster 0, version 1", "member 2 of cluster 7, version 1");
+        assert_eq!(err, format!("sim:/member belongs to {whose}, but was opened as {as_whom}"));
         let first = open(member(1, 7)).await.unwrap();
         network.plug_in(1, first.inbox());
         seconds(1).await;
