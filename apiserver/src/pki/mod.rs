@@ -4,12 +4,14 @@
 //! signs exactly one certificate, the API server's own for talking to kubelets; an agent that demands it admits
 //! nobody else. The *front-proxy CA* signs what a server shows that passes on requests in other users' names: the API
 //! server's own, towards aggregated API servers. The *peer CA* signs what the members of the store's group show each
-//! other, and nothing else: no user and no node can pass for a member. Which certificate must hold
-//! what is decided in `leaf`; this file reads and writes the folder.
+//! other, and nothing else: no user and no node can pass for a member. A fifth one is made when the store is served to
+//! clients of etcd (`etcd.rs`). Which certificate must hold what is decided in `leaf`; this file reads and writes the
+//! folder.
 //! What is not here: the kubeconfig (that is `ctl`), TLS handshakes (`server.rs`), tokens (`auth`).
 //!
 //! Source of the names and usages: Kubernetes, "PKI certificates and requirements".
 
+mod etcd;
 mod file;
 mod leaf;
 mod live;
@@ -23,6 +25,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rcgen::{CertificateParams, Issuer, KeyPair};
 
+pub use etcd::EtcdCertificates;
 pub use leaf::Usage;
 use leaf::{Authority, LeafPlan};
 pub use live::{LiveCertificate, UnusableCertificate};

@@ -11,7 +11,7 @@ use reeve_api::rng::SeededRng;
 use reeve_apiserver::pki::{CertKey, Pki, PkiConfig};
 use reeve_apiserver::registry::{RegistryConfig, RegistryParts};
 use reeve_apiserver::{ApiServer, ApiServerConfig, Limits};
-use reeve_store::MemoryKv;
+use reeve_store::{MemoryKv, SharedKv};
 
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
@@ -40,6 +40,16 @@ impl Cluster {
         kinds: Vec<std::sync::Arc<dyn reeve_kinds::Kind>>,
         clock: SharedClock,
     ) -> Self {
+        Self::start_over(Arc::new(MemoryKv::new()), limits, kinds, clock).await
+    }
+
+    /// Over a store of any kind.
+    pub async fn start_over(
+        kv: SharedKv,
+        limits: Limits,
+        kinds: Vec<std::sync::Arc<dyn reeve_kinds::Kind>>,
+        clock: SharedClock,
+    ) -> Self {
         let home = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -61,7 +71,7 @@ impl Cluster {
         };
         let (issuer, connections_max) = (ISSUER.to_owned(), 100);
         let config = ApiServerConfig { registry, pki: pki.clone(), issuer, connections_max, limits };
-        let parts = RegistryParts { kv: Arc::new(MemoryKv::new()), kinds, clock, rng: SeededRng::shared() };
+        let parts = RegistryParts { kv, kinds, clock, rng: SeededRng::shared() };
         let server = ApiServer::start(config, parts).await.unwrap();
         server.serve(listener).unwrap();
         server.roles_made().await;

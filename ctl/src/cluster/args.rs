@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::etcd::EtcdArgs;
 use super::store::StoreArgs;
 
 /// `reeve up`
@@ -24,6 +25,9 @@ pub(crate) struct UpArgs {
     /// Do not touch $KUBECONFIG or ~/.kube/config
     #[arg(long)]
     pub no_kubeconfig: bool,
+    /// Where the cluster's state lies.
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
     #[command(flatten)]
     pub store: StoreArgs,
     /// Set by `reeve up` for its background process: report on standard output, then log only.

@@ -17,13 +17,13 @@ use reeve_client::Component;
 use reeve_engine::builtin::BuiltinEngine;
 use reeve_node_agent::{AgentConfig, AgentSeams, NodeAgent, NodeConfig, Reserved, ServerConfig};
 use reeve_proxy::{Proxy, ProxyConfig};
-use reeve_store::{Store, StoreConfig};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::config::{ClusterConfig, Paths};
 use super::control::{self, ApiPlace, DOMAIN, Own, Way};
 use super::error::ClusterError;
+use super::etcd::OpenStore;
 use super::identity;
 use crate::backup::schedule::Scheduled;
 
@@ -59,7 +59,7 @@ pub(crate) struct Running {
     /// Certificates and keys.
     pub pki: Pki,
     server: ApiServer,
-    store: Arc<Store>,
+    store: OpenStore,
     shutdown: CancellationToken,
     tasks: JoinSet<Result<(), ClusterError>>,
 }
@@ -68,17 +68,16 @@ pub(crate) struct Running {
 pub(crate) async fn start(own: Surroundings) -> Result<Running, ClusterError> {
     let pki = open_pki(&own)?;
     let engine = BuiltinEngine::open(super::remains::engine_config(&own.paths, &own.config.name));
-    let store = Store::open(store_config(&own));
-    let (engine, store) = tokio::join!(engine, store);
+    let (engine, store) = tokio::join!(engine, super::etcd::open(&own));
     let engine = engine.map_err(|err| ClusterError::component("container engine", err))?;
-    let store = store.map_err(|err| ClusterError::component("store", err))?;
+    let mut store = store?;
+    store.serve(&own, &pki).await?;
     let shutdown = CancellationToken::new();
     let surroundings = Own { clock: own.clock.clone(), rng: own.rng.clone(), shutdown: shutdown.clone() };
     let advertise = SocketAddr::from((own.node_ip, own.config.api_port));
-    let kv = Arc::clone(&store) as reeve_store::SharedKv;
     let place =
         ApiPlace { service_cidr: own.config.service_cidr, advertise, several: false, history: own.config.store.age() };
-    let server = control::start_api_server(&surroundings, &pki, kv, place).await?;
+    let server = control::start_api_server(&surroundings, &pki, store.kv.clone(), place).await?;
     offer_backups(&own, &server);
     for listener in &own.api_listeners {
         let listener = listener.try_clone().map_err(|err| ClusterError::io("share a listener", err))?;
@@ -117,15 +116,8 @@ impl Running {
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(DRAIN_WAIT, ended).await;
         self.server.shutdown(DRAIN_WAIT).await;
-        if let Err(err) = self.store.close().await {
-            tracing::error!(%err, "the store was not closed cleanly; it will be checked at the next start");
-        }
+        self.store.close().await;
     }
-}
-
-fn store_config(own: &Surroundings) -> StoreConfig {
-    let limits = own.config.store.limits();
-    StoreConfig { limits, ..StoreConfig::new(own.paths.data_dir.join("store"), own.clock.clone(), own.rng.clone()) }
 }
 
 fn open_pki(own: &Surroundings) -> Result<Pki, ClusterError> {
@@ -150,13 +142,13 @@ fn about(own: &Surroundings) -> AboutCluster {
 }
 
 /// The backups that the cluster makes of itself, if it was told to.
-fn start_backups(own: &Surroundings, server: &ApiServer, store: &Arc<Store>, (shutdown, tasks): Tasks<'_>) {
+fn start_backups(own: &Surroundings, server: &ApiServer, store: &OpenStore, (shutdown, tasks): Tasks<'_>) {
     let Some(choices) = own.config.store.backup.clone() else { return };
     let (clock, rng) = (own.clock.clone(), own.rng.clone());
     let scheduled = Scheduled {
         cluster: own.config.name.clone(),
         choices,
-        kv: Arc::clone(store) as reeve_store::SharedKv,
+        kv: store.kv.clone(),
         leads: store.leadership(),
         about: about(own),
         backups: server.backups(),

@@ -11,6 +11,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::error::{ClusterError, at};
+use super::etcd::EtcdChoice;
 pub(crate) use super::store::StoreChoices;
 
 /// The lasting choices' file in the data folder.
@@ -45,6 +46,12 @@ pub(crate) struct ClusterConfig {
     /// What the store keeps, and the backups that are made of it.
     #[serde(default, skip_serializing_if = "StoreChoices::is_default")]
     pub store: StoreChoices,
+    /// The etcd that holds the cluster's state, if it does not lie in the data folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd: Option<EtcdChoice>,
+    /// Where clients of etcd reach the cluster's own store, if they may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd_port: Option<u16>,
 }
 
 impl ClusterConfig {
@@ -212,6 +219,8 @@ pub(crate) fn create(
         kubelet_port,
         netns,
         store: StoreChoices::default(),
+        etcd: None,
+        etcd_port: None,
     })
 }
 
@@ -245,6 +254,8 @@ mod tests {
             kubelet_port: 2,
             netns: true,
             store: StoreChoices::default(),
+            etcd: None,
+            etcd_port: None,
         }
     }
 

@@ -70,6 +70,7 @@ fn as_up(args: &DownArgs) -> UpArgs {
         netns: false,
         no_kubeconfig: true,
         store: StoreArgs::default(),
+        etcd: super::etcd::EtcdArgs::default(),
         background_child: false,
     }
 }

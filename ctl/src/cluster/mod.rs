@@ -13,6 +13,7 @@ mod daemon;
 mod data_dir;
 pub(crate) mod down;
 mod error;
+mod etcd;
 mod files;
 mod identity;
 mod kernel;
