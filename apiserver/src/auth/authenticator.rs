@@ -53,8 +53,8 @@ impl Authenticator {
         if self.alive(&claims) { Ok(claims.user()) } else { Err(unauthorized()) }
     }
 
-    /// Whether what is shown is a token of this cluster, which may still be refused: what it is bound to may be so young
-    /// that this server has not heard of it.
+    /// Whether what is shown is a token of this cluster, which may still be refused: what it is bound to may be so
+    /// young that this server has not heard of it.
     pub(crate) fn is_own_token(&self, authorization: Option<&str>) -> bool {
         let token = authorization.and_then(|header| header.split_once(' ')).map(|(_, token)| token.trim());
         token.is_some_and(|token| self.key.verify(token, self.clock.now()).is_some())

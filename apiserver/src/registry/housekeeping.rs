@@ -16,8 +16,8 @@ use super::answer::Object;
 /// How often it is done.
 const INTERVAL: Duration = Duration::from_secs(150);
 
-/// How long history is kept at least; an interval more at most. Clients count upon what a Kubernetes API server keeps: no
-/// less than its compaction interval of five minutes, and less than twice that.
+/// How long history is kept at least; an interval more at most. Clients count upon what a Kubernetes API server keeps:
+/// no less than its compaction interval of five minutes, and less than twice that.
 pub const HISTORY: Duration = Duration::from_secs(300);
 
 /// How long events are kept: Kubernetes' `--event-ttl`.
