@@ -289,9 +289,9 @@ impl Mvcc {
     /// Goes on with a view that stands further ahead than this one: a snapshot of another member. Readers see the old
     /// state or the new one, whole; watchers read what they have missed from its history.
     pub(crate) fn install(&self, view: Arc<dyn View>, position: Position, head: Head) {
-        self.holds.forget();
         {
             let mut applied = self.applied.write().unwrap_or_else(PoisonError::into_inner);
+            self.holds.forget(); // nobody can hold a revision before the new state is there
             let leases: Vec<LeaseId> = applied.head.leases().ids().chain(head.leases().ids()).collect();
             *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
             *applied = Applied { position, head };
