@@ -54,7 +54,7 @@ pub(crate) fn key_and_end(range: &KeyRange) -> (Bytes, Bytes) {
 
 // ## As a server
 
-pub(crate) fn range_request(request: pb::RangeRequest) -> RangeRequest {
+pub(crate) fn range_request(request: &pb::RangeRequest) -> RangeRequest {
     let target = match PbTarget::try_from(request.sort_target).unwrap_or_default() {
         PbTarget::Key => SortTarget::Key,
         PbTarget::Version => SortTarget::Version,
@@ -106,7 +106,7 @@ pub(crate) fn txn(request: pb::TxnRequest) -> Txn {
 
 fn op(op: pb::RequestOp) -> Option<Op> {
     Some(match op.request? {
-        Request::RequestRange(request) => Op::Range(range_request(request)),
+        Request::RequestRange(request) => Op::Range(range_request(&request)),
         Request::RequestPut(request) => put_op(request),
         Request::RequestDeleteRange(request) => delete_op(&request),
         Request::RequestTxn(request) => Op::Txn(Box::new(txn(request))),

@@ -49,7 +49,7 @@ impl KvService for Keys {
     async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
         let request = request.into_inner();
         checked(check::range(&request))?;
-        let response = self.0.kv.range(convert::range_request(request)).await.map_err(|err| of_store(&err))?;
+        let response = self.0.kv.range(convert::range_request(&request)).await.map_err(|err| of_store(&err))?;
         let header = self.0.header(response.revision);
         Ok(Response::new(convert::range_response(response, header)))
     }

@@ -1,5 +1,7 @@
 //! What the transport promises, over real connections on loopback.
 
+#![allow(clippy::unwrap_used, missing_docs)]
+
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;

@@ -187,7 +187,7 @@ impl DataFolder {
         if let Some((view, position)) = usable.filter(|_| reaches_back(&recovered, after)) {
             return Ok(Start { identity, members, view, position, log, recovered, snapshot });
         }
-        let (view, position, stored) = self.new_view(snapshot)?;
+        let ((view, position), stored) = self.new_view(snapshot)?;
         if let Some(stored) = stored.filter(|stored| stored.index > members.index) {
             members = stored;
             self.write_member(&identity, &members)?;
@@ -219,7 +219,7 @@ impl DataFolder {
 
     /// A new view of what another member has sent, while this one runs; the log begins with it already.
     pub(crate) fn install(&self, index: u64) -> Result<(OpenView, Head), OpenError> {
-        let (view, position, _) = self.new_view(index)?;
+        let ((view, position), _) = self.new_view(index)?;
         let head = Head::load(&*view, position.revision)?;
         Ok(((view, position), head))
     }
@@ -227,7 +227,7 @@ impl DataFolder {
     /// A new view that stands where the failed one stood, while the member runs. Nothing may be writing the log.
     pub(crate) fn rebuild(&self, stood: Position) -> Result<Arc<dyn View>, OpenError> {
         let snapshot = snapshot::newest(&*self.disk)?.unwrap_or(0);
-        let (view, mut position, _) = self.new_view(snapshot)?;
+        let ((view, mut position), _) = self.new_view(snapshot)?;
         let (_, recovered) = Log::open(self.disk.clone(), self.segment_bytes, Keep { after: snapshot, bytes: 0 })?;
         let mut head = Head::load(&*view, position.revision)?;
         for entry in recovered.entries.iter().take_while(|entry| entry.index <= stood.index) {
@@ -316,7 +316,7 @@ impl DataFolder {
     }
 
     /// An empty view filled from the snapshot, with the members as they were then; 0 means there is none.
-    fn new_view(&self, snapshot: u64) -> Result<(Arc<dyn View>, Position, Option<Members>), OpenError> {
+    fn new_view(&self, snapshot: u64) -> Result<(OpenView, Option<Members>), OpenError> {
         self.mark_view(ViewPhase::Building)?;
         self.views.discard().map_err(OpenError::DiscardView)?;
         let view = self.views.open()?;
@@ -325,7 +325,7 @@ impl DataFolder {
             index => snapshot::restore(&*self.disk, index, &*view)?,
         };
         self.mark_view(ViewPhase::Open)?;
-        Ok((view, restored.position, restored.members.map(Members::from_stored)))
+        Ok(((view, restored.position), restored.members.map(Members::from_stored)))
     }
 
     fn mark_view(&self, phase: ViewPhase) -> Result<(), DiskError> {

@@ -324,7 +324,7 @@ impl Member {
             Event::Read(first) => self.read(first),
             Event::Control(Control::Status(reply)) => drop(reply.send(Ok(self.status()))),
             Event::Control(Control::Change(change, reply)) => self.change(change, reply),
-            Event::Mail(parcel) => self.take_mail(parcel),
+            Event::Mail(parcel) => self.take_mail(&parcel),
             Event::Disk(done) => self.on_disk(done)?,
             Event::Settled(outcome) => self.on_settled(outcome).await?,
             Event::Scrubbed(outcome) => self.on_scrubbed(outcome).await?,

@@ -130,8 +130,8 @@ impl Member {
     }
 
     /// Takes in a message, and those behind it.
-    pub(super) fn take_mail(&mut self, first: Parcel) {
-        self.open_parcel(&first);
+    pub(super) fn take_mail(&mut self, first: &Parcel) {
+        self.open_parcel(first);
         for _ in 0..MAIL_MAX {
             let urgent = self.parts.mail.urgent.try_recv().ok();
             let other = || self.hears().then(|| self.parts.mail.others.try_recv().ok()).flatten();

@@ -106,7 +106,7 @@ impl Network {
         self.lock().told.get(&id).cloned().unwrap_or_default()
     }
 
-    fn deliver(&self, process: u64, parcel: Parcel) {
+    fn deliver(&self, process: u64, parcel: &Parcel) {
         let (delays, weather) = {
             let state = self.lock();
             let weather = state.weather;
@@ -150,7 +150,7 @@ impl Transport for Wire {
     fn send(&self, parcel: Parcel) {
         assert_eq!(parcel.from, self.id, "who sends says so");
         self.network.lock().carried += parcel.message.len();
-        self.network.deliver(self.process, parcel);
+        self.network.deliver(self.process, &parcel);
     }
 
     fn set_peers(&self, peers: Vec<Peer>) {

@@ -235,7 +235,7 @@ async fn follow(
         if let ContainerState::Exited { exit_code, reason, message, .. } = state {
             lines.finish(output);
             let killed = exit_code.is_none() || reason == "OOMKilled";
-            let why = killed.then(|| if message.is_empty() { reason } else { message });
+            let why = killed.then_some(if message.is_empty() { reason } else { message });
             return Ok((exit_code.unwrap_or(255), why));
         }
         tokio::select! {

@@ -60,7 +60,7 @@ impl BuiltinEngine {
     ) -> Result<String, EngineError> {
         let sandbox = self.inner.ready_sandbox(sandbox)?;
         let inner = Arc::clone(&self.inner);
-        let entry = blocking(move || inner.make_container(&sandbox, config, base)).await?;
+        let entry = blocking(move || inner.make_container(&sandbox, config, base.as_ref())).await?;
         let id = entry.container.id.clone();
         self.inner.state(|state| state.containers.insert(id.clone(), entry));
         Ok(id)
@@ -184,9 +184,9 @@ impl Inner {
         &self,
         sandbox: &Sandbox,
         config: ContainerConfig,
-        base: Option<Base>,
+        base: Option<&Base>,
     ) -> Result<Entry, EngineError> {
-        let (image, image_id) = match &base {
+        let (image, image_id) = match base {
             Some(_) => Default::default(),
             None => {
                 let image = self.images.get(&config.image)?;
@@ -219,7 +219,7 @@ impl Inner {
         container: &mut Container,
         sandbox: &Sandbox,
         image: &str,
-        base: Option<Base>,
+        base: Option<&Base>,
     ) -> Result<ProcessPlan, EngineError> {
         let (id, config) = (&container.id, &container.config);
         // Refused before anything is made: a signal that does not exist, a device that is not there.
@@ -227,12 +227,12 @@ impl Inner {
             parse_signal(signal).ok_or_else(|| EngineError::Invalid(format!("unknown signal {signal:?}")))?;
         }
         let devices = devices(config)?;
-        let rootfs = match &base {
+        let rootfs = match base {
             Some(base) => self.snapshots.prepare_on(id, String::new(), &base.layers)?,
             None => self.snapshots.prepare(id, image)?,
         };
         self.snapshots.mount(&rootfs)?;
-        let process = match &base {
+        let process = match base {
             Some(base) => self.compile_on(container, sandbox, &rootfs.path, Some(&base.config))?,
             None => self.compile(container, sandbox, &rootfs.path)?,
         };

@@ -205,7 +205,7 @@ fn ask_at(program: &Path, server: &str) -> Result<Option<RegistryAuth>, ImageErr
 mod tests {
     use super::*;
 
-    fn config(json: serde_json::Value) -> DockerConfig {
+    fn config(json: &serde_json::Value) -> DockerConfig {
         DockerConfig::parse(json.to_string().as_bytes()).unwrap()
     }
 
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn the_entry_that_says_most_of_an_images_name_is_meant() {
         let hub = base64::engine::general_purpose::STANDARD.encode("hub:a:b");
-        let config = config(serde_json::json!({ "auths": {
+        let config = config(&serde_json::json!({ "auths": {
             "https://index.docker.io/v1/": { "auth": hub },
             "registry.example:5000": { "username": "host", "password": "p" },
             "registry.example:5000/team/": { "username": "team", "password": "p" },
@@ -257,7 +257,7 @@ mod tests {
         assert!(answer("other.example").unwrap().is_none());
         assert!(answer("broken.example").unwrap_err().to_string().contains("broken.example: oh"));
         assert!(answer("token.example").unwrap_err().to_string().contains("identity tokens are not supported"));
-        let none = config(serde_json::json!({ "credsStore": "reeve-no-such-helper" }));
+        let none = config(&serde_json::json!({ "credsStore": "reeve-no-such-helper" }));
         let error = none.for_image(&Reference::parse("nginx").unwrap()).unwrap_err().to_string();
         assert!(error.starts_with("docker-credential-reeve-no-such-helper: "), "{error}");
         assert!(ask("../x", "a").is_err());
