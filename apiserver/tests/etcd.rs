@@ -36,15 +36,15 @@ async fn objects_live_in_etcd_and_outlive_the_api_server() {
     let mut watch = cluster.command(&["get", "configmaps", "--watch-only", "-o", "jsonpath={.metadata.name}{\"\\n\"}"]);
     let mut watch = watch.stdout(Stdio::piped()).spawn().unwrap();
     let mut events = BufReader::new(watch.stdout.take().unwrap()).lines();
-    let (sender, seen) = std::sync::mpsc::channel();
-    let reader = std::thread::spawn(move || sender.send(events.find(|line| line.as_ref().unwrap() == "seen")));
+    let (sender, mut seen) = tokio::sync::mpsc::channel(1);
+    let reader = std::thread::spawn(move || sender.blocking_send(events.find(|line| line.as_ref().unwrap() == "seen")));
     // The watch begins some time after its process does.
     let patience = std::time::Duration::from_millis(200);
     for n in 0.. {
         assert!(n < 150, "the watch sees nothing");
         cluster.ok(&["create", "configmap", "seen"]);
         cluster.ok(&["delete", "configmap", "seen"]);
-        if seen.recv_timeout(patience).is_ok() {
+        if tokio::time::timeout(patience, seen.recv()).await.is_ok() {
             break;
         }
     }

@@ -1,5 +1,7 @@
 //! A server that joins: what it is given, and what it is told when it may not.
 
+#![allow(clippy::unwrap_used, missing_docs)]
+
 mod support;
 
 use std::sync::{Arc, Mutex};

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use futures::StreamExt as _;
-use jiff::Timestamp;
+use reeve_api::clock::{Clock as _, RealClock};
 use reeve_store::backup::{Item, Summary, Unpacker};
 
 use super::args::MakeArgs;
@@ -78,7 +78,7 @@ fn of_folder(data_dir: &Path, mut output: Output) -> Result<(Summary, u64), Fail
     if !store.is_dir() {
         return Err(Failed::Refused(format!("{} holds no cluster: there is no store in it", data_dir.display())));
     }
-    let about = about(data_dir, &name, Timestamp::now().as_second());
+    let about = about(data_dir, &name, RealClock::new().now().as_second());
     let about = about.map_err(|err| Failed::io("read", data_dir, err))?;
     let packed = reeve_store::backup::pack_folder(&store, about, &mut output);
     let summary = packed.map_err(|err| Failed::Refused(chain(&err)))?;

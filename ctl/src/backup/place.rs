@@ -17,7 +17,7 @@ pub(crate) enum Place {
     /// Of this machine.
     Folder(PathBuf),
     /// Of an S3-compatible store.
-    S3(Bucket),
+    S3(Box<Bucket>),
 }
 
 /// A backup that lies there.
@@ -35,7 +35,7 @@ impl Place {
         if !text.starts_with("s3://") {
             return Ok(Self::Folder(PathBuf::from(text.strip_prefix("file://").unwrap_or(text))));
         }
-        Ok(Self::S3(Bucket::parse(text, Credentials::find(credentials)?)?))
+        Ok(Self::S3(Box::new(Bucket::parse(text, Credentials::find(credentials)?)?)))
     }
 
     /// The backups that are there, oldest first. Other files are none of our business.

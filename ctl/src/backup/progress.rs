@@ -1,7 +1,9 @@
 //! How far a backup is, for a person at a terminal: one line that is written over.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::sized;
 

@@ -16,6 +16,7 @@ use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
+use reeve_api::clock::{Clock as _, RealClock};
 use ring::hmac;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -197,7 +198,7 @@ impl Bucket {
         let host = self.endpoint.authority().map_or("", |authority| authority.as_str()).to_owned();
         let mut headers = vec![("host", host)];
         headers.extend(self.credentials.session.clone().map(|session| ("x-amz-security-token", session)));
-        let signing = Signing { region: &self.region, credentials: &self.credentials, at: Timestamp::now() };
+        let signing = Signing { region: &self.region, credentials: &self.credentials, at: RealClock::new().now() };
         let headers = signing.signed(asked.method.as_str(), (&path, &query), headers, &asked.hash);
         let uri = if query.is_empty() { path } else { format!("{path}?{query}") };
         let mut request = Request::builder().method(asked.method).uri(uri);

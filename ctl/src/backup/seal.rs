@@ -176,7 +176,7 @@ pub(crate) enum Opened<R> {
     /// It is not encrypted.
     Plain(io::Chain<io::Cursor<Vec<u8>>, R>),
     /// It is.
-    Sealed(Opener<R>),
+    Sealed(Box<Opener<R>>),
 }
 
 impl<R: Read> Read for Opened<R> {
@@ -229,7 +229,8 @@ pub(crate) fn open<R: Read, E: From<BackupError>>(
         return Err(BackupError::Io(io::Error::other(what)).into());
     }
     let (offset, head) = (HEAD_LEN as u64, begin);
-    Ok(Opened::Sealed(Opener { from, key, head, chunk: Vec::new(), at: 0, number: 0, offset, ended: false }))
+    let opener = Opener { from, key, head, chunk: Vec::new(), at: 0, number: 0, offset, ended: false };
+    Ok(Opened::Sealed(Box::new(opener)))
 }
 
 impl<R: Read> Opener<R> {

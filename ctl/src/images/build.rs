@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use clap::Args;
 use reeve_engine::build::{BuildRequest, Progress, Secret, build};
 use reeve_engine::images::Reference;
+use tokio::time::Instant;
 
 use super::{StoreArgs, blocking, failed};
 use crate::kubectl::error::CliError;

@@ -11,12 +11,13 @@ mod bed;
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::join_all;
 use reeve_engine::build::{BuildRequest, build};
 use reeve_engine::engine::{Engine as _, Sandbox};
 use reeve_engine::images::ImageStore;
+use tokio::time::Instant;
 
 use crate::bed::Bed;
 

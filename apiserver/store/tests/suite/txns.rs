@@ -9,11 +9,14 @@ async fn holds(kv: &SharedKv, range: KeyRange, relation: Relation, target: Targe
     kv.txn(Txn { compare, ..Txn::default() }).await.unwrap().succeeded
 }
 
+/// What is compared, of a number.
+type Number = fn(i64) -> Target;
+
 pub(crate) async fn every_comparison_compares_what_it_says(kv: &SharedKv) {
     put(kv, "other", "x").await;
     put(kv, "a", "b").await;
     put(kv, "a", "b").await;
-    let numbers: [(fn(i64) -> Target, i64); 4] =
+    let numbers: [(Number, i64); 4] =
         [(Target::Version, 2), (Target::CreateRevision, 3), (Target::ModRevision, 4), (Target::Lease, 0)];
     for (target, own) in numbers {
         for (relation, smaller, same, larger) in [
