@@ -5,7 +5,7 @@ set -euo pipefail
 
 # command (or file) that must be there : package that brings it
 build=(cc:build-essential protoc:protobuf-compiler mold:mold)
-bench=("${build[@]}" busybox:busybox-static)
+bench=("${build[@]}" busybox:busybox-static etcd:etcd-server)
 demo=("${build[@]}" curl:curl pgrep:procps)
 test=("${demo[@]}" ip:iproute2 nft:nftables busybox:busybox-static docker-registry:docker-registry
     etcd:etcd-server etcdctl:etcd-client qemu-system-x86_64:qemu-system-x86)

@@ -1,12 +1,13 @@
 //! `make bench`: the figures of a one-node cluster, measured through its API and `/proc`, as a table.
 //!
 //! Usage: `bench PATH_TO_REEVE` (as root); `bench --api KUBECONFIG PID` only loads the API server that runs as that
-//! process, which may be anybody's. Makes clusters of its own in their own network namespaces and leaves
+//! process, which may be anybody's; `bench --etcd` only measures the store next to etcd. Makes clusters of its own in their own network namespaces and leaves
 //! nothing behind. Not here: the micro-benchmarks of single crates (`cargo bench -p CRATE`).
 
 mod api;
 mod bare;
 mod cluster;
+mod etcd;
 mod floor;
 mod http;
 mod pods;
@@ -42,10 +43,15 @@ const CLIENTS: [usize; 3] = [1, 16, 64];
 /// How many objects the API server holds when its memory is read.
 const OBJECTS: usize = 20_000;
 
+/// As the program that is measured has it: members of a store run in this one.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let outcome = match args.as_slice() {
         [option, folder] if option == "--bare" => bare::serve(Path::new(folder)),
+        [option, file] if option == "--member" => etcd::serve(Path::new(file)),
         _ => measured(),
     };
     match outcome {
@@ -77,8 +83,16 @@ async fn run() -> anyhow::Result<()> {
             table.print();
             return outcome;
         }
+        [option] if option == "--etcd" => {
+            let mut table = Table::default();
+            let outcome = etcd::compare(folder.path(), &mut table).await;
+            table.print();
+            return outcome;
+        }
         [program] => PathBuf::from(program),
-        _ => anyhow::bail!("usage: bench PATH_TO_REEVE, or bench --api KUBECONFIG PID [memory|requests|lists|watches]"),
+        _ => anyhow::bail!(
+            "usage: bench PATH_TO_REEVE, bench --etcd, or bench --api KUBECONFIG PID [memory|requests|lists|watches]"
+        ),
     };
     anyhow::ensure!(nix::unistd::geteuid().is_root(), "bench starts containers: it must be run as root");
     let mut table = Table::default();
@@ -98,6 +112,8 @@ async fn measure(program: &Path, folder: &Path, table: &mut Table) -> anyhow::Re
     idle(&cluster, table).await?;
     containers(&cluster, folder, table).await?;
     api(&cluster, folder, table).await?;
+    drop(cluster);
+    etcd::compare(folder, table).await?;
     table.push(Row::new("release binary").mebibytes(size).goal_mb(60).how("size of the file, stripped"));
     Ok(())
 }

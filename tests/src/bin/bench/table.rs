@@ -66,6 +66,15 @@ impl Row {
         self.goal(&format!("{goal} MB"), (goal * MEGABYTE).into())
     }
 
+    /// What was reached, in calls a second, beside somebody else; how many times as many there should be.
+    pub(crate) fn times(mut self, own: f64, other: f64, goal: f64) -> Self {
+        let ratio = own / other.max(f64::MIN_POSITIVE);
+        let mark = if ratio >= goal { "" } else { " MISSED" };
+        self.reached = format!("{own:.0}/s, {ratio:.2} ×");
+        self.goal = format!("≥ {goal} ×{mark}");
+        self.floor_text(format!("{other:.0}/s"))
+    }
+
     fn goal(mut self, text: &str, limit: u128) -> Self {
         let mark = if self.value <= limit { "" } else { " MISSED" };
         self.goal = format!("≤ {text}{mark}");
@@ -75,6 +84,12 @@ impl Row {
     /// What the machine, or a server that does nothing else, needs for the part of it that nobody can avoid.
     pub(crate) fn floor(mut self, floor: Duration) -> Self {
         self.floor = milliseconds(floor);
+        self
+    }
+
+    /// The same in words; what somebody else reaches.
+    pub(crate) fn floor_text(mut self, text: impl Into<String>) -> Self {
+        self.floor = text.into();
         self
     }
 
@@ -118,7 +133,7 @@ impl Table {
             title: heading("FIGURE"),
             reached: heading("REACHED"),
             goal: heading("GOAL"),
-            floor: heading("FLOOR"),
+            floor: heading("FLOOR, ETCD"),
             how: heading("HOW"),
             value: 0,
         };
@@ -145,5 +160,7 @@ mod tests {
         let missed = Row::new("a").time(Duration::from_micros(60_001)).goal_ms(60);
         assert_eq!((kept.goal.as_str(), missed.goal.as_str()), ("≤ 60 ms", "≤ 60 ms MISSED"));
         assert_eq!(Row::new("a").mebibytes(60_000_001).goal_mb(60).goal, "≤ 60 MB MISSED");
+        let (kept, missed) = (Row::new("a").times(300.0, 100.0, 3.0), Row::new("a").times(299.0, 100.0, 3.0));
+        assert_eq!((kept.goal.as_str(), missed.goal.as_str()), ("≥ 3 ×", "≥ 3 × MISSED"));
     }
 }
