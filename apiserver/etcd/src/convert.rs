@@ -86,6 +86,8 @@ pub(crate) fn range_request(request: &pb::RangeRequest) -> RangeRequest {
 
 pub(crate) fn put_op(request: pb::PutRequest) -> Op {
     let pb::PutRequest { key, value, lease, ignore_value, ignore_lease, .. } = request;
+    // The key stays longer than the value, and must not keep its memory alive.
+    let key = Bytes::copy_from_slice(&key);
     if lease == 0 && !ignore_value && !ignore_lease {
         return Op::Put { key, value };
     }

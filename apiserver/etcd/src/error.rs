@@ -23,6 +23,7 @@ pub(crate) const LEASE_EXISTS: Known = (Code::FailedPrecondition, "etcdserver: l
 pub(crate) const LEASE_TTL_TOO_LARGE: Known = (Code::OutOfRange, "etcdserver: too large lease TTL");
 pub(crate) const TOO_MANY_REQUESTS: Known = (Code::ResourceExhausted, "etcdserver: too many requests");
 pub(crate) const STOPPED: Known = (Code::Unavailable, "etcdserver: server stopped");
+pub(crate) const NO_LEADER: Known = (Code::Unavailable, "etcdserver: no leader");
 pub(crate) const TIMED_OUT: Known = (Code::Unavailable, "etcdserver: request timed out");
 pub(crate) const AUTH_NOT_ENABLED: Known = (Code::FailedPrecondition, "etcdserver: authentication is not enabled");
 pub(crate) const MEMBER_NOT_FOUND: Known = (Code::NotFound, "etcdserver: member not found");

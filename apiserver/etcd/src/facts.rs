@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use reeve_store::{KvError, MemberError, Role, Store};
+use reeve_store::{KvError, Leadership, MemberError, Role, Store};
+use tokio::sync::watch;
 
 /// Who answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +41,8 @@ pub struct GroupStatus {
     pub applied: u64,
     /// Bytes on disk.
     pub disk_bytes: u64,
-    /// Whether writes are refused because the disk is full.
-    pub disk_full: bool,
+    /// Whether writes are refused because the disk is full or the quota used up.
+    pub out_of_space: bool,
     /// Everybody, itself among them.
     pub members: Vec<GroupMember>,
 }
@@ -51,6 +52,9 @@ pub struct GroupStatus {
 pub trait Facts: Send + Sync + 'static {
     /// What stands in the header of every answer.
     fn identity(&self) -> Identity;
+
+    /// Who leads, now and whenever that changes; `None` where that is never in question.
+    fn leadership(&self) -> Option<watch::Receiver<Leadership>>;
 
     /// How things stand.
     fn status(&self) -> BoxFuture<'_, Result<GroupStatus, KvError>>;
@@ -93,6 +97,10 @@ impl Facts for StoreFacts {
         Identity { cluster: self.cluster, member: self.member, term }
     }
 
+    fn leadership(&self) -> Option<watch::Receiver<Leadership>> {
+        Some(self.store.leadership())
+    }
+
     fn status(&self) -> BoxFuture<'_, Result<GroupStatus, KvError>> {
         Box::pin(async move {
             let status = self.store.status().await.map_err(|err| match err {
@@ -112,7 +120,7 @@ impl Facts for StoreFacts {
                 committed: status.commit,
                 applied: status.applied,
                 disk_bytes: status.log_bytes + status.snapshot_bytes,
-                disk_full: status.disk_full,
+                out_of_space: status.disk_full || self.store.is_over_quota(),
                 members: members.collect(),
             })
         })

@@ -11,6 +11,7 @@ mod auth;
 mod check;
 mod client;
 mod cluster;
+mod connection;
 mod convert;
 mod error;
 mod facts;

@@ -26,7 +26,7 @@ use tonic::{Request, Response, Status};
 use crate::ETCD_VERSION;
 use crate::cluster::of_member;
 use crate::convert::{revision, signed};
-use crate::error::{self, BAD_DOWNGRADE, BAD_TRANSFEREE, NO_DOWNGRADE, of_store};
+use crate::error::{self, BAD_DOWNGRADE, BAD_TRANSFEREE, NO_DOWNGRADE, NO_LEADER, of_store};
 use crate::server::Served;
 
 /// Pieces of a backup that wait for its reader; whoever makes it waits then.
@@ -74,7 +74,7 @@ impl Maintenance for Operators {
     async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
         let action = AlarmAction::try_from(request.into_inner().action).unwrap_or_default();
         let raised = match action {
-            AlarmAction::Get => self.0.facts.status().await.map_err(|err| of_store(&err))?.disk_full,
+            AlarmAction::Get => self.0.facts.status().await.map_err(|err| of_store(&err))?.out_of_space,
             // They go when the reason is gone.
             AlarmAction::Deactivate => false,
             AlarmAction::Activate => {
@@ -92,11 +92,11 @@ impl Maintenance for Operators {
         let own = self.0.facts.identity();
         let is_learner = status.members.iter().any(|member| member.id == own.member && member.learner);
         let mut errors = Vec::new();
-        if status.disk_full {
+        if status.out_of_space {
             errors.push(format!("memberID:{} alarm:NOSPACE ", own.member));
         }
         if status.leader.is_none() {
-            errors.push("etcdserver: no leader".to_owned());
+            errors.push(NO_LEADER.1.to_owned());
         }
         let bytes = number(status.disk_bytes);
         Ok(Response::new(StatusResponse {

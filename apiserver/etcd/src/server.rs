@@ -4,8 +4,6 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use reeve_api::clock::SharedClock;
 use reeve_proto::etcd::etcdserverpb::ResponseHeader;
 use reeve_proto::etcd::etcdserverpb::auth_server::AuthServer;
@@ -19,7 +17,6 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::server::{ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig as TlsConfig};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -29,6 +26,7 @@ use tonic::service::Routes;
 
 use crate::auth::Users;
 use crate::cluster::Members;
+use crate::connection::{Calls, speak};
 use crate::convert::signed;
 use crate::facts::Facts;
 use crate::keys::Keys;
@@ -39,17 +37,10 @@ use crate::{REQUEST_BYTES_MAX, facts};
 
 /// Connections at once; a kube-apiserver has some hundred. Further ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 4096;
-/// Calls at once on one connection, watches among them: a client keeps all its watches in one or two.
-const CALLS_MAX: u32 = 1024;
-/// What comes in beyond the largest request that is taken: what etcd allows for framing.
-const OVERHEAD_BYTES: usize = 512 * 1024;
+/// The largest message that is taken in: beyond the largest request what etcd allows for framing.
+pub(crate) const MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + 512 * 1024;
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
-/// How often a silent client is asked whether it is still there, and how long it may take to answer.
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_WAIT_MAX: Duration = Duration::from_secs(20);
-/// What a client may send ahead on one call.
-const WINDOW_BYTES: u32 = 1024 * 1024;
 /// Wait after the system could not accept a connection (no descriptors left): accepting at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -107,7 +98,7 @@ impl Served {
 /// See the crate. Serves until [`EtcdServer::stop`].
 pub struct EtcdServer {
     served: Arc<Served>,
-    routes: Routes,
+    calls: Arc<Calls>,
     acceptor: TlsAcceptor,
     tasks: TaskTracker,
 }
@@ -124,28 +115,23 @@ impl EtcdServer {
         let acceptor = acceptor(&config)?;
         let ServerConfig { kv, facts, clock, .. } = config;
         let served = Arc::new(Served { kv, facts, clock, stop: CancellationToken::new() });
-        let request_max = REQUEST_BYTES_MAX + OVERHEAD_BYTES;
-        let keys = KvServer::new(Keys(served.clone())).max_decoding_message_size(request_max);
-        let watches = WatchServer::new(Watches(served.clone())).max_decoding_message_size(request_max);
-        let leases = LeaseServer::new(Leases(served.clone())).max_decoding_message_size(request_max);
-        let members = ClusterServer::new(Members(served.clone())).max_decoding_message_size(request_max);
-        let operators = MaintenanceServer::new(Operators(served.clone())).max_decoding_message_size(request_max);
-        let users = AuthServer::new(Users(served.clone())).max_decoding_message_size(request_max);
-        let routes = Routes::new(keys)
-            .add_service(watches)
-            .add_service(leases)
-            .add_service(members)
-            .add_service(operators)
-            .add_service(users)
+        let max = MESSAGE_BYTES_MAX;
+        let others = Routes::new(WatchServer::new(Watches(served.clone())).max_decoding_message_size(max))
+            .add_service(KvServer::new(Keys(served.clone())).max_decoding_message_size(max))
+            .add_service(LeaseServer::new(Leases(served.clone())).max_decoding_message_size(max))
+            .add_service(ClusterServer::new(Members(served.clone())).max_decoding_message_size(max))
+            .add_service(MaintenanceServer::new(Operators(served.clone())).max_decoding_message_size(max))
+            .add_service(AuthServer::new(Users(served.clone())).max_decoding_message_size(max))
             .prepare();
-        Ok(Self { served, routes, acceptor, tasks: TaskTracker::new() })
+        let calls = Arc::new(Calls { keys: Keys(served.clone()), others });
+        Ok(Self { served, calls, acceptor, tasks: TaskTracker::new() })
     }
 
     /// Serves on a listener that is already bound. Needs a Tokio runtime.
     pub fn serve(&self, listener: TcpListener) -> std::io::Result<()> {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let accept = accept(listener, self.acceptor.clone(), self.routes.clone(), self.tasks.clone());
+        let accept = accept(listener, self.acceptor.clone(), Arc::clone(&self.calls), self.tasks.clone());
         let stop = self.served.stop.clone();
         let serving = accept_until(stop, accept);
         self.tasks.spawn(serving);
@@ -184,7 +170,7 @@ async fn accept_until(stop: CancellationToken, accept: impl Future<Output = ()>)
 }
 
 /// Accepts for ever; what it has accepted ends with it.
-async fn accept(listener: tokio::net::TcpListener, acceptor: TlsAcceptor, routes: Routes, tasks: TaskTracker) {
+async fn accept(listener: tokio::net::TcpListener, acceptor: TlsAcceptor, calls: Arc<Calls>, tasks: TaskTracker) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let ended = CancellationToken::new();
     let _ends = ended.clone().drop_guard();
@@ -198,9 +184,9 @@ async fn accept(listener: tokio::net::TcpListener, acceptor: TlsAcceptor, routes
                 continue;
             }
         };
-        let (acceptor, routes, ended) = (acceptor.clone(), routes.clone(), ended.clone());
+        let (acceptor, calls, ended) = (acceptor.clone(), Arc::clone(&calls), ended.clone());
         tasks.spawn(async move {
-            let served = ended.run_until_cancelled(connection(stream, acceptor, routes)).await;
+            let served = ended.run_until_cancelled(connection(stream, acceptor, calls)).await;
             if let Some(Err(error)) = served {
                 tracing::debug!(%address, error, "A connection of a client of etcd has ended.");
             }
@@ -210,22 +196,9 @@ async fn accept(listener: tokio::net::TcpListener, acceptor: TlsAcceptor, routes
 }
 
 /// One connection, from handshake to end.
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, routes: Routes) -> Result<(), String> {
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, calls: Arc<Calls>) -> Result<(), String> {
     stream.set_nodelay(true).map_err(|err| err.to_string())?;
     let shaken = tokio::time::timeout(HANDSHAKE_TIME_MAX, acceptor.accept(stream)).await;
     let stream = shaken.map_err(|_| "the handshake took too long")?.map_err(|err| err.to_string())?;
-    speak(stream, routes).await
-}
-
-async fn speak(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, routes: Routes) -> Result<(), String> {
-    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_WAIT_MAX)
-        .max_concurrent_streams(CALLS_MAX)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(4 * WINDOW_BYTES);
-    let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)).await;
-    served.map_err(|err| err.to_string())
+    speak(stream, calls).await
 }

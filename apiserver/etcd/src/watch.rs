@@ -21,8 +21,8 @@ use reeve_proto::etcd::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchRes
 use reeve_proto::etcd::mvccpb::event::EventType;
 use reeve_proto::etcd::mvccpb::{self, KeyValue};
 use reeve_store::kv::EventKind;
-use reeve_store::{Event, KeyRange, KvError, Revision, WatchBatch, WatchStream};
-use tokio::sync::mpsc;
+use reeve_store::{Event, KeyRange, KvError, Leadership, Revision, WatchBatch, WatchStream};
+use tokio::sync::{mpsc, watch as watched};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +30,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::REQUEST_BYTES_MAX;
 use crate::convert::{key_range, key_value, revision, signed};
-use crate::error::{self, COMPACTED, STOPPED, of_store};
+use crate::error::{self, COMPACTED, NO_LEADER, STOPPED, of_store};
 use crate::server::Served;
 
 /// Watches on one stream.
@@ -42,6 +42,11 @@ const PROGRESS_PERIOD: Duration = Duration::from_secs(10 * 60);
 /// What etcd calls a watch that does not exist, and all watches of a stream.
 const NO_WATCH: i64 = -1;
 
+/// With this a client says that it wants to be where there is a leader: kube-apiserver does.
+const HAS_LEADER: &str = "hasleader";
+/// How long its watches go on where there is none: longer than an election.
+const LEADERLESS_MAX: Duration = Duration::from_millis(1500);
+
 /// See the module.
 pub(crate) struct Watches(pub(crate) Arc<Served>);
 
@@ -52,6 +57,11 @@ impl WatchService for Watches {
     type WatchStream = Answers;
 
     async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Answers>, Status> {
+        let wants_leader = request.metadata().get(HAS_LEADER).is_some_and(|value| value == "true");
+        let leadership = wants_leader.then(|| self.0.facts.leadership()).flatten();
+        if leadership.as_ref().is_some_and(|known| known.borrow().leader.is_none()) {
+            return Err(error::status(NO_LEADER));
+        }
         let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
         let session = Session {
             served: self.0.clone(),
@@ -61,7 +71,7 @@ impl WatchService for Watches {
             next_id: 0,
             progress: None,
         };
-        tokio::spawn(session.run(request.into_inner()));
+        tokio::spawn(session.run(request.into_inner(), leadership));
         Ok(Response::new(ReceiverStream::new(receiver).boxed()))
     }
 }
@@ -113,14 +123,19 @@ impl Drop for Watch {
 struct Over;
 
 impl Session {
-    async fn run(mut self, mut requests: Streaming<WatchRequest>) {
+    async fn run(mut self, mut requests: Streaming<WatchRequest>, leadership: Option<watched::Receiver<Leadership>>) {
         let stop = self.served.stop.clone();
+        let mut cut_off = std::pin::pin!(leaderless(leadership));
         let mut told = interval_at(Instant::now() + PROGRESS_PERIOD, PROGRESS_PERIOD);
         told.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let outcome = tokio::select! {
                 () = stop.cancelled() => {
                     let _ = self.answers.try_send(Err(error::status(STOPPED)));
+                    return;
+                }
+                () = &mut cut_off => {
+                    let _ = self.answers.try_send(Err(error::status(NO_LEADER)));
                     return;
                 }
                 () = self.answers.closed() => return,
@@ -344,6 +359,20 @@ impl Session {
     async fn fail(&mut self, err: &KvError) -> Result<(), Over> {
         let _ = self.answers.send(Err(of_store(err))).await;
         Err(Over)
+    }
+}
+
+/// Ends when there has been no leader for too long; never, if nobody wants to know.
+async fn leaderless(leadership: Option<watched::Receiver<Leadership>>) {
+    let Some(mut known) = leadership else { return std::future::pending().await };
+    loop {
+        if known.wait_for(|now| now.leader.is_none()).await.is_err() {
+            return std::future::pending().await; // the store closes, and says so itself
+        }
+        let led = known.wait_for(|now| now.leader.is_some());
+        if tokio::time::timeout(LEADERLESS_MAX, led).await.is_err() {
+            return;
+        }
     }
 }
 

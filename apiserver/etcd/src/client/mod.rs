@@ -92,10 +92,12 @@ impl EtcdKv {
         about: LeaseId,
         request: impl Fn(Channel) -> F,
     ) -> Result<T, KvError> {
+        let waits_for = AtomicU64::new(0);
         let asked = async {
             let mut last = None;
             for _ in 0..=self.endpoints.len() {
                 let (number, channel) = self.endpoints.current().await?;
+                waits_for.store(number, Ordering::Relaxed);
                 match request(channel).await {
                     Ok(answer) => return Ok(answer),
                     Err(status) => {
@@ -113,7 +115,11 @@ impl EtcdKv {
             }
             Err(last.unwrap_or(KvError::Closed))
         };
-        let late = |_| KvError::Unavailable { reason: format!("no etcd has answered in {:?}", self.request_timeout) };
+        let late = |_| {
+            // It may be that only this member says nothing: the next request goes to another one.
+            self.endpoints.leave(waits_for.load(Ordering::Relaxed));
+            KvError::Unavailable { reason: format!("no etcd has answered in {:?}", self.request_timeout) }
+        };
         tokio::time::timeout(self.request_timeout, asked).await.map_err(late)?
     }
 

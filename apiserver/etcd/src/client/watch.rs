@@ -16,7 +16,8 @@ use reeve_proto::etcd::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchRes
 use reeve_store::{Event, KeyRange, KvError, LeaseId, Revision, WatchBatch, WatchStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Status, Streaming};
 
 use super::ANSWER_BYTES_MAX;
 use super::convert::Prefixed;
@@ -129,7 +130,10 @@ impl Watch {
         let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         let (requests, receiver) = mpsc::channel(1);
         let _ = requests.send(request).await; // there is room for one
-        let mut answers = client.watch(ReceiverStream::new(receiver)).await?.into_inner();
+        let mut call = Request::new(ReceiverStream::new(receiver));
+        // A member that is cut off from the others must not keep us waiting for what it will never hear of.
+        call.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        let mut answers = client.watch(call).await?.into_inner();
         let created = answers.message().await?.ok_or_else(|| Status::unavailable("the watch has ended"))?;
         if created.canceled {
             return Err(Status::unavailable(created.cancel_reason));

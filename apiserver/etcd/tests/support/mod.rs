@@ -17,10 +17,12 @@ use reeve_api::rng::SeededRng;
 use reeve_etcd::{
     EtcdConfig, EtcdKv, EtcdServer, EtcdTls, Facts, GroupMember, GroupStatus, Identity, ServerConfig, StoreFacts,
 };
-use reeve_store::{KvError, Limits, MemberError, SharedKv, Store, StoreConfig};
+use reeve_store::{KvError, Leadership, Limits, MemberError, SharedKv, Store, StoreConfig};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use tokio::sync::watch;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity as Shown};
 
 /// An authority with a server's and a client's certificate, as PEM.
 pub(crate) struct Certificates {
@@ -38,16 +40,17 @@ impl Certificates {
         ca.distinguished_name.push(DnType::CommonName, "clients of etcd");
         let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
         let issuer = Issuer::new(ca, ca_key);
-        let leaf = |name: &str, usage: ExtendedKeyUsagePurpose| {
+        let leaf = |name: &str, usages: Vec<ExtendedKeyUsagePurpose>| {
             let key = KeyPair::generate().unwrap();
             let mut params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
             params.distinguished_name.push(DnType::CommonName, name);
             params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-            params.extended_key_usages = vec![usage];
+            params.extended_key_usages = usages;
             (params.signed_by(&key, &issuer).unwrap().pem(), key.serialize_pem())
         };
-        let server = leaf("server", ExtendedKeyUsagePurpose::ServerAuth);
-        let client = leaf("client", ExtendedKeyUsagePurpose::ClientAuth);
+        // Members of an etcd show theirs to each other as clients, too.
+        let server = leaf("server", vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]);
+        let client = leaf("client", vec![ExtendedKeyUsagePurpose::ClientAuth]);
         Self { ca: ca_pem, server, client }
     }
 
@@ -63,19 +66,23 @@ impl Certificates {
     }
 }
 
-/// What a store knows of its group that is none.
-pub(crate) struct Alone(pub(crate) SharedKv);
+/// What a store knows of its group that is none; whoever holds the other end may say who leads.
+pub(crate) struct Alone(pub(crate) SharedKv, pub(crate) Option<Arc<watch::Sender<Leadership>>>);
 
 impl Facts for Alone {
     fn identity(&self) -> Identity {
         Identity { cluster: 1, member: 1, term: 1 }
     }
 
+    fn leadership(&self) -> Option<watch::Receiver<Leadership>> {
+        self.1.as_ref().map(|leadership| leadership.subscribe())
+    }
+
     fn status(&self) -> BoxFuture<'_, Result<GroupStatus, KvError>> {
         let own = GroupMember { id: 1, peer_address: String::new(), client_urls: Vec::new(), learner: false };
         let (committed, applied) = (self.0.revision().0, self.0.revision().0);
         let status =
-            GroupStatus { leader: Some(1), committed, applied, disk_bytes: 0, disk_full: false, members: vec![own] };
+            GroupStatus { leader: Some(1), committed, applied, disk_bytes: 0, out_of_space: false, members: vec![own] };
         Box::pin(async move { Ok(status) })
     }
 
@@ -119,7 +126,12 @@ impl Ours {
 
     /// Any store.
     pub(crate) fn of(kv: SharedKv) -> Self {
-        Self::serve(listener(), kv.clone(), Arc::new(Alone(kv)))
+        Self::serve(listener(), kv.clone(), Arc::new(Alone(kv, None)))
+    }
+
+    /// Any store, of which somebody says who leads.
+    pub(crate) fn led(kv: SharedKv, leadership: Arc<watch::Sender<Leadership>>) -> Self {
+        Self::serve(listener(), kv.clone(), Arc::new(Alone(kv, Some(leadership))))
     }
 
     fn serve(listener: TcpListener, kv: SharedKv, facts: Arc<dyn Facts>) -> Self {
@@ -153,6 +165,17 @@ pub(crate) fn listener() -> TcpListener {
 
 fn url_of(listener: &TcpListener) -> String {
     format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port())
+}
+
+/// A connection to a store of ours, or to an etcd without TLS.
+pub(crate) async fn channel(url: &str, ours: Option<&Ours>) -> Channel {
+    let mut endpoint = Endpoint::from_shared(url.to_owned()).unwrap();
+    if let Some(ours) = ours {
+        let (certificate, key) = &ours.certificates.client;
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&ours.certificates.ca));
+        endpoint = endpoint.tls_config(tls.identity(Shown::from_pem(certificate, key))).unwrap();
+    }
+    endpoint.connect().await.unwrap()
 }
 
 /// A real etcd of one member, ended when dropped.
@@ -229,6 +252,86 @@ impl RealEtcd {
     }
 }
 
+/// A real etcd of three members that talk and listen with TLS only, ended when dropped.
+pub(crate) struct EtcdCluster {
+    members: Vec<Child>,
+    pub(crate) urls: Vec<String>,
+    pub(crate) certificates: Certificates,
+    _files: Files,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for EtcdCluster {
+    fn drop(&mut self) {
+        for member in &mut self.members {
+            let _ = member.kill();
+            let _ = member.wait();
+        }
+    }
+}
+
+impl EtcdCluster {
+    /// Starts one; `None` when etcd is not installed.
+    pub(crate) async fn start() -> Option<Self> {
+        if !is_installed("etcd") {
+            return None;
+        }
+        for _ in 0..5 {
+            if let Some(cluster) = Self::try_start().await {
+                return Some(cluster);
+            }
+        }
+        panic!("etcd does not start");
+    }
+
+    async fn try_start() -> Option<Self> {
+        let (folder, certificates) = (tempfile::tempdir().unwrap(), Certificates::new());
+        let files = Files::of(&certificates);
+        let taken: Vec<_> = (0..6).map(|_| listener()).collect();
+        let addresses: Vec<String> = taken.iter().map(url_of).collect();
+        drop(taken);
+        let (urls, peers) = addresses.split_at(3);
+        let all: Vec<_> = peers.iter().enumerate().map(|(id, peer)| format!("m{id}={peer}")).collect();
+        let start = |id: usize| {
+            let mut command = Command::new("etcd");
+            command.args(["--name", &format!("m{id}"), "--initial-cluster", &all.join(","), "--unsafe-no-fsync"]);
+            command.args(["--listen-client-urls", &urls[id], "--advertise-client-urls", &urls[id]]);
+            command.args(["--listen-peer-urls", &peers[id], "--initial-advertise-peer-urls", &peers[id]]);
+            command.args(["--heartbeat-interval", "50", "--election-timeout", "500", "--client-cert-auth"]);
+            command.arg("--data-dir").arg(folder.path().join(id.to_string()));
+            for (flag, file) in [("trusted-ca-file", "ca.pem"), ("cert-file", "server.pem"), ("key-file", "server.key")]
+            {
+                command.arg(format!("--{flag}")).arg(files.path(file));
+                command.arg(format!("--peer-{flag}")).arg(files.path(file));
+            }
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        };
+        let members = (0..3).map(start).collect();
+        let mut cluster = Self { members, urls: urls.to_vec(), certificates, _files: files, _folder: folder };
+        for _ in 0..200 {
+            if cluster.members.iter_mut().any(|member| member.try_wait().unwrap().is_some()) {
+                return None;
+            }
+            if EtcdKv::connect(cluster.config()).await.is_ok() {
+                return Some(cluster);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        None
+    }
+
+    /// How it is reached, first the member 0.
+    pub(crate) fn config(&self) -> EtcdConfig {
+        EtcdConfig { tls: Some(self.certificates.tls()), ..EtcdConfig::new(self.urls.clone()) }
+    }
+
+    /// Sends a member a signal, by its name as kill(1) takes it.
+    pub(crate) fn signal(&mut self, id: usize, name: &str) {
+        let pid = self.members[id].id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+}
+
 /// Files with the certificates, for programs.
 pub(crate) struct Files {
     folder: tempfile::TempDir,
@@ -239,6 +342,8 @@ impl Files {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
         write("ca.pem", &certificates.ca);
+        write("server.pem", &certificates.server.0);
+        write("server.key", &certificates.server.1);
         write("client.pem", &certificates.client.0);
         write("client.key", &certificates.client.1);
         Self { folder }

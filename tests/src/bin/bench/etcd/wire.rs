@@ -167,7 +167,8 @@ impl Wire {
 
 /// The message in the body of an answer.
 pub(crate) fn message(body: &[u8]) -> anyhow::Result<&[u8]> {
-    let (head, message) = body.split_at_checked(5).context("the call was refused: there is no message in the answer")?;
+    let (head, message) =
+        body.split_at_checked(5).context("the call was refused: there is no message in the answer")?;
     let len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
     anyhow::ensure!(u32::try_from(message.len()) == Ok(len), "a message of {len} bytes has {}", message.len());
     Ok(message)
