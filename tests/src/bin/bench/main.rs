@@ -1,8 +1,9 @@
 //! `make bench`: the figures of a one-node cluster, measured through its API and `/proc`, as a table.
 //!
 //! Usage: `bench PATH_TO_REEVE` (as root); `bench --api KUBECONFIG PID` only loads the API server that runs as that
-//! process, which may be anybody's; `bench --etcd` only measures the store next to etcd. Makes clusters of its own in their own network namespaces and leaves
-//! nothing behind. Not here: the micro-benchmarks of single crates (`cargo bench -p CRATE`).
+//! process, which may be anybody's; `bench --etcd` only measures the store next to etcd. Makes clusters of its own in
+//! their own network namespaces and leaves nothing behind. Not here: the micro-benchmarks of single crates
+//! (`cargo bench -p CRATE`).
 
 mod api;
 mod bare;
