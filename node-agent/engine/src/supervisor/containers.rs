@@ -120,8 +120,8 @@ impl Server {
 
     /// A process has executed its command, or gave up.
     pub(super) fn on_launch(&mut self, id: u64) {
-        self.unwatch(&Source::Launch(id));
         let Some(launch) = self.launches.remove(&id) else { return };
+        self.unwatch(&launch.error_pipe, &Source::Launch(id));
         let mut report = [0_u8; FAILURE_SIZE];
         let len = rustix::io::read(&launch.error_pipe, &mut report).unwrap_or(0);
         let report = Failure::from_bytes(report.get(..len).unwrap_or_default());
@@ -239,7 +239,7 @@ impl Server {
         let exit = exit_record(container.started_at, self.clock.now(), exit_code, oom);
         let record = container.records.exited.clone();
         let _ = rustix::event::epoll::delete(&self.epoll, &container.process.pidfd);
-        self.unwatch(&Source::Container(id.to_owned()));
+        self.forget(&Source::Container(id.to_owned()));
         let _ = self.command(Command::Finish { container: id.to_owned(), exit, record });
     }
 

@@ -62,8 +62,9 @@ impl Server {
             // Our own child's code is always known; 255 is what a shell says when it cannot tell.
             Ended::Unknown => 255,
         };
-        self.execs.remove(&key);
-        self.unwatch(&Source::Exec(key));
+        if let Some(child) = self.execs.remove(&key) {
+            self.unwatch(&child.pidfd, &Source::Exec(key));
+        }
         self.tell(key.0, &Event::ExecExited { exec: key.1, code });
     }
 
@@ -118,8 +119,9 @@ impl Server {
     pub(super) fn on_init_end(&mut self, sandbox: &str) {
         let Some(init) = self.inits.get(sandbox) else { return };
         if process::ended(init.pidfd.as_fd()) != Ended::No {
-            self.inits.remove(sandbox);
-            self.unwatch(&Source::Init(sandbox.to_owned()));
+            if let Some(init) = self.inits.remove(sandbox) {
+                self.unwatch(&init.pidfd, &Source::Init(sandbox.to_owned()));
+            }
         }
     }
 }

@@ -160,8 +160,16 @@ impl Server {
         }
     }
 
-    /// Forgets a source; its descriptor must be closed, or removed from epoll, by the caller.
-    pub(super) fn unwatch(&mut self, source: &Source) {
+    /// Forgets a source. To close its descriptor is not enough: a process that was born meanwhile and has not
+    /// executed yet holds a copy, and epoll(7) would tell of it, over and over, until that one is gone, too.
+    pub(super) fn unwatch(&mut self, fd: impl AsFd, source: &Source) {
+        // Fails only for a descriptor that is not watched.
+        let _ = epoll::delete(&self.epoll, fd);
+        self.forget(source);
+    }
+
+    /// Forgets a source whose descriptor is not watched any more.
+    pub(super) fn forget(&mut self, source: &Source) {
         if let Some(token) = self.tokens.remove(source) {
             self.sources.remove(&token);
         }
@@ -237,8 +245,9 @@ impl Server {
 
     /// Forgets a connection and kills what it had running.
     fn drop_connection(&mut self, id: u64) {
-        self.connections.remove(&id);
-        self.unwatch(&Source::Connection(id));
+        if let Some(connection) = self.connections.remove(&id) {
+            self.unwatch(connection.socket(), &Source::Connection(id));
+        }
         for (_, exec) in self.execs.iter().filter(|((connection, _), _)| *connection == id) {
             let _ = super::process::signal(exec.pidfd.as_fd(), libc::SIGKILL);
         }

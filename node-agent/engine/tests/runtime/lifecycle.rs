@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use reeve_engine::engine::{ContainerState, Engine as _, EngineError, LogLimits, Mount, SandboxState};
+use reeve_engine::engine::{ContainerState, Engine as _, EngineError, LogLimits, Mount, Sandbox, SandboxState};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::bed::{Bed, eventually, log_text};
@@ -14,6 +15,7 @@ crate::tests![
     stopping_asks_first_and_kills_after_the_grace,
     a_stopped_sandbox_takes_no_containers_and_its_removal_leaves_nothing,
     a_start_that_a_mount_holds_up_can_be_cut_off,
+    what_a_held_up_start_has_inherited_keeps_nobody_busy,
     a_log_that_has_grown_is_exchanged_without_loss,
     a_log_that_cannot_be_written_stops_only_its_own_container,
     bad_requests_are_refused_and_leave_nothing,
@@ -98,37 +100,88 @@ async fn a_stopped_sandbox_takes_no_containers_and_its_removal_leaves_nothing() 
     bed.close().await;
 }
 
+/// A file system whose server never says a word: whoever looks into it waits. `None` where there is no FUSE.
+struct Hanging {
+    dir: std::path::PathBuf,
+    _server: std::fs::File,
+}
+
+impl Hanging {
+    fn new(bed: &Bed) -> Option<Self> {
+        let Ok(fuse) = std::fs::File::options().read(true).write(true).open("/dev/fuse") else {
+            println!("SKIPPED: no /dev/fuse; a mount that hangs cannot be made");
+            return None;
+        };
+        let dir = bed.dir().join("hanging");
+        std::fs::create_dir(&dir).unwrap();
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", std::os::fd::AsRawFd::as_raw_fd(&fuse));
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("x"), &dir, Some("fuse"), flags, Some(options.as_str())).unwrap();
+        Some(Self { dir, _server: fuse })
+    }
+
+    /// Starts a container that waits for it, and returns when it does.
+    async fn hold(&self, bed: &Bed, sandbox: &Sandbox, name: &str) -> (String, JoinHandle<Result<(), EngineError>>) {
+        let mut config = bed.script(name, "true");
+        let source = self.dir.join(name);
+        config.mounts = vec![Mount { source, target: "/v".into(), ..Mount::default() }];
+        let id = bed.engine.create_container(&sandbox.id, config).await.unwrap();
+        let (engine, own) = (bed.engine.clone(), id.clone());
+        let start = tokio::spawn(async move { engine.start_container(&own).await });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!start.is_finished(), "it waits for the mount");
+        (id, start)
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        nix::mount::umount2(&self.dir, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
 async fn a_start_that_a_mount_holds_up_can_be_cut_off() {
     let bed = Bed::new().await;
     let sandbox = bed.sandbox().await;
-    let Ok(fuse) = std::fs::File::options().read(true).write(true).open("/dev/fuse") else {
-        println!("SKIPPED: no /dev/fuse; a mount that hangs cannot be made");
-        return bed.close().await;
-    };
-    // A file system whose server never says a word: whoever looks into it waits.
-    let hanging = bed.dir().join("hanging");
-    std::fs::create_dir(&hanging).unwrap();
-    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", std::os::fd::AsRawFd::as_raw_fd(&fuse));
-    let flags = nix::mount::MsFlags::empty();
-    nix::mount::mount(Some("x"), &hanging, Some("fuse"), flags, Some(options.as_str())).unwrap();
-    let mut config = bed.script("held", "true");
-    let source = hanging.join("volume");
-    config.mounts = vec![Mount { source, target: "/v".into(), ..Mount::default() }];
-    let id = bed.engine.create_container(&sandbox.id, config).await.unwrap();
-    let (engine, own) = (bed.engine.clone(), id.clone());
-    let start = tokio::spawn(async move { engine.start_container(&own).await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(!start.is_finished(), "it waits for the mount");
+    let Some(hanging) = Hanging::new(&bed) else { return bed.close().await };
+    let (id, start) = hanging.hold(&bed, &sandbox, "held").await;
     let others = bed.script("other", "true");
     bed.start(&sandbox, others).await;
     bed.engine.stop_container(&id, Duration::ZERO).await.unwrap();
     let soon = Duration::from_secs(10);
     drop(tokio::time::timeout(soon, start).await.expect("the start returns").unwrap());
     tokio::time::timeout(soon, bed.engine.remove_container(&id)).await.expect("it can be removed").unwrap();
-    drop(fuse);
-    nix::mount::umount2(&hanging, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    drop(hanging);
     bed.engine.remove_pod_sandbox(&sandbox.id).await.unwrap();
     bed.close().await;
+}
+
+async fn what_a_held_up_start_has_inherited_keeps_nobody_busy() {
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    let Some(hanging) = Hanging::new(&bed) else { return bed.close().await };
+    // The second process is born with the descriptors by which the first one is watched.
+    let (first, start) = hanging.hold(&bed, &sandbox, "first").await;
+    let (second, second_start) = hanging.hold(&bed, &sandbox, "second").await;
+    bed.engine.stop_container(&first, Duration::ZERO).await.unwrap();
+    drop(start.await.unwrap());
+    let pid = bed.engine.supervisor_pid().await.unwrap();
+    let before = cpu_ticks(pid);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let ticks = cpu_ticks(pid) - before;
+    assert!(ticks < 10, "the supervisor took {ticks} of 50 ticks to wait");
+    bed.engine.stop_container(&second, Duration::ZERO).await.unwrap();
+    drop(second_start.await.unwrap());
+    drop(hanging);
+    bed.engine.remove_pod_sandbox(&sandbox.id).await.unwrap();
+    bed.close().await;
+}
+
+/// Processor time of a process so far, in ticks of 10 ms: fields 14 and 15 of proc_pid_stat(5).
+fn cpu_ticks(pid: i32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let rest = stat.rsplit_once(')').unwrap().1;
+    rest.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
 }
 
 async fn a_log_that_has_grown_is_exchanged_without_loss() {
