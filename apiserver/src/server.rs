@@ -4,6 +4,7 @@
 //! One [`ApiServer`] may serve several listeners. What is not here: what requests mean (`http`), where the
 //! certificates come from (`pki`).
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -84,6 +85,27 @@ pub struct ApiServerConfig {
     pub connections_max: usize,
     /// How much is done at once, and for how long.
     pub limits: Limits,
+}
+
+impl ApiServerConfig {
+    /// What the server was told, by the names of kube-apiserver's flags and in their form.
+    fn flags(&self) -> BTreeMap<&'static str, String> {
+        let registry = &self.registry;
+        BTreeMap::from([
+            ("advertise-address", registry.advertise.ip().to_string()),
+            ("secure-port", registry.advertise.port().to_string()),
+            ("service-cluster-ip-range", registry.service_cidr.to_string()),
+            ("service-node-port-range", format!("{}-{}", registry.node_ports.start(), registry.node_ports.end())),
+            ("service-account-issuer", format!("[{}]", self.issuer)),
+            ("api-audiences", format!("[{}]", self.issuer)),
+            ("authorization-mode", "[Node,RBAC]".to_owned()),
+            ("anonymous-auth", "true".to_owned()),
+            ("max-requests-inflight", self.limits.requests_inflight.to_string()),
+            ("max-mutating-requests-inflight", self.limits.mutating_requests_inflight.to_string()),
+            ("request-timeout", flowcontrol::go_duration(self.limits.request_timeout)),
+            ("etcd-compaction-interval", flowcontrol::go_duration(registry.history)),
+        ])
+    }
 }
 
 /// How much is done at once, and for how long. What there is of it by default is what kube-apiserver does.
@@ -207,8 +229,11 @@ impl ApiServer {
         };
         let token_key = Arc::new(TokenKey::new(config.pki.signing_key_pem(), &config.issuer)?);
         let registry = Registry::start(config.registry.clone(), parts.clone()).await.map_err(StartError::Registry)?;
-        let authorizer: Arc<dyn auth::Authorizer> =
-            Arc::new(Modes { graph: Arc::clone(&registry.cache.graph), rbac: Arc::clone(&registry.cache.rbac) });
+        let authorizer: Arc<dyn auth::Authorizer> = Arc::new(Modes {
+            graph: Arc::clone(&registry.cache.graph),
+            rbac: Arc::clone(&registry.cache.rbac),
+            counted: auth::Counted::default(),
+        });
         registry.policies.set_authorizer(Arc::clone(&authorizer));
         let aggregator = Aggregator::new(&registry, Arc::clone(&serving.certificates.front_proxy_client));
         aggregator.start(&registry, &config.pki).await.map_err(StartError::Registry)?;
@@ -238,6 +263,7 @@ impl ApiServer {
             protobuf: Arc::default(),
             metrics: Metrics::default(),
             own: Own::default(),
+            flags: config.flags(),
         };
         let serving = Arc::new(serving);
         let (own, shutdown) = (Arc::clone(&serving), serving.shutdown.clone());

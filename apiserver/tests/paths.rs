@@ -75,6 +75,31 @@ async fn a_method_that_nothing_takes_is_refused_where_there_is_something() {
 }
 
 #[tokio::test]
+async fn what_the_server_is_and_how_it_was_set_up_is_told_to_people_and_to_programs() {
+    let cluster = Cluster::start().await;
+    let get = async |path: &str, accept: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: k\r\nConnection: close\r\nAccept: {accept}\r\n\r\n");
+        raw(&cluster, Some(cluster.pki.admin()), &request).await
+    };
+    let text = get("/statusz", "*/*").await;
+    assert!(
+        text.contains("\nkube-apiserver statusz\nWarning: ") && text.contains("Emulation version: 1.36\n"),
+        "{text}"
+    );
+    assert!(text.contains("Paths: /flagz /healthz /livez /metrics /readyz /statusz /version\n"), "{text}");
+    let text = get("/flagz", "").await;
+    assert!(text.contains("\nmax-requests-inflight=400\n") && text.contains("\nrequest-timeout=1m0s\n"), "{text}");
+    let object = get("/flagz", "application/json;as=Flagz;v=v1beta1;g=config.k8s.io").await;
+    assert!(object.contains(r#""apiVersion":"config.k8s.io/v1beta1""#) && !object.contains("warning:"), "{object}");
+    assert!(object.contains(r#""authorization-mode":"[Node,RBAC]""#), "{object}");
+    let object = get("/statusz", "application/yaml;as=Statusz;v=v1alpha1;g=config.k8s.io").await;
+    assert!(object.contains("kind: Statusz\n") && object.contains("of the statusz endpoint is deprecated"), "{object}");
+    let refused = get("/statusz", "application/json").await;
+    let accepted = "only the following media types are accepted: application/json, application/yaml, text/plain";
+    assert!(refused.starts_with("HTTP/1.1 406 ") && refused.contains(accepted), "{refused}");
+}
+
+#[tokio::test]
 async fn the_figures_that_dashboards_read_are_told() {
     let cluster = Cluster::start().await;
     let get = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nHost: k\r\nConnection: close\r\n{more}\r\n");
@@ -93,6 +118,8 @@ async fn the_figures_that_dashboards_read_are_told() {
         "apiserver_impersonation_attempts_total{decision=\"allowed\",mode=\"user-info\"} 1\n",
         "kube_apiserver_clusterip_allocator_allocated_ips{cidr=\"10.96.0.0/16\"} ",
         "kube_apiserver_nodeport_allocator_available_ports ",
+        "etcd_request_duration_seconds_count{group=\"\",operation=\"create\",resource=\"namespaces\"} ",
+        "etcd_requests_total{group=\"\",operation=\"create\",resource=\"namespaces\"} ",
         "process_network_receive_bytes_total ",
         "process_virtual_memory_max_bytes ",
     ] {

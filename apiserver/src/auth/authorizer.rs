@@ -132,6 +132,11 @@ pub trait Authorizer: Send + Sync {
 
     /// All that rules allow a user in a namespace and in the whole cluster.
     fn rules(&self, user: &UserInfo, namespace: &str) -> KnownRules;
+
+    /// How often each of those that are asked has allowed something, by its type: for `/metrics`.
+    fn allowed(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 }
 
 impl Attributes<'_> {

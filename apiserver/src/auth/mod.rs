@@ -24,7 +24,7 @@ pub(crate) use authenticator::{Authenticator, Credentials};
 pub(crate) use authorizer::verbs;
 pub use authorizer::{Attributes, Authorizer, Decision, Grant, KnownRule, KnownRules, Target};
 pub(crate) use graph::NodeGraph;
-pub(crate) use modes::Modes;
+pub(crate) use modes::{Counted, Modes};
 pub(crate) use node::{is_node, node_of};
 pub(crate) use rbac::Rbac;
 pub use token::TokenKeyError;

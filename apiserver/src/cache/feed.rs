@@ -12,9 +12,10 @@ use reeve_store::{
     WatchStream,
 };
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tracing::warn;
 
-use super::{Cache, Ingest, ResourceCache};
+use super::{Cache, Ingest, ResourceCache, StoreCall};
 use crate::registry::{Object, encode};
 
 /// What the keys of all objects begin with.
@@ -166,8 +167,10 @@ async fn open(
     prefix: &Bytes,
     ingest: Option<Ingest>,
 ) -> Result<Arc<ResourceCache>, KvError> {
+    let began = Instant::now();
     let found = kv.range(RangeRequest::prefix(prefix.clone())).await?;
     let storage = cache.storage_at_start(prefix);
+    storage.figures.calls.answered(StoreCall::List, began.elapsed(), false);
     storage.set_ingest(ingest);
     let place = |kv: KeyValue| {
         let object = storage.ingested(encode::sent(&kv.value, kv.mod_revision));

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use feed::{Feed, Order, RANGES};
-pub(crate) use figures::CacheFigures;
+pub(crate) use figures::{CacheFigures, StoreCall, StoreCalls};
 pub(crate) use filter::{Filter, Lazy};
 pub(crate) use resource::{Ingest, ResourceCache, Snapshot};
 pub(crate) use watcher::{Delivery, Subscription, WatchPlan};

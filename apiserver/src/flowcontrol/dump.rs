@@ -174,12 +174,16 @@ fn wall_time(moment: Duration, (now, monotonic): (Timestamp, Duration)) -> Strin
     now.checked_sub(ago).unwrap_or(now).to_string()
 }
 
-/// Milliseconds are the finest that lingering knows.
-fn go_duration(time: Duration) -> String {
+/// As Go writes durations; milliseconds are the finest that is told.
+pub(crate) fn go_duration(time: Duration) -> String {
+    let (hours, minutes) = (time.as_secs() / 3600, time.as_secs() / 60 % 60);
+    let seconds = time.as_secs_f64() % 60.0;
     match time.as_millis() {
         0 => "0s".to_owned(),
         millis if millis < 1000 => format!("{millis}ms"),
-        _ => format!("{}s", time.as_secs_f64()),
+        _ if hours > 0 => format!("{hours}h{minutes}m{seconds}s"),
+        _ if minutes > 0 => format!("{minutes}m{seconds}s"),
+        _ => format!("{seconds}s"),
     }
 }
 

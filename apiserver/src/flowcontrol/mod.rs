@@ -48,6 +48,7 @@ use self::objects::{LevelSpec, SchemaSpec};
 use self::watchers::Watchers;
 use self::work::Work;
 
+pub(crate) use self::dump::go_duration;
 pub(crate) use self::keeper::spawn;
 pub(crate) use self::level::Seat;
 pub(crate) use self::watchers::Watching;

@@ -30,6 +30,7 @@ mod token_request;
 mod verbs;
 pub(crate) mod web_socket;
 mod yaml;
+mod zpages;
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -62,6 +63,7 @@ pub(crate) use response::{Answer, Body, BoxError, error, full, json, not_found_p
 pub(crate) use reviews::Reviews;
 use route::ResourcePath;
 pub(crate) use verbs::Call;
+use zpages::Zpage;
 
 use crate::aggregator::Aggregator;
 use crate::auth::front_proxy::Shown;
@@ -119,6 +121,8 @@ pub(crate) struct Api {
     pub(crate) protobuf: Arc<Shared>,
     pub(crate) metrics: Metrics,
     pub(crate) own: Own,
+    /// What the server was told, by the names of kube-apiserver's flags.
+    pub(crate) flags: BTreeMap<&'static str, String>,
 }
 
 /// Whether there are reviews of that group and version: they are no kinds of the registry.
@@ -246,6 +250,7 @@ impl Api {
             }
             ["openid", "v1", "jwks"] => Ok(issuer::keys(&self.token_key)),
             ["metrics", "slis"] => metrics::slis(&self.health.outcomes, &parts.headers),
+            [page @ ("statusz" | "flagz")] => self.serve_zpage(Zpage::at(page), &parts.headers),
             ["metrics"] => self.metrics_page(&parts.headers).await,
             ["debug", "api_priority_and_fairness", table] => {
                 let with_details = query.get("includeRequestDetails").is_some_and(|asked| !asked.is_empty());
@@ -277,6 +282,7 @@ impl Api {
             None => None,
         };
         let more = |page: &mut Page| {
+            metrics::decisions(page, &self.authorizer.allowed());
             self.own.backups.report(page);
             control_plane.into_iter().for_each(|own| own.report(group.as_ref(), page));
         };
@@ -372,6 +378,7 @@ const ROOTS: &[&str] = &[
     "/api",
     "/apis",
     "/apis/",
+    "/flagz",
     "/healthz",
     "/livez",
     "/metrics",
@@ -381,6 +388,7 @@ const ROOTS: &[&str] = &[
     "/openapi/v3/",
     "/openid/v1/jwks",
     "/readyz",
+    "/statusz",
     "/version",
 ];
 

@@ -26,6 +26,10 @@ const RANGES: (&str, &str) = ("networking.k8s.io", "servicecidrs");
 
 /// The ServiceCIDR that is made of the server's own setting.
 const DEFAULT_RANGE: &str = "kubernetes";
+/// Whose the conditions are.
+const SCHEMA_MANAGER: &str = "api-priority-and-fairness-config-consumer-v1";
+const RANGE_MANAGER: &str = "kubernetes-service-cidr-controller";
+
 /// The level of which the shares may be changed.
 const EXEMPT: &str = "exempt";
 
@@ -120,7 +124,7 @@ fn revised(there: &Value, built_in: &Value, keep: Keep) -> Option<Value> {
 }
 
 /// Says of a FlowSchema whether its level exists.
-async fn judge(registry: &Registry, mut schema: Value) -> Result<(), ApiError> {
+async fn judge(registry: &Registry, schema: Value) -> Result<(), ApiError> {
     let (Some(levels), Some(schemas)) = (resource(registry, LEVELS), resource(registry, SCHEMAS)) else {
         return Ok(());
     };
@@ -135,45 +139,48 @@ async fn judge(registry: &Registry, mut schema: Value) -> Result<(), ApiError> {
         "type": "Dangling", "status": status, "reason": reason, "message": message,
         "lastTransitionTime": meta::time(registry.clock.now()),
     });
-    if !set_condition(&mut schema, condition) {
-        return Ok(());
-    }
-    write_status(registry, &schemas, schema).await
+    let is_known = has_condition(&schema, &condition);
+    if is_known { Ok(()) } else { apply_condition(registry, &schemas, (&schema, condition), SCHEMA_MANAGER).await }
 }
 
 /// Says of the default range that it is used.
 async fn ready(registry: &Registry) -> Result<(), ApiError> {
     let Some(ranges) = resource(registry, RANGES) else { return Ok(()) };
     let Some(there) = registry.peek(&ranges, "", DEFAULT_RANGE) else { return Ok(()) };
-    let mut range = encode::bare(&there);
+    let range = encode::bare(&there);
     let condition = json!({
         "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes default Service CIDR is ready",
         "lastTransitionTime": meta::time(registry.clock.now()),
     });
-    if !set_condition(&mut range, condition) {
-        return Ok(());
-    }
-    write_status(registry, &ranges, range).await
+    let is_known = has_condition(&range, &condition);
+    if is_known { Ok(()) } else { apply_condition(registry, &ranges, (&range, condition), RANGE_MANAGER).await }
 }
 
-/// Sets a condition; whether that says anything new.
-fn set_condition(object: &mut Value, condition: Value) -> bool {
+/// Whether the object has a condition that says the same.
+fn has_condition(object: &Value, condition: &Value) -> bool {
     let same =
         |one: &Value| ["type", "status", "reason", "message"].iter().all(|field| one[*field] == condition[*field]);
-    let all = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    if all.iter().any(same) {
-        return false;
-    }
-    let mut all: Vec<_> = all.into_iter().filter(|one| one["type"] != condition["type"]).collect();
-    all.push(condition);
-    object["status"]["conditions"] = all.into();
-    true
+    object["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(same))
 }
 
-async fn write_status(registry: &Registry, resource: &Arc<Resource>, object: Value) -> Result<(), ApiError> {
-    let mut request = request(resource, "", meta::text(&object, "name"));
+/// Applies a condition to the status of an object, in the name of who does so in Kubernetes. One that is gone needs
+/// none.
+async fn apply_condition(
+    registry: &Registry,
+    resource: &Arc<Resource>,
+    (object, condition): (&Value, Value),
+    manager: &str,
+) -> Result<(), ApiError> {
+    let (names, name) = (resource.names(), meta::text(object, "name"));
+    let config = json!({
+        "apiVersion": names.api_version(), "kind": names.kind,
+        "metadata": {"name": name}, "status": {"conditions": [condition]},
+    });
+    let mut request = request(resource, "", name);
     request.subresource = Subresource::Part(Part::Status);
-    match registry.update(&request, Body::from(object)).await {
+    manager.clone_into(&mut request.options.field_manager);
+    request.options.force = Some(true);
+    match registry.apply_object(&request, &Body::from(config)).await {
         Err(error) if !error.is_not_found() => Err(error),
         _ => Ok(()),
     }
@@ -211,10 +218,8 @@ mod tests {
 
     #[test]
     fn a_condition_that_says_nothing_new_is_not_written() {
-        let mut object = json!({"status": {}});
         let ready = |time: &str| json!({"type": "Ready", "status": "True", "reason": "", "message": "", "lastTransitionTime": time});
-        assert!(set_condition(&mut object, ready("a")));
-        assert!(!set_condition(&mut object, ready("b")));
-        assert_eq!(object["status"]["conditions"], json!([ready("a")]));
+        assert!(!has_condition(&json!({"status": {}}), &ready("a")));
+        assert!(has_condition(&json!({"status": {"conditions": [ready("a")]}}), &ready("b")));
     }
 }

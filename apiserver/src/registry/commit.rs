@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use reeve_store::{Compare, KeyRange, KeyValue, Kv, Op, OpResponse, RangeRequest, Revision, Txn};
+use tokio::time::Instant;
 
 use crate::admission::resource_quota::Taken;
+use crate::cache::{StoreCall, StoreCalls};
 use crate::status::ApiError;
 
 /// Largest object that is stored: what the store takes in one transaction, less room for keys.
@@ -60,14 +62,24 @@ impl Plan {
         Txn { compare, then, otherwise: vec![Op::Range(RangeRequest::key(self.key))] }
     }
 
-    /// Writes.
-    pub(crate) async fn commit(self, kv: &dyn Kv) -> Result<Outcome, ApiError> {
+    fn call(&self) -> StoreCall {
+        match (&self.value, self.expect) {
+            (None, _) => StoreCall::Delete,
+            (Some(_), Revision(0)) => StoreCall::Create,
+            (Some(_), _) => StoreCall::Update,
+        }
+    }
+
+    /// Writes, and counts it in `calls`, which are those of the object's resource.
+    pub(crate) async fn commit(self, kv: &dyn Kv, calls: &StoreCalls) -> Result<Outcome, ApiError> {
         if self.value.as_ref().is_some_and(|text| text.len() > OBJECT_BYTES_MAX) {
             // What Kubernetes passes on from its store.
             return Err(ApiError::unknown("etcdserver: request is too large"));
         }
-        let expect = self.expect;
-        let response = kv.txn(self.txn()).await.map_err(|error| ApiError::store(&error))?;
+        let (expect, call, began) = (self.expect, self.call(), Instant::now());
+        let answer = kv.txn(self.txn()).await;
+        calls.answered(call, began.elapsed(), answer.is_err());
+        let response = answer.map_err(|error| ApiError::store(&error))?;
         if response.succeeded {
             return Ok(Outcome::Done(response.revision));
         }

@@ -167,9 +167,11 @@ impl Registry {
         for _ in 0..TAKE_ATTEMPTS_MAX {
             let taken = resource_quota::take(self, &attributes, object)?;
             if taken.is_empty() {
-                return plan.commit(&*self.kv).await;
+                return plan.commit(&*self.kv, &request.resource.storage.figures.calls).await;
             }
-            let outcome = Plan { taken: taken.clone(), ..plan.clone() }.commit(&*self.kv).await?;
+            let outcome = Plan { taken: taken.clone(), ..plan.clone() }
+                .commit(&*self.kv, &request.resource.storage.figures.calls)
+                .await?;
             if !matches!(outcome, Outcome::Overtaken) {
                 return Ok(outcome);
             }

@@ -146,7 +146,7 @@ impl Registry {
             ..Plan::default()
         };
         self.with_addresses(&mut plan, object);
-        match plan.commit(&*self.kv).await? {
+        match plan.commit(&*self.kv, &request.resource.storage.figures.calls).await? {
             Outcome::Done(revision) => done(encode::sent(&encode::stored(object), revision)),
             Outcome::Changed(newer) => Ok(Attempt::Again(newer.map(|kv| encode::sent(&kv.value, kv.mod_revision)))),
             Outcome::Overtaken => Ok(Attempt::Again(Some(current.clone()))),

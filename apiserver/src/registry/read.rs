@@ -6,12 +6,13 @@
 use bytes::Bytes;
 use reeve_store::{KeyRange, KvError, RangeRequest, Revision};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::answer::{List, Object};
 use super::page::Token;
 use super::request::{Options, Request, Subresource, VersionMatch};
 use super::{Registry, encode, meta, scale};
-use crate::cache::{Filter, Lazy, Snapshot};
+use crate::cache::{Filter, Lazy, Snapshot, StoreCall};
 use crate::status::ApiError;
 
 /// Most keys read from the store at once for one page.
@@ -114,6 +115,7 @@ impl Registry {
         let mut objects = imbl::OrdMap::new();
         let prefix = request.resource.prefix();
         let (mut start, end) = (page.first_key(prefix), page.end_key(prefix));
+        let calls = &request.resource.storage.figures.calls;
         // How many there are from here on, where that is told.
         let mut all = None;
         loop {
@@ -121,7 +123,10 @@ impl Registry {
             let uncounted = all.is_some() || page.limit == 0 || !page.filter.is_everything();
             let chunk = RangeRequest { limit: CHUNK_LEN_MAX, uncounted, ..RangeRequest::new(range) };
             let read = RangeRequest { revision: Some(revision), ..chunk };
-            let found = self.kv.range(read).await.map_err(|error| history_error(&error, request, page))?;
+            let began = Instant::now();
+            let answer = self.kv.range(read).await;
+            calls.answered(StoreCall::List, began.elapsed(), answer.is_err());
+            let found = answer.map_err(|error| history_error(&error, request, page))?;
             if !uncounted {
                 all = Some(found.count);
             }

@@ -250,7 +250,7 @@ impl Registry {
             plan.value = Some(texts.stored.clone());
         }
         self.with_addresses(&mut plan, old);
-        match plan.commit(&*self.kv).await? {
+        match plan.commit(&*self.kv, &request.resource.storage.figures.calls).await? {
             // What is gone with this change is shown in the version that it was changed in.
             Outcome::Done(_) if gone => Ok(Attempt::Done(texts.sent(current.revision))),
             Outcome::Done(revision) => Ok(Attempt::Done(texts.sent(revision))),
@@ -280,7 +280,7 @@ impl Registry {
         }
         let key = request.resource.key(&request.namespace, &request.name);
         let plan = Plan { key, value: Some(text.clone()), expect, ..Plan::default() };
-        Ok(match plan.commit(&*self.kv).await? {
+        Ok(match plan.commit(&*self.kv, &request.resource.storage.figures.calls).await? {
             Outcome::Done(revision) => Ok(encode::sent(&text, revision)),
             Outcome::Changed(newer) => Err(newer.map(|kv| encode::sent(&kv.value, kv.mod_revision))),
             Outcome::Overtaken => Err(None),

@@ -33,6 +33,7 @@ pub(super) static BYTES: &[u64] = &[1_000, 10_000, 100_000, 1_000_000, 10_000_00
 pub(super) static EVENT_BYTES: &[u64] = &[1024, 2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072];
 
 /// A distribution of whole numbers: microseconds or bytes.
+#[derive(Debug)]
 pub(crate) struct Histogram {
     bounds: &'static [u64],
     /// How many of the unit make one of what is told.
@@ -45,6 +46,11 @@ pub(crate) struct Histogram {
 impl Histogram {
     pub(crate) fn new(bounds: &'static [u64], scale: f64) -> Self {
         Self { bounds, scale, counts: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(), sum: AtomicU64::new(0) }
+    }
+
+    /// Of how long requests take, in microseconds.
+    pub(crate) fn of_requests() -> Self {
+        Self::new(SECONDS, 1e6)
     }
 
     /// Counts a value.

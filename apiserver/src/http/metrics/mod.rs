@@ -23,6 +23,7 @@ use http::header::HeaderMap;
 
 pub(crate) use histogram::Histogram;
 pub(crate) use impersonations::Impersonations;
+pub(crate) use process::start as process_start;
 use series::Table;
 pub(crate) use series::{Key, Running, Series, WatchSeries};
 pub(crate) use text::{Page, number};
@@ -355,6 +356,18 @@ impl Metrics {
             "[BETA] A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.",
         );
         page.sample("", &super::build_labels(), 1);
+    }
+}
+
+/// How often each of those that are asked for permission has given it, by its type.
+pub(crate) fn decisions(page: &mut Page, allowed: &[(&str, u64)]) {
+    page.family(
+        "apiserver_authorization_decisions_total",
+        "counter",
+        "[ALPHA] Total number of terminal decisions made by an authorizer split by authorizer type, name, and decision.",
+    );
+    for (of, count) in allowed.iter().filter(|(_, count)| *count > 0) {
+        page.sample("", &format!("decision=\"allowed\",name=\"{}\",type=\"{of}\"", of.to_ascii_lowercase()), count);
     }
 }
 

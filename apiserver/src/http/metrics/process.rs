@@ -11,9 +11,8 @@ const TICKS: f64 = 100.0;
 const PAGE_BYTES: u64 = 4096;
 
 pub(super) fn write(page: &mut Page) {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The name in parentheses may hold anything; what follows it are numbers.
-    let fields: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
+    let stat = stat();
+    let fields = fields(&stat);
     let field = |at: usize| fields.get(at).and_then(|text| text.trim().parse::<f64>().ok());
     // Fields 14 and 15 of proc_pid_stat(5), counted from the third.
     if let (Some(user), Some(system)) = (field(11), field(12)) {
@@ -50,11 +49,28 @@ pub(super) fn write(page: &mut Page) {
         page.family("process_network_transmit_bytes_total", "counter", help);
         page.sample("", "", number(sent));
     }
-    if let (Some(ticks), Some(boot)) = (field(19), boot_seconds()) {
+    if let Some(start) = start() {
         let help = "Start time of the process since unix epoch in seconds.";
         page.family("process_start_time_seconds", "gauge", help);
-        page.sample("", "", number(boot + ticks / TICKS));
+        page.sample("", "", number(start));
     }
+}
+
+/// When the process began, in seconds since 1970.
+pub(crate) fn start() -> Option<f64> {
+    let stat = stat();
+    // Field 22 of proc_pid_stat(5), counted from the third.
+    let ticks = fields(&stat).get(19)?.parse::<f64>().ok()?;
+    Some(boot_seconds()? + ticks / TICKS)
+}
+
+fn stat() -> String {
+    fs::read_to_string("/proc/self/stat").unwrap_or_default()
+}
+
+fn fields(stat: &str) -> Vec<&str> {
+    // The name in parentheses may hold anything; what follows it are numbers.
+    stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect()
 }
 
 fn descriptors_max() -> Option<u64> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Gauge;
-use super::histogram::{BYTES, EVENT_BYTES, Histogram, SECONDS};
+use super::histogram::{BYTES, EVENT_BYTES, Histogram};
 
 /// Most series of a table: verbs times resources times scopes are some hundreds.
 pub(super) const SERIES_MAX: usize = 4096;
@@ -117,7 +117,7 @@ impl Keyed for Series {
             key: OwnKey::new(key),
             labels,
             codes: (0..CODES_MAX).map(|_| (AtomicU16::new(0), AtomicU64::new(0))).collect(),
-            duration: Histogram::new(SECONDS, 1e6),
+            duration: Histogram::of_requests(),
             size: Histogram::new(BYTES, 1.0),
             running: Gauge::default(),
         }

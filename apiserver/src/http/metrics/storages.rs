@@ -105,7 +105,31 @@ pub(super) fn write(registry: &Registry, page: &mut Page) {
             }
         }
     }
+    store_calls(&all, page);
     allocated(registry, page);
+}
+
+/// What was asked of the store, whatever it is, under the names that dashboards know.
+fn store_calls(all: &[Storage], page: &mut Page) {
+    let calls = || {
+        all.iter().flat_map(|one| {
+            let own = one.cache.figures.calls.iter();
+            own.map(|(name, times, failures)| {
+                (one.labels.replace(",resource=", &format!(",operation=\"{name}\",resource=")), times, failures)
+            })
+        })
+    };
+    let help = "[ALPHA] Etcd request latency in seconds for each operation and object type.";
+    page.family("etcd_request_duration_seconds", "histogram", help);
+    calls().for_each(|(labels, times, _)| times.write(page, &labels, 0));
+    let help = "[ALPHA] Etcd failed request counts for each operation and object type.";
+    page.family("etcd_request_errors_total", "counter", help);
+    for (labels, _, failures) in calls().filter(|(_, _, failures)| failures.get() > 0) {
+        page.sample("", &labels, failures.get());
+    }
+    let help = "[ALPHA] Etcd request counts for each operation and object type.";
+    page.family("etcd_requests_total", "counter", help);
+    calls().for_each(|(labels, times, _)| page.sample("", &labels, times.count()));
 }
 
 /// Cluster IPs and node ports: how many are taken, how many are free.

@@ -4,14 +4,14 @@ use reeve_kinds::bootstrap::rbac_policy;
 
 use super::*;
 use crate::auth::rbac::GROUP;
-use crate::auth::{Attributes, Authorizer as _, Modes, Target};
+use crate::auth::{Attributes, Authorizer as _, Counted, Modes, Target};
 use crate::registry::roles;
 
 /// A world with its roles, in which they decide.
 async fn world() -> World {
     let world = World::new().await;
     let cache = &world.registry.cache;
-    let modes = Modes { graph: Arc::clone(&cache.graph), rbac: Arc::clone(&cache.rbac) };
+    let modes = Modes { graph: Arc::clone(&cache.graph), rbac: Arc::clone(&cache.rbac), counted: Counted::default() };
     world.registry.policies.set_authorizer(Arc::new(modes));
     roles::ensure(&world.registry).await.unwrap();
     world
@@ -57,7 +57,8 @@ impl World {
             field_selector: "",
         };
         let cache = &self.registry.cache;
-        let modes = Modes { graph: Arc::clone(&cache.graph), rbac: Arc::clone(&cache.rbac) };
+        let modes =
+            Modes { graph: Arc::clone(&cache.graph), rbac: Arc::clone(&cache.rbac), counted: Counted::default() };
         modes.decide(&Attributes { user: &self.user, verb, target }).is_allowed()
     }
 
