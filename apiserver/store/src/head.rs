@@ -81,6 +81,11 @@ impl Head {
         &self.leases
     }
 
+    /// How many keys there are.
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
     /// How many bytes all keys and values have.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes

@@ -2,7 +2,7 @@
 //! the hub. Applying is for one at a time; reading is for everybody at any time.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
@@ -29,6 +29,8 @@ const READ_ATTEMPTS_MAX: usize = 8;
 const CATCH_UP_REVISIONS: u64 = 256;
 /// Keys whose history one step of [`Mvcc::scrub`] removes, or as many as lie in one record.
 const SCRUB_STEP: usize = 256;
+/// A scrub may be behind by so many revisions, or by a quarter of what is kept, before writes wait for it.
+const SCRUB_BEHIND: u64 = 4096;
 /// So many states of leases may lie in the view that nobody needs any more, besides as many again as there are leases.
 const LEASE_RECORDS_MAX: usize = 4096;
 
@@ -46,6 +48,8 @@ pub(crate) struct Mvcc {
     lease_records: AtomicUsize,
     /// Below this revision there is no history any more, not even hidden.
     scrubbed: watch::Sender<Revision>,
+    /// How far the scrub that goes on has got.
+    scrub_at: AtomicU64,
     broken: Mutex<Option<ViewError>>,
     breaks: Notify,
     holds: Arc<Holds>,
@@ -72,6 +76,7 @@ impl Mvcc {
             touches: Notify::new(),
             lease_records: AtomicUsize::new(0),
             scrubbed: watch::Sender::new(Revision(0)),
+            scrub_at: AtomicU64::new(position.compacted.0),
             broken: Mutex::new(None),
             breaks: Notify::new(),
             holds: Arc::default(),
@@ -189,6 +194,16 @@ impl Mvcc {
         records > LEASE_RECORDS_MAX && records > 2 * self.applied().head.leases().len()
     }
 
+    /// Whether so much waits to be scrubbed that more should not come: what is hidden takes room on the disk and makes
+    /// snapshots large.
+    pub(crate) fn scrub_is_behind(&self) -> bool {
+        let applied = self.applied();
+        let Position { revision, compacted, .. } = applied.position;
+        let kept = applied.head.len() as u64 + (revision.0 - compacted.0.min(revision.0));
+        let behind = self.holds.removable(compacted).0.saturating_sub(self.scrub_at.load(Ordering::Relaxed));
+        behind > SCRUB_BEHIND.max(kept / 4)
+    }
+
     /// Removes a bit of what lies below the compaction point; whether there is more. Nobody can tell: reads
     /// below that point are refused from the moment it moves.
     pub(crate) fn scrub(&self) -> Result<bool, ViewError> {
@@ -197,9 +212,10 @@ impl Mvcc {
         let compacted = self.holds.removable(compacted);
         let mut batch = ViewBatch::default();
         let mut keys = BTreeSet::new();
-        let mut malformed = None;
+        let (mut malformed, mut reached) = (None, compacted);
         let (from, to) = (encoding::history_key(Revision(0)), encoding::history_key(compacted));
         view.visit(&from, &to, &mut |view_key, record| {
+            reached = encoding::history_revision(view_key).unwrap_or(reached);
             let mut rest = record;
             while let Some((_, key, behind)) = encoding::split_change(rest) {
                 keys.insert(Bytes::copy_from_slice(key));
@@ -222,6 +238,7 @@ impl Mvcc {
         if !batch.changes.is_empty() {
             view.apply(batch)?;
         }
+        self.scrub_at.store(if more { reached.0 } else { compacted.0 }, Ordering::Relaxed);
         if !more {
             self.scrubbed.send_if_modified(|done| std::mem::replace(done, compacted) < compacted);
         }

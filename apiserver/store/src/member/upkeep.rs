@@ -48,7 +48,10 @@ impl Member {
 
     /// Whether the view has room for what would be applied.
     pub(super) fn view_keeps_up(&self) -> bool {
-        self.settle_job.is_none() || self.parts.mvcc.view().unsettled() < UNSETTLED_BYTES_MAX
+        let settles = self.settle_job.is_none() || self.parts.mvcc.view().unsettled() < UNSETTLED_BYTES_MAX;
+        // Only while a job is at work whose end is an event.
+        let scrubs = self.scrub_job.is_some() || (self.scrubbing && self.snapshot_job.is_some());
+        settles && !(scrubs && self.parts.mvcc.scrub_is_behind())
     }
 
     /// By size: writing a snapshot may cost as much as the log that it replaces, so the log may grow with the state.
