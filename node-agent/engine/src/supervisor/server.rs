@@ -65,6 +65,7 @@ pub(super) struct Server {
     socket_path: PathBuf,
     lowers_oom_score: bool,
     ends_alone: bool,
+    was_connected: bool,
     sources: HashMap<u64, Source>,
     tokens: HashMap<Source, u64>,
     next_token: u64,
@@ -102,6 +103,7 @@ impl Server {
             socket_path: parts.socket_path,
             lowers_oom_score: parts.lowers_oom_score,
             ends_alone: parts.ends_alone,
+            was_connected: false,
             sources: HashMap::new(),
             tokens: HashMap::new(),
             next_token: 0,
@@ -128,6 +130,10 @@ impl Server {
                 if self.on_event(source, event.flags) {
                     return Ok(());
                 }
+            }
+            if self.is_deserted() {
+                self.leave();
+                return Ok(());
             }
         }
     }
@@ -190,6 +196,7 @@ impl Server {
         let id = self.next_token + 1;
         if self.watch(&socket, Source::Connection(id), EventFlags::IN).is_ok() {
             self.connections.insert(id, Connection::new(socket));
+            self.was_connected = true;
         }
     }
 
@@ -215,25 +222,29 @@ impl Server {
             }
         }
         if alive {
-            self.watch_output(id);
-            false
+            self.watch_output(id)
         } else {
-            self.drop_connection(id);
-            self.ends_alone && self.connections.is_empty() && self.leave()
+            self.drop_connection(id)
         }
+        false
+    }
+
+    /// Whether whoever it was there for is gone; noticed when reading, or when answering.
+    fn is_deserted(&self) -> bool {
+        self.ends_alone && self.was_connected && self.connections.is_empty()
     }
 
     /// Kills everything before the end; who was connected is gone, so nobody waits for how it goes.
-    fn leave(&mut self) -> bool {
+    fn leave(&mut self) {
         let ids: Vec<String> = self.containers.keys().cloned().collect();
         for id in ids {
             let _ = self.kill(&id);
         }
-        for child in self.inits.values().chain(self.execs.values()) {
+        let launched = self.launches.values().map(|launch| &launch.child);
+        for child in self.inits.values().chain(self.execs.values()).chain(launched) {
             let _ = super::process::signal(child.pidfd.as_fd(), libc::SIGKILL);
         }
         let _ = std::fs::remove_file(&self.socket_path);
-        true
     }
 
     /// Waits for room in the socket exactly when something is left to send.
