@@ -98,7 +98,7 @@ impl Worker {
         self.made += 1;
         let name = format!("tree-{}", self.made);
         let rootfs = self.snapshots.prepare_on(&name, String::new(), layers)?;
-        self.snapshots.mount(&rootfs)?;
+        self.snapshots.attach(&rootfs)?;
         Ok((name, rootfs.path))
     }
 

@@ -1,6 +1,6 @@
 //! Containers: prepare, start, stop, remove.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use crate::runtime::process::{Surroundings, compile_process};
 use crate::runtime::root::{DeviceNode, RootInputs, compile_root, find_devices, node_devices};
 use crate::runtime::users::read_in_root;
 use crate::snapshot::layers::Layer;
+use crate::supervisor::is_populated;
 use crate::supervisor::plan::{
     CgroupPlan, ExitRecord, LaunchPlan, NamespacePlan, PidPlan, ProcessPlan, RecordPlan, StreamPlan,
 };
@@ -79,7 +80,7 @@ impl BuiltinEngine {
         let inner = Arc::clone(&self.inner);
         let compiled = blocking(move || inner.launch_plan(&container, &sandbox)).await;
         let started = match compiled {
-            Ok(plan) => self.launch(id, plan).await,
+            Ok((plan, root)) => self.launch(id, plan, root).await,
             Err(err) => Err(err),
         };
         if let Err(err) = &started {
@@ -88,11 +89,11 @@ impl BuiltinEngine {
         started
     }
 
-    async fn launch(&self, id: &str, plan: LaunchPlan) -> Result<(), EngineError> {
+    async fn launch(&self, id: &str, plan: LaunchPlan, root: OwnedFd) -> Result<(), EngineError> {
         let process = Arc::new(plan.process.clone());
         let stdin = plan.streams.stdin.clone();
         let link = self.inner.link().await?;
-        let (pid, started_at) = match link.ask(Request::Start(Box::new(plan))).await? {
+        let (pid, started_at) = match link.ask_with(Request::Start(Box::new(plan)), vec![root]).await?.0 {
             Reply::Started { pid, started_at } => (pid, started_at),
             other => return Err(unexpected("start the container", other)),
         };
@@ -204,7 +205,9 @@ impl Inner {
             created_at: self.config.clock.now(),
         };
         match self.furnish(&mut container, sandbox, &image, base) {
-            Ok(process) => Ok(Entry { process: Some(Arc::new(process)), ..Entry::new(container) }),
+            Ok((process, root)) => {
+                Ok(Entry { process: Some(Arc::new(process)), root: Some(root), ..Entry::new(container) })
+            }
             Err(err) => {
                 if let Err(left) = self.unmake_container(&container) {
                     tracing::warn!(container = container.id, %left, "parts of a container are left behind");
@@ -220,7 +223,7 @@ impl Inner {
         sandbox: &Sandbox,
         image: &str,
         base: Option<&Base>,
-    ) -> Result<ProcessPlan, EngineError> {
+    ) -> Result<(ProcessPlan, OwnedFd), EngineError> {
         let (id, config) = (&container.id, &container.config);
         // Refused before anything is made: a signal that does not exist, a device that is not there.
         if let Some(signal) = &config.stop_signal {
@@ -231,10 +234,10 @@ impl Inner {
             Some(base) => self.snapshots.prepare_on(id, String::new(), &base.layers)?,
             None => self.snapshots.prepare(id, image)?,
         };
-        self.snapshots.mount(&rootfs)?;
+        let root = self.snapshots.mount(&rootfs)?;
         let process = match base {
-            Some(base) => self.compile_on(container, sandbox, &rootfs.path, Some(&base.config))?,
-            None => self.compile(container, sandbox, &rootfs.path)?,
+            Some(base) => self.compile_on(container, sandbox, root.as_fd(), Some(&base.config))?,
+            None => self.compile(container, sandbox, root.as_fd())?,
         };
         let user = ProcessUser { uid: process.uid, gid: process.gid, groups: process.groups.clone() };
         let cgroup = self.container_cgroup(container, sandbox);
@@ -251,7 +254,7 @@ impl Inner {
         container.user = Some(user);
         let record = ContainerRecord { boot_id: self.boot_id.clone(), container: container.clone() };
         records::write(&path, &record)?;
-        Ok(process)
+        Ok((process, root))
     }
 
     /// Who the first process is; the image's files are read inside its root.
@@ -259,24 +262,22 @@ impl Inner {
         &self,
         container: &Container,
         sandbox: &Sandbox,
-        rootfs: &Path,
+        root: BorrowedFd<'_>,
     ) -> Result<ProcessPlan, EngineError> {
         let image = self.images.config(&container.config.image)?;
-        self.compile_on(container, sandbox, rootfs, image.config().as_ref())
+        self.compile_on(container, sandbox, root, image.config().as_ref())
     }
 
     fn compile_on(
         &self,
         container: &Container,
         sandbox: &Sandbox,
-        rootfs: &Path,
+        root: BorrowedFd<'_>,
         image: Option<&oci_spec::image::Config>,
     ) -> Result<ProcessPlan, EngineError> {
-        let root = rustix::fs::open(rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| EngineError::Io { step: format!("open {}", rootfs.display()), source: errno.into() })?;
         let surroundings = Surroundings {
-            passwd: read_in_root(root.as_fd(), "etc/passwd"),
-            group: read_in_root(root.as_fd(), "etc/group"),
+            passwd: read_in_root(root, "etc/passwd"),
+            group: read_in_root(root, "etc/group"),
             hostname: sandbox.config.hostname.clone(),
             own_capabilities: self.own_capabilities,
             filters: Arc::clone(&self.filters),
@@ -284,18 +285,26 @@ impl Inner {
         compile_process(&container.config, image, &surroundings).map_err(|err| EngineError::Invalid(err.to_string()))
     }
 
-    /// The whole plan for a container that exists.
-    fn launch_plan(&self, container: &Container, sandbox: &Sandbox) -> Result<LaunchPlan, EngineError> {
+    /// The whole plan for a container that exists, and its root.
+    fn launch_plan(&self, container: &Container, sandbox: &Sandbox) -> Result<(LaunchPlan, OwnedFd), EngineError> {
         let (id, config) = (&container.id, &container.config);
         let not_there = || super::state::not_found("container", id);
         let rootfs = self.snapshots.get(id)?.ok_or_else(not_there)?;
-        self.snapshots.mount(&rootfs)?;
-        let compiled = self.state(|state| state.container(id).map(|entry| entry.process.clone()))?;
+        let cgroup = self.container_cgroup(container, sandbox);
+        let (compiled, root) =
+            self.state(|state| state.container_mut(id).map(|entry| (entry.process.clone(), entry.root.take())))?;
+        let root = match root {
+            Some(root) => root,
+            // Started already by an earlier life of the agent, which did not hear of it: it has the root.
+            None if is_populated(&cgroup) => {
+                return Err(EngineError::WrongState { id: id.clone(), state: "running" });
+            }
+            None => self.snapshots.mount(&rootfs)?,
+        };
         let process = match compiled {
             Some(process) => (*process).clone(),
-            None => self.compile(container, sandbox, &rootfs.path)?,
+            None => self.compile(container, sandbox, root.as_fd())?,
         };
-        let cgroup = self.container_cgroup(container, sandbox);
         let pins = self.pins(sandbox);
         let inputs = RootInputs {
             shm: pins.shm.as_deref(),
@@ -311,7 +320,7 @@ impl Inner {
             (_, NamespaceMode::Node) => PidPlan::Node,
             (_, NamespaceMode::Pod) => PidPlan::Pod(sandbox.id.clone()),
         };
-        Ok(LaunchPlan {
+        let plan = LaunchPlan {
             container: id.clone(),
             namespaces: NamespacePlan { net: pins.net, ipc: pins.ipc, uts: pins.uts, pid },
             rootfs: rootfs.path,
@@ -321,7 +330,8 @@ impl Inner {
             process,
             streams: self.streams(container),
             records: self.record_plan(id),
-        })
+        };
+        Ok((plan, root))
     }
 
     pub(super) fn container_cgroup(&self, container: &Container, sandbox: &Sandbox) -> CgroupPlan {

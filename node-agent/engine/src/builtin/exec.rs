@@ -42,7 +42,7 @@ impl BuiltinEngine {
             return Err(EngineError::Invalid("no command specified".to_owned()));
         }
         let (container, pid) = self.running(id)?;
-        let process = self.process_of(&container).await?;
+        let process = self.process_of(&container, pid).await?;
         let sandbox = self.inner.sandbox(&container.sandbox)?;
         let streams = open_streams(pid, &config)
             .map_err(|source| EngineError::Io { step: format!("open streams into container {id}"), source })?;
@@ -161,7 +161,7 @@ impl BuiltinEngine {
     }
 
     /// What the container's first process was compiled to; compiled anew in a later life of the agent.
-    async fn process_of(&self, container: &Container) -> Result<Arc<ProcessPlan>, EngineError> {
+    async fn process_of(&self, container: &Container, pid: i32) -> Result<Arc<ProcessPlan>, EngineError> {
         let id = container.id.clone();
         if let Some(process) = self.inner.state(|state| state.container(&id).map(|entry| entry.process.clone()))? {
             return Ok(process);
@@ -169,9 +169,11 @@ impl BuiltinEngine {
         let (inner, container) = (Arc::clone(&self.inner), container.clone());
         let process = blocking(move || {
             let sandbox = inner.sandbox(&container.sandbox)?;
-            let rootfs = inner.snapshots.get(&container.id)?;
-            let rootfs = rootfs.ok_or_else(|| super::state::not_found("container", &container.id))?;
-            inner.compile(&container, &sandbox, &rootfs.path)
+            let root = format!("/proc/{pid}/root");
+            let opened = rustix::fs::open(&root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+            let fail =
+                |errno: rustix::io::Errno| EngineError::Io { step: format!("open {root}"), source: errno.into() };
+            inner.compile(&container, &sandbox, opened.map_err(fail)?.as_fd())
         })
         .await?;
         let process = Arc::new(process);

@@ -25,6 +25,8 @@ pub(super) struct Entry {
     pub(super) container: Container,
     /// What its first process was compiled to: exec starts from it. `None` until it is needed.
     pub(super) process: Option<Arc<ProcessPlan>>,
+    /// Its root, mounted and not attached anywhere, until it is started.
+    pub(super) root: Option<OwnedFd>,
     /// Duplicates that must outlive the supervisor.
     pub(super) held: Held,
     /// Turns true when it has ended.
@@ -47,7 +49,7 @@ pub(super) struct Held {
 impl Entry {
     pub(super) fn new(container: Container) -> Self {
         let ended = watch::Sender::new(matches!(container.state, ContainerState::Exited { .. }));
-        Self { container, process: None, held: Held::default(), ended, busy: Arc::default() }
+        Self { container, process: None, root: None, held: Held::default(), ended, busy: Arc::default() }
     }
 }
 

@@ -1,18 +1,27 @@
 //! Root file systems of containers: an image's layers below, a folder of its own on top, joined by overlayfs.
 //!
 //! Under the store's folder: `layers/NAME/fs` per unpacked layer, and per container `containers/ID/` with `upper`,
-//! `work`, the mount point `rootfs` and `rootfs.json` (what it stands on: its layers are kept). The mount is made in
-//! the mount namespace of the calling process and outlives it.
+//! `work`, the mount point `rootfs` and `rootfs.json` (what it stands on: its layers are kept).
+//!
+//! A mount belongs to whoever holds its descriptor until it is attached. Containers attach theirs in their own mount
+//! namespace: the node's has none of them, so that it costs a container nothing how many others there are (each new
+//! namespace is a copy of the node's, and every mount there is told to all).
 
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
@@ -110,29 +119,47 @@ impl Snapshots {
         read_record(&self.home(container_id)?)
     }
 
-    /// Mounts it at [`Rootfs::path`], in this process's mount namespace, unless it is.
-    pub fn mount(&self, rootfs: &Rootfs) -> Result<(), ImageError> {
-        if is_mounted(&rootfs.path)? {
-            return Ok(());
-        }
+    /// Mounts it. The mount is in no namespace until somebody attaches what comes back, and goes with the last that
+    /// holds it. Nothing else may have it mounted.
+    pub fn mount(&self, rootfs: &Rootfs) -> Result<OwnedFd, ImageError> {
         // What an earlier mount left here would stop this one (`volatile` marks its work folder as unclean).
         if rootfs.work.join("work").exists() {
             remove_tree(&rootfs.work)?;
             fs::create_dir(&rootfs.work).step("create", &rootfs.work)?;
         }
-        let target = rootfs.path.clone();
-        let absolute = mount_options(Path::new(""), rootfs)?;
-        let mounted = if fits(&absolute, rootfs.lowerdirs.len()) {
-            mount_overlay(&target, &absolute)
-        } else {
-            let layers = self.store.layers_dir().to_owned();
-            let relative = mount_options(&layers, rootfs)?;
-            apart(CloneFlags::CLONE_FS, move || {
-                nix::unistd::chdir(&layers)?;
-                mount_overlay(&target, &relative)
-            })
+        let mounted = match mount_detached(rootfs) {
+            // Linux before 6.7, or a path that cannot be said so.
+            Err(Errno::INVAL) => self.mount_aside(rootfs)?,
+            other => other.map_err(io::Error::from),
         };
-        mounted.step("mount an overlay at", &rootfs.path)
+        mounted.step("mount an overlay for", &rootfs.path)
+    }
+
+    /// Mounts it at [`Rootfs::path`], in this process's mount namespace, unless it is; the mount outlives the process.
+    pub(crate) fn attach(&self, rootfs: &Rootfs) -> Result<(), ImageError> {
+        if is_mounted(&rootfs.path)? {
+            return Ok(());
+        }
+        let mount = self.mount(rootfs)?;
+        let attached = move_mount(&mount, "", rustix::fs::CWD, &rootfs.path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
+        attached.map_err(io::Error::from).step("attach an overlay at", &rootfs.path)
+    }
+
+    /// [`Snapshots::mount`] by means of mount(2), in a mount namespace that lives as long as one thread.
+    fn mount_aside(&self, rootfs: &Rootfs) -> Result<io::Result<OwnedFd>, ImageError> {
+        let (layers, target) = (self.store.layers_dir().to_owned(), rootfs.path.clone());
+        let absolute = mount_options(Path::new(""), rootfs)?;
+        let is_plain = fits(&absolute, rootfs.lowerdirs.len());
+        let options = if is_plain { absolute } else { mount_options(&layers, rootfs)? };
+        Ok(apart(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS, move || {
+            leave_propagation()?;
+            if !is_plain {
+                nix::unistd::chdir(&layers)?;
+            }
+            mount_overlay(&target, &options)?;
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            Ok(open_tree(rustix::fs::CWD, &target, flags)?)
+        }))
     }
 
     /// Takes the mount away; processes that are in it keep it until they end.
@@ -199,9 +226,7 @@ pub(crate) fn open_merged(layers_dir: &Path, layers: &[Layer]) -> Result<Root, I
     let options = format!("lowerdir={}:{}", lower.join(":"), Layers::empty().path);
     let (dir, target) = (layers_dir.to_owned(), empty);
     apart(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS, move || {
-        // What is unmounted outside goes here, too; what is mounted here stays here.
-        let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
-        nix::mount::mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)?;
+        leave_propagation()?;
         nix::unistd::chdir(&dir)?;
         mount_overlay(&target, &options)?;
         Ok(Root::open(&target)?)
@@ -220,6 +245,34 @@ fn apart<T: Send + 'static>(
         work()
     })?;
     thread.join().unwrap_or_else(|_| Err(io::Error::other("the mounting thread died")))
+}
+
+/// In a mount namespace of one's own: what is unmounted outside goes here, too; what is mounted here stays here.
+fn leave_propagation() -> io::Result<()> {
+    let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+    Ok(nix::mount::mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)?)
+}
+
+/// One layer after the other, so that their number is not bounded by a page. For what the options mean see
+/// [`mount_options`].
+fn mount_detached(rootfs: &Rootfs) -> Result<OwnedFd, Errno> {
+    // overlayfs takes these for escapes.
+    let is_escaped = |path: &PathBuf| path.as_os_str().as_bytes().contains(&b'\\');
+    if rootfs.lowerdirs.iter().chain([&rootfs.upper]).any(is_escaped) {
+        return Err(Errno::INVAL);
+    }
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for layer in &rootfs.lowerdirs {
+        fsconfig_set_string(context.as_fd(), "lowerdir+", layer)?;
+    }
+    fsconfig_set_string(context.as_fd(), "upperdir", &rootfs.upper)?;
+    fsconfig_set_string(context.as_fd(), "workdir", &rootfs.work)?;
+    for option in ["index", "redirect_dir", "metacopy"] {
+        fsconfig_set_string(context.as_fd(), option, "off")?;
+    }
+    fsconfig_set_flag(context.as_fd(), "volatile")?;
+    fsconfig_create(context.as_fd())?;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
 
 fn mount_overlay(target: &Path, options: &str) -> io::Result<()> {

@@ -267,21 +267,21 @@ fn a_container_sees_all_layers_and_writes_only_its_own_folder() {
         LayerTar::default().file("etc/b", "2").file("etc/.wh.a", "").dir("old").file("old/.wh..wh..opq", ""),
     ]);
     let rootfs = snapshots.prepare("c1", "x").unwrap();
-    snapshots.mount(&rootfs).unwrap();
-    snapshots.mount(&rootfs).unwrap();
+    snapshots.attach(&rootfs).unwrap();
+    snapshots.attach(&rootfs).unwrap();
     assert_eq!(fs::read_to_string(rootfs.path.join("etc/b")).unwrap(), "2");
     assert!(!rootfs.path.join("etc/a").exists());
     assert_eq!(fs::read_dir(rootfs.path.join("old")).unwrap().count(), 0);
     fs::write(rootfs.path.join("etc/b"), "mine").unwrap();
     let other = snapshots.prepare("c2", "x").unwrap();
-    snapshots.mount(&other).unwrap();
+    snapshots.attach(&other).unwrap();
     assert_eq!(fs::read_to_string(other.path.join("etc/b")).unwrap(), "2");
     // A later life of the process finds and removes what an earlier one made.
     let later = Snapshots::open(fixture.store.clone()).unwrap();
     assert_eq!(later.list().unwrap().len(), 2);
     assert_eq!(later.prepare("c1", "x").unwrap(), rootfs);
     snapshots.unmount("c1").unwrap();
-    later.mount(&rootfs).unwrap();
+    later.attach(&rootfs).unwrap();
     assert_eq!(fs::read_to_string(rootfs.path.join("etc/b")).unwrap(), "mine");
     for id in ["c1", "c2", "c2", "never"] {
         later.remove(id).unwrap();
@@ -289,6 +289,29 @@ fn a_container_sees_all_layers_and_writes_only_its_own_folder() {
     assert!(later.list().unwrap().is_empty());
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(fixture.dir.path().to_str().unwrap()), "nothing stays mounted");
+}
+
+#[test]
+fn a_mount_is_seen_by_nobody_until_it_is_attached_however_it_was_made() {
+    if !is_root() {
+        return;
+    }
+    let (fixture, snapshots) = mounted(&[LayerTar::default().file("a", "1")]);
+    let seen = || fs::read_to_string("/proc/self/mounts").unwrap().contains(fixture.dir.path().to_str().unwrap());
+    for (id, aside) in [("c1", false), ("c2", true)] {
+        let rootfs = snapshots.prepare(id, "x").unwrap();
+        let mount =
+            if aside { snapshots.mount_aside(&rootfs).unwrap().unwrap() } else { snapshots.mount(&rootfs).unwrap() };
+        assert!(!seen());
+        let file = rustix::fs::openat(&mount, "a", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty()).unwrap();
+        rustix::io::write(&file, b"2").unwrap();
+        assert_eq!(fs::read_to_string(rootfs.upper.join("a")).unwrap(), "2", "what is written lies in its folder");
+        drop((file, mount));
+        snapshots.attach(&rootfs).unwrap();
+        assert!(seen() && fs::read_to_string(rootfs.path.join("a")).unwrap() == "2");
+        snapshots.remove(id).unwrap();
+        assert!(!seen());
+    }
 }
 
 #[test]
@@ -301,7 +324,7 @@ fn an_image_may_have_as_many_layers_as_docker_allows() {
     let (_fixture, snapshots) = mounted(&layers);
     let id = "0123456789abcdef".repeat(4);
     let rootfs = snapshots.prepare(&id, "x").unwrap();
-    snapshots.mount(&rootfs).unwrap();
+    snapshots.attach(&rootfs).unwrap();
     let names = fs::read_dir(&rootfs.path).unwrap().count();
     let last = fs::read_to_string(rootfs.path.join("last")).unwrap();
     snapshots.remove(&id).unwrap();
@@ -320,7 +343,7 @@ fn a_data_folder_may_be_called_anything() {
         store.load(docker_archive(&["x"], &layers, "").as_slice()).unwrap();
         let snapshots = Snapshots::open(store).unwrap();
         let rootfs = snapshots.prepare("c", "x").unwrap();
-        let mounted = snapshots.mount(&rootfs);
+        let mounted = snapshots.attach(&rootfs);
         let content = fs::read_to_string(rootfs.path.join("a")).unwrap_or_default();
         snapshots.remove("c").unwrap();
         assert!(mounted.is_ok() && content == "1", "{name}: {mounted:?}");
@@ -334,7 +357,7 @@ fn an_image_without_layers_is_an_empty_root() {
     }
     let (_fixture, snapshots) = mounted(&[]);
     let rootfs = snapshots.prepare("c1", "x").unwrap();
-    snapshots.mount(&rootfs).unwrap();
+    snapshots.attach(&rootfs).unwrap();
     let count = fs::read_dir(&rootfs.path).unwrap().count();
     snapshots.remove("c1").unwrap();
     assert_eq!(count, 0);

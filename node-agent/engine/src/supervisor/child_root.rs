@@ -58,12 +58,11 @@ pub(super) fn make_root(root: &PreparedRoot, streams: [c_int; 3]) -> Attempt {
             0,
         )?;
     }
-    let rootfd = open_tree(libc::AT_FDCWD, &root.path, true, Step::Root, 1)?;
-    set_mount(rootfd, 0, libc::MS_PRIVATE, true, Step::Root, 2)?;
+    let rootfd = root.mount;
     let (to, path, flags) = (libc::AT_FDCWD, root.path.as_ptr(), MOVE_MOUNT_F_EMPTY_PATH);
     // SAFETY: attaches a tree of ours at a path of the node, in our own mount namespace.
     let moved = unsafe { libc::syscall(libc::SYS_move_mount, rootfd, EMPTY, to, path, flags) };
-    check(moved, Step::Root, 3)?;
+    check(moved, Step::Root, 1)?;
     for (index, op) in root.ops.iter().enumerate() {
         apply(op, rootfd, index, streams)?;
     }

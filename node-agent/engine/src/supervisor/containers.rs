@@ -71,7 +71,10 @@ pub(super) enum Launched {
 
 impl Server {
     /// Starts a container; the answer follows when its command has been executed.
-    pub(super) fn start(&mut self, plan: LaunchPlan, asker: Asker) -> Result<(), Reply> {
+    pub(super) fn start(&mut self, plan: LaunchPlan, root: Vec<OwnedFd>, asker: Asker) -> Result<(), Reply> {
+        let Ok([root]) = <[OwnedFd; 1]>::try_from(root) else {
+            return Err(failed("start a container without its root", libc::EINVAL));
+        };
         self.refuse_second_copy(&plan)?;
         let init = match &plan.namespaces.pid {
             PidPlan::Pod(sandbox) => self.inits.get(sandbox).map(|init| init.pidfd.as_fd()),
@@ -84,7 +87,8 @@ impl Server {
         let (error_pipe, writer) =
             pipe_with(PipeFlags::CLOEXEC).map_err(|err| failed("make a pipe", err.raw_os_error()))?;
         let streams = Streams::open(&plan)?;
-        let prepared = prepare::first_process(&plan, streams.theirs(), writer.as_fd(), streams.terminal())?;
+        let prepared =
+            prepare::first_process(&plan, root.as_fd(), streams.theirs(), writer.as_fd(), streams.terminal())?;
         let child = launch::start(&prepared, &plan.cgroup, pid, true)?;
         drop(writer);
         let ours = streams.into_ours().map_err(|err| failed("keep a terminal", err.raw_os_error().unwrap_or(0)))?;

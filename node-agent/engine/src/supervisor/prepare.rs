@@ -67,6 +67,9 @@ pub(super) enum Entry {
 /// A root file system in the making.
 #[derive(Debug)]
 pub(super) struct PreparedRoot {
+    /// Mounted, and attached nowhere.
+    pub(super) mount: c_int,
+    /// Where it is attached.
     pub(super) path: CString,
     pub(super) read_only: bool,
     pub(super) ops: Vec<PreparedOp>,
@@ -164,9 +167,11 @@ impl StringArray {
     }
 }
 
-/// Prepares a container's first process. `streams` become 0, 1, 2 and stay the caller's.
+/// Prepares a container's first process. `root` is the mount of its root; `streams` become 0, 1, 2; all stay the
+/// caller's.
 pub(super) fn first_process(
     plan: &LaunchPlan,
+    root: BorrowedFd<'_>,
     streams: [BorrowedFd<'_>; 3],
     error_pipe: BorrowedFd<'_>,
     terminal: Option<&Terminal>,
@@ -184,7 +189,8 @@ pub(super) fn first_process(
     if terminal.is_some() {
         ops.push(PreparedOp::Console { target: c_string("/dev/console")? });
     }
-    let root = PreparedRoot { path: c_path(&plan.rootfs)?, read_only: plan.rootfs_read_only, ops };
+    let root =
+        PreparedRoot { mount: root.as_raw_fd(), path: c_path(&plan.rootfs)?, read_only: plan.rootfs_read_only, ops };
     Ok(Prepared {
         entry: Entry::New { namespaces, root },
         legacy_groups,

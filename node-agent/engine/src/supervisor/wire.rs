@@ -31,7 +31,8 @@ pub enum Request {
     Hello,
     /// Which containers do you have?
     List,
-    /// Start a container. Answered when its command has been executed or could not be.
+    /// Start a container; the mount of its root comes along. Answered when its command has been executed or could not
+    /// be.
     Start(Box<LaunchPlan>),
     /// Start a pod-wide init.
     StartInit(InitPlan),
