@@ -2,8 +2,8 @@
 //! keys. What a death of the process takes of it is replayed from the log, of which nothing is cut before
 //! [`View::settle`] has run ([`crate::member`]).
 //!
-//! It hands on in three steps, each in small batches (sled keeps all that a batch has made garbage until its end): new
-//! records, then the position they lead to, then removals. Killed in the first step it leaves records of revisions
+//! It hands on in three steps, each in small batches, of which the base need not make a whole: new records, then the
+//! position they lead to, then removals. Killed in the first step it leaves records of revisions
 //! behind the position, which nobody reads and the replay writes again; in the last one records that a scrub finds
 //! again, for they go in reverse order: the states of keys before the history that leads to them.
 

@@ -60,7 +60,7 @@ impl ViewError {
     }
 }
 
-/// An ordered map of bytes with atomic batches. Called from any thread; one batch at a time.
+/// An ordered map of bytes. Called from any thread; one batch at a time.
 /// Implementations: [`MemoryView`], `SledView`, and `BufferedView` in front of one; all pass the tests of this module.
 pub trait View: Send + Sync + Debug {
     /// One record.
@@ -70,7 +70,7 @@ pub trait View: Send + Sync + Debug {
     /// there during the whole visit is shown; one that comes or goes meanwhile may or may not be.
     fn visit(&self, from: &[u8], to: &[u8], visitor: &mut Visitor<'_>) -> Result<(), ViewError>;
 
-    /// Makes a batch visible: all of it or, after a crash, none.
+    /// Makes a batch visible. After a crash its first records may be there and the others not, in its order.
     fn apply(&self, batch: ViewBatch) -> Result<(), ViewError>;
 
     /// Writes everything to disk, for a clean close. Not needed for durability.
