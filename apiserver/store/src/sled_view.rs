@@ -1,6 +1,6 @@
 //! The view on sled, with a buffer in front of it: what is written in the order of keys, one record after the other,
-//! costs sled a quarter of the same as batches (which it takes apart at random, and each of which it writes to the disk
-//! at once, where the log's syncs then wait for it). Values lie beside it in files of their own ([`crate::values`]). sled's own
+//! costs sled a quarter of the same in batches (it takes them apart at random, and writes each to the disk at once,
+//! where the log's syncs then wait for it). Values lie beside it in files of their own ([`crate::values`]). sled's own
 //! durability is not relied upon (its `flush` was seen not to sync): whether what it holds may be used is decided by
 //! [`crate::recover`].
 
