@@ -63,7 +63,7 @@ impl Kitchen {
     fn see<T>(&self, look: impl FnOnce(&Path) -> T) -> T {
         let snapshots = Snapshots::open(self.fixture.store.clone()).unwrap();
         let rootfs = snapshots.prepare("c", "out").unwrap();
-        snapshots.mount(&rootfs).unwrap();
+        snapshots.attach(&rootfs).unwrap();
         let seen = look(&rootfs.path);
         snapshots.remove("c").unwrap();
         seen
