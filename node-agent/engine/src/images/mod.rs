@@ -35,6 +35,7 @@ pub(crate) mod manifest;
 pub(crate) mod pull;
 mod push;
 pub(crate) mod reference;
+pub mod registries;
 mod save;
 mod transfer;
 
@@ -52,6 +53,7 @@ pub use manifest::architecture;
 use manifest::{Document, Manifest};
 pub use push::Pushed;
 pub use reference::{Digest, Fault, Reference, ReferenceError};
+use registries::Registries;
 
 /// Shortest prefix of an id that names an image.
 const ID_PREFIX_MIN: usize = 4;
@@ -76,12 +78,18 @@ struct Inner {
 }
 
 /// What a store may do and take.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct StoreOptions {
     /// What an image may cost.
     pub limits: Limits,
-    /// Registries spoken to over plain HTTP, `registry.lan:5000`. Those of this machine are so anyway, as with Docker.
-    pub insecure_registries: Vec<String>,
+    /// The file that says where images of a registry come from, see [`registries`].
+    pub registries: PathBuf,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { limits: Limits::default(), registries: registries::REGISTRIES_FILE.into() }
+    }
 }
 
 impl From<Limits> for StoreOptions {
@@ -329,8 +337,9 @@ impl ImageStore {
         &self.inner.pulls
     }
 
-    fn insecure_registries(&self) -> &[String] {
-        &self.inner.options.insecure_registries
+    /// Where images come from, as it is now. Blocks on the disk.
+    fn registries(&self) -> Result<Registries, ImageError> {
+        Registries::read(&self.inner.options.registries)
     }
 
     pub(crate) fn clock(&self) -> &SharedClock {

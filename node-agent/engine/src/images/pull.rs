@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, Shared};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth as Credentials;
 use tokio::task::AbortHandle;
@@ -20,6 +20,7 @@ use super::manifest::{
     DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, Manifest, OCI_INDEX, OCI_MANIFEST, architecture,
 };
 use super::reference::{Digest, Reference};
+use super::registries::Endpoint;
 use super::transfer::{Blob, Transfer};
 use super::{ImageStore, NewImage};
 use crate::engine::{Image, RegistryAuth};
@@ -32,6 +33,8 @@ pub(crate) const ATTEMPTS_MAX: u32 = 4;
 const BACKOFF: Duration = Duration::from_millis(250);
 /// Time to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time to connect to a mirror: there are others to ask.
+const MIRROR_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A transfer in which nothing arrives for so long is broken off; kubelet's image pull progress deadline.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for a manifest with all its attempts, and for a blob's transfer to begin, logging in included. It bounds
@@ -85,8 +88,31 @@ impl ImageStore {
         pull.await.map_err(|reason| ImageError::Pull { image: name, reason })
     }
 
+    /// From a mirror, or from the registry itself.
     async fn pull_now(&self, reference: &Reference, auth: Option<RegistryAuth>) -> Result<Image, Failure> {
-        let registry = Registry::new(reference, auth, self.insecure_registries())?;
+        let (store, image) = (self.clone(), reference.clone());
+        let endpoints = blocking(move || store.registries()?.endpoints(&image, auth)).await?;
+        let mut failed = String::new();
+        for endpoint in endpoints {
+            let (host, is_mirror) = (endpoint.host.clone(), endpoint.is_mirror);
+            match self.pull_from(reference, endpoint).await {
+                Err(Failure { reason, .. }) if is_mirror => failed = format!("{failed}; mirror {host}: {reason}"),
+                Err(Failure { reason, transient }) => {
+                    return Err(Failure { reason: format!("{reason}{failed}"), transient });
+                }
+                done => {
+                    if !failed.is_empty() {
+                        tracing::warn!(image = %reference, "Not every mirror has it{failed}.");
+                    }
+                    return done;
+                }
+            }
+        }
+        Err(Failure::lasting("there is nowhere to ask"))
+    }
+
+    async fn pull_from(&self, reference: &Reference, endpoint: Endpoint) -> Result<Image, Failure> {
+        let registry = Registry::new(reference, endpoint)?;
         let store = self.clone();
         let session = blocking(move || store.begin()).await?;
         let (top, manifest_bytes) = registry.resolve().await?;
@@ -124,22 +150,27 @@ impl Pulls {
     }
 }
 
-/// One repository of one registry, with one set of credentials.
+/// One repository at one place, with one set of credentials.
 pub(crate) struct Registry {
     pub(crate) client: oci_client::Client,
     credentials: Credentials,
     reference: Reference,
+    host: String,
+    repository: String,
+    attempts_max: u32,
 }
 
 impl Registry {
     /// A client of its own per pull: `oci-client` keeps the first credentials it sees for a registry.
-    pub(crate) fn new(reference: &Reference, auth: Option<RegistryAuth>, insecure: &[String]) -> Result<Self, Failure> {
+    pub(crate) fn new(reference: &Reference, endpoint: Endpoint) -> Result<Self, Failure> {
         install_crypto();
-        let domain = reference.domain();
-        let plain = is_local(domain) || insecure.iter().any(|registry| registry == domain);
+        let Endpoint { host, repository, plain, ca, skip_verify, auth, is_mirror } = endpoint;
+        let ca = ca.map(|data| Certificate { encoding: CertificateEncoding::Pem, data });
         let config = ClientConfig {
             protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
-            connect_timeout: Some(CONNECT_TIMEOUT),
+            accept_invalid_certificates: skip_verify,
+            extra_root_certificates: ca.into_iter().collect(),
+            connect_timeout: Some(if is_mirror { MIRROR_CONNECT_TIMEOUT } else { CONNECT_TIMEOUT }),
             read_timeout: Some(STALL_TIMEOUT),
             platform_resolver: None,
             user_agent: concat!("reeve/", env!("CARGO_PKG_VERSION")),
@@ -150,7 +181,8 @@ impl Registry {
             Some(auth) => Credentials::Basic(auth.username, auth.password),
             None => Credentials::Anonymous,
         };
-        Ok(Self { client, credentials, reference: reference.clone() })
+        let attempts_max = if is_mirror { 1 } else { ATTEMPTS_MAX };
+        Ok(Self { client, credentials, reference: reference.clone(), host, repository, attempts_max })
     }
 
     /// Logs in where the registry wants that; other requests then use what was given.
@@ -187,7 +219,7 @@ impl Registry {
 
     async fn manifest(&self, address: oci_client::Reference) -> Result<Vec<u8>, Failure> {
         let accepted = [OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST];
-        let attempts = with_retries(|| async {
+        let attempts = retry(self.attempts_max, || async {
             let result = self.client.pull_manifest_raw(&address, &self.credentials, &accepted).await;
             result.map_err(|error| self.explain(&error))
         });
@@ -200,7 +232,7 @@ impl Registry {
     }
 
     pub(crate) fn address(&self, digest: Option<&Digest>) -> oci_client::Reference {
-        let (registry, repository) = (self.reference.domain().to_owned(), self.reference.path().to_owned());
+        let (registry, repository) = (self.host.clone(), self.repository.clone());
         match digest {
             Some(digest) => oci_client::Reference::with_digest(registry, repository, digest.to_string()),
             None => {
@@ -262,7 +294,14 @@ pub(crate) fn failure(error: &OciDistributionError) -> Failure {
 }
 
 /// Tries again after transient failures, waiting longer each time.
-pub(crate) async fn with_retries<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, Failure>
+pub(crate) async fn with_retries<T, F>(attempt: impl FnMut() -> F) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, Failure>>,
+{
+    retry(ATTEMPTS_MAX, attempt).await
+}
+
+async fn retry<T, F>(attempts_max: u32, mut attempt: impl FnMut() -> F) -> Result<T, Failure>
 where
     F: Future<Output = Result<T, Failure>>,
 {
@@ -270,7 +309,7 @@ where
     let mut attempts = 1;
     loop {
         match attempt().await {
-            Err(failure) if failure.transient && attempts < ATTEMPTS_MAX => {
+            Err(failure) if failure.transient && attempts < attempts_max => {
                 tracing::debug!(reason = failure.reason, attempts, "registry request failed, trying again");
             }
             other => return other,
@@ -314,7 +353,7 @@ pub(crate) fn unique(descriptors: Vec<Descriptor>) -> Vec<Descriptor> {
 }
 
 /// Registries of this machine are spoken to over plain HTTP, as by Docker and containerd.
-fn is_local(domain: &str) -> bool {
+pub(crate) fn is_local(domain: &str) -> bool {
     let host = match domain.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
         _ => domain,

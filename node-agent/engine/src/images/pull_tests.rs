@@ -37,6 +37,11 @@ impl Drop for Registry {
 impl Registry {
     /// Starts one on a free port; `None`, loudly, where the package is not installed.
     async fn start(htpasswd: bool) -> Option<Self> {
+        Self::start_with(htpasswd, None).await
+    }
+
+    /// With a certificate and its key, both PEM: over HTTPS.
+    async fn start_with(htpasswd: bool, tls: Option<(String, String)>) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let mut text = json!({
@@ -49,6 +54,12 @@ impl Registry {
             let path = dir.path().join("htpasswd");
             fs::write(&path, HTPASSWD).unwrap();
             text["auth"] = json!({"htpasswd": {"realm": "test", "path": path}});
+        }
+        if let Some((certificate, key)) = tls {
+            let paths = ["tls.crt", "tls.key"].map(|name| dir.path().join(name));
+            fs::write(&paths[0], certificate).unwrap();
+            fs::write(&paths[1], key).unwrap();
+            text["http"]["tls"] = json!({"certificate": paths[0], "key": paths[1]});
         }
         let file = dir.path().join("config.yml");
         fs::write(&file, text.to_string()).unwrap();
@@ -171,6 +182,59 @@ async fn what_is_pushed_is_pulled_elsewhere_and_travels_once() {
     let error = fixture.store.push("nothing:here", None).await.unwrap_err().to_string();
     assert_eq!(error, "no such image: nothing:here");
     assert!(fixture.store.push(&by_digest, None).await.unwrap_err().to_string().contains("push a tag"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mirrors_are_asked_before_the_registry_and_named_when_nobody_has_the_image() {
+    super::pull::install_crypto();
+    let Some(mirror) = Registry::start(false).await else { return };
+    let anonymous = oci_client::secrets::RegistryAuth::Anonymous;
+    let digest = mirror.push("hub/team/app:v1", &[layer(&[("a", "1")])], &anonymous).await;
+    // Nobody listens there: neither as a mirror nor as the registry itself.
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let fixture = Fixture::new();
+    let file = |endpoints: &str| fixture.registries(&format!("mirrors: {{'{nobody}': {{endpoint: [{endpoints}]}}}}"));
+    file(&format!("'https://{nobody}/v2/x', 'http://{}/v2/hub'", mirror.address));
+    let image = fixture.store.pull(&format!("{nobody}/team/app:v1"), None).await.unwrap();
+    assert_eq!(image.tags, [format!("{nobody}/team/app:v1")]);
+    assert_eq!(image.digests, [format!("{nobody}/team/app@{digest}")]);
+    let error = fixture.store.pull(&format!("{nobody}/team/none"), None).await.unwrap_err().to_string();
+    assert!(
+        error.contains("Connection refused") && error.contains(&format!("; mirror {}: ", mirror.address)),
+        "{error}"
+    );
+    file("'mirror.lan'");
+    let error = fixture.store.pull(&format!("{nobody}/team/app:v1"), None).await.unwrap_err().to_string();
+    assert!(error.contains("registries.yaml: mirrors") && error.contains("must start with http://"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_with_a_certificate_of_ones_own_authority_is_trusted_when_the_authority_is_named() {
+    super::pull::install_crypto();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let own = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let Some(registry) = Registry::start_with(false, Some((own.pem(), key.serialize_pem()))).await else { return };
+    let fixture = Fixture::new();
+    let name = format!("{}/app:1", registry.address);
+    fixture.load(&super::tests::docker_archive(&[&name], &[layer(&[("a", "1")])], ""));
+    let ca = fixture.dir.path().join("ca.crt");
+    fs::write(&ca, own.pem()).unwrap();
+    let address = &registry.address;
+    let say = |tls: &str| {
+        let text = format!(
+            "mirrors: {{'{address}': {{endpoint: ['https://{address}']}}}}\nconfigs: {{'{address}': {{tls: {{{tls}}}}}}}"
+        );
+        fixture.registries(&text);
+    };
+    say("");
+    let error = fixture.store.push(&name, None).await.unwrap_err().to_string();
+    assert!(error.contains("certificate"), "{error}");
+    say(&format!("ca_file: {}", ca.display()));
+    fixture.store.push(&name, None).await.unwrap();
+    say("insecure_skip_verify: true");
+    let other = Fixture::new();
+    fs::copy(fixture.dir.path().join("registries.yaml"), other.dir.path().join("registries.yaml")).unwrap();
+    assert_eq!(other.store.pull(&name, None).await.unwrap().tags, [name]);
 }
 
 #[tokio::test]

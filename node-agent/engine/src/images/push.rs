@@ -65,7 +65,9 @@ impl ImageStore {
         let Document::Manifest(manifest) = Document::parse(record.manifest.as_str(), &bytes)? else {
             return Err(Failure::lasting("an index, not an image manifest"));
         };
-        let registry = Registry::new(reference, auth, self.insecure_registries())?;
+        let (store, image) = (self.clone(), reference.clone());
+        let origin = blocking(move || store.registries()?.origin(&image, auth)).await?;
+        let registry = Registry::new(reference, origin)?;
         registry.log_in(RegistryOperation::Push).await?;
         let Manifest { config, layers, media_type, .. } = manifest;
         let blobs = super::pull::unique(layers.into_iter().chain([config]).collect());

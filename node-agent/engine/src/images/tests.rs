@@ -94,8 +94,14 @@ pub(crate) struct Fixture {
 impl Fixture {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = ImageStore::open(dir.path().join("images"), RealClock::shared()).unwrap();
+        let options = StoreOptions { registries: dir.path().join("registries.yaml"), ..StoreOptions::default() };
+        let store = ImageStore::open_with(dir.path().join("images"), RealClock::shared(), options).unwrap();
         Self { dir, store }
+    }
+
+    /// Says where images come from.
+    pub(crate) fn registries(&self, text: &str) {
+        fs::write(self.dir.path().join("registries.yaml"), text).unwrap();
     }
 
     /// Another process with the same folder.
