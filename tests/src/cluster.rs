@@ -80,6 +80,15 @@ impl Cluster {
         Self::prepare_on(None, tag)
     }
 
+    /// The same on a machine of the test's own.
+    ///
+    /// # Panics
+    /// When there is no temporary folder.
+    #[must_use]
+    pub fn prepare_for(machine: &Machine, tag: &str) -> Self {
+        Self::prepare_on(Some(machine.pin()), tag)
+    }
+
     #[allow(clippy::expect_used, reason = "the failure of the calling test")]
     fn prepare_on(machine: Option<String>, tag: &str) -> Self {
         // Before there is anything to take down again.

@@ -6,6 +6,7 @@
 
 mod backups;
 mod connections;
+mod etcds;
 mod failures;
 mod garbage;
 mod hostnet;
