@@ -84,15 +84,20 @@ async fn run() -> anyhow::Result<()> {
             table.print();
             return outcome;
         }
-        [option] if option == "--etcd" => {
+        [option, part @ ..] if option == "--etcd" && part.len() < 2 => {
+            let part = part.first().and_then(|part| part.to_str()).unwrap_or_default();
             let mut table = Table::default();
-            let outcome = etcd::compare(folder.path(), &mut table).await;
+            let outcome = tokio::select! {
+                outcome = etcd::compare(folder.path(), part, &mut table) => outcome,
+                _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+            };
             table.print();
             return outcome;
         }
         [program] => PathBuf::from(program),
         _ => anyhow::bail!(
-            "usage: bench PATH_TO_REEVE, bench --etcd, or bench --api KUBECONFIG PID [memory|requests|lists|watches]"
+            "usage: bench PATH_TO_REEVE, bench --etcd [1|3|restart], \
+             or bench --api KUBECONFIG PID [memory|requests|lists|watches]"
         ),
     };
     anyhow::ensure!(nix::unistd::geteuid().is_root(), "bench starts containers: it must be run as root");
@@ -114,7 +119,7 @@ async fn measure(program: &Path, folder: &Path, table: &mut Table) -> anyhow::Re
     containers(&cluster, folder, table).await?;
     api(&cluster, folder, table).await?;
     drop(cluster);
-    etcd::compare(folder, table).await?;
+    etcd::compare(folder, "", table).await?;
     table.push(Row::new("release binary").mebibytes(size).goal_mb(60).how("size of the file, stripped"));
     Ok(())
 }

@@ -59,14 +59,15 @@ impl Total {
     }
 }
 
-/// All rows. Without etcd on the machine it says so, and measures nothing.
-pub(crate) async fn compare(folder: &Path, table: &mut Table) -> anyhow::Result<()> {
+/// All rows, or those of one part: so many members, or the restart. Without etcd on the machine it says so, and measures nothing.
+pub(crate) async fn compare(folder: &Path, part: &str, table: &mut Table) -> anyhow::Result<()> {
     let found = Command::new("etcd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if found.is_err() {
         eprintln!("bench: etcd is not installed: the store is not measured next to it");
         return Ok(());
     }
-    for members in [1, 3] {
+    let wanted = |name: &str| part.is_empty() || part == name;
+    for members in [1, 3].into_iter().filter(|members| wanted(&members.to_string())) {
         let folder = folder.join(format!("etcd-{members}"));
         let ours = Group::start(Maker::Reeve, &folder.join("reeve"), members).await?;
         let theirs = Group::start(Maker::Etcd, &folder.join("etcd"), members).await?;
@@ -74,7 +75,7 @@ pub(crate) async fn compare(folder: &Path, table: &mut Table) -> anyhow::Result<
         drop((ours, theirs));
         std::fs::remove_dir_all(&folder)?;
     }
-    restarts(folder, table).await
+    if wanted("restart") { restarts(folder, table).await } else { Ok(()) }
 }
 
 async fn fill(group: &Group, keys: u64) -> anyhow::Result<()> {
