@@ -59,7 +59,8 @@ impl Total {
     }
 }
 
-/// All rows, or those of one part: so many members, or the restart. Without etcd on the machine it says so, and measures nothing.
+/// All rows, or those of one part: so many members, or the restart. Without etcd on the machine it says so, and
+/// measures nothing.
 pub(crate) async fn compare(folder: &Path, part: &str, table: &mut Table) -> anyhow::Result<()> {
     let found = Command::new("etcd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if found.is_err() {
