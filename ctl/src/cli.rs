@@ -9,6 +9,7 @@ use crate::backup;
 use crate::backup::args::{BackupArgs, BackupCommand, RestoreArgs, StoreCommand};
 use crate::cluster::args::{DownArgs, UpArgs};
 use crate::cluster::server::args::ServerArgs;
+use crate::engine::EngineArgs;
 use crate::images;
 use crate::kubectl::api::warnings;
 use crate::kubectl::args::GlobalArgs;
@@ -46,6 +47,8 @@ enum Verb {
     Store(StoreCommand),
     /// Run a server of a control plane; several make one that survives the loss of some
     Server(ServerArgs),
+    /// Run the container engine alone, for crictl and kubelets: CRI v1 on a Unix socket
+    Engine(EngineArgs),
     /// Make, list and delete the tokens by which servers join a control plane
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -128,12 +131,14 @@ impl Cli {
         }
     }
 
-    /// Runs `up`, `down` and `server`, which need a process of one thread; gives every other command line back.
+    /// Runs `up`, `down`, `server` and `engine`, which need a process of one thread; gives every other command line
+    /// back.
     pub(crate) fn run_cluster_verb(self) -> Result<Self, ExitCode> {
         let outcome = match &self.verb {
             Verb::Up(args) => crate::cluster::up::run(args, &RealClock::new()),
             Verb::Down(args) => crate::cluster::down::run(args),
             Verb::Server(args) => crate::cluster::server::run(args, self.global.token.as_deref()),
+            Verb::Engine(args) => crate::engine::run(args),
             _ => return Ok(self),
         };
         Err(match outcome {
@@ -170,7 +175,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
     let global = cli.global;
     match cli.verb {
         // Done before there was a runtime.
-        Verb::Up(_) | Verb::Down(_) | Verb::Server(_) => Ok(()),
+        Verb::Up(_) | Verb::Down(_) | Verb::Server(_) | Verb::Engine(_) => Ok(()),
         Verb::Backup(args) => back_up(*args, &global).await,
         Verb::Restore(args) => backup::restore::run(&args).map_err(|err| CliError::plain(err.to_string())),
         Verb::Store(StoreCommand::Verify(args)) => backup::verify::run(&args, connect(&global)).await,

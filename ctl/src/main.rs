@@ -3,6 +3,7 @@
 mod backup;
 mod cli;
 mod cluster;
+mod engine;
 mod images;
 mod kubectl;
 mod logging;

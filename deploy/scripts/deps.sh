@@ -8,7 +8,8 @@ build=(cc:build-essential protoc:protobuf-compiler mold:mold)
 bench=("${build[@]}" busybox:busybox-static etcd:etcd-server)
 demo=("${build[@]}" curl:curl pgrep:procps)
 test=("${demo[@]}" ip:iproute2 nft:nftables busybox:busybox-static docker-registry:docker-registry
-    etcd:etcd-server etcdctl:etcd-client qemu-system-x86_64:qemu-system-x86)
+    etcd:etcd-server etcdctl:etcd-client qemu-system-x86_64:qemu-system-x86
+    containerd:containerd /usr/lib/cni/ptp:containernetworking-plugins)
 
 case "${1:-build}" in
 build) wanted=("${build[@]}") ;;

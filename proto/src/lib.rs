@@ -13,6 +13,12 @@ pub mod peer {
     tonic::include_proto!("reeve.peer.v1");
 }
 
+/// The container runtime interface; see `cri.proto`.
+#[allow(clippy::all, clippy::pedantic, missing_docs, unreachable_pub)]
+pub mod cri {
+    tonic::include_proto!("runtime.v1");
+}
+
 /// etcd's own protocol; see `etcd/rpc.proto`.
 #[allow(clippy::all, clippy::pedantic, missing_docs, unreachable_pub)]
 pub mod etcd {

@@ -116,8 +116,10 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("reeve-scheduler", &["reeve-api", "reeve-client"][..]),
         ("reeve-controller-manager", &["reeve-api", "reeve-client"][..]),
         ("reeve-engine", &["reeve-api"][..]),
+        ("reeve-streaming", &["reeve-engine"][..]),
+        ("reeve-cri", &["reeve-api", "reeve-engine", "reeve-proto", "reeve-streaming"][..]),
         ("reeve-nft", &[][..]),
-        ("reeve-node-agent", &["reeve-api", "reeve-client", "reeve-engine", "reeve-nft"][..]),
+        ("reeve-node-agent", &["reeve-api", "reeve-client", "reeve-engine", "reeve-nft", "reeve-streaming"][..]),
         ("reeve-proxy", &["reeve-api", "reeve-client", "reeve-nft"][..]),
         ("guestbook", &[][..]),
     ])

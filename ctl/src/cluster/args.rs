@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::etcd::EtcdArgs;
+use super::runtime::RuntimeArgs;
 use super::store::StoreArgs;
 
 /// `reeve up`
@@ -30,6 +31,8 @@ pub(crate) struct UpArgs {
     pub etcd: EtcdArgs,
     #[command(flatten)]
     pub store: StoreArgs,
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
     /// Set by `reeve up` for its background process: report on standard output, then log only.
     #[arg(long, hide = true)]
     pub background_child: bool,

@@ -14,7 +14,7 @@ use reeve_apiserver::pki::{CertKey, LiveCertificate, Pki, PkiConfig, PkiError};
 use reeve_apiserver::registry::UserInfo;
 use reeve_apiserver::{AboutCluster, ApiServer, RENEWAL_INTERVAL};
 use reeve_client::Component;
-use reeve_engine::builtin::BuiltinEngine;
+use reeve_engine::engine::SharedEngine;
 use reeve_node_agent::{AgentConfig, AgentSeams, NodeAgent, NodeConfig, Reserved, ServerConfig};
 use reeve_proxy::{Proxy, ProxyConfig};
 use tokio::task::JoinSet;
@@ -25,6 +25,7 @@ use super::control::{self, ApiPlace, DOMAIN, Own, Way};
 use super::error::ClusterError;
 use super::etcd::OpenStore;
 use super::identity;
+use super::runtime::Runtime;
 use crate::backup::schedule::Scheduled;
 
 /// Pods per node, Kubernetes' default.
@@ -67,9 +68,9 @@ pub(crate) struct Running {
 /// Starts everything. Returns when all components run; the node is not ready yet.
 pub(crate) async fn start(own: Surroundings) -> Result<Running, ClusterError> {
     let pki = open_pki(&own)?;
-    let engine = BuiltinEngine::open(super::remains::engine_config(&own.paths, &own.config.name));
+    let engine = Runtime::open(&own.paths, &own.config);
     let (engine, store) = tokio::join!(engine, super::etcd::open(&own));
-    let engine = engine.map_err(|err| ClusterError::component("container engine", err))?;
+    let engine = engine?.shared();
     let mut store = store?;
     store.serve(&own, &pki).await?;
     let shutdown = CancellationToken::new();
@@ -169,7 +170,7 @@ fn start_components(
     own: &Surroundings,
     server: &ApiServer,
     pki: &Pki,
-    engine: BuiltinEngine,
+    engine: SharedEngine,
     (shutdown, tasks): Tasks<'_>,
 ) -> Result<(), ClusterError> {
     let surroundings = Own { clock: own.clock.clone(), rng: own.rng.clone(), shutdown: shutdown.clone() };
@@ -183,7 +184,7 @@ fn start_components(
     let proxy = Proxy::new(proxy_config(own), component.clone());
     let seams = AgentSeams {
         client: server.client(identity::node(&own.node_name)),
-        engine: Arc::new(engine),
+        engine,
         drain: proxy.drain(),
         clock: own.clock.clone(),
         rng: own.rng.clone(),

@@ -52,6 +52,9 @@ pub(crate) struct ClusterConfig {
     /// Where clients of etcd reach the cluster's own store, if they may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etcd_port: Option<u16>,
+    /// The container runtime that runs the containers, if not the built-in engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
 }
 
 impl ClusterConfig {
@@ -221,6 +224,7 @@ pub(crate) fn create(
         store: StoreChoices::default(),
         etcd: None,
         etcd_port: None,
+        runtime: None,
     })
 }
 
@@ -256,6 +260,7 @@ mod tests {
             store: StoreChoices::default(),
             etcd: None,
             etcd_port: None,
+            runtime: None,
         }
     }
 

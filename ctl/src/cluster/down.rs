@@ -71,6 +71,7 @@ fn as_up(args: &DownArgs) -> UpArgs {
         no_kubeconfig: true,
         store: StoreArgs::default(),
         etcd: super::etcd::EtcdArgs::default(),
+        runtime: super::runtime::RuntimeArgs::default(),
         background_child: false,
     }
 }

@@ -25,6 +25,7 @@ mod netns;
 mod probe;
 mod remains;
 mod restored;
+mod runtime;
 pub(crate) mod server;
 mod state;
 mod stop;
@@ -33,6 +34,7 @@ pub(crate) mod up;
 
 pub(crate) use config::FILE as CONFIG_FILE;
 pub(crate) use error::ClusterError;
+pub(crate) use memory::avoid_huge_pages;
 pub(crate) use restored::{NewCluster, choices};
 pub(crate) use state::ClusterLock;
 pub(crate) use store::BackupChoices;

@@ -7,11 +7,12 @@ use nix::mount::MntFlags;
 
 use reeve_api::clock::RealClock;
 use reeve_api::rng::SeededRng;
-use reeve_engine::builtin::{BuiltinEngine, EngineConfig};
+use reeve_engine::builtin::EngineConfig;
 
 use super::config::{ClusterConfig, Paths};
 use super::error::{ClusterError, at};
 use super::netns;
+use super::runtime::Runtime;
 
 /// How long containers have to end on `reeve down`; the rest of their grace period is forfeit, as at a shutdown.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -94,11 +95,11 @@ fn stop_in(paths: &Paths, config: &ClusterConfig, purge: bool) -> Result<(), Clu
 
 async fn stop_containers(paths: &Paths, config: &ClusterConfig, purge: bool) -> Result<(), ClusterError> {
     let failed = |err| ClusterError::component("container engine", err);
-    let engine = BuiltinEngine::open(engine_config(paths, &config.name)).await.map_err(failed)?;
+    let engine = Runtime::open(paths, config).await?;
     if purge {
         return engine.purge().await.map_err(failed);
     }
-    engine.shutdown(STOP_GRACE).await.map_err(failed)
+    engine.stop(STOP_GRACE).await.map_err(failed)
 }
 
 #[cfg(test)]

@@ -120,6 +120,7 @@ fn prepare(args: &UpArgs, paths: &Paths) -> Result<ClusterConfig, ClusterError> 
     };
     let config = ClusterConfig { store: args.store.merged(config.store)?, ..config };
     let config = super::etcd::chosen(config, &args.etcd, is_new)?;
+    let config = super::runtime::chosen(config, &args.runtime, is_new)?;
     // First the claim: it tells `down` where the rest is.
     Claim { config: config.clone(), data_dir: paths.data_dir.clone() }.save(&paths.run_dir)?;
     let tried = if is_new { data_dir::check_overlay(&paths.data_dir) } else { Ok(()) };
@@ -247,6 +248,7 @@ mod tests {
             no_kubeconfig: true,
             store: StoreArgs::default(),
             etcd: super::super::etcd::EtcdArgs::default(),
+            runtime: super::super::runtime::RuntimeArgs::default(),
             background_child: false,
         };
         let refused = prepare(&args, &paths).unwrap_err().to_string();

@@ -68,6 +68,17 @@ pub trait Engine: Send + Sync + 'static {
     /// Joins the streams of a running container's main process.
     async fn attach(&self, id: &str, config: AttachConfig) -> Result<ExecSession, EngineError>;
 
+    /// Connects to a port on the pod's own loopback.
+    async fn port_forward(&self, sandbox: &str, port: u16) -> Result<Connection, EngineError>;
+
+    /// Lets go of a running container's log file, which somebody may have renamed, and goes on in a file of the same
+    /// name, which is there when this returns.
+    async fn reopen_container_log(&self, id: &str) -> Result<(), EngineError>;
+    /// What a container has written into its own root file system. Looks at every file: slow.
+    async fn writable_layer(&self, id: &str) -> Result<FsUsage, EngineError>;
+    /// What all images take. Looks at every file: slow.
+    async fn image_fs_usage(&self) -> Result<FsUsage, EngineError>;
+
     /// What happens to containers from now on, in order. Ends when the receiver falls 1,024 events behind:
     /// list and subscribe again.
     fn events(&self) -> BoxStream<'static, EngineEvent>;
@@ -119,6 +130,9 @@ pub struct SandboxConfig {
     pub host_ipc: bool,
     /// Which PID namespace the containers use by default.
     pub pid: NamespaceMode,
+    /// Whether it may have privileged containers; the caller's own rule, the engine asks no more.
+    #[serde(default)]
+    pub privileged: bool,
     /// The pod's cgroup below the engine's root, without leading slash: `kubepods/burstable/podUID`.
     pub cgroup: String,
     /// Limits of the pod's cgroup.
@@ -155,6 +169,9 @@ pub struct Sandbox {
     pub created_at: Timestamp,
     /// Path of its pinned network namespace; `None` on the node's network.
     pub netns: Option<PathBuf>,
+    /// Its addresses, where the engine has wired it itself: then nobody else may.
+    #[serde(default)]
+    pub ips: Vec<std::net::IpAddr>,
 }
 
 /// Limits and shares, as in the OCI runtime configuration. `None` means not set.
@@ -250,6 +267,9 @@ pub struct Security {
     pub privileged: bool,
     /// User id; `None` takes the image's `USER`.
     pub run_as_user: Option<u32>,
+    /// User by a name that the image knows, instead of `run_as_user`.
+    #[serde(default)]
+    pub run_as_username: Option<String>,
     /// Group id; `None` takes the image's or the user's primary group.
     pub run_as_group: Option<u32>,
     /// Refuse to start a process with uid 0, in Kubernetes' words.
@@ -271,6 +291,12 @@ pub struct Security {
     pub seccomp: Seccomp,
     /// `procMount: Unmasked`: paths below /proc and /sys are not hidden.
     pub unmasked_proc: bool,
+    /// Paths that are hidden, instead of the engine's own list.
+    #[serde(default)]
+    pub masked_paths: Option<Vec<String>>,
+    /// Paths that may not be written, instead of the engine's own list.
+    #[serde(default)]
+    pub read_only_paths: Option<Vec<String>>,
 }
 
 /// How large a container's log may become.
@@ -408,6 +434,17 @@ pub struct Usage {
     pub processes: Option<u64>,
 }
 
+/// What a folder takes on disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FsUsage {
+    /// The folder.
+    pub path: PathBuf,
+    /// Bytes, in blocks.
+    pub used_bytes: u64,
+    /// Files and folders.
+    pub inodes: u64,
+}
+
 /// What happened to a container.
 #[derive(Debug, Clone)]
 pub struct EngineEvent {
@@ -449,6 +486,11 @@ pub struct AttachConfig {
 pub type OutputStream = Pin<Box<dyn AsyncRead + Send + 'static>>;
 /// A stream into a container.
 pub type InputStream = Pin<Box<dyn AsyncWrite + Send + 'static>>;
+/// Both directions of a connection.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+/// A connection to a pod.
+pub type Connection = Box<dyn Duplex>;
 /// Resolves with the exit code when the process has ended.
 pub type ExitFuture = Pin<Box<dyn Future<Output = Result<i32, EngineError>> + Send + 'static>>;
 

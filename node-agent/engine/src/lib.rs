@@ -8,6 +8,7 @@ pub mod builtin;
 pub mod engine;
 pub mod images;
 pub mod logs;
+pub mod loopback;
 pub mod runtime;
 pub mod snapshot;
 pub mod supervisor;

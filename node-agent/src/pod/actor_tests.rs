@@ -81,8 +81,14 @@ impl Engine for MemoryEngine {
     }
     async fn run_pod_sandbox(&self, config: SandboxConfig) -> Result<Sandbox, EngineError> {
         let id = format!("sandbox-{}", config.attempt);
-        let sandbox =
-            Sandbox { id: id.clone(), config, state: SandboxState::Ready, created_at: self.now(), netns: None };
+        let sandbox = Sandbox {
+            id: id.clone(),
+            config,
+            state: SandboxState::Ready,
+            created_at: self.now(),
+            netns: None,
+            ips: Vec::new(),
+        };
         self.sandboxes.lock().unwrap().insert(id, sandbox.clone());
         Ok(sandbox)
     }
@@ -164,6 +170,18 @@ impl Engine for MemoryEngine {
     }
     async fn attach(&self, id: &str, _config: AttachConfig) -> Result<ExecSession, EngineError> {
         Err(none("container", id))
+    }
+    async fn port_forward(&self, sandbox: &str, _port: u16) -> Result<Connection, EngineError> {
+        Err(none("sandbox", sandbox))
+    }
+    async fn reopen_container_log(&self, _id: &str) -> Result<(), EngineError> {
+        Ok(())
+    }
+    async fn writable_layer(&self, _id: &str) -> Result<FsUsage, EngineError> {
+        Ok(FsUsage::default())
+    }
+    async fn image_fs_usage(&self) -> Result<FsUsage, EngineError> {
+        Ok(FsUsage::default())
     }
     fn events(&self) -> BoxStream<'static, EngineEvent> {
         let events = self.events.subscribe();

@@ -30,7 +30,7 @@ fn pod(policy: &str, status: serde_json::Value) -> Arc<Pod> {
 fn sandbox(state: SandboxState) -> Sandbox {
     let resources = pod_resources(spec(&pod("Always", serde_json::Value::Null)));
     let config = SandboxConfig { uid: "u".to_owned(), attempt: 3, resources, ..SandboxConfig::default() };
-    Sandbox { id: "s3".to_owned(), config, state, created_at: now(), netns: None }
+    Sandbox { id: "s3".to_owned(), config, state, created_at: now(), netns: None, ips: Vec::new() }
 }
 
 fn container(name: &str, attempt: u32, exit_code: Option<i32>) -> engine::Container {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use reeve_engine::engine::{ContainerConfig, Device, Image, LogLimits, Mount, NamespaceMode, SandboxConfig};
 
 use super::env::{EnvError, environment, service_links};
@@ -95,6 +95,7 @@ pub(crate) fn sandbox_config(node: &NodeContext, pod: &Pod, attempt: u32) -> San
         host_network: spec.host_network == Some(true),
         host_ipc: spec.host_ipc == Some(true),
         pid,
+        privileged: all_containers(spec).any(is_privileged),
         cgroup: cgroup(pod),
         resources: pod_resources(spec),
         sysctls: sysctls.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
@@ -106,6 +107,14 @@ pub(crate) fn sandbox_config(node: &NodeContext, pod: &Pod, attempt: u32) -> San
         namespace,
         uid,
     }
+}
+
+fn all_containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    spec.init_containers.iter().flatten().chain(&spec.containers)
+}
+
+fn is_privileged(container: &Container) -> bool {
+    container.security_context.as_ref().and_then(|context| context.privileged) == Some(true)
 }
 
 fn pod_labels(pod: &Pod) -> BTreeMap<String, String> {

@@ -116,15 +116,27 @@ impl PodEffects {
         }
     }
 
+    /// Leads the pod's ports of the node to its address.
+    async fn publish(&self, sandbox: &str, address: Option<IpAddr>) -> Result<(), String> {
+        let (ports, Some(address)) = (host_ports::wanted(&self.pod), address) else { return Ok(()) };
+        let Some(network) = self.node.network().await else { return Err("the agent is stopping".to_owned()) };
+        let published = network.publish(sandbox, address, ports).await;
+        published.map_err(|error| format!("failed to setup network for sandbox \"{sandbox}\": {error}"))
+    }
+
     /// Gives a sandbox its network and the pod its files; returns its addresses.
     async fn furnish(&self, sandbox: &Sandbox, host_network: bool) -> Result<Vec<IpAddr>, String> {
         let ips = match &sandbox.netns {
+            // The engine has wired it; what is left is ours.
+            _ if !sandbox.ips.is_empty() => {
+                self.publish(&sandbox.id, sandbox.ips.first().copied()).await?;
+                sandbox.ips.clone()
+            }
             Some(netns) if !host_network => {
                 let Some(network) = self.node.network().await else { return Err("the agent is stopping".to_owned()) };
                 let failed = |error| format!("failed to setup network for sandbox \"{}\": {error}", sandbox.id);
                 let address = network.attach(&sandbox.id, netns).await.map_err(failed)?;
-                let ports = host_ports::wanted(&self.pod);
-                network.publish(&sandbox.id, address, ports).await.map_err(failed)?;
+                self.publish(&sandbox.id, Some(address)).await?;
                 vec![address]
             }
             _ => vec![self.node.config.node_ip],

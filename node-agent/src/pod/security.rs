@@ -53,6 +53,9 @@ pub(crate) fn security(
         read_only_rootfs: own.read_only_root_filesystem == Some(true),
         seccomp: seccomp(privileged, profile, seccomp_root)?,
         unmasked_proc: is_unmasked(&own),
+        masked_paths: None,
+        read_only_paths: None,
+        run_as_username: None,
     })
 }
 

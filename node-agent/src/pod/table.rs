@@ -254,6 +254,9 @@ impl PodTable {
             return vec![self.node.config.node_ip];
         }
         let Some(sandbox) = remains.sandboxes.last() else { return Vec::new() };
+        if !sandbox.ips.is_empty() {
+            return sandbox.ips.clone();
+        }
         let Some(network) = self.node.network().await else { return Vec::new() };
         network.address_of(&sandbox.id).await.into_iter().collect()
     }

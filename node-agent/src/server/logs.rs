@@ -10,6 +10,7 @@ use http::{Response, StatusCode, header};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use jiff::Timestamp;
+use reeve_streaming::truth;
 use tokio::sync::{mpsc, watch};
 
 use super::{Answer, Backend, Target, query, text};
@@ -121,11 +122,6 @@ fn options(pairs: &[(String, String)], now: Timestamp) -> Result<(LogOptions, bo
 
 fn number<T: FromStr>(key: &str, value: &str) -> Result<T, String> {
     value.parse().map_err(|_| format!("invalid value {value:?} for {key}"))
-}
-
-/// Source: Kubernetes `Convert_Slice_string_To_bool`: anything but a clear no is a yes.
-pub(crate) fn truth(value: &str) -> bool {
-    !matches!(value, "false" | "0")
 }
 
 #[cfg(test)]

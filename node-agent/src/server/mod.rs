@@ -2,23 +2,19 @@
 //! `/stats/summary`, `/metrics`; TLS, for the API server only.
 
 mod logs;
-mod port_forward;
-mod remote;
-mod spdy;
 pub(crate) mod stats;
-mod upgrade;
+mod streams;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt as _, Full};
+use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use reeve_streaming::remote::Kind;
+pub(crate) use reeve_streaming::{Answer, query, text};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
@@ -36,9 +32,6 @@ use crate::pod::view::Views;
 const CONNECTIONS_MAX: usize = 512;
 /// Time a client has for its handshake and for each request's head.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-
-/// A response of this server.
-pub(crate) type Answer = Response<BoxBody<Bytes, std::io::Error>>;
 
 /// Why the server cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -184,12 +177,12 @@ async fn route(backend: &Arc<Backend>, request: Request<Incoming>) -> Answer {
             logs::serve(backend, &Target { namespace, pod, container }, request.uri().query()).await
         }
         ["exec", namespace, pod, container] => {
-            remote::serve(backend, &Target { namespace, pod, container }, remote::Kind::Exec, request).await
+            streams::remote(backend, &Target { namespace, pod, container }, Kind::Exec, request)
         }
         ["attach", namespace, pod, container] => {
-            remote::serve(backend, &Target { namespace, pod, container }, remote::Kind::Attach, request).await
+            streams::remote(backend, &Target { namespace, pod, container }, Kind::Attach, request)
         }
-        ["portForward", namespace, pod] => port_forward::serve(backend, namespace, pod, request).await,
+        ["portForward", namespace, pod] => streams::port_forward(backend, namespace, pod, request).await,
         _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
     }
 }
@@ -209,45 +202,3 @@ fn pods(backend: &Backend) -> Answer {
     answer.headers_mut().insert(http::header::CONTENT_TYPE, json);
     answer
 }
-
-/// A short answer.
-pub(crate) fn text(status: StatusCode, body: impl Into<String>) -> Answer {
-    let body = Full::new(Bytes::from(body.into())).map_err(|never| match never {}).boxed();
-    let mut answer = Response::new(body);
-    *answer.status_mut() = status;
-    answer
-}
-
-/// The pairs of a query, decoded.
-pub(crate) fn query(query: Option<&str>) -> Vec<(String, String)> {
-    let decode = |text: &str| percent_decode(&text.replace('+', " "));
-    let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-    pairs
-        .map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(key), decode(value))
-        })
-        .collect()
-}
-
-fn percent_decode(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.as_bytes();
-    while let Some((&first, rest)) = bytes.split_first() {
-        let hex = rest.get(..2).filter(|_| first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
-        match hex.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                bytes = rest.get(2..).unwrap_or_default();
-            }
-            None => {
-                out.push(first);
-                bytes = rest;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
-#[cfg(test)]
-mod tests;

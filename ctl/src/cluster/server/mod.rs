@@ -7,7 +7,7 @@
 
 pub(crate) mod args;
 mod joining;
-mod notify;
+pub(crate) mod notify;
 mod place;
 mod running;
 

@@ -3,12 +3,12 @@
 use std::os::unix::net::UnixDatagram;
 
 /// The server does its work.
-pub(super) fn ready() {
+pub(crate) fn ready() {
     tell("READY=1");
 }
 
 /// It is on its way out.
-pub(super) fn stopping() {
+pub(crate) fn stopping() {
     tell("STOPPING=1");
 }
 

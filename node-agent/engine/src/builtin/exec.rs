@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,6 +109,22 @@ impl BuiltinEngine {
         // Whoever ends a container's input by leaving stays to see what it makes of it.
         let ends_with_input = stdin.is_some() && (tty || !container.config.stdin_once);
         Ok(ExecSession { stdin, stdout, stderr, resize, ends_with_input, exit: self.watch_end(id)? })
+    }
+
+    pub(super) async fn reopen_log(&self, id: &str) -> Result<(), EngineError> {
+        let (container, _) = self.running(id)?;
+        // Made here: the writer opens it a moment later, and whoever asked looks for it at once.
+        blocking(move || {
+            let path = &container.config.log_path;
+            let made = std::fs::OpenOptions::new().append(true).create(true).mode(0o640).open(path);
+            made.map(drop).map_err(|source| EngineError::Io { step: format!("open {}", path.display()), source })
+        })
+        .await?;
+        match self.inner.link().await?.ask(Request::ReopenLog(id.to_owned())).await? {
+            Reply::Done => Ok(()),
+            Reply::NotFound => Err(EngineError::WrongState { id: id.to_owned(), state: "exited" }),
+            other => Err(unexpected("reopen the container's log", other)),
+        }
     }
 
     /// The way into a container's standard input, if it has one.

@@ -15,6 +15,7 @@ mod sandboxes;
 mod state;
 mod streams;
 mod update;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,10 +31,10 @@ pub(crate) use self::containers::Base;
 use self::link::{Link, LinkError, News};
 use self::state::State;
 use crate::engine::{
-    AttachConfig, Container, ContainerConfig, ContainerState, Engine, EngineError, EngineEvent, ExecConfig,
-    ExecSession, Image, RegistryAuth, Resources, Sandbox, SandboxConfig, Usage,
+    AttachConfig, Connection, Container, ContainerConfig, ContainerState, Engine, EngineError, EngineEvent, ExecConfig,
+    ExecSession, FsUsage, Image, RegistryAuth, Resources, Sandbox, SandboxConfig, Usage,
 };
-use crate::images::ImageStore;
+use crate::images::{ImageStore, StoreOptions};
 use crate::runtime::caps::CapabilitySet;
 use crate::runtime::cgroup::{self, Cgroups};
 use crate::runtime::seccomp::Filters;
@@ -74,8 +75,16 @@ impl BuiltinEngine {
     /// # Errors
     /// When a folder cannot be used, cgroups are missing, or no supervisor can be started.
     pub async fn open(config: EngineConfig) -> Result<Self, EngineError> {
+        Self::open_with(config, StoreOptions::default()).await
+    }
+
+    /// [`BuiltinEngine::open`] with other limits of images or registries.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open_with(config: EngineConfig, images: StoreOptions) -> Result<Self, EngineError> {
         let (news, queue) = mpsc::channel(NEWS_MAX);
-        Self::begin(blocking(move || Inner::open(config)).await?, news, queue).await
+        Self::begin(blocking(move || Inner::open(config, images)).await?, news, queue).await
     }
 
     /// [`BuiltinEngine::open`] on images that are not in its data folder: they are somebody else's, too.
@@ -264,6 +273,30 @@ impl Engine for BuiltinEngine {
 
     async fn attach(&self, id: &str, config: AttachConfig) -> Result<ExecSession, EngineError> {
         self.join_streams(id, config).await
+    }
+
+    async fn port_forward(&self, sandbox: &str, port: u16) -> Result<Connection, EngineError> {
+        let sandbox = self.inner.ready_sandbox(sandbox)?;
+        let stream = crate::loopback::connect(sandbox.netns.as_deref(), port).await.map_err(EngineError::Invalid)?;
+        Ok(Box::new(stream))
+    }
+
+    async fn reopen_container_log(&self, id: &str) -> Result<(), EngineError> {
+        self.reopen_log(id).await
+    }
+
+    async fn writable_layer(&self, id: &str) -> Result<FsUsage, EngineError> {
+        let (inner, id) = (Arc::clone(&self.inner), id.to_owned());
+        blocking(move || {
+            let rootfs = inner.snapshots.get(&id)?.ok_or_else(|| state::not_found("container", &id))?;
+            usage::of(&rootfs.upper)
+        })
+        .await
+    }
+
+    async fn image_fs_usage(&self) -> Result<FsUsage, EngineError> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || usage::of(inner.images.dir())).await
     }
 
     fn events(&self) -> BoxStream<'static, EngineEvent> {

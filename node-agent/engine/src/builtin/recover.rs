@@ -15,7 +15,7 @@ use super::records::{self, Remembered};
 use super::state::{Entry, Held, exited};
 use super::{BuiltinEngine, EVENTS_BEHIND_MAX, EngineConfig, Inner, Layout, blocking};
 use crate::engine::{ContainerState, EngineError, NamespaceMode, Sandbox, SandboxState};
-use crate::images::{ImageStore, images_dir};
+use crate::images::{ImageStore, StoreOptions, images_dir};
 use crate::runtime::caps::CapabilitySet;
 use crate::runtime::cgroup::{Cgroups, Hierarchies};
 use crate::runtime::namespaces::make_private_mount;
@@ -54,8 +54,8 @@ fn decide(memory: &Remembered, listed: bool, same_boot: bool, populated: bool) -
 
 impl Inner {
     /// Makes the folders, finds the cgroups. Knows of no sandbox and no supervisor yet.
-    pub(super) fn open(config: EngineConfig) -> Result<Self, EngineError> {
-        let images = ImageStore::open(images_dir(&config.data_dir), Arc::clone(&config.clock))?;
+    pub(super) fn open(config: EngineConfig, options: StoreOptions) -> Result<Self, EngineError> {
+        let images = ImageStore::open_with(images_dir(&config.data_dir), Arc::clone(&config.clock), options)?;
         let snapshots = Snapshots::open(images.clone())?;
         Self::open_on(config, images, snapshots)
     }

@@ -100,6 +100,7 @@ impl Inner {
         let pins = Pinned::paths(&run, &config);
         let sandbox = Sandbox {
             netns: pins.net.clone(),
+            ips: Vec::new(),
             state: SandboxState::Ready,
             created_at: self.config.clock.now(),
             id,

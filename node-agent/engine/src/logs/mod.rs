@@ -4,5 +4,5 @@
 
 pub mod cri;
 pub(crate) mod queue;
-mod rotate;
+pub mod rotate;
 pub(crate) mod writer;

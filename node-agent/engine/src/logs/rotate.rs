@@ -9,7 +9,10 @@ use jiff::Timestamp;
 /// Moves a log aside under a name with its time, and removes what is more than `files_max` files with the next one.
 /// Names sort by age. Source: kubelet `containerLogManager`, whose names end with the second; here two may fall into
 /// one.
-pub(super) fn exchange(path: &Path, files_max: usize, now: Timestamp) -> io::Result<()> {
+///
+/// # Errors
+/// When a file cannot be moved or removed.
+pub fn exchange(path: &Path, files_max: usize, now: Timestamp) -> io::Result<()> {
     let stamp = now.strftime("%Y%m%d-%H%M%S.%9f");
     fs::rename(path, format!("{}.{stamp}", path.display()))?;
     let mut all = older(path)?;

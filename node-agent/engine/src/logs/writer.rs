@@ -56,6 +56,11 @@ pub(crate) enum Command {
         /// Non-blocking writing ends, one per stream.
         taps: Vec<OwnedFd>,
     },
+    /// Let go of the log file, and make another one of the same name.
+    Reopen {
+        /// The container.
+        container: String,
+    },
     /// The container has ended: complete its log, write its record, tell it.
     Finish {
         /// The container.
@@ -188,6 +193,11 @@ impl Writer {
                     if stream.source.is_some() && stream.taps.len() < TAPS_MAX {
                         stream.taps.push(tap);
                     }
+                }
+            }
+            Command::Reopen { container } => {
+                if let Some(log) = self.logs.get_mut(&container) {
+                    log.open();
                 }
             }
             Command::Finish { container, exit, record } => {
@@ -386,6 +396,12 @@ impl Log {
         stream.lines.push(chunk, stamp, entries);
     }
 
+    /// Opens the file of that name, which may be another one than before, or makes it.
+    fn open(&mut self) {
+        self.file = OpenOptions::new().append(true).create(true).mode(0o640).open(&self.path).ok();
+        self.len = self.file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |metadata| metadata.len());
+    }
+
     /// Appends entries to the file; keeps what could not be written. Returns whether all is written.
     fn write(&mut self, entries: &[u8]) -> bool {
         self.backlog.extend_from_slice(entries);
@@ -393,8 +409,7 @@ impl Log {
             return true;
         }
         if self.file.is_none() {
-            self.file = OpenOptions::new().append(true).create(true).mode(0o640).open(&self.path).ok();
-            self.len = self.file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |metadata| metadata.len());
+            self.open();
         }
         let Some(file) = &mut self.file else { return false };
         let mut written = 0;

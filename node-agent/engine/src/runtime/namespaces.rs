@@ -228,7 +228,7 @@ fn unescape(text: &str) -> PathBuf {
 }
 
 /// netdevice(7): the address 127.0.0.1/8 comes with it.
-fn bring_loopback_up() -> io::Result<()> {
+pub(crate) fn bring_loopback_up() -> io::Result<()> {
     let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     // SAFETY: `zeroed` is a valid `ifreq`; the name is shorter than its field; the kernel reads what the request
     // names.

@@ -138,7 +138,8 @@ fn argv(config: &ContainerConfig, image: Option<&ImageConfig>) -> Result<Vec<Str
 }
 
 fn user(security: &Security, image: Option<&ImageConfig>, around: &Surroundings) -> Result<User, ProcessError> {
-    let image_user = image.and_then(|image| image.user().as_deref()).unwrap_or_default();
+    let of_image = image.and_then(|image| image.user().as_deref()).unwrap_or_default();
+    let image_user = security.run_as_username.as_deref().unwrap_or(of_image);
     let request = UserRequest {
         image_user,
         uid: security.run_as_user,

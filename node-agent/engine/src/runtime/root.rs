@@ -17,7 +17,7 @@ const NODEV: u64 = 0x4;
 const NOEXEC: u64 = 0x8;
 
 /// containerd's masked paths.
-const MASKED: [&str; 11] = [
+pub const MASKED: [&str; 11] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -31,7 +31,7 @@ const MASKED: [&str; 11] = [
     "/sys/firmware",
 ];
 /// containerd's read-only paths.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Nodes that every container has: name, major, minor (OCI, "Default devices").
 const DEVICES: [(&str, u32, u32); 6] =
@@ -191,10 +191,19 @@ pub fn compile_root(
     }
     ops.push(RootOp::Folder { target: inputs.cwd.to_owned() });
     if !privileged && !config.security.unmasked_proc {
-        ops.extend(MASKED.iter().map(|path| RootOp::Mask { target: (*path).to_owned() }));
-        ops.extend(READ_ONLY.iter().map(|path| RootOp::ReadOnly { target: (*path).to_owned() }));
+        ops.extend(chosen(config.security.masked_paths.as_deref(), &MASKED).map(|target| RootOp::Mask { target }));
+        let read_only = chosen(config.security.read_only_paths.as_deref(), &READ_ONLY);
+        ops.extend(read_only.map(|target| RootOp::ReadOnly { target }));
     }
     Ok(ops)
+}
+
+/// What the caller wants, else our own list.
+fn chosen<'l>(wanted: Option<&'l [String]>, own: &'l [&str]) -> Box<dyn Iterator<Item = String> + 'l> {
+    match wanted {
+        Some(wanted) => Box::new(wanted.iter().map(|path| normalize(path))),
+        None => Box::new(own.iter().map(|path| (*path).to_owned())),
+    }
 }
 
 /// An absolute path without `.`, `..` and double slashes. `..` above the root is the root.

@@ -278,6 +278,13 @@ impl Server {
         self.command(Command::Attach { container, taps })
     }
 
+    pub(super) fn reopen_log(&mut self, container: String) -> Reply {
+        if self.containers.get(&container).and_then(Container::running).is_none() {
+            return Reply::NotFound;
+        }
+        self.command(Command::Reopen { container })
+    }
+
     pub(super) fn close_stdin(&mut self, id: &str) -> Reply {
         let Some(container) = self.containers.get_mut(id) else { return Reply::NotFound };
         container.stdin_keeper = None;

@@ -288,6 +288,7 @@ impl Server {
             Request::Kill(container) => self.kill(&container),
             Request::KillInit(sandbox) => self.kill_init(&sandbox),
             Request::Attach(container) => self.attach(container, fds),
+            Request::ReopenLog(container) => self.reopen_log(container),
             Request::CloseStdin(container) => self.close_stdin(&container),
             Request::Terminal(container) => {
                 self.send_terminal(connection, id, &container);

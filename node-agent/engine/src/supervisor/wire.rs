@@ -59,6 +59,8 @@ pub enum Request {
     CloseStdin(String),
     /// Hand out a duplicate of the container's terminal.
     Terminal(String),
+    /// Let go of the container's log file, and go on in one of the same name.
+    ReopenLog(String),
     /// End; refused while containers run.
     Shutdown,
 }

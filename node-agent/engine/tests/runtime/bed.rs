@@ -213,16 +213,20 @@ pub(crate) async fn read_all(stream: Option<reeve_engine::engine::OutputStream>)
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// An archive in `docker save`'s format.
-fn image_archive() -> Vec<u8> {
+/// The image `busybox`, as an archive in `docker save`'s format.
+pub(crate) fn image_archive() -> Vec<u8> {
+    image_archive_of("busybox:latest", &["sh"])
+}
+
+/// The same under another name, with another command.
+pub(crate) fn image_archive_of(name: &str, command: &[&str]) -> Vec<u8> {
     let layer = layer();
     let config = serde_json::json!({
         "architecture": "amd64", "os": "linux",
-        "config": {"Cmd": ["sh"], "Env": ["PATH=/bin", "FROM_IMAGE=yes"], "WorkingDir": "/"},
+        "config": {"Cmd": command, "Env": ["PATH=/bin", "FROM_IMAGE=yes"], "WorkingDir": "/"},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{:x}", Sha256::digest(&layer))]},
     });
-    let manifest =
-        serde_json::json!([{"Config": "config.json", "RepoTags": ["busybox:latest"], "Layers": ["layer.tar"]}]);
+    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);
     let mut tar = tar::Builder::new(Vec::new());
     for (name, bytes) in [
         ("layer.tar", layer),

@@ -9,7 +9,10 @@ mod build;
 mod exec;
 mod isolation;
 mod lifecycle;
+mod seam;
 mod speed;
+#[path = "../suite/mod.rs"]
+mod suite;
 mod update;
 
 use std::process::ExitCode;
@@ -46,8 +49,16 @@ fn main() -> ExitCode {
     if let [build::FOR_EVER, images, context] = args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         build::build_for_ever(images.as_ref(), context.as_ref());
     }
-    let tests =
-        [lifecycle::all(), exec::all(), isolation::all(), update::all(), adoption::all(), build::all(), speed::all()];
+    let tests = [
+        lifecycle::all(),
+        seam::all(),
+        exec::all(),
+        isolation::all(),
+        update::all(),
+        adoption::all(),
+        build::all(),
+        speed::all(),
+    ];
     let tests: Vec<Test> = tests.into_iter().flatten().collect();
     if args.iter().any(|arg| arg == "--list") {
         tests.iter().for_each(|test| println!("{}: test", test.name));

@@ -1,0 +1,158 @@
+//! Containers.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use reeve_engine::engine::{Container, ContainerState};
+use reeve_proto::cri::{
+    CheckpointContainerRequest, Container as Listed, ContainerEventType, ContainerFilter, ContainerStatus,
+    ContainerStatusRequest, ContainerStatusResponse, CreateContainerRequest, StopContainerRequest,
+    UpdateContainerResourcesRequest,
+};
+use serde_json::json;
+use tonic::Status;
+
+use super::error::{self, Answer};
+use super::sandboxes::only;
+use super::{Shared, files};
+use crate::convert::{self, container, resources};
+
+impl Shared {
+    pub(super) async fn create_container(&self, request: CreateContainerRequest) -> Answer<String> {
+        let pod = self.sandbox(&request.pod_sandbox_id).await?;
+        let mut config = container::to_engine(&request, &pod.config.log_dir).map_err(error::refused)?;
+        if config.security.privileged && !pod.config.privileged {
+            return Err(Status::invalid_argument("no privileged container allowed in sandbox"));
+        }
+        // By its id from now on: a name may become another image's.
+        let image = self.engine.image_status(&config.image).await.map_err(error::engine)?;
+        let image = image.ok_or_else(|| Status::not_found(format!("image {:?}: not found", config.image)))?;
+        config.image = image.id;
+        if let Some(target) = &config.pid_of {
+            config.pid_of = Some(self.target(target, &pod.id).await?);
+        }
+        let read_only = config.security.read_only_rootfs;
+        files::add_mounts(&files::dir(&self.dir, &pod.id), &mut config.mounts, read_only);
+        let id = self.engine.create_container(&pod.id, config).await.map_err(error::engine)?;
+        let made = self.engine.container_status(&id).await.map_err(error::engine)?;
+        self.tell_of_container(&made, ContainerEventType::ContainerCreatedEvent);
+        Ok(id)
+    }
+
+    /// The container whose processes another one is to see.
+    async fn target(&self, id: &str, sandbox: &str) -> Answer<String> {
+        let target = self.container(id).await?;
+        if target.sandbox != sandbox {
+            let target = target.id;
+            return Err(Status::invalid_argument(format!("container {target:?} is not in sandbox {sandbox:?}")));
+        }
+        match target.state {
+            ContainerState::Running { .. } => Ok(target.id),
+            _ => Err(Status::failed_precondition(format!("container {:?} is not running", target.id))),
+        }
+    }
+
+    pub(super) async fn start_container(&self, id: &str) -> Answer<()> {
+        let found = self.container(id).await?;
+        self.engine.start_container(&found.id).await.map_err(error::engine)
+    }
+
+    pub(super) async fn stop_container(&self, request: StopContainerRequest) -> Answer<()> {
+        let Some(found) = self.find_container(&request.container_id).await? else { return Ok(()) };
+        let grace = Duration::from_secs(u64::try_from(request.timeout).unwrap_or_default());
+        self.engine.stop_container(&found.id, grace).await.map_err(error::engine)
+    }
+
+    pub(super) async fn remove_container(&self, id: &str) -> Answer<()> {
+        let Some(found) = self.find_container(id).await? else { return Ok(()) };
+        self.engine.remove_container(&found.id).await.map_err(error::engine)?;
+        self.forget(&found.id);
+        self.tell_of_container(&found, ContainerEventType::ContainerDeletedEvent);
+        Ok(())
+    }
+
+    pub(super) async fn list_containers(&self, filter: Option<ContainerFilter>) -> Answer<Vec<Listed>> {
+        let filter = filter.unwrap_or_default();
+        let all = self.engine.list_containers().await.map_err(error::engine)?;
+        let wanted = all.iter().filter(|own| {
+            own.id.starts_with(&filter.id)
+                && own.sandbox.starts_with(&filter.pod_sandbox_id)
+                && filter.state.is_none_or(|wanted| wanted.state() == container::state(&own.state))
+        });
+        let listed = wanted.map(container::listed);
+        Ok(listed.filter(|own| convert::selects(&filter.label_selector, &own.labels)).collect())
+    }
+
+    pub(super) async fn container_status(&self, request: ContainerStatusRequest) -> Answer<ContainerStatusResponse> {
+        let found = self.container(&request.container_id).await?;
+        let info = if request.verbose { information(&found) } else { HashMap::new() };
+        Ok(ContainerStatusResponse { status: Some(self.status_with_image(&found).await?), info })
+    }
+
+    /// A container with the name of its image, as long as that has one.
+    pub(super) async fn status_with_image(&self, own: &Container) -> Answer<ContainerStatus> {
+        let image = self.engine.image_status(&own.config.image).await.map_err(error::engine)?;
+        let name = image.and_then(|image| image.tags.into_iter().chain(image.digests).next());
+        Ok(container::status(own, name))
+    }
+
+    /// All containers of a sandbox.
+    pub(super) async fn statuses_of(&self, sandbox: &str) -> Answer<Vec<ContainerStatus>> {
+        let mut statuses = Vec::new();
+        for own in self.engine.list_containers().await.map_err(error::engine)? {
+            if own.sandbox == sandbox {
+                statuses.push(self.status_with_image(&own).await?);
+            }
+        }
+        Ok(statuses)
+    }
+
+    pub(super) async fn update_resources(&self, request: UpdateContainerResourcesRequest) -> Answer<()> {
+        let found = self.container(&request.container_id).await?;
+        let change = request.linux.as_ref().map(resources::to_change).unwrap_or_default();
+        let updated = self.engine.update_container_resources(&found.id, change, BTreeMap::new()).await;
+        updated.map_err(error::engine)
+    }
+
+    pub(super) async fn reopen_log(&self, id: &str) -> Answer<()> {
+        let found = self.container(id).await?;
+        self.engine.reopen_container_log(&found.id).await.map_err(error::engine)
+    }
+
+    /// Not done here yet; whoever asks hears what is missing, and where.
+    pub(super) async fn checkpoint(&self, request: CheckpointContainerRequest) -> Answer<()> {
+        let found = self.container(&request.container_id).await?;
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let why = if std::env::split_paths(&path).any(|dir| dir.join("criu").is_file()) {
+            "this runtime cannot checkpoint containers"
+        } else {
+            "checkpoints need CRIU, which is not installed"
+        };
+        Err(Status::unimplemented(format!("container {:?} cannot be checkpointed: {why}", found.id)))
+    }
+
+    /// A container by its id or an unambiguous beginning of it.
+    pub(super) async fn container(&self, id: &str) -> Answer<Container> {
+        let found = self.find_container(id).await?;
+        let missing = || Status::not_found(format!("an error occurred when try to find container {id:?}: not found"));
+        found.ok_or_else(missing)
+    }
+
+    pub(super) async fn find_container(&self, id: &str) -> Answer<Option<Container>> {
+        let all = self.engine.list_containers().await.map_err(error::engine)?;
+        only(all, id, |own| &own.id)
+    }
+}
+
+/// What a person wants to know besides.
+fn information(own: &Container) -> HashMap<String, String> {
+    let pid = match own.state {
+        ContainerState::Running { pid, .. } => pid,
+        _ => 0,
+    };
+    let config = &own.config;
+    let mounts: Vec<_> = config.mounts.iter().map(|own| json!([own.source, own.target, own.read_only])).collect();
+    let info = json!({"sandboxID": own.sandbox, "pid": pid, "removing": false, "command": config.command,
+        "args": config.args, "mounts": mounts, "privileged": config.security.privileged});
+    HashMap::from([("info".to_owned(), info.to_string())])
+}
