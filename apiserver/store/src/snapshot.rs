@@ -87,6 +87,13 @@ pub(crate) fn received_file(index: u64) -> String {
 
 /// Reads a received snapshot through, so that nothing that is damaged ever counts, and makes it durable.
 pub(crate) fn check_received(disk: &dyn Disk, index: u64) -> Result<SnapshotEnd, ReadError> {
+    let end = read_received(disk, index)?;
+    disk.sync_folder(SNAPSHOT_FOLDER)?;
+    Ok(end)
+}
+
+/// Reads a received snapshot through.
+fn read_received(disk: &dyn Disk, index: u64) -> Result<SnapshotEnd, ReadError> {
     let mut reader = Reader::open(disk, &received_file(index))?;
     let mut records = 0;
     loop {
@@ -96,7 +103,6 @@ pub(crate) fn check_received(disk: &dyn Disk, index: u64) -> Result<SnapshotEnd,
         if end.version > VERSION || end.index != index || end.records != records {
             return Err(reader.damage("its end does not fit").into());
         }
-        disk.sync_folder(SNAPSHOT_FOLDER)?;
         return Ok(end);
     }
 }
@@ -125,9 +131,48 @@ pub(crate) struct Restored {
     pub(crate) members: Option<Members>,
 }
 
+/// A snapshot that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counting {
+    /// It is in the place of all others.
+    Whole(u64),
+    /// Another member has sent it and the log begins with it, but the process has died before it got its place: the
+    /// next start puts it there.
+    Received(u64),
+}
+
+impl Counting {
+    /// The snapshot that the state begins with, where the log begins anew behind the entry `base`; `None`: without one.
+    pub(crate) fn find(disk: &dyn Disk, base: Option<u64>) -> Result<Option<Self>, DiskError> {
+        let newest = newest(disk)?;
+        let is_newer = |index: &u64| newest.is_none_or(|newest| newest < *index);
+        match base.filter(is_newer) {
+            Some(base) if received(disk)?.contains(&base) => Ok(Some(Self::Received(base))),
+            _ => Ok(newest.map(Self::Whole)),
+        }
+    }
+
+    pub(crate) fn index(self) -> u64 {
+        let (Self::Whole(index) | Self::Received(index)) = self;
+        index
+    }
+
+    /// As [`restore`] does, wherever it is.
+    pub(crate) fn restore(self, disk: &dyn Disk, view: &dyn View) -> Result<Restored, RestoreError> {
+        match self {
+            Self::Whole(index) => restore(disk, index, view),
+            Self::Received(index) => restore_file(disk, (&received_file(index), index), view),
+        }
+    }
+}
+
 /// Fills an empty view from the snapshot of this index. Only at the end the view says where it stands.
 pub(crate) fn restore(disk: &dyn Disk, index: u64, view: &dyn View) -> Result<Restored, RestoreError> {
-    let mut reader = Reader::open(disk, &file_of(index))?;
+    restore_file(disk, (&file_of(index), index), view)
+}
+
+fn restore_file(disk: &dyn Disk, (file, index): (&str, u64), view: &dyn View) -> Result<Restored, RestoreError> {
+    let mut reader = Reader::open(disk, file)?;
     let (mut records, mut has_former) = (0, false);
     loop {
         let part = reader.next()?;

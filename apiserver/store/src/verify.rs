@@ -12,7 +12,7 @@ use crate::frame::{self, Damage, ReadError};
 use crate::offline;
 use crate::recover::{MEMBER_FILE, VIEW_STATE_FILE};
 use crate::sled_view::SledViews;
-use crate::snapshot::{self, RestoreError};
+use crate::snapshot::{self, Counting, RestoreError};
 use crate::view::{View, ViewBatch, ViewError, Visit, Visitor};
 
 /// Findings in the view beyond this many are not told one by one.
@@ -79,6 +79,14 @@ pub fn folder(folder: &Path) -> Result<Report, LockError> {
     Ok(report)
 }
 
+/// Reads log and snapshot only.
+#[cfg(test)]
+pub(crate) fn files(disk: &dyn Disk) -> Report {
+    let mut report = Report::default();
+    check_files(disk, &mut report).unwrap();
+    report
+}
+
 /// Reads what a running store has on disk.
 pub(crate) fn running(disk: &dyn Disk, view: &dyn View) -> Report {
     let mut report = Report::default();
@@ -98,13 +106,14 @@ fn check_files(disk: &dyn Disk, report: &mut Report) -> Result<(), DiskError> {
         Err(ReadError::Damage(damage)) => report.lost(damage),
         Err(ReadError::Disk(err)) => return Err(err),
     }
-    if let Some(index) = snapshot::newest(disk)? {
+    let scan = offline::scan_log(disk, &mut |_| {})?;
+    if let Some(counts) = Counting::find(disk, scan.base)? {
         let counted = Counted::default();
-        match snapshot::restore(disk, index, &counted) {
+        match counts.restore(disk, &counted) {
             Ok(_) => {}
             Err(RestoreError::Read(ReadError::Damage(damage))) => {
-                // One that a newer snapshot has replaced while it was read is no loss.
-                if snapshot::newest(disk)? == Some(index) {
+                // One that has got its place, or that a newer one has replaced, while it was read is no loss.
+                if Counting::find(disk, scan.base)? == Some(counts) {
                     report.lost(damage);
                 }
             }
@@ -119,7 +128,6 @@ fn check_files(disk: &dyn Disk, report: &mut Report) -> Result<(), DiskError> {
         report.records += records;
         report.bytes += bytes;
     }
-    let scan = offline::scan_log(disk, &mut |_| {})?;
     report.files += scan.files;
     report.records += scan.records;
     report.bytes += scan.bytes;
