@@ -5,7 +5,7 @@
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Message {
     /// What it is; a reader drops a message without it.
-    #[prost(oneof = "message::Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "message::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub kind: Option<message::Kind>,
 }
 
@@ -35,6 +35,18 @@ pub mod message {
         /// From the leader: what came of that.
         #[prost(message, tag = "7")]
         Changed(super::Changed),
+        /// To the leader: how much time has a lease left?
+        #[prost(message, tag = "8")]
+        LeaseAsked(super::LeaseAsked),
+        /// From the leader: so much.
+        #[prost(message, tag = "9")]
+        LeaseTold(super::LeaseTold),
+        /// To the leader: what you have sent as the snapshot of this index is damaged on your disk.
+        #[prost(uint64, tag = "10")]
+        Spoilt(u64),
+        /// To the leader: there is no room on this member's disk. Said again and again, always `true`.
+        #[prost(bool, tag = "11")]
+        Full(bool),
     }
 }
 
@@ -141,4 +153,29 @@ pub struct Changed {
     /// Words, where the reason has some.
     #[prost(string, tag = "4")]
     pub words: String,
+}
+
+/// Asks how much time a lease has left: only the leader counts.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct LeaseAsked {
+    /// The asking process's number for the question.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// The lease.
+    #[prost(int64, tag = "2")]
+    pub lease: i64,
+    /// What the asking member has applied: the leader answers when it has, too.
+    #[prost(uint64, tag = "3")]
+    pub applied: u64,
+}
+
+/// The answer.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct LeaseTold {
+    /// As in [`LeaseAsked`].
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// What is left in milliseconds; missing when there is no such lease.
+    #[prost(uint64, optional, tag = "2")]
+    pub left: Option<u64>,
 }

@@ -66,6 +66,9 @@ pub struct LeaseGrant {
     /// Its time to live in seconds.
     #[prost(int64, tag = "2")]
     pub ttl: i64,
+    /// Where the count of its renewals begins: a number that no other grant has.
+    #[prost(fixed64, tag = "3")]
+    pub from: u64,
 }
 
 /// Ends a lease, unless it was renewed meanwhile.

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
 use prost::Message as _;
 use reeve_proto::backup::{BackupEnd, BackupHead, BackupKey, BackupLease, BackupPart, MAGIC, VERSION};
 use reeve_proto::store::{HardState, LogEntry, LogRecord, Member, Members, VERSION as STORE_VERSION};
@@ -26,7 +27,7 @@ use crate::disk::{Disk as _, DiskError, LockError, RealDisk};
 use crate::encoding::{self, Position};
 use crate::frame::{self, HEADER_LEN, Header, ReadError};
 use crate::kv::{KeyRange, KeyValue, Kv, KvError, RangeRequest, Revision};
-use crate::lease::{LEASE_TTL_MIN, Lease, LeaseId};
+use crate::lease::{LEASE_TTL_MIN, Lease, LeaseId, LeaseStatus};
 use crate::limits::KEY_LEN_MAX;
 use crate::log::{Keep, Log};
 use crate::offline;
@@ -41,6 +42,8 @@ const RECORD_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Keys that are read at a time: so many at first, then as many as make a part.
 const PAGE_KEYS: usize = 16;
 const PAGE_KEYS_MAX: usize = 2048;
+/// Leases that are asked for at once: they share the question to the leader.
+const LEASES_AT_ONCE: usize = 64;
 /// Leases in a part.
 const PART_LEASES: usize = 10_000;
 /// How far the revisions of a restored store lie behind the backup's: more than any store makes between two backups
@@ -244,12 +247,10 @@ async fn sent(sink: &mpsc::Sender<Bytes>, piece: Bytes) -> bool {
 
 /// The leases that there are, asked for when the revision is held: one of them may have ended since.
 async fn leases_of(kv: &dyn Kv) -> Result<Vec<BackupLease>, KvError> {
-    let mut leases = Vec::new();
-    for id in kv.leases().await? {
-        let status = kv.lease_status(id, false).await?;
-        leases.extend(status.map(|status| BackupLease { id: id.0, ttl: status.granted_ttl }));
-    }
-    Ok(leases)
+    let asked = kv.leases().await?.into_iter().map(|id| kv.lease_status(id, false));
+    let told: Vec<_> = futures::stream::iter(asked).buffered(LEASES_AT_ONCE).try_collect().await?;
+    let lease = |status: LeaseStatus| BackupLease { id: status.id.0, ttl: status.granted_ttl };
+    Ok(told.into_iter().flatten().map(lease).collect())
 }
 
 fn page_from(from: &Bytes, at: Revision, limit: usize) -> RangeRequest {

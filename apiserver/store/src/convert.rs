@@ -20,7 +20,9 @@ impl From<&Command> for proto::Command {
             kind: Some(match command {
                 Command::Txn(txn) => command::Kind::Txn(txn.into()),
                 Command::Compact(revision) => command::Kind::Compact(revision.0),
-                Command::LeaseGrant(id, ttl) => command::Kind::LeaseGrant(proto::LeaseGrant { id: id.0, ttl: *ttl }),
+                Command::LeaseGrant(id, ttl, from) => {
+                    command::Kind::LeaseGrant(proto::LeaseGrant { id: id.0, ttl: *ttl, from: *from })
+                }
                 Command::LeaseRevoke(id) => command::Kind::LeaseRevoke(id.0),
                 Command::LeaseRenew(id) => command::Kind::LeaseRenew(id.0),
                 Command::LeaseExpire(id, renewals) => {
@@ -38,7 +40,7 @@ impl TryFrom<proto::Command> for Command {
         Ok(match command.kind.ok_or(Unknown("a command's kind"))? {
             command::Kind::Txn(txn) => Self::Txn(txn.try_into()?),
             command::Kind::Compact(revision) => Self::Compact(Revision(revision)),
-            command::Kind::LeaseGrant(grant) => Self::LeaseGrant(LeaseId(grant.id), grant.ttl),
+            command::Kind::LeaseGrant(grant) => Self::LeaseGrant(LeaseId(grant.id), grant.ttl, grant.from),
             command::Kind::LeaseRevoke(id) => Self::LeaseRevoke(LeaseId(id)),
             command::Kind::LeaseRenew(id) => Self::LeaseRenew(LeaseId(id)),
             command::Kind::LeaseExpire(expire) => Self::LeaseExpire(LeaseId(expire.id), expire.renewals),
@@ -314,7 +316,7 @@ mod tests {
         };
         let id = LeaseId(-5);
         let leases = [
-            Command::LeaseGrant(id, 60),
+            Command::LeaseGrant(id, 60, u64::MAX),
             Command::LeaseRevoke(id),
             Command::LeaseRenew(id),
             Command::LeaseExpire(id, 3),

@@ -21,8 +21,8 @@ pub(crate) enum Command {
     Txn(Txn),
     /// Move the compaction point.
     Compact(Revision),
-    /// Grant a lease for so many seconds.
-    LeaseGrant(LeaseId, i64),
+    /// Grant a lease for so many seconds; its renewals are counted from a number that no other grant begins with.
+    LeaseGrant(LeaseId, i64, u64),
     /// End a lease.
     LeaseRevoke(LeaseId),
     /// Give a lease its whole time again.
@@ -104,7 +104,7 @@ impl<'v> Evaluator<'v> {
         let answer = match command {
             Command::Txn(txn) => self.txn(txn)?.map(Answer::Txn),
             Command::Compact(revision) => self.compact(*revision).map(|()| Answer::Compacted),
-            Command::LeaseGrant(id, ttl) => self.grant(*id, *ttl).map(Answer::Granted),
+            Command::LeaseGrant(id, ttl, from) => self.grant(*id, *ttl, *from).map(Answer::Granted),
             Command::LeaseRevoke(id) => match self.lease(*id) {
                 Some(_) => Ok(Answer::Revoked(self.revoke(*id))),
                 None => Err(KvError::LeaseNotFound(*id)),
@@ -280,7 +280,7 @@ impl<'v> Evaluator<'v> {
         self.events.push(Event { kind: EventKind::Delete, kv, previous: Some(former.clone()) });
     }
 
-    fn grant(&mut self, id: LeaseId, ttl: i64) -> Result<LeaseGrant, KvError> {
+    fn grant(&mut self, id: LeaseId, ttl: i64, from: u64) -> Result<LeaseGrant, KvError> {
         if ttl > LEASE_TTL_MAX {
             return Err(KvError::LeaseTtlTooLarge(ttl));
         }
@@ -291,7 +291,7 @@ impl<'v> Evaluator<'v> {
             return Err(KvError::Unavailable { reason: format!("there are {LEASES_MAX} leases already") });
         }
         let ttl = ttl.max(LEASE_TTL_MIN);
-        self.changed.leases.insert(id, Some(Lease { ttl, renewals: 0 }));
+        self.changed.leases.insert(id, Some(Lease { ttl, renewals: from }));
         Ok(LeaseGrant { id, ttl, revision: self.position.revision })
     }
 
@@ -311,7 +311,7 @@ impl<'v> Evaluator<'v> {
 
     fn renew(&mut self, id: LeaseId) -> Option<i64> {
         let lease = self.lease(id)?;
-        self.changed.leases.insert(id, Some(Lease { renewals: lease.renewals + 1, ..lease }));
+        self.changed.leases.insert(id, Some(Lease { renewals: lease.renewals.wrapping_add(1), ..lease }));
         Some(lease.ttl)
     }
 

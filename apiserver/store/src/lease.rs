@@ -58,7 +58,7 @@ pub struct LeaseStatus {
     pub id: LeaseId,
     /// Its whole time to live in seconds.
     pub granted_ttl: i64,
-    /// What is left of it, in whole seconds, as far as this member knows.
+    /// What is left of it, in whole seconds, as the leader counts.
     pub ttl: i64,
     /// The keys attached to it, in order, if they were asked for.
     pub keys: Vec<Bytes>,
@@ -69,7 +69,8 @@ pub struct LeaseStatus {
 pub(crate) struct Lease {
     /// Time to live in seconds.
     pub(crate) ttl: i64,
-    /// How often it was kept alive: a lease ends only if it was not, since somebody found that it must.
+    /// Counts how often it was kept alive, from a number of its own: a lease ends only if it was not, since somebody
+    /// found that it must.
     pub(crate) renewals: u64,
 }
 

@@ -2,8 +2,9 @@
 //! proposing the end of a lease like any other change. A new leader begins by giving every lease its whole time again:
 //! it cannot know how long the change took, and a key that lives too long does less harm than one that dies too early.
 //!
-//! A lease that is renewed while its end is already on its way stays: the proposal says how often it had been renewed
-//! ([`Command::LeaseExpire`]).
+//! A lease that is renewed, or ended and granted again, while its end is already on its way stays: the proposal says how
+//! often it had been renewed ([`Command::LeaseExpire`]), and no two grants begin to count at the same number. The end may
+//! be long on its way: a leader that was cut off hands what it could not bring in to the next one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -74,13 +75,14 @@ impl Lessor {
         all.into_iter().for_each(|(id, lease)| deadlines.set(id, Some(lease), now));
     }
 
-    /// How a lease stands; `None` when there is none, or its time is up although it has not ended yet.
-    pub(crate) fn status(&self, id: LeaseId, keys: bool) -> Option<LeaseStatus> {
-        let left = {
-            let (deadlines, now) = self.catch_up();
-            let (deadline, _) = deadlines.of.get(&id)?;
-            deadline.saturating_sub(now)
-        };
+    /// What is left of a lease as this member counts; `None` when there is none.
+    pub(crate) fn left(&self, id: LeaseId) -> Option<Duration> {
+        let (deadlines, now) = self.catch_up();
+        deadlines.of.get(&id).map(|(deadline, _)| deadline.saturating_sub(now))
+    }
+
+    /// How a lease stands of which so much is left; `None` when there is none.
+    pub(crate) fn status(&self, id: LeaseId, left: Duration, keys: bool) -> Option<LeaseStatus> {
         let (lease, keys) = self.mvcc.lease(id, keys)?;
         let ttl = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
         Some(LeaseStatus { id, granted_ttl: lease.ttl, ttl, keys })
@@ -167,7 +169,7 @@ mod tests {
     #[test]
     fn a_lease_is_due_when_its_time_is_up_and_not_if_it_was_renewed() {
         let (lessor, clock) = lessor();
-        apply(&lessor, Command::LeaseGrant(LeaseId(7), 10));
+        apply(&lessor, Command::LeaseGrant(LeaseId(7), 10, 0));
         assert_eq!(lessor.due(), (vec![], Some(Duration::from_secs(10))));
         clock.advance(Duration::from_secs(6));
         apply(&lessor, Command::LeaseRenew(LeaseId(7)));
@@ -178,18 +180,18 @@ mod tests {
         // Somebody renews it while that is on its way.
         apply(&lessor, Command::LeaseRenew(LeaseId(7)));
         apply(&lessor, due[0].clone());
-        assert_eq!(lessor.status(LeaseId(7), false).map(|status| status.ttl), Some(10));
+        assert_eq!(lessor.left(LeaseId(7)), Some(Duration::from_secs(10)));
         clock.advance(Duration::from_secs(10));
         apply(&lessor, lessor.due().0.pop().unwrap());
-        assert_eq!((lessor.status(LeaseId(7), false), lessor.ids(), lessor.due()), (None, vec![], (vec![], None)));
+        assert_eq!((lessor.left(LeaseId(7)), lessor.ids(), lessor.due()), (None, vec![], (vec![], None)));
     }
 
     #[test]
     fn a_new_leader_gives_every_lease_its_whole_time_again() {
         let (lessor, clock) = lessor();
-        apply(&lessor, Command::LeaseGrant(LeaseId(1), 10));
+        apply(&lessor, Command::LeaseGrant(LeaseId(1), 10, 0));
         clock.advance(Duration::from_secs(60));
-        apply(&lessor, Command::LeaseGrant(LeaseId(2), 5));
+        apply(&lessor, Command::LeaseGrant(LeaseId(2), 5, 0));
         lessor.renew_all();
         assert_eq!(lessor.due(), (vec![], Some(Duration::from_secs(5))));
         assert_eq!(lessor.ids(), [LeaseId(2), LeaseId(1)]);

@@ -99,6 +99,11 @@ impl Members {
         self.conf.voters == [id] && self.conf.voters_outgoing.is_empty()
     }
 
+    /// Whether a change is half made: the voters of before and those of after both count.
+    pub(crate) fn is_joint(&self) -> bool {
+        !self.conf.voters_outgoing.is_empty()
+    }
+
     /// Whether there is nobody but `id`.
     pub(crate) fn is_alone(&self, id: u64) -> bool {
         self.only_voter_is(id) && self.conf.learners.is_empty()

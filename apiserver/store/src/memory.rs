@@ -163,7 +163,7 @@ impl Kv for MemoryKv {
     async fn lease_grant(&self, id: LeaseId, ttl: i64) -> Result<LeaseGrant, KvError> {
         self.keep_leases();
         let id = if id.is_some() { id } else { LeaseId(self.inner.next_lease.fetch_add(1, Ordering::Relaxed)) };
-        match self.inner.apply(Command::LeaseGrant(id, ttl))? {
+        match self.inner.apply(Command::LeaseGrant(id, ttl, 0))? {
             Answer::Granted(grant) => Ok(grant),
             other => Err(other.unexpected()),
         }
@@ -184,7 +184,8 @@ impl Kv for MemoryKv {
     }
 
     async fn lease_status(&self, id: LeaseId, keys: bool) -> Result<Option<LeaseStatus>, KvError> {
-        Ok(self.inner.lessor.status(id, keys))
+        let lessor = &self.inner.lessor;
+        Ok(lessor.left(id).and_then(|left| lessor.status(id, left, keys)))
     }
 
     async fn leases(&self) -> Result<Vec<LeaseId>, KvError> {

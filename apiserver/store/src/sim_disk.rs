@@ -128,6 +128,23 @@ impl SimDisk {
         len
     }
 
+    /// The bytes of a file, whoever still has the disk; `None` when it is not there.
+    #[must_use]
+    pub fn contents(&self, file: &str) -> Option<Vec<u8>> {
+        let mut bytes = None;
+        self.change(file, |there| {
+            bytes = Some(there.clone());
+            true
+        });
+        bytes
+    }
+
+    /// The files of a folder, in order, whoever still has the disk.
+    #[must_use]
+    pub fn files_of(&self, folder: &str) -> Vec<String> {
+        self.lock_state().names.keys().filter(|name| folder_of(name) == folder).cloned().collect()
+    }
+
     fn change(&self, file: &str, change: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
         let mut state = self.lock_state();
         let id = state.names.get(file).copied();

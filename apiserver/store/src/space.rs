@@ -102,7 +102,7 @@ mod tests {
             txn(vec![put()], vec![]),
             txn(vec![delete()], vec![put()]),
             txn(vec![inner(vec![put()])], vec![]),
-            Command::LeaseGrant(LeaseId(1), 60),
+            Command::LeaseGrant(LeaseId(1), 60, 0),
         ];
         let mut space = Space::unknown();
         let mut all = |free: u64, turns: bool, wanted: (bool, bool)| {

@@ -134,6 +134,7 @@ impl Store {
         let parts = Parts {
             folder,
             mvcc: mvcc.clone(),
+            lessor: lessor.clone(),
             shared: shared.clone(),
             clock: config.clock,
             rng: config.rng,
@@ -341,6 +342,15 @@ fn reached(config: &MemberConfig) -> (Option<Arc<dyn Transport>>, Option<String>
     }
 }
 
+/// What a caller is told who has asked for nothing of the members.
+fn as_kv_error(err: MemberError) -> KvError {
+    match err {
+        MemberError::Stopped(err) => err,
+        MemberError::Unavailable { reason } => KvError::Unavailable { reason },
+        other => KvError::Unavailable { reason: other.to_string() },
+    }
+}
+
 /// Holds the data folder as long as the member runs.
 async fn run(member: Member, lock: DiskLock) {
     member.run().await;
@@ -394,7 +404,7 @@ impl Kv for Store {
     async fn lease_grant(&self, id: LeaseId, ttl: i64) -> Result<LeaseGrant, KvError> {
         let chosen = || LeaseId((self.rng.next_u64() >> 1).max(1).cast_signed());
         let id = if id.is_some() { id } else { chosen() };
-        match self.propose(Command::LeaseGrant(id, ttl), 0).await? {
+        match self.propose(Command::LeaseGrant(id, ttl, self.rng.next_u64()), 0).await? {
             Answer::Granted(grant) => Ok(grant),
             other => Err(other.unexpected()),
         }
@@ -415,12 +425,17 @@ impl Kv for Store {
     }
 
     async fn lease_status(&self, id: LeaseId, keys: bool) -> Result<Option<LeaseStatus>, KvError> {
-        self.check_open()?;
-        Ok(self.lessor.status(id, keys))
+        self.catch_up().await?; // who has granted it may ask anybody
+        let left = if self.shared.alone.load(Ordering::SeqCst) {
+            self.lessor.left(id)
+        } else {
+            self.control(|reply| Control::TimeLeft(id, reply)).await.map_err(as_kv_error)?
+        };
+        Ok(left.and_then(|left| self.lessor.status(id, left, keys)))
     }
 
     async fn leases(&self) -> Result<Vec<LeaseId>, KvError> {
-        self.check_open()?;
+        self.catch_up().await?;
         Ok(self.lessor.ids())
     }
 

@@ -91,6 +91,11 @@ impl Tail {
         self.offer = Some(snapshot);
     }
 
+    /// The snapshot of this index is of no use to anybody; whether it was the one that is offered.
+    pub(crate) fn withdraw(&mut self, index: u64) -> bool {
+        self.offer.take_if(|offer| offer.get_metadata().index == index).is_some()
+    }
+
     /// Snapshots from before the entry `from` are of no use to new members.
     pub(crate) fn offer_from(&mut self, from: u64) {
         self.offer_from = from;

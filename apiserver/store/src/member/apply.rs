@@ -85,6 +85,7 @@ impl Member {
         };
         self.node.mut_store().trim(index, keep);
         self.reads.on_applied(index);
+        self.answer_early_questions();
         if term == self.node.raft.term
             && let Some(ready) = self.ready.take()
         {

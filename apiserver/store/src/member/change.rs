@@ -53,9 +53,12 @@ pub(super) struct Changes {
     asked: BTreeMap<u64, (Change, Asker)>,
     /// This leader's own change that is on its way through the log.
     under_way: Option<(u64, Asker)>,
+    /// Who waits for the joint configuration to be left that their change has brought: until then both majorities are
+    /// needed.
+    leaving: Option<Asker>,
     /// Who waits for somebody to lead, and since when.
     transfers: Vec<(u64, Asker, Duration)>,
-    /// What the next leader is to do, and since when it is waited for.
+    /// What the next leader is to do, or this one when it knows what it has taken over; and since when that is waited for.
     later: Vec<(Change, Asker, Duration)>,
     announced: Option<Duration>,
 }
@@ -65,7 +68,7 @@ impl Changes {
         let asked = std::mem::take(&mut self.asked).into_values().map(|(_, asker)| asker);
         let transfers = self.transfers.drain(..).map(|(_, asker, _)| asker);
         let later = self.later.drain(..).map(|(_, asker, _)| asker);
-        let under_way = self.under_way.take().map(|(_, asker)| asker);
+        let under_way = self.under_way.take().map(|(_, asker)| asker).into_iter().chain(self.leaving.take());
         for asker in asked.chain(transfers).chain(later).chain(under_way) {
             if let Asker::Here(reply) = asker {
                 let _ = reply.send(Err(err.clone().into()));
@@ -129,6 +132,10 @@ impl Member {
         if !self.leads() {
             return self.pass_on(change, asker);
         }
+        if self.is_settling() && self.changes.later.len() < ASKED_MAX {
+            let now = self.now();
+            return self.changes.later.push((change, asker, now));
+        }
         let step = self.members.plan(&change, own, self.node.raft.raft_log.last_index(), &self.reach());
         match step {
             Ok(Step::Done) => self.tell(asker, Ok(())),
@@ -150,6 +157,12 @@ impl Member {
         }
     }
 
+    /// Whether there may be a change in the log that another leader has put there, or half of one: soon over.
+    fn is_settling(&self) -> bool {
+        let own = self.changes.under_way.is_some() || self.changes.leaving.is_some();
+        !own && (self.node.raft.has_pending_conf() || self.members.is_joint())
+    }
+
     fn pass_on(&mut self, change: Change, asker: Asker) {
         self.changes.asked.retain(|_, (_, asker)| !matches!(asker, Asker::Here(reply) if reply.is_closed()));
         match self.leader() {
@@ -165,10 +178,11 @@ impl Member {
     }
 
     fn propose_change(&mut self, conf: &ConfChangeV2, addresses: Vec<Peer>, asker: Asker) {
-        if self.changes.under_way.as_ref().is_some_and(|(_, first)| first.is_repeated_by(&asker)) {
+        let under_way = self.changes.under_way.as_ref().map(|(_, first)| first).or(self.changes.leaving.as_ref());
+        if under_way.is_some_and(|first| first.is_repeated_by(&asker)) {
             return; // the network has brought the question twice
         }
-        if self.node.raft.has_pending_conf() || self.changes.under_way.is_some() {
+        if self.node.raft.has_pending_conf() || under_way.is_some() {
             return self.tell(asker, Err(MemberError::Busy));
         }
         let sequence = self.proposals.next_sequence();
@@ -186,17 +200,21 @@ impl Member {
         let Ok(change) = MemberChange::decode(&entry.context[..]) else { return };
         let own = change.proposer == self.proposals.proposer();
         let asked = self.changes.under_way.take_if(|(sequence, _)| own && *sequence == change.sequence);
-        if let Some((_, asker)) = asked {
+        let waits = asked.map(|(_, asker)| asker).or_else(|| self.changes.leaving.take());
+        if self.members.is_joint() {
+            self.changes.leaving = waits;
+        } else if let Some(asker) = waits {
             self.tell(asker, Ok(()));
         }
     }
 
     /// Somebody leads, or nobody.
     pub(super) fn on_new_leader(&mut self, leadership: Leadership) {
-        if !leadership.is_leader()
-            && let Some((_, asker)) = self.changes.under_way.take()
-        {
-            self.tell(asker, Err(unavailable("the leader has changed meanwhile: the change may still happen")));
+        if !leadership.is_leader() {
+            let under_way = self.changes.under_way.take().map(|(_, asker)| asker);
+            for asker in under_way.into_iter().chain(self.changes.leaving.take()).collect::<Vec<_>>() {
+                self.tell(asker, Err(unavailable("the leader has changed meanwhile: the change may still happen")));
+            }
         }
         let Some(leader) = leadership.leader else { return };
         let (reached, others): (Vec<_>, Vec<_>) =
@@ -223,7 +241,14 @@ impl Member {
             std::mem::take(&mut self.changes.later).into_iter().partition(|(.., since)| is_late(since));
         self.changes.later = others;
         for (_, asker, _) in late {
-            self.tell(asker, Err(unavailable("no other member took over leadership")));
+            let leads = self.leads();
+            let why = || unavailable("no other member took over leadership");
+            self.tell(asker, Err(if leads { MemberError::Busy } else { why() }));
+        }
+        if self.leads() && !self.is_settling() {
+            for (change, asker, _) in std::mem::take(&mut self.changes.later) {
+                self.decide(change, asker);
+            }
         }
         self.announce();
     }

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! `ready.rs` does what Raft wants done, `apply.rs` applies, `propose.rs` brings proposals to the leader, `reads.rs`
-//! asks it how far one must have read, `peers.rs` sends, receives and ticks, `change.rs` changes the members,
-//! `receive.rs` and `serve.rs` move snapshots, `upkeep.rs` keeps view and disk in order, `about.rs` tells of it all.
+//! asks it how far one must have read, `time_left.rs` what leases have left, `peers.rs` sends, receives and ticks, `change.rs` changes the members,
+//! `receive.rs` and `serve.rs` move snapshots, `room.rs` hands over when the disk is full, `upkeep.rs` keeps view and disk in order, `about.rs` tells of it all.
 
 mod about;
 mod apply;
@@ -20,7 +20,9 @@ mod propose;
 mod reads;
 mod ready;
 mod receive;
+mod room;
 mod serve;
+mod time_left;
 mod upkeep;
 
 use std::collections::VecDeque;
@@ -43,6 +45,8 @@ use crate::encoding::Position;
 use crate::evaluate::{Answer, Command};
 use crate::jobs::Jobs;
 use crate::kv::KvError;
+use crate::lease::LeaseId;
+use crate::lessor::Lessor;
 use crate::log::{Log, Recovered};
 use crate::members::Members;
 use crate::mvcc::Mvcc;
@@ -60,7 +64,9 @@ use propose::{Proposals, next_proposal};
 use reads::Reads;
 use ready::{DiskDone, Writes};
 use receive::{Arrival, Installed};
+use room::Room;
 use serve::{Outgoing, Served};
+use time_left::{TimeQuestions, TimeReply};
 
 /// Raft's unit of time; an election takes [`ELECTION_TICKS`] to twice as many. A quarter of etcd's: a leader that dies
 /// must be replaced within half a second, and a needless election costs little (pre-vote asks first, callers do not
@@ -92,6 +98,7 @@ pub(crate) struct Proposal {
 pub(crate) enum Control {
     Status(oneshot::Sender<Result<MemberStatus, MemberError>>),
     Change(Change, oneshot::Sender<Result<(), MemberError>>),
+    TimeLeft(LeaseId, TimeReply),
 }
 
 /// Told when everything acknowledged before it was asked is visible here.
@@ -114,6 +121,7 @@ pub(crate) struct Shared {
 pub(crate) struct Parts {
     pub(crate) folder: DataFolder,
     pub(crate) mvcc: Arc<Mvcc>,
+    pub(crate) lessor: Arc<Lessor>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) clock: SharedClock,
     pub(crate) rng: SharedRng,
@@ -162,6 +170,8 @@ pub(crate) struct Member {
     proposals: Proposals,
     reads: Reads,
     changes: Changes,
+    time_questions: TimeQuestions,
+    room: Room,
     group: Group,
     /// A snapshot that is being fetched.
     arrival: Option<Arrival>,
@@ -214,6 +224,7 @@ impl Member {
         let config = raft::Config {
             id: identity.id,
             election_tick: ELECTION_TICKS,
+            max_election_tick: 2 * ELECTION_TICKS * peers::UNREST_MAX,
             heartbeat_tick: HEARTBEAT_TICKS,
             applied: position.index,
             max_size_per_msg: propose::BATCH_BYTES_MAX as u64,
@@ -250,6 +261,8 @@ impl Member {
             proposals: Proposals::new(parts.rng.next_u64()),
             reads: Reads::default(),
             changes: Changes::default(),
+            time_questions: TimeQuestions::default(),
+            room: Room::default(),
             group: Group::new(parts.clock.monotonic()),
             arrival: None,
             arrived: None,
@@ -324,6 +337,7 @@ impl Member {
             Event::Read(first) => self.read(first),
             Event::Control(Control::Status(reply)) => drop(reply.send(Ok(self.status()))),
             Event::Control(Control::Change(change, reply)) => self.change(change, reply),
+            Event::Control(Control::TimeLeft(lease, reply)) => self.ask_time_left(lease, reply),
             Event::Mail(parcel) => self.take_mail(&parcel),
             Event::Disk(done) => self.on_disk(done)?,
             Event::Settled(outcome) => self.on_settled(outcome).await?,

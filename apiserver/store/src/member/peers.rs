@@ -1,7 +1,7 @@
 //! Other members: what they send, what they are sent, whether they are there. And time, which only matters when there
 //! are others: a sole member has no timer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use raft::StateRole;
@@ -23,6 +23,14 @@ const TO_APPLY_MAX: usize = 256;
 /// After a pause no more ticks than this are made up for at once, so that messages that came meanwhile are heard before
 /// anybody is missed.
 const TICKS_AT_ONCE_MAX: u32 = 2;
+/// With more elections than so within [`UNREST_PERIOD`] members are more patient with each other: on machines that are so
+/// busy, another election would only make it worse.
+const CALM_ELECTIONS_MAX: usize = 2;
+/// With more than so, more patient still.
+const UNREST_ELECTIONS_MAX: usize = 5;
+/// So many times more patient at most.
+pub(super) const UNREST_MAX: usize = 4;
+const UNREST_PERIOD: Duration = Duration::from_secs(10);
 /// A member that has not been heard of for so long counts as unreachable.
 const SILENT_AFTER: Duration = Duration::from_millis(1500);
 
@@ -35,6 +43,11 @@ pub(super) struct Group {
     /// The election timeout, and for which term and role it was drawn.
     drawn: usize,
     drawn_for: Option<(u64, StateRole)>,
+    /// The newest term, and when the terms of the last time began.
+    term: u64,
+    terms: VecDeque<Duration>,
+    /// Counts a leader's ticks.
+    ticks: usize,
     pub(super) leader_changes: u64,
     last_leader: Option<u64>,
     /// Whether the log says by now that this member is not in the group any more.
@@ -49,6 +62,9 @@ impl Group {
             ticked: now,
             drawn: ELECTION_TICKS,
             drawn_for: None,
+            term: 0,
+            terms: VecDeque::new(),
+            ticks: 0,
             leader_changes: 0,
             last_leader: None,
             removed: false,
@@ -86,9 +102,11 @@ impl Member {
         }
         self.begin_group();
         self.watch_disk();
+        self.watch_room();
         self.watch_peers();
         self.ask_again(false);
         self.resend();
+        self.ask_time_left_again();
         self.watch_changes();
         self.watch_arrival();
         self.watch_outgoing();
@@ -100,6 +118,11 @@ impl Member {
         {
             return; // it could not vote for itself, nor lead
         }
+        let unrest = self.unrest();
+        self.group.ticks = self.group.ticks.wrapping_add(1);
+        if leads && !self.group.ticks.is_multiple_of(unrest) {
+            return self.node.ping(); // others hear of it as often as ever
+        }
         let raft = &mut self.node.raft;
         if self.group.drawn_for != Some((raft.term, raft.state)) {
             // Raft draws it from a source of its own; ours replays.
@@ -107,8 +130,26 @@ impl Member {
             self.group.drawn = ELECTION_TICKS + extra;
             self.group.drawn_for = Some((raft.term, raft.state));
         }
-        raft.set_randomized_election_timeout(self.group.drawn);
+        raft.set_randomized_election_timeout(self.group.drawn * unrest);
         self.node.tick();
+    }
+
+    /// How many times longer than usual members wait for each other: as there were elections lately.
+    fn unrest(&mut self) -> usize {
+        let (now, term) = (self.now(), self.node.raft.term);
+        let terms = &mut self.group.terms;
+        if self.group.term != term {
+            self.group.term = term;
+            terms.push_back(now);
+        }
+        while terms.front().is_some_and(|began| now.saturating_sub(*began) > UNREST_PERIOD) {
+            terms.pop_front();
+        }
+        match terms.len() {
+            n if n > UNREST_ELECTIONS_MAX => UNREST_MAX,
+            n if n > CALM_ELECTIONS_MAX => 2,
+            _ => 1,
+        }
     }
 
     /// Sends what Raft has to say.
@@ -154,6 +195,10 @@ impl Member {
             Some(Kind::Piece(piece)) => self.on_piece(from, piece),
             Some(Kind::Change(change)) => self.take_change(from, change),
             Some(Kind::Changed(changed)) => self.on_changed(changed),
+            Some(Kind::LeaseAsked(asked)) => self.on_lease_asked(from, asked),
+            Some(Kind::LeaseTold(told)) => self.on_lease_told(told),
+            Some(Kind::Spoilt(index)) => self.on_spoilt(from, index),
+            Some(Kind::Full(_)) => self.on_full(from),
             None => tracing::debug!(from, "Dropped a message of a kind that is not known here."),
         }
     }

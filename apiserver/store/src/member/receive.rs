@@ -141,7 +141,12 @@ impl Member {
                 self.step_raft(arrival.message);
             }
             Err(ReadError::Disk(err)) if err.is_full() => self.note_space(Ok(0)),
-            Err(err) => tracing::warn!(%err, "A snapshot of another member is of no use."),
+            Err(err) => {
+                tracing::warn!(%err, "A snapshot of another member is of no use.");
+                if matches!(err, ReadError::Damage(_)) {
+                    self.say(arrival.message.from, Kind::Spoilt(index), true); // every piece came as it was read there
+                }
+            }
         }
     }
 

@@ -97,6 +97,17 @@ impl Member {
         self.say(to, Kind::Piece(piece), false);
     }
 
+    /// Somebody has got all of a snapshot, and it is damaged: another one is written for whoever needs one.
+    pub(super) fn on_spoilt(&mut self, from: u64, index: u64) {
+        if self.node.mut_store().withdraw(index) {
+            tracing::warn!(index, to = from, "The newest snapshot is damaged on this disk; it is written anew.");
+        }
+        self.outgoing.files.remove(&from);
+        if self.leads() && self.outgoing.asked.remove(&from).is_some() {
+            self.node.report_snapshot(from, SnapshotStatus::Failure);
+        }
+    }
+
     /// Tells Raft of snapshots that nobody fetches any more, so that it offers another. Called with every tick.
     pub(super) fn watch_outgoing(&mut self) {
         let now = self.now();
