@@ -15,7 +15,7 @@ use crate::cluster::{Network, RuntimeClock, Weather, address};
 use crate::in_virtual_time;
 use crate::world::{World, get, put};
 
-fn history(seed: u64, members: u64, run: impl AsyncFnOnce(&World)) {
+pub(crate) fn history(seed: u64, members: u64, run: impl AsyncFnOnce(&World)) {
     let outcome = in_virtual_time(async {
         let world = World::found(seed, members).await;
         world.wait_for_leader().await;
@@ -27,16 +27,16 @@ fn history(seed: u64, members: u64, run: impl AsyncFnOnce(&World)) {
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
-async fn write(world: &World, through: u64, key: &str, value: &str) {
+pub(crate) async fn write(world: &World, through: u64, key: &str, value: &str) {
     put(&world.store(through).unwrap(), key, value).await.unwrap();
 }
 
 /// Somebody who is not this one.
-fn other(world: &World, than: u64) -> u64 {
+pub(crate) fn other(world: &World, than: u64) -> u64 {
     world.running().into_iter().find(|id| *id != than).unwrap()
 }
 
-async fn seconds(n: u64) {
+pub(crate) async fn seconds(n: u64) {
     tokio::time::sleep(Duration::from_secs(n)).await;
 }
 
@@ -227,7 +227,7 @@ fn one_becomes_three_becomes_five_and_one_again_under_load() {
     });
 }
 
-async fn promote(world: &World, id: u64) {
+pub(crate) async fn promote(world: &World, id: u64) {
     for _ in 0..100 {
         let leader = world.wait_for_leader().await;
         match world.store(leader).unwrap().promote(id).await {

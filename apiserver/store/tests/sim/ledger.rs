@@ -33,6 +33,8 @@ struct Book {
     writes: Vec<Write>,
     reads: Vec<Read>,
     complaints: Vec<String>,
+    /// What was before this revision may be gone: somebody has asked for that.
+    forgettable: u64,
     /// Nobody follows what members tell.
     looks_away: bool,
 }
@@ -55,6 +57,9 @@ struct Read {
     by: u64,
 }
 
+/// What nobody can say: history was removed before any member had told of it.
+struct Forgotten;
+
 impl Ledger {
     fn lock(&self) -> MutexGuard<'_, Book> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -72,6 +77,20 @@ impl Ledger {
     /// The first thing that was found wrong.
     pub(crate) fn complaint(&self) -> Option<String> {
         self.lock().complaints.first().cloned()
+    }
+
+    /// Somebody is about to ask that history before this revision be removed.
+    pub(crate) fn may_forget(&self, before: Revision) {
+        let mut book = self.lock();
+        book.forgettable = book.forgettable.max(before.0);
+    }
+
+    /// A member says that it has nothing from before this revision any more.
+    pub(crate) fn forgot(&self, id: u64, before: Revision) {
+        let forgettable = self.lock().forgettable;
+        if before.0 > forgettable {
+            self.complain(format!("member {id} has no history before {before}; {forgettable} was asked for"));
+        }
     }
 
     /// Up to where a member has told of its changes.
@@ -114,6 +133,17 @@ impl Ledger {
         book.reads.push(Read { revision: revision.0, state, answered, by });
     }
 
+    /// A read of the past was answered.
+    pub(crate) fn read_past(
+        &self,
+        by: u64,
+        revision: Revision,
+        state: BTreeMap<String, Option<(String, u64)>>,
+        answered: Duration,
+    ) {
+        self.lock().reads.push(Read { revision: revision.0, state, answered, by });
+    }
+
     /// Follows all changes that a member tells of, for as long as it runs, from where it was left.
     pub(crate) async fn follow(self: Arc<Self>, id: u64, store: Arc<Store>) {
         while !self.lock().looks_away {
@@ -126,9 +156,11 @@ impl Ledger {
                     Some(Ok(batch)) => self.take(id, batch),
                     Some(Err(KvError::SlowWatcher { .. } | KvError::Unavailable { .. })) => break,
                     Some(Err(KvError::Compacted { compacted, .. })) => {
-                        // Nothing is compacted in this world: a snapshot that says so has lost history.
-                        self.complain(format!("member {id} has no history before {compacted}"));
-                        return;
+                        self.forgot(id, compacted);
+                        let mut book = self.lock();
+                        let told = book.told.entry(id).or_insert(1);
+                        *told = (compacted.0 - 1).max(*told);
+                        break;
                     }
                     Some(Err(_)) | None => return,
                 }
@@ -207,29 +239,9 @@ impl Ledger {
                 made_at.insert(*revision, *asked);
             }
         }
-        for write in &book.writes {
-            let there = book.history.get(&write.revision);
-            let change = (write.key.clone(), Some(write.value.clone()));
-            if !there.is_some_and(|changes| changes.contains(&change)) {
-                let Write { revision, key, value, .. } = write;
-                complaints.push(format!("{key}={value} was acknowledged at {revision}, where there is {there:?}"));
-            }
-            if let Some(expected) = write.expected
-                && let Some(before) =
-                    state_at(&book, &write.key, write.revision - 1).map_or(Some(0), |(_, at)| Some(at))
-                && before != expected
-            {
-                complaints.push(format!("a write on condition {expected} was made upon {before}"));
-            }
-        }
+        complaints.extend(book.writes.iter().filter_map(|write| book.wrong_with_write(write)));
         for read in &book.reads {
-            for (key, seen) in &read.state {
-                let is = state_at(&book, key, read.revision);
-                if is != *seen {
-                    let Read { revision, by, .. } = read;
-                    complaints.push(format!("member {by} read {key}={seen:?} at {revision}, but it was {is:?}"));
-                }
-            }
+            complaints.extend(book.wrong_with_read(read));
             let newest = made_at.range(..=read.revision).next_back().filter(|(_, asked)| **asked > read.answered);
             if let Some((revision, _)) = newest {
                 complaints.push(format!("a read saw revision {revision} before anybody had asked for it"));
@@ -247,11 +259,47 @@ impl Ledger {
     }
 }
 
-/// What a key had at a revision: value and mod revision.
-fn state_at(book: &Book, key: &str, revision: u64) -> Option<(String, u64)> {
-    let mut changes = book.history.range(..=revision).rev();
-    let found = changes.find_map(|(at, changes)| {
-        changes.iter().rev().find(|(changed, _)| changed == key).map(|(_, value)| (value.clone(), *at))
-    });
-    found.and_then(|(value, at)| Some((value?, at)))
+impl Book {
+    /// Whether no member has told of a revision in this span, and none may have been able to.
+    fn has_forgotten_in(&self, span: std::ops::RangeInclusive<u64>) -> bool {
+        let (from, to) = (*span.start(), (*span.end()).min(self.forgettable));
+        from <= to && self.history.range(from..=to).count() as u64 != to + 1 - from
+    }
+
+    fn wrong_with_write(&self, write: &Write) -> Option<String> {
+        let Write { revision, key, value, expected } = write;
+        let there = self.history.get(revision);
+        if there.is_none() && self.has_forgotten_in(*revision..=*revision) {
+            return None;
+        }
+        let change = (key.clone(), Some(value.clone()));
+        if !there.is_some_and(|changes| changes.contains(&change)) {
+            return Some(format!("{key}={value} was acknowledged at {revision}, where there is {there:?}"));
+        }
+        let (expected, before) = ((*expected)?, self.state_at(key, revision - 1).ok()?);
+        let before = before.map_or(0, |(_, at)| at);
+        (before != expected).then(|| format!("a write on condition {expected} was made upon {before}"))
+    }
+
+    fn wrong_with_read(&self, read: &Read) -> Vec<String> {
+        let Read { revision, by, state, .. } = read;
+        let differs = |(key, seen): (&String, &Option<(String, u64)>)| {
+            let is = self.state_at(key, *revision).ok()?;
+            (is != *seen).then(|| format!("member {by} read {key}={seen:?} at {revision}, but it was {is:?}"))
+        };
+        state.iter().filter_map(differs).collect()
+    }
+
+    /// What a key had at a revision: value and mod revision.
+    fn state_at(&self, key: &str, revision: u64) -> Result<Option<(String, u64)>, Forgotten> {
+        let mut changes = self.history.range(..=revision).rev();
+        let found = changes.find_map(|(at, changes)| {
+            changes.iter().rev().find(|(changed, _)| changed == key).map(|(_, value)| (value.clone(), *at))
+        });
+        let since = found.as_ref().map_or(1, |(_, at)| *at);
+        if self.has_forgotten_in(since + 1..=revision) {
+            return Err(Forgotten);
+        }
+        Ok(found.and_then(|(value, at)| Some((value?, at))))
+    }
 }

@@ -1,6 +1,6 @@
 //! The simulation: three or five members of one store in one process, all production code above the seams, on virtual
-//! time, a network that loses, repeats, delays, reorders and cuts, and disks that stall, fail, fill up and lose what
-//! was not synced. Everything is drawn from one seed.
+//! time, a network that loses, repeats, delays, reorders and cuts, and disks that stall, fail, fill up, flip bits
+//! and lose what was not synced. Everything is drawn from one seed.
 //!
 //! While it goes wrong, nothing may *be* wrong (`ledger.rs`); when all is healed, everything must go on.
 //!
@@ -11,7 +11,10 @@
 mod clients;
 #[path = "../cluster/mod.rs"]
 mod cluster;
+mod damage;
 mod histories;
+mod holders;
+mod lease_histories;
 mod ledger;
 mod nemesis;
 mod world;
@@ -23,6 +26,7 @@ use std::time::Duration;
 
 use reeve_api::rng::{RngExt as _, SeededRng};
 
+use crate::nemesis::Kind;
 use crate::world::World;
 
 /// How long things go wrong, in virtual time.
@@ -67,12 +71,17 @@ fn in_virtual_time<T>(run: impl Future<Output = T>) -> Result<T, String> {
 /// One whole life of a group; what it comes to, as a number that depends on everything that happened.
 async fn live(seed: u64, founders: u64) -> u64 {
     let world = World::found(seed, founders).await;
-    let clients = clients::spawn(&world, 4);
-    let storm = nemesis::rage(&world, STORM);
+    let (clients, holders) = (clients::spawn(&world, 4), clients::spawn_holders(&world, 2));
+    // Whose disk is damaged must be replaced, which is a change of the members: others would get into its way.
+    let kind = if seed % 2 == 0 { Kind::Members } else { Kind::Damage };
+    let storm = nemesis::rage(&world, STORM, kind);
     storm.await;
     world.heal().await;
+    nemesis::replace_damaged(&world).await;
     clients.stop().await;
+    let keys = holders.stop().await;
     world.check_that_it_goes_on().await;
+    world.check_that_they_go(&keys.concat()).await;
     world.check_that_members_agree().await;
     world.ledger.check_everything();
     world.fingerprint()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reeve_store::MemberError;
+use reeve_store::{Kv as _, MemberError, Revision};
 
 use crate::cluster::{Weather, address};
 use crate::world::World;
@@ -12,8 +12,17 @@ const NEWCOMERS: u64 = 11;
 /// More than so many at one time do not make anything harder.
 const MEMBERS_MAX: usize = 6;
 
+/// What goes wrong besides all else: not both, for they get into each other's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Members come and go.
+    Members,
+    /// Bits flip on disks, and whom that has hit is replaced.
+    Damage,
+}
+
 /// Does one bad thing after the other for a while.
-pub(crate) async fn rage(world: &World, time: Duration) {
+pub(crate) async fn rage(world: &World, time: Duration, kind: Kind) {
     let end = world.clock.monotonic() + time;
     let mut newcomer = NEWCOMERS;
     while world.clock.monotonic() < end {
@@ -21,7 +30,7 @@ pub(crate) async fn rage(world: &World, time: Duration) {
         if let Some(complaint) = world.ledger.complaint() {
             panic!("{complaint}");
         }
-        match world.below(16) {
+        match world.below(18) {
             0 | 1 => weather(world),
             2 => part(world),
             3 => cut_one_way(world),
@@ -32,9 +41,72 @@ pub(crate) async fn rage(world: &World, time: Duration) {
             11 => stall(world),
             12 => disk(world),
             13 => transfer(world),
-            _ => members(world, &mut newcomer).await,
+            14 | 15 => compact(world),
+            _ if kind == Kind::Members => members(world, &mut newcomer).await,
+            _ if world.damaged().is_empty() => flip(world).await,
+            _ => drop(replace_one(world).await),
         }
     }
+}
+
+/// Removes most of history.
+fn compact(world: &World) {
+    let Some((id, store)) = world.any_store() else { return };
+    let before = Revision(store.revision().0.saturating_sub(world.below(200)));
+    if before.0 > 1 {
+        world.note(format!("member {id} is asked to forget what was before {before}"));
+        world.ledger.may_forget(before);
+        tokio::spawn(async move { store.compact(before).await });
+    }
+}
+
+/// A voter goes down, and a bit flips on its disk, when all others can do without it.
+async fn flip(world: &World) {
+    let Some((_, store)) = world.any_store() else { return };
+    let Ok(status) = store.status().await else { return };
+    let voters = status.members.iter().filter(|member| member.voter).count();
+    let Some(id) = world.pick(&world.ids()) else { return };
+    if voters > 2 && status.members.len() == voters && world.ids().len() == voters {
+        world.crash(id, world.below(2) == 0);
+        world.flip(id);
+    }
+}
+
+/// Has somebody new take the place of whoever is damaged, as far as that is possible now. What `reeve member replace`
+/// and another start do.
+async fn replace_one(world: &World) -> Option<()> {
+    let dead = *world.damaged().first()?;
+    let leader = world.leader()?;
+    let store = world.store(leader)?;
+    let status = store.status().await.ok()?;
+    if !status.members.iter().any(|member| member.id == dead) {
+        world.scrap(dead);
+        return Some(());
+    }
+    let learner = status.members.iter().find(|member| !member.voter).map(|member| member.id);
+    if let Some(learner) = learner {
+        let replaced = store.replace(dead, learner).await;
+        world.note(format!("replace {dead} by {learner}: {replaced:?}"));
+        return replaced.ok();
+    }
+    let id = world.ids().into_iter().max()?.max(NEWCOMERS) + 1;
+    let added = store.add_learner(id, &address(id)).await;
+    world.note(format!("add {id}: {added:?}"));
+    if !matches!(&added, Err(MemberError::Busy | MemberError::Removed { .. })) {
+        world.add(id, true);
+        world.start(id).await;
+    }
+    None
+}
+
+/// Replaces everybody who is damaged.
+pub(crate) async fn replace_damaged(world: &World) {
+    world
+        .eventually("whoever is damaged is not replaced", || async {
+            let _ = replace_one(world).await;
+            world.damaged().is_empty().then_some(())
+        })
+        .await;
 }
 
 fn weather(world: &World) {

@@ -8,7 +8,7 @@ use reeve_api::clock::SharedClock;
 use reeve_api::rng::{RngExt as _, SeededRng, SharedRng};
 use reeve_store::view::MemoryView;
 use reeve_store::{
-    Jobs, Kv as _, KvError, Limits, MemberConfig, MemberStatus, Op, RangeRequest, Revision, SimDisk, Store,
+    Jobs, Kv as _, KvError, Limits, MemberConfig, MemberStatus, Op, OpenError, RangeRequest, Revision, SimDisk, Store,
     StoreConfig, Txn,
 };
 use tokio::task::JoinHandle;
@@ -55,7 +55,16 @@ struct Node {
     joins: bool,
     /// Its disk cannot sync, until its machine is switched off and on.
     broken: bool,
+    /// A bit on its disk was flipped there: it must not start, and say where.
+    damaged: Option<Flipped>,
     address: String,
+}
+
+/// A record of the log in which a bit is not as it was written.
+#[derive(Debug, Clone)]
+pub(crate) struct Flipped {
+    file: String,
+    record: std::ops::Range<u64>,
 }
 
 impl Drop for Node {
@@ -114,6 +123,7 @@ impl World {
             stalled_until: Arc::default(),
             joins,
             broken: false,
+            damaged: None,
             address: address(id),
         };
         self.lock().insert(id, node);
@@ -174,8 +184,12 @@ impl World {
             Some(node) if node.store.is_none() && node.ending.is_none() => self.config(id, node),
             _ => return,
         };
+        let damaged = self.lock().get(&id).and_then(|node| node.damaged.clone());
         match Store::open(config).await {
             Ok(store) => {
+                if let Some(flipped) = damaged {
+                    self.ledger.complain(format!("member {id} starts on a damaged log: {flipped:?}"));
+                }
                 self.network.plug_in(id, store.inbox());
                 let recorders = vec![
                     tokio::spawn(self.ledger.clone().follow(id, store.clone())),
@@ -196,12 +210,63 @@ impl World {
                 }
                 // A disk that is gone already, or has just failed, is no reason to complain.
                 self.note(format!("member {id} does not start: {text}"));
+                if let Some(flipped) = damaged {
+                    return self.check_refusal(id, &flipped, &err);
+                }
                 let excused = ["pipe", "sync", "no answer", "storage", "sync"];
                 if !excused.iter().any(|excuse| text.contains(excuse)) {
                     self.ledger.complain(format!("member {id} does not start: {text}"));
                 }
             }
         }
+    }
+
+    /// Whoever is refused for damage is told where.
+    fn check_refusal(&self, id: u64, flipped: &Flipped, err: &OpenError) {
+        let tells_where = match err {
+            OpenError::Damage(damage) => {
+                damage.path == format!("sim:/{}", flipped.file) && flipped.record.contains(&damage.offset)
+            }
+            // The machine may be switched off and on while it looks.
+            err => err.to_string().contains("pipe"),
+        };
+        if !tells_where {
+            self.ledger.complain(format!("member {id} has {flipped:?}, and says: {err}"));
+        }
+    }
+
+    /// Flips a bit in the middle of the log of a member that does not run: in any record but the last one, which a crash
+    /// could have torn. `false` when there is no such record.
+    pub(crate) fn flip(&self, id: u64) -> bool {
+        let Some(disk) = self.disk(id).filter(|_| self.store(id).is_none()) else { return false };
+        let mut records: Vec<Flipped> = Vec::new();
+        for file in disk.files_of("log") {
+            let bytes = disk.contents(&file).unwrap_or_default();
+            let mut at = 0;
+            while let Some(header) = bytes.get(at..at + 16) {
+                let len = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
+                let end = at + 16 + usize::try_from(len).unwrap();
+                if end > bytes.len() {
+                    break;
+                }
+                records.push(Flipped { file: file.clone(), record: at as u64..end as u64 });
+                at = end;
+            }
+        }
+        records.pop();
+        let Some(flipped) = self.pick(&records) else { return false };
+        let offset = flipped.record.start + self.below(flipped.record.end - flipped.record.start);
+        assert!(disk.flip(&flipped.file, usize::try_from(offset).unwrap()));
+        self.note(format!("a bit flips on the disk of {id}: {flipped:?}, at {offset}"));
+        if let Some(node) = self.lock().get_mut(&id) {
+            node.damaged = Some(flipped);
+        }
+        true
+    }
+
+    /// Whose log is damaged.
+    pub(crate) fn damaged(&self) -> Vec<u64> {
+        self.lock().iter().filter(|(_, node)| node.damaged.is_some()).map(|(id, _)| *id).collect()
     }
 
     /// Ends a member's process without warning; the machine may lose its power with it.
@@ -352,6 +417,17 @@ impl World {
         }
     }
 
+    /// What was attached to leases goes with them, when nobody keeps them alive.
+    pub(crate) async fn check_that_they_go(&self, keys: &[String]) {
+        assert!(!keys.is_empty(), "nobody held a lease");
+        self.eventually("leases do not end", || async {
+            let (_, store) = self.any_store()?;
+            let left = store.range(RangeRequest::prefix("l/")).await.ok()?;
+            (left.kvs.is_empty() && store.leases().await.ok()?.is_empty()).then_some(())
+        })
+        .await;
+    }
+
     /// All members hold the same, bit by bit.
     pub(crate) async fn check_that_members_agree(&self) {
         let mut hashes = Vec::new();
@@ -372,7 +448,11 @@ impl World {
         assert!(hashes.len() > 1, "one member proves nothing");
     }
 
-    async fn eventually<T, F: Future<Output = Option<T>>>(&self, otherwise: &str, attempt: impl Fn() -> F) -> T {
+    pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
+        &self,
+        otherwise: &str,
+        attempt: impl Fn() -> F,
+    ) -> T {
         let end = self.clock.monotonic() + PATIENCE;
         loop {
             if let Some(value) = attempt().await {

@@ -1,0 +1,129 @@
+//! How long writes stand still while a new member gets everything by a snapshot: not at all, if it is to be done while
+//! people work. Real files and threads, members in one process.
+//!
+//! `REEVE_SNAPSHOT_MB=200 cargo test -p reeve-store --test joining -- --nocapture` measures with so much data.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what goes wrong here is to be seen")]
+
+mod cluster;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use cluster::{Network, address};
+use reeve_api::clock::{Clock as _, RealClock};
+use reeve_api::rng::SeededRng;
+use reeve_store::{
+    Kv as _, Limits, MemberConfig, MemberError, Op, Peer, RangeRequest, Revision, Store, StoreConfig, Txn,
+};
+
+/// Megabytes unless it is said.
+const MEGABYTES: usize = 24;
+const VALUE_BYTES: usize = 10_000;
+/// What a write may take in the tests, whoever else the machine is busy with; alone it is a tenth of it.
+const STALL_MAX: Duration = Duration::from_secs(1);
+
+async fn open(folder: &Path, network: &Network, id: u64, joins: bool) -> Arc<Store> {
+    let transport = network.transport(id);
+    let peers = [1, id].map(|id| Peer { id, address: address(id) }).into_iter().collect::<Vec<_>>();
+    let member = if joins {
+        MemberConfig::Join { id, cluster: 7, peers, transport }
+    } else {
+        MemberConfig::Cluster { id, cluster: 7, peers: peers[..1].to_vec(), transport }
+    };
+    let config = StoreConfig::new(folder.join(id.to_string()), RealClock::shared(), SeededRng::shared());
+    let store = Store::open(StoreConfig { member, limits: Limits::default(), ..config }).await.unwrap();
+    network.plug_in(id, store.inbox());
+    store
+}
+
+async fn put(store: &Store, key: String, value: Vec<u8>) {
+    let op = Op::Put { key: key.into(), value: value.into() };
+    store.txn(Txn { then: vec![op], ..Txn::default() }).await.unwrap();
+}
+
+async fn fill(store: &Arc<Store>, megabytes: usize) {
+    let n = megabytes * 1_000_000 / VALUE_BYTES;
+    let writers = (0..16).map(|writer| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for key in (writer..n).step_by(16) {
+                // Not all the same, so that nothing on the way has it easier than it should.
+                let value = (0..VALUE_BYTES).map(|at| u8::try_from((at * 31 + key * 17) % 251).unwrap()).collect();
+                put(&store, format!("fill/{key:07}"), value).await;
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+}
+
+/// Writes one after the other until it is told to stop; how long each took.
+async fn write(store: Arc<Store>, stop: Arc<AtomicBool>) -> Vec<Duration> {
+    let (clock, mut took) = (RealClock::new(), Vec::new());
+    while !stop.load(Ordering::SeqCst) {
+        let began = clock.monotonic();
+        put(&store, "busy".to_owned(), vec![b'x'; 1000]).await;
+        took.push(clock.monotonic().saturating_sub(began));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    took
+}
+
+async fn join(leader: &Store, folder: &Path, network: &Network) -> Arc<Store> {
+    leader.add_learner(2, &address(2)).await.unwrap();
+    let joining = open(folder, network, 2, true).await;
+    loop {
+        match leader.promote(2).await {
+            Ok(()) => return joining,
+            Err(MemberError::Behind { .. } | MemberError::LosesQuorum { .. } | MemberError::Busy) => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(err) => panic!("{err}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_do_not_stand_still_while_a_new_member_gets_a_snapshot() {
+    let megabytes = std::env::var("REEVE_SNAPSHOT_MB").ok().and_then(|text| text.parse().ok()).unwrap_or(MEGABYTES);
+    let folder = tempfile::tempdir().unwrap();
+    let network = Network::new(Arc::new(SeededRng::new(1)));
+    let leader = open(folder.path(), &network, 1, false).await;
+    fill(&leader, megabytes).await;
+    leader.compact(Revision(leader.revision().0)).await.unwrap();
+    let (clock, stop) = (RealClock::new(), Arc::new(AtomicBool::new(false)));
+    let before = tokio::spawn(write(leader.clone(), stop.clone()));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    stop.store(true, Ordering::SeqCst);
+    let before = sorted(before.await.unwrap());
+    stop.store(false, Ordering::SeqCst);
+    let writer = tokio::spawn(write(leader.clone(), stop.clone()));
+    let began = clock.monotonic();
+    let joined = join(&leader, folder.path(), &network).await;
+    let took = clock.monotonic().saturating_sub(began);
+    stop.store(true, Ordering::SeqCst);
+    let during = sorted(writer.await.unwrap());
+    let of = |times: &[Duration]| {
+        format!("{} writes, p99 {:?}, longest {:?}", times.len(), p99(times), times[times.len() - 1])
+    };
+    println!("{megabytes} MB to a new member in {took:?}; before: {}; meanwhile: {}", of(&before), of(&during));
+    let there = joined.range(RangeRequest { limit: 1, ..RangeRequest::prefix("fill/") }).await.unwrap();
+    assert_eq!(there.count, megabytes * 1_000_000 / VALUE_BYTES);
+    let longest = during[during.len() - 1];
+    assert!(longest < STALL_MAX, "a write took {longest:?}");
+    joined.close().await.unwrap();
+    leader.close().await.unwrap();
+}
+
+fn sorted(mut times: Vec<Duration>) -> Vec<Duration> {
+    times.sort_unstable();
+    times
+}
+
+fn p99(sorted: &[Duration]) -> Duration {
+    sorted[(sorted.len() * 99 / 100).min(sorted.len() - 1)]
+}
