@@ -3,7 +3,7 @@
 #   make test    everything that CI runs
 #   make bench   release build, the figures as a table
 #   make check   quick: formatting, clippy, compile
-#   make torture three servers, 200 times killed under load (CYCLES=n for another number)
+#   make torture three servers under load, killed 200 times (CYCLES=n), paused, cut off … (PARTS="kill cut" for some)
 #   make sim     the store's members under a seeded storm (SEEDS=200)
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -40,9 +40,10 @@ check: deps ## formatting, clippy, compile
 sim: ## members of a store on bad networks and disks, SEEDS=200 times
 	REEVE_SIM_SEEDS=$(SEEDS) $(CARGO) test --locked -p reeve-store --features sim --test sim
 
-torture: release ## three servers killed under load, 200 times (CYCLES=n)
-	REEVE_BIN="$(TARGET)/release/reeve" REEVE_TORTURE_CYCLES="$(or $(CYCLES),200)" \
-		$(CARGO) test --locked -p reeve-tests --test servers -- --nocapture killed
+torture: release ## three servers under load: killed 200 times (CYCLES=n), paused, cut off, their disks and clocks spoilt
+	@deploy/scripts/deps.sh torture
+	$(CARGO) build --release --locked -p reeve-tests --bin torture
+	REEVE_BIN="$(TARGET)/release/reeve" "$(TARGET)/release/torture" $(or $(CYCLES),200) $(PARTS)
 
 fmt: ## format all code
 	$(CARGO) fmt --all

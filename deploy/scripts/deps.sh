@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the system packages that Reeve's build or tests need and that are missing; says which.
-# Usage: deps.sh build|test|bench. Does nothing when all are there. Written for Debian 12, 13 and Ubuntu 24.04.
+# Usage: deps.sh build|demo|test|bench|torture. Does nothing when all are there. Written for Debian 12, 13 and Ubuntu 24.04.
 set -euo pipefail
 
 # command (or file) that must be there : package that brings it
@@ -11,12 +11,15 @@ test=("${demo[@]}" ip:iproute2 nft:nftables busybox:busybox-static docker-regist
     etcd:etcd-server etcdctl:etcd-client qemu-system-x86_64:qemu-system-x86
     containerd:containerd /usr/lib/cni/ptp:containernetworking-plugins)
 
+torture=("${test[@]}" faketime:faketime mkfs.ext4:e2fsprogs fsfreeze:util-linux)
+
 case "${1:-build}" in
 build) wanted=("${build[@]}") ;;
 demo) wanted=("${demo[@]}") ;;
 test) wanted=("${test[@]}") ;;
 bench) wanted=("${bench[@]}") ;;
-*) echo "usage: deps.sh build|demo|test|bench" >&2; exit 64 ;;
+torture) wanted=("${torture[@]}") ;;
+*) echo "usage: deps.sh build|demo|test|bench|torture" >&2; exit 64 ;;
 esac
 
 PATH="$PATH:/usr/sbin:/sbin"

@@ -11,4 +11,5 @@ pub mod servers;
 pub mod source;
 pub mod space;
 pub mod terminal;
+pub mod torture;
 pub mod vm;

@@ -37,6 +37,8 @@ pub struct Server {
     /// Its address, `192.0.2.N`.
     pub address: String,
     child: Option<Child>,
+    /// What its processes find in their environment besides.
+    env: Vec<(String, String)>,
 }
 
 impl Servers {
@@ -92,7 +94,7 @@ impl Servers {
         self.ip(&format!("-n {own} link set eth0 up"));
         self.ip(&format!("-n {hub} link set s{number} master br0"));
         self.ip(&format!("-n {hub} link set s{number} up"));
-        self.all.push(Server { name: name.to_owned(), address, child: None });
+        self.all.push(Server { name: name.to_owned(), address, child: None, env: Vec::new() });
     }
 
     /// All servers, in the order of their machines.
@@ -126,10 +128,18 @@ impl Servers {
         let own_name = if arguments.contains(&"--name") { &[][..] } else { &["--name", name][..] };
         command.args(["server", "--data-dir"]).arg(data).args(own_name).args(arguments);
         command.env_remove("KUBECONFIG").env_remove("REEVE_TOKEN").env("HOME", self.home.path());
+        command.envs(self.server(name).env.iter().map(|(key, value)| (key, value)));
         command.stdin(Stdio::null()).stdout(File::create(out).expect("a file")).stderr(file(self.log(name)));
         let child = command.spawn().expect("nsenter starts");
         let server = self.all.iter_mut().find(|server| server.name == name).expect("a server of that name");
         server.child = Some(child);
+    }
+
+    /// Gives a server's next processes a setting in their environment.
+    pub fn set_env(&mut self, name: &str, key: &str, value: &str) {
+        if let Some(server) = self.all.iter_mut().find(|server| server.name == name) {
+            server.env.push((key.to_owned(), value.to_owned()));
+        }
     }
 
     /// Starts a server and waits until it is up.
@@ -177,7 +187,9 @@ impl Servers {
 
     /// `kill -9`.
     pub fn kill(&mut self, name: &str) {
-        self.signal(name, "KILL");
+        if let Some(child) = self.all.iter_mut().find(|server| server.name == name).and_then(|s| s.child.as_mut()) {
+            let _ = child.kill();
+        }
         self.wait(name);
     }
 
@@ -230,6 +242,12 @@ impl Servers {
     #[must_use]
     pub fn run(&self, program: &[&str]) -> Run {
         run(Command::new("nsenter").arg(format!("--net=/run/netns/{}", self.hub())).args(program), "")
+    }
+
+    /// Runs a program on a server's machine.
+    #[must_use]
+    pub fn run_on(&self, name: &str, program: &[&str]) -> Run {
+        run(Command::new("nsenter").arg(format!("--net=/run/netns/{}", self.namespace(name))).args(program), "")
     }
 
     /// `reeve ARGS`, as administrator of that server.

@@ -202,9 +202,14 @@ fn write_kubeconfig(paths: &Paths, config: &ClusterConfig, running: &Running) ->
 
 /// The Service that tells people and programs where the cluster DNS is. The proxy answers on its address itself.
 pub(super) async fn ensure_dns_service(admin: kube::Client, address: Ipv4Addr) -> Result<(), ClusterError> {
-    let failed = |err: &dyn std::fmt::Display| ClusterError::component("cluster DNS", err);
+    let made = make_dns_service(admin, address).await;
+    made.map_err(|err| ClusterError::component("cluster DNS", err))
+}
+
+/// Makes the Service, if there is none.
+pub(super) async fn make_dns_service(admin: kube::Client, address: Ipv4Addr) -> Result<(), kube::Error> {
     let services: Api<Service> = Api::namespaced(admin, "kube-system");
-    if services.get_opt("kube-dns").await.map_err(|err| failed(&err))?.is_some() {
+    if services.get_opt("kube-dns").await?.is_some() {
         return Ok(());
     }
     let port = |name: &str, protocol: &str| serde_json::json!({"name": name, "port": 53, "protocol": protocol});
@@ -216,11 +221,11 @@ pub(super) async fn ensure_dns_service(admin: kube::Client, address: Ipv4Addr) -
         },
         "spec": {"clusterIP": address, "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")]},
     });
-    let service: Service = serde_json::from_value(service).map_err(|err| failed(&err))?;
+    let service: Service = serde_json::from_value(service).map_err(kube::Error::SerdeError)?;
     match services.create(&PostParams::default(), &service).await {
         // Another server was faster.
         Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
-        created => created.map(drop).map_err(|err| failed(&err)),
+        created => created.map(drop),
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) const KUBECONFIG: &str = "admin.kubeconfig";
 const DRAIN_WAIT: Duration = Duration::from_secs(2);
 /// How long another member may take to become leader at the end.
 const HAND_ON_WAIT: Duration = Duration::from_secs(3);
+/// How long a start waits when the servers cannot decide.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// How long a token of the first start is valid: kubeadm's.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// kube-scheduler's and kube-controller-manager's Leases, and how long they hold.
@@ -78,6 +80,11 @@ pub(super) async fn start(server: &mut Server) -> Result<Running, ClusterError> 
     write_kubeconfig(server, &pki)?;
     let running = Running { pki, transport, store, server: api, own: server.own.clone(), tasks };
     Ok(running.with_components(&server.place, settings.cluster_cidr))
+}
+
+/// Whether the API server itself says that it could not do it now.
+fn is_for_now(err: &kube::Error) -> bool {
+    matches!(err, kube::Error::Api(status) if matches!(status.code, 429 | 503 | 504))
 }
 
 /// The transport's figures, for the API server.
@@ -193,7 +200,14 @@ impl Running {
     /// Returns when the cluster has everything that one starts with.
     pub(super) async fn ready(&self, server: &Server) -> Result<(), ClusterError> {
         let dns = control::dns_address(server.place.settings()?.service_cidr);
-        daemon::ensure_dns_service(self.server.client(identity::admin()), dns).await?;
+        while let Err(err) = daemon::make_dns_service(self.server.client(identity::admin()), dns).await {
+            if !is_for_now(&err) {
+                return Err(ClusterError::component("cluster DNS", err));
+            }
+            // The servers have lost each other again: the store has waited for them as long as a request may take.
+            tracing::info!(%err, "Waiting for enough servers to decide.");
+            tokio::time::sleep(TRY_AGAIN_AFTER).await;
+        }
         self.server.roles_made().await;
         Ok(())
     }
