@@ -20,7 +20,7 @@ use reeve_store::{
 };
 
 /// Megabytes unless it is said.
-const MEGABYTES: usize = 24;
+const MEGABYTES: usize = 8;
 const VALUE_BYTES: usize = 10_000;
 /// What a write may take in the tests, whoever else the machine is busy with; alone it is a tenth of it.
 const STALL_MAX: Duration = Duration::from_secs(1);

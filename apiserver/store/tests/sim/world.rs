@@ -431,8 +431,11 @@ impl World {
     /// All members hold the same, bit by bit.
     pub(crate) async fn check_that_members_agree(&self) {
         let mut hashes = Vec::new();
-        let newest = self.running().iter().filter_map(|id| Some(self.store(*id)?.revision())).min();
-        for id in self.running() {
+        let leader = self.store(self.wait_for_leader().await).unwrap();
+        // Whoever has been removed, or was never taken in, is not asked.
+        let members: Vec<u64> = leader.status().await.unwrap().members.iter().map(|member| member.id).collect();
+        let newest = members.iter().filter_map(|id| Some(self.store(*id)?.revision())).min();
+        for id in members {
             let Some(store) = self.store(id) else { continue };
             if let Ok(hash) = store.hash_kv(newest).await {
                 hashes.push((id, hash));
