@@ -1,4 +1,5 @@
-//! What the end-to-end tests share: one-node clusters from the binary under test, and the source tree for the tidy test.
+//! What the end-to-end tests share: clusters and servers from the binary under test, and the source tree
+//! for the tidy test.
 
 pub mod binary;
 pub mod cluster;

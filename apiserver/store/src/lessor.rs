@@ -2,9 +2,9 @@
 //! proposing the end of a lease like any other change. A new leader begins by giving every lease its whole time again:
 //! it cannot know how long the change took, and a key that lives too long does less harm than one that dies too early.
 //!
-//! A lease that is renewed, or ended and granted again, while its end is already on its way stays: the proposal says how
-//! often it had been renewed ([`Command::LeaseExpire`]), and no two grants begin to count at the same number. The end may
-//! be long on its way: a leader that was cut off hands what it could not bring in to the next one.
+//! A lease that is renewed, or ended and granted again, while its end is already on its way stays: the proposal says
+//! how often it had been renewed ([`Command::LeaseExpire`]), and no two grants begin to count at the same number. The
+//! end may be long on its way: a leader that was cut off hands what it could not bring in to the next one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

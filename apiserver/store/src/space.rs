@@ -1,8 +1,8 @@
 //! Whether the disk has room for what is still to be written. Pure: somebody else looks at the disk.
 //!
 //! A store that runs into the end of a disk has lost the choice of what to do with the last of it: so it stops taking
-//! writes before, as etcd does with its quota (`etcd.io/docs/v3.6/op-guide/maintenance`, "Space quota"). Reads go on, and
-//! so do deletions, which are how an operator makes room.
+//! writes before, as etcd does with its quota (`etcd.io/docs/v3.6/op-guide/maintenance`, "Space quota"). Reads go on,
+//! and so do deletions, which are how an operator makes room.
 
 use crate::evaluate::Command;
 use crate::kv::{KvError, Op, Txn};

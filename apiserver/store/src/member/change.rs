@@ -58,7 +58,7 @@ pub(super) struct Changes {
     leaving: Option<Asker>,
     /// Who waits for somebody to lead, and since when.
     transfers: Vec<(u64, Asker, Duration)>,
-    /// What the next leader is to do, or this one when it knows what it has taken over; and since when that is waited for.
+    /// What the next leader is to do, or this one when it knows what it has taken over; and since when that waits.
     later: Vec<(Change, Asker, Duration)>,
     announced: Option<Duration>,
 }

@@ -9,8 +9,9 @@
 //! ```
 //!
 //! `ready.rs` does what Raft wants done, `apply.rs` applies, `propose.rs` brings proposals to the leader, `reads.rs`
-//! asks it how far one must have read, `time_left.rs` what leases have left, `peers.rs` sends, receives and ticks, `change.rs` changes the members,
-//! `receive.rs` and `serve.rs` move snapshots, `room.rs` hands over when the disk is full, `upkeep.rs` keeps view and disk in order, `about.rs` tells of it all.
+//! asks it how far one must have read, `time_left.rs` what leases have left, `peers.rs` sends, receives and ticks,
+//! `change.rs` changes the members, `receive.rs` and `serve.rs` move snapshots, `room.rs` hands over when the disk is
+//! full, `upkeep.rs` keeps view and disk in order, `about.rs` tells of it all.
 
 mod about;
 mod apply;

@@ -23,8 +23,8 @@ const TO_APPLY_MAX: usize = 256;
 /// After a pause no more ticks than this are made up for at once, so that messages that came meanwhile are heard before
 /// anybody is missed.
 const TICKS_AT_ONCE_MAX: u32 = 2;
-/// With more elections than so within [`UNREST_PERIOD`] members are more patient with each other: on machines that are so
-/// busy, another election would only make it worse.
+/// With more elections than so within [`UNREST_PERIOD`] members are more patient with each other: on machines that are
+/// so busy, another election would only make it worse.
 const CALM_ELECTIONS_MAX: usize = 2;
 /// With more than so, more patient still.
 const UNREST_ELECTIONS_MAX: usize = 5;

@@ -232,8 +232,8 @@ impl Member {
         }
     }
 
-    /// What of a batch the disk has room for; who proposed the rest is told so. For others the leader decides, as long as
-    /// what it decides can be followed here.
+    /// What of a batch the disk has room for; who proposed the rest is told so. For others the leader decides, as long
+    /// as what it decides can be followed here.
     fn admitted(&self, batch: Vec<Proposal>) -> Vec<Proposal> {
         if !self.space.is_full() || !self.leads() && !self.writes.stalled() {
             return batch;

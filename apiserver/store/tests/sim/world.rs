@@ -235,8 +235,8 @@ impl World {
         }
     }
 
-    /// Flips a bit in the middle of the log of a member that does not run: in any record but the last one, which a crash
-    /// could have torn. `false` when there is no such record.
+    /// Flips a bit in the middle of the log of a member that does not run: in any record but the last one, which a
+    /// crash could have torn. `false` when there is no such record.
     pub(crate) fn flip(&self, id: u64) -> bool {
         let Some(disk) = self.disk(id).filter(|_| self.store(id).is_none()) else { return false };
         let mut records: Vec<Flipped> = Vec::new();

@@ -1,8 +1,8 @@
 //! `make torture`: three servers under load, and everything that machines do to them: killed, paused, cut off, their
 //! clocks turned, their disks filled and stalled. As root; leaves nothing behind.
 //!
-//! Usage: `REEVE_BIN=PATH torture [CYCLES] [PART…]`: CYCLES times one of the servers is killed, and a tenth as often all
-//! of them; the other rounds are done as often as CYCLES is 20. PART is any of `kill pause cut clock full stall`,
+//! Usage: `REEVE_BIN=PATH torture [CYCLES] [PART…]`: CYCLES times one of the servers is killed, and a tenth as often
+//! all of them; the other rounds are done as often as CYCLES is 20. PART is any of `kill pause cut clock full stall`,
 //! all of them unless some are named. Ends with 101 at the first thing that is wrong.
 
 use std::process::ExitCode;
