@@ -198,30 +198,40 @@ async fn read<Q: Message + Default>(mut body: RecvStream) -> Result<Q, Status> {
     let mut whole = BytesMut::new();
     while let Some(piece) = body.data().await {
         let piece = piece.map_err(|err| Status::from_error(Box::new(err)))?;
-        if whole.len() + piece.len() > MESSAGE_BYTES_MAX + PREFIX_LEN {
-            return Err(too_large(whole.len() + piece.len() - PREFIX_LEN));
-        }
         whole.extend_from_slice(&piece);
+        check_length(&whole)?;
         let _ = body.flow_control().release_capacity(piece.len()); // fails when the connection does
     }
     let Some((prefix, message)) = whole.split_at_checked(PREFIX_LEN) else {
         return Err(Status::internal("the call has no message"));
     };
-    let told = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]);
     if prefix[0] != 0 {
         return Err(Status::unimplemented("grpc: compressed messages are not taken"));
     }
-    if u32::try_from(message.len()) != Ok(told) {
-        return Err(Status::internal(format!("a message of {told} bytes has {}", message.len())));
+    if message.len() != told(prefix) {
+        return Err(Status::internal(format!("a message of {} bytes has {}", told(prefix), message.len())));
     }
     let message = whole.freeze().slice(PREFIX_LEN..);
     Q::decode(message).map_err(|err| Status::internal(format!("grpc: error unmarshalling request: {err}")))
 }
 
-/// The words of etcd's own library.
-fn too_large(len: usize) -> Status {
-    let text = format!("grpc: received message larger than max ({len} vs. {MESSAGE_BYTES_MAX})");
-    Status::new(Code::ResourceExhausted, text)
+/// How long a message is going to be.
+fn told(prefix: &[u8]) -> usize {
+    prefix.get(1..PREFIX_LEN).map_or(0, |len| len.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)))
+}
+
+/// No more is taken in than the message is going to have, and that not if it is too much; the words are those of
+/// etcd's own library.
+fn check_length(whole: &[u8]) -> Result<(), Status> {
+    let len = told(whole);
+    if len > MESSAGE_BYTES_MAX {
+        let text = format!("grpc: received message larger than max ({len} vs. {MESSAGE_BYTES_MAX})");
+        return Err(Status::new(Code::ResourceExhausted, text));
+    }
+    if whole.len() > PREFIX_LEN + len {
+        return Err(Status::internal(format!("a message of {len} bytes has {}", whole.len() - PREFIX_LEN)));
+    }
+    Ok(())
 }
 
 /// What a client sends on a call that tonic answers.

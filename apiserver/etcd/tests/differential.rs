@@ -342,3 +342,22 @@ async fn random_requests_are_answered_as_etcd_answers_them() {
         run(seed, &etcd).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_large_is_refused_in_etcds_words() {
+    let Some(etcd) = RealEtcd::start().await else { return };
+    let ours = Ours::embedded(Limits::default()).await;
+    let (own, theirs) = (channel(&ours.url, Some(&ours)).await, channel(&etcd.url, None).await);
+    // Within the limit, beyond that of a request, and beyond what is taken in at all.
+    for kilobytes in [1_400, 1_600, 3_000] {
+        let put = PutRequest { key: "k".into(), value: vec![b'v'; kilobytes * 1024].into(), ..PutRequest::default() };
+        let [ours, theirs] = [own.clone(), theirs.clone()].map(|channel| {
+            let put = put.clone();
+            async move { shown(KvClient::new(channel).put(put).await.map(|answer| answer.into_inner())) }
+        });
+        assert_eq!(ours.await, theirs.await, "{kilobytes} KiB");
+    }
+    let answer = KvClient::new(own).range(RangeRequest { key: "k".into(), ..RangeRequest::default() }).await.unwrap();
+    assert_eq!(answer.into_inner().kvs[0].value.len(), 1_400 * 1024);
+    ours.close().await;
+}

@@ -58,10 +58,14 @@ impl Etcdctl {
 
 /// A server and its etcdctl; `None` when there is no etcdctl.
 async fn server() -> Option<(Ours, Etcdctl)> {
+    server_with(Limits::default()).await
+}
+
+async fn server_with(limits: Limits) -> Option<(Ours, Etcdctl)> {
     if !is_installed("etcdctl") {
         return None;
     }
-    let ours = Ours::embedded(Limits::default()).await;
+    let ours = Ours::embedded(limits).await;
     let (url, files) = (ours.url.clone(), Files::of(&ours.certificates));
     Some((ours, Etcdctl { url, files }))
 }
@@ -199,5 +203,20 @@ async fn nobody_gets_in_without_a_certificate_of_the_port() {
         assert!(!output.status.success(), "{output:?}");
     }
     assert_eq!(ctl.says(&["get", "a"]).await, "");
+    ours.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_used_up_quota_raises_an_alarm_that_goes_when_there_is_room() {
+    let Some((ours, ctl)) = server_with(Limits { quota_bytes: Some(1000), ..Limits::default() }).await else { return };
+    assert_eq!(ctl.says(&["alarm", "list"]).await, "");
+    let value = "v".repeat(400);
+    ctl.says(&["put", "a", &value]).await;
+    ctl.says(&["put", "b", &value]).await;
+    assert!(ctl.complains(&["put", "c", &value]).await.contains("etcdserver: mvcc: database space exceeded"));
+    assert_eq!(ctl.says(&["alarm", "list"]).await, "memberID:1 alarm:NOSPACE");
+    assert_eq!(ctl.says(&["del", "a"]).await, "1");
+    ctl.says(&["put", "c", "small"]).await;
+    assert_eq!(ctl.says(&["alarm", "list"]).await, "");
     ours.close().await;
 }
