@@ -23,6 +23,7 @@ pub(super) fn of(error: &EngineError) -> Status {
 }
 
 /// The same, by value, for `map_err`.
+#[allow(clippy::needless_pass_by_value, reason = "who maps an error hands it over")]
 pub(super) fn engine(error: EngineError) -> Status {
     of(&error)
 }

@@ -46,7 +46,7 @@ impl Shared {
         let handlers = HANDLERS.map(|name| RuntimeHandler { name: name.to_owned(), features: Some(features) });
         let info = is_verbose.then(|| {
             let info = json!({"dir": self.dir, "streams": self.streams.address().to_string(),
-                "network": network.map_or_else(|| "OK".to_owned(), |why| why)});
+                "network": network.unwrap_or_else(|| "OK".to_owned())});
             HashMap::from([("config".to_owned(), info.to_string())])
         });
         StatusResponse {

@@ -118,10 +118,10 @@ impl Server {
 
     pub(super) fn on_init_end(&mut self, sandbox: &str) {
         let Some(init) = self.inits.get(sandbox) else { return };
-        if process::ended(init.pidfd.as_fd()) != Ended::No {
-            if let Some(init) = self.inits.remove(sandbox) {
-                self.unwatch(&init.pidfd, &Source::Init(sandbox.to_owned()));
-            }
+        if process::ended(init.pidfd.as_fd()) != Ended::No
+            && let Some(init) = self.inits.remove(sandbox)
+        {
+            self.unwatch(&init.pidfd, &Source::Init(sandbox.to_owned()));
         }
     }
 }
