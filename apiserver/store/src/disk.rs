@@ -51,6 +51,10 @@ pub type DiskLock = Box<dyn Send + Sync>;
 
 /// A file that is written once, front to back.
 pub trait DiskFile: Send {
+    /// Makes room for so many bytes, which are zeros until they are written, so that a sync need not make a new length
+    /// durable, too: that is half of what it costs. Where it cannot be done nothing is lost but time.
+    fn reserve(&mut self, _bytes: u64) {}
+
     /// Adds bytes at the end.
     fn append(&mut self, bytes: &[u8]) -> Result<(), DiskError>;
 
@@ -248,6 +252,12 @@ struct RealFile {
 }
 
 impl DiskFile for RealFile {
+    fn reserve(&mut self, bytes: u64) {
+        if let Err(err) = rustix::fs::fallocate(&self.inner, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+            tracing::debug!(path = self.path, %err, "No room is made beforehand.");
+        }
+    }
+
     fn append(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
         self.inner.write_all(bytes).map_err(|source| DiskError { verb: "write", path: self.path.clone(), source })
     }

@@ -71,6 +71,13 @@ pub(crate) fn decode(number: u64, bytes: &[u8]) -> Option<&[u8]> {
     (header.number == number && header.fits(payload)).then_some(payload)
 }
 
+/// What is left without the zeros at the end: room that was made for records. For what lies behind the last whole one;
+/// a record may end with zeros of its own.
+pub(crate) fn written(rest: &[u8]) -> &[u8] {
+    let len = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    &rest[..len]
+}
+
 /// Whether any whole record with one of the next numbers begins somewhere in `bytes`.
 pub(crate) fn any_later(after: u64, bytes: &[u8]) -> bool {
     find_later(after, bytes).is_some()

@@ -4,6 +4,7 @@
 //! A segment is called after the number of its first record. Record numbers have no gaps, within a segment and
 //! from one to the next, so that a lost or damaged piece shows. Only the end of the last segment may be torn: that
 //! is a record nobody was told of, and it is cut. A bad record with a good one behind it is damage, and refused.
+//! Zeros at the end of a segment are room that was made for records and not needed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -162,7 +163,9 @@ impl Log {
 
     fn begin_segment(&mut self) -> Result<(), DiskError> {
         let name = format!("{:016x}.log", self.next_number);
-        self.file = Some(self.disk.create(&path(&name))?);
+        let mut file = self.disk.create(&path(&name))?;
+        file.reserve(self.segment_bytes);
+        self.file = Some(file);
         self.segments.push_back(Segment { name, bytes: 0, last_index: 0 });
         Ok(())
     }
@@ -188,11 +191,12 @@ impl Log {
             at += HEADER_LEN + payload.len();
         }
         let rest = bytes.get(at..).unwrap_or_default();
-        if !rest.is_empty() {
+        let torn = frame::written(rest);
+        if !torn.is_empty() {
             if !is_last || frame::any_later(self.next_number, rest) {
                 return Err(self.damage(name, at, &format!("record {} is not whole", self.next_number)).into());
             }
-            tracing::warn!(segment = name, offset = at, bytes = rest.len(), "Cut off the torn end of the log.");
+            tracing::warn!(segment = name, offset = at, bytes = torn.len(), "Cut off the torn end of the log.");
         }
         if is_last {
             // Even without a torn end: a process that was killed before its sync leaves a record that can be read
@@ -270,4 +274,65 @@ fn path(name: &str) -> String {
 pub(crate) fn first_number(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log").filter(|digits| digits.len() == 16)?;
     u64::from_str_radix(digits, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt as _;
+
+    use super::*;
+    use crate::disk::RealDisk;
+    use crate::offline;
+
+    const KEEP: Keep = Keep { after: 0, bytes: 0 };
+
+    fn record(index: u64) -> LogRecord {
+        // It ends with zeros of its own.
+        let entry = LogEntry { index, term: 1, data: vec![0; 500], ..LogEntry::default() };
+        LogRecord { version: VERSION, hard_state: Some(HardState::default()), entries: vec![entry], base: None }
+    }
+
+    /// A log of several segments with room behind its records, as a process leaves it that is killed.
+    /// And where in the last segment the room begins.
+    fn killed(folder: &std::path::Path) -> (Arc<RealDisk>, u64) {
+        let disk = Arc::new(RealDisk::new(folder));
+        let (mut log, _) = Log::open(disk.clone(), 4096, KEEP).unwrap();
+        (1..=20).for_each(|index| log.append(&record(index)).unwrap());
+        (disk, log.segments.back().unwrap().bytes)
+    }
+
+    #[test]
+    fn room_that_was_made_for_records_is_no_damage_and_no_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let (disk, written) = killed(folder.path());
+        let last = disk.path_of(&path(disk.list(LOG_FOLDER).unwrap().last().unwrap()));
+        assert!(written < 4096 && std::fs::metadata(last).unwrap().len() == 4096);
+        let scan = offline::scan_log(&*disk, &mut |_| {}).unwrap();
+        assert!(scan.damage.is_empty() && scan.torn == 0 && scan.records == 20);
+        let (mut log, recovered) = Log::open(disk.clone(), 4096, KEEP).unwrap();
+        assert_eq!((recovered.last_index, scan.bytes), (20, log.bytes()));
+        (21..=30).for_each(|index| log.append(&record(index)).unwrap());
+        drop(log);
+        assert_eq!(Log::open(disk, 4096, KEEP).unwrap().1.last_index, 30);
+    }
+
+    #[test]
+    fn a_record_that_is_torn_within_that_room_is_cut_and_damage_before_a_record_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (disk, at) = killed(folder.path());
+        let mut whole = Vec::new();
+        frame::encode(21, &record(21), &mut whole);
+        let write = |segment: &str, bytes: &[u8], at: u64| {
+            let file = std::fs::File::options().write(true).open(disk.path_of(&path(segment))).unwrap();
+            file.write_all_at(bytes, at).unwrap();
+        };
+        let segments = disk.list(LOG_FOLDER).unwrap();
+        write(segments.last().unwrap(), &whole[..14], at);
+        let scan = offline::scan_log(&*disk, &mut |_| {}).unwrap();
+        assert!(scan.damage.is_empty() && scan.torn > 0 && scan.torn <= 14);
+        assert_eq!(Log::open(disk.clone(), 4096, KEEP).unwrap().1.last_index, 20);
+        assert_eq!(offline::scan_log(&*disk, &mut |_| {}).unwrap().torn, 0);
+        write(&segments[0], &[1; 30], 600);
+        assert!(matches!(Log::open(disk.clone(), 4096, KEEP), Err(ReadError::Damage(_))));
+    }
 }

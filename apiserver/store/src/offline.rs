@@ -65,6 +65,11 @@ pub(crate) fn scan_log(disk: &dyn Disk, show: &mut dyn FnMut(LogRecord)) -> Resu
                 at += HEADER_LEN + payload.len();
                 continue;
             }
+            let torn = frame::written(rest).len() as u64;
+            if torn == 0 {
+                scan.bytes -= rest.len() as u64; // room that was made for records
+                break;
+            }
             match frame::find_later(number, rest) {
                 Some((skipped, later)) => {
                     let what = format!("records {number} to {} are not whole ({skipped} bytes)", later - 1);
@@ -72,7 +77,7 @@ pub(crate) fn scan_log(disk: &dyn Disk, show: &mut dyn FnMut(LogRecord)) -> Resu
                     (at, number) = (at + skipped, later);
                 }
                 None if is_last => {
-                    scan.torn = rest.len() as u64;
+                    scan.torn = torn;
                     break;
                 }
                 None => {
