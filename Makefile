@@ -40,10 +40,11 @@ check: deps ## formatting, clippy, compile
 sim: ## members of a store on bad networks and disks, SEEDS=200 times
 	REEVE_SIM_SEEDS=$(SEEDS) $(CARGO) test --locked -p reeve-store --features sim --test sim
 
-torture: release ## three servers under load: killed 200 times (CYCLES=n), paused, cut off, their disks and clocks spoilt
+torture: release ## three servers under load: killed 200 times (CYCLES=n), paused, cut off, their disks and clocks spoilt; one that grows to five
 	@deploy/scripts/deps.sh torture
 	$(CARGO) build --release --locked -p reeve-tests --bin torture
 	REEVE_BIN="$(TARGET)/release/reeve" "$(TARGET)/release/torture" $(or $(CYCLES),200) $(PARTS)
+	REEVE_BIN="$(TARGET)/release/reeve" REEVE_SERVERS_MAX=5 $(CARGO) test --locked -p reeve-tests --test servers -- --nocapture grows
 
 fmt: ## format all code
 	$(CARGO) fmt --all

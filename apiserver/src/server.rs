@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ use crate::http::{
     AboutCluster, Api, Backups, Body, BoxError, ComponentStatuses, Health, InProcess, LiveFaces, Metrics, Own, Peer,
     Reviews, RunningComponents,
 };
-use crate::join::ControlPlane;
+use crate::join::{ControlPlane, Neighbours};
 use crate::pki::{LiveCertificate, Pki, PkiError, UnusableCertificate};
 use crate::proxy_node::{Kubelet, KubeletError, Nodes};
 use crate::registry::{Registry, RegistryConfig, RegistryParts, UserInfo, roles};
@@ -175,7 +175,6 @@ pub enum RenewError {
 pub struct ApiServer {
     api: Arc<Api>,
     serving: Arc<Serving>,
-    advertise: SocketAddr,
 }
 
 /// What every connection needs.
@@ -268,7 +267,7 @@ impl ApiServer {
         let serving = Arc::new(serving);
         let (own, shutdown) = (Arc::clone(&serving), serving.shutdown.clone());
         serving.tasks.spawn(async move { shutdown.run_until_cancelled(own.certificates.keep()).await });
-        Ok(Self { api: Arc::new(api), serving, advertise: config.registry.advertise })
+        Ok(Self { api: Arc::new(api), serving })
     }
 
     /// Re-issues the server's certificates if they are about to expire; the next handshakes show the new ones. Done by
@@ -301,16 +300,19 @@ impl ApiServer {
     }
 
     /// Makes this server one of a control plane: others can join through it, and its members can be seen and changed.
-    /// Only the first call counts. `leadership` is the
-    /// store's.
+    /// Only the first call counts. `leadership` is the store's.
     pub fn serve_control_plane(&self, control_plane: ControlPlane, leadership: watch::Receiver<Leadership>) {
-        if self.api.control_plane.set(control_plane).is_err() {
+        let own = Arc::clone(&self.serving.certificates.front_proxy_client);
+        let neighbours = Neighbours::new(&self.api.registry, control_plane.ca_pem(), own);
+        if self.api.control_plane.set(control_plane.asking(neighbours)).is_err() {
             return;
         }
-        let (api, shutdown, port) = (Arc::clone(&self.api), self.serving.shutdown.clone(), self.advertise.port());
+        let (api, shutdown) = (Arc::clone(&self.api), self.serving.shutdown.clone());
         self.serving.tasks.spawn(async move {
             if let Some(control_plane) = api.control_plane.get() {
-                shutdown.run_until_cancelled(control_plane.tend(&api.registry, leadership, port)).await;
+                let tending = control_plane.tend(&api.registry, leadership.clone());
+                let comparing = control_plane.compare(leadership);
+                shutdown.run_until_cancelled(async { tokio::join!(tending, comparing) }).await;
             }
         });
     }

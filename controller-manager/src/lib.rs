@@ -28,6 +28,7 @@ mod rootca;
 mod service_pods;
 mod serviceaccount;
 mod storageprotection;
+mod tokencleaner;
 
 pub use manager::{ControllerManager, ControllerManagerConfig, ManagerError};
 pub use nodeipam::RangeError;

@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController,
-    ResourceQuota, Service, ServiceAccount,
+    ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -35,6 +35,7 @@ use crate::roleaggregation::{self, RoleAggregationController, Roles};
 use crate::rootca::{self, RootCaController};
 use crate::serviceaccount::ServiceAccountController;
 use crate::storageprotection::StorageProtectionController;
+use crate::tokencleaner::{self, TokenCleaner};
 
 /// Where nodes renew their leases.
 const NODE_LEASES: &str = "kube-node-lease";
@@ -87,6 +88,8 @@ pub(crate) struct Watches {
     /// ConfigMaps named `kube-root-ca.crt` only.
     pub(crate) root_cas: Informer<ConfigMap>,
     pub(crate) cluster_roles: Roles,
+    /// Secrets of bootstrap tokens only.
+    pub(crate) tokens: Informer<Secret>,
     /// Pods without a controller, by namespace.
     pub(crate) orphans: Index<String, Pod>,
     /// Pods by the node they are bound to.
@@ -128,6 +131,7 @@ impl Watches {
             classes: Informer::all(component),
             root_cas: Informer::start(component, Api::all(client()), root_cas),
             cluster_roles: Informer::start(component, Api::all(client()), roles),
+            tokens: tokencleaner::tokens(component),
             orphans,
             pods_by_node,
         }
@@ -153,6 +157,7 @@ impl Watches {
             self.classes.synced(),
             self.root_cas.synced(),
             self.cluster_roles.synced(),
+            self.tokens.synced(),
         ]
     }
 }
@@ -194,6 +199,7 @@ impl ControllerManager {
         let root_ca = RootCaController::new(&component, &watches, config.ca_pem);
         let pod_garbage = PodGarbageController::new(&component, &watches);
         let storage = StorageProtectionController::new(&component, &watches);
+        let tokens = TokenCleaner::new(&component, &watches);
         let (emptying, counting) = (namespaces.on_gone(), quotas.on_gone());
         let on_gone: OnGone = Arc::new(move |namespace| {
             emptying(namespace);
@@ -223,6 +229,7 @@ impl ControllerManager {
         component.spawn_vital("root-ca", root_ca.run());
         component.spawn_vital("podgc", pod_garbage.run());
         component.spawn_vital("storageprotection", storage.run());
+        component.spawn_vital("token-cleaner", tokens.run());
         component.stopped().await;
         Ok(component.outcome()?)
     }

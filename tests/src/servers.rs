@@ -39,6 +39,8 @@ pub struct Server {
     child: Option<Child>,
     /// What its processes find in their environment besides.
     env: Vec<(String, String)>,
+    /// Whose machine it is on.
+    machine: String,
 }
 
 impl Servers {
@@ -94,7 +96,30 @@ impl Servers {
         self.ip(&format!("-n {own} link set eth0 up"));
         self.ip(&format!("-n {hub} link set s{number} master br0"));
         self.ip(&format!("-n {hub} link set s{number} up"));
-        self.all.push(Server { name: name.to_owned(), address, child: None, env: Vec::new() });
+        self.all.push(Server {
+            name: name.to_owned(),
+            address,
+            child: None,
+            env: Vec::new(),
+            machine: name.to_owned(),
+        });
+    }
+
+    /// Another server on the machine of that one, which does not run yet.
+    pub fn share_machine(&mut self, name: &str, with: &str) {
+        let (machine, address) = (self.server(with).machine.clone(), self.server(with).address.clone());
+        self.all.push(Server { name: name.to_owned(), address, child: None, env: Vec::new(), machine });
+    }
+
+    /// Gives a machine another address, `192.0.2.NUMBER`. Its server must not run.
+    #[track_caller]
+    pub fn readdress_machine(&mut self, name: &str, number: u8) {
+        let (own, address) = (self.namespace(name), format!("192.0.2.{number}"));
+        self.ip(&format!("-n {own} addr flush dev eth0"));
+        self.ip(&format!("-n {own} addr add {address}/24 dev eth0"));
+        if let Some(server) = self.all.iter_mut().find(|server| server.name == name) {
+            server.address = address;
+        }
     }
 
     /// All servers, in the order of their machines.
@@ -121,12 +146,17 @@ impl Servers {
     #[track_caller]
     #[allow(clippy::expect_used, reason = "the failure of the calling test")]
     pub fn spawn(&mut self, name: &str, arguments: &[&str]) {
-        let (namespace, data, out) = (self.namespace(name), self.data_dir(name), self.out(name));
+        let machine = self.server(name).machine.clone();
+        let (namespace, data, out) = (self.namespace(&machine), self.data_dir(name), self.out(name));
         let file = |path: PathBuf| File::options().create(true).append(true).open(path).expect("a log");
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{namespace}")).arg(binary::reeve());
         let own_name = if arguments.contains(&"--name") { &[][..] } else { &["--name", name][..] };
-        command.args(["server", "--data-dir"]).arg(data).args(own_name).args(arguments);
+        command.arg("server").args(own_name);
+        if !arguments.contains(&"--data-dir") {
+            command.arg("--data-dir").arg(data);
+        }
+        command.args(arguments);
         command.env_remove("KUBECONFIG").env_remove("REEVE_TOKEN").env("HOME", self.home.path());
         command.envs(self.server(name).env.iter().map(|(key, value)| (key, value)));
         command.stdin(Stdio::null()).stdout(File::create(out).expect("a file")).stderr(file(self.log(name)));
@@ -222,6 +252,12 @@ impl Servers {
     #[must_use]
     pub fn kubeconfig(&self, name: &str) -> PathBuf {
         self.data_dir(name).join("admin.kubeconfig")
+    }
+
+    /// A path beside the data of all servers.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
     }
 
     fn out(&self, name: &str) -> PathBuf {

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Code, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::Shared;
 use crate::figures::Figures;
@@ -44,6 +44,8 @@ const WELL_AFTER: Duration = Duration::from_secs(5);
 /// would wait for as long again as the cut took.
 const PING_EVERY: Duration = Duration::from_secs(1);
 const PING_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Says, with each call, where the caller is reached.
+pub(crate) const ADDRESS: &str = "reeve-address";
 /// What may be under way to a member that is slow to read.
 const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
@@ -180,7 +182,11 @@ impl Dial {
         let stream = futures::stream::unfold(handed, |mut handed: mpsc::Receiver<Sent>| async move {
             handed.recv().await.map(|sent| (sent, handed))
         });
-        let call = async move { client.messages(stream).await };
+        let mut request = Request::new(stream);
+        if let Ok(address) = self.shared.address.parse() {
+            request.metadata_mut().insert(ADDRESS, address);
+        }
+        let call = async move { client.messages(request).await };
         let mut call = std::pin::pin!(call);
         loop {
             let parcel = tokio::select! {

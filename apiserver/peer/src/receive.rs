@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::Shared;
-use crate::lane::MESSAGE_BYTES_MAX;
+use crate::lane::{ADDRESS, MESSAGE_BYTES_MAX};
 
 /// Connections at once. Members have two each; the rest is for those that are about to be closed, and for strangers
 /// in their handshake. Further ones wait in the kernel's queue.
@@ -97,6 +97,9 @@ struct Receiver<I> {
 #[tonic::async_trait]
 impl<I: Intake> Peer for Receiver<I> {
     async fn messages(&self, request: Request<Streaming<Sent>>) -> Result<Response<Received>, Status> {
+        if let Some(address) = request.metadata().get(ADDRESS).and_then(|address| address.to_str().ok()) {
+            self.shared.hear(self.from, address);
+        }
         let mut messages = request.into_inner();
         while let Some(sent) = messages.message().await? {
             let Sent { cluster, from, to, message, urgent } = sent;

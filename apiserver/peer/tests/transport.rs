@@ -43,8 +43,12 @@ impl Authority {
     }
 
     fn transport(&self, id: u64, group: u64, host: &str) -> Arc<PeerTransport> {
-        let (ca_pem, certificate) = (self.pem.clone(), self.certify(host));
-        PeerTransport::new(PeerConfig { id, cluster: group, ca_pem, certificate }).unwrap()
+        self.transport_at(id, group, host, "")
+    }
+
+    fn transport_at(&self, id: u64, group: u64, host: &str, address: &str) -> Arc<PeerTransport> {
+        let (ca_pem, address, certificate) = (self.pem.clone(), address.to_owned(), self.certify(host));
+        PeerTransport::new(PeerConfig { id, cluster: group, ca_pem, address, certificate }).unwrap()
     }
 
     fn member(&self, id: u64) -> Arc<PeerTransport> {
@@ -242,6 +246,27 @@ async fn a_member_that_was_removed_is_told_so() {
         }
     };
     tokio::time::timeout(PATIENCE, told).await.unwrap();
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_comes_back_elsewhere_is_found_before_the_group_knows() {
+    let authority = Authority::new();
+    let one = authority.member(1);
+    let (address_of_one, _got_by_one) = listening(&one);
+    // Where the second was: nobody listens there.
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    one.set_peers(peer(2, &gone));
+    let on = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = on.local_addr().unwrap().to_string();
+    let two = authority.transport_at(2, GROUP, &host_of(2), &address);
+    let (_, mut got) = listening_on(&two, on, false);
+    two.set_peers(peer(1, &address_of_one));
+    assert_eq!(arrives(&one, &parcel("found", true), &mut got).await, parcel("found", true));
+    // The group goes on telling the old address until it has agreed on the new one.
+    one.set_peers(peer(2, &gone));
+    assert_eq!(arrives(&one, &parcel("again", false), &mut got).await.message, "again");
     one.stop().await;
     two.stop().await;
 }

@@ -160,7 +160,7 @@ impl Api {
                 let passed = Passed { user, parts, body, is_watch: false, is_discovery, shutdown };
                 return Ok(self.aggregator.pass_on(&backend, passed).await);
             }
-            if let Some(served) = self.serve_own(&user, &segments, &parts.method).await {
+            if let Some(served) = self.serve_own(&user, &segments, (&parts.method, &query)).await {
                 return served;
             }
             return self.serve_path(&segments, &query, &parts).await;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::metrics::Page;
 use super::query::Query;
 use super::response::{self, Answer};
+use crate::join::Neighbourhood;
 
 const ENDPOINTS: [&str; 3] = ["livez", "readyz", "healthz"];
 
@@ -142,13 +143,19 @@ impl Health {
         SharedKv::clone(&self.kv)
     }
 
-    /// Answers `/ENDPOINT` or `/ENDPOINT/CHECK`; `members` are lines about other servers, which decide nothing.
-    pub(crate) async fn answer(&self, endpoint: &str, single: Option<&str>, query: &Query, members: &str) -> Answer {
+    /// Answers `/ENDPOINT` or `/ENDPOINT/CHECK`; `more` is what one of several servers says besides.
+    pub(crate) async fn answer(
+        &self,
+        endpoint: &str,
+        single: Option<&str>,
+        query: &Query,
+        more: &Neighbourhood,
+    ) -> Answer {
         if let Some(single) = single {
             return self.single(endpoint, single).await;
         }
         let mut report = String::new();
-        let mut healthy = true;
+        let mut healthy = more.healthy;
         let mut excluded: BTreeSet<&str> = query.all("exclude").collect();
         for name in checks_of(endpoint) {
             if excluded.remove(name) {
@@ -165,7 +172,7 @@ impl Health {
             report.push_str("warn: some health checks cannot be excluded: no matches for ");
             report.extend([&names.join(","), "\n"]);
         }
-        report.push_str(members);
+        report.push_str(&more.lines);
         let verbose = query.get("verbose").is_some();
         let mut answer = match (healthy, verbose) {
             (true, false) => response::text(StatusCode::OK, "ok"),

@@ -72,7 +72,7 @@ use crate::auth::token::TokenKey;
 use crate::auth::{self, Attributes, Authenticator, Authorizer, Credentials, Decision, Target};
 use crate::flowcontrol::{Belongs, FlowControl};
 use crate::gate::Place;
-use crate::join::ControlPlane;
+use crate::join::{ControlPlane, Neighbourhood, Told};
 use crate::proxy_node::Nodes;
 use crate::registry::{Registry, UserInfo};
 use crate::server::Limits;
@@ -235,15 +235,15 @@ impl Api {
         match words[..] {
             ["version"] => Ok(response::raw_json(StatusCode::OK, &version())),
             [endpoint @ ("livez" | "readyz" | "healthz")] => {
-                let verbose = query.get("verbose").is_some() && endpoint == "readyz";
-                let members = match self.control_plane.get().filter(|_| verbose) {
-                    Some(control_plane) => control_plane.health().await,
-                    None => String::new(),
+                let more = match self.control_plane.get().filter(|_| endpoint == "readyz") {
+                    Some(control_plane) => control_plane.health(query.get("verbose").is_some()).await,
+                    None => Neighbourhood { healthy: true, ..Neighbourhood::default() },
                 };
-                Ok(self.health.answer(endpoint, None, query, &members).await)
+                Ok(self.health.answer(endpoint, None, query, &more).await)
             }
             [endpoint @ ("livez" | "readyz" | "healthz"), ref check @ ..] => {
-                Ok(self.health.answer(endpoint, Some(&check.join("/")), query, "").await)
+                let more = Neighbourhood::default();
+                Ok(self.health.answer(endpoint, Some(&check.join("/")), query, &more).await)
             }
             [".well-known", "openid-configuration"] => {
                 Ok(issuer::configuration(&self.token_key, self.faces.server_address()))
@@ -277,14 +277,14 @@ impl Api {
 
     async fn metrics_page(&self, headers: &http::HeaderMap) -> Result<Answer, ApiError> {
         let control_plane = self.control_plane.get();
-        let group = match control_plane {
+        let told = match control_plane {
             Some(control_plane) => control_plane.told().await,
-            None => None,
+            None => Told::default(),
         };
         let more = |page: &mut Page| {
             metrics::decisions(page, &self.authorizer.allowed());
             self.own.backups.report(page);
-            control_plane.into_iter().for_each(|own| own.report(group.as_ref(), page));
+            control_plane.into_iter().for_each(|own| own.report(&told, page));
         };
         self.metrics.answer(&self.registry, (&self.aggregator.metrics, &self.flow), more, headers)
     }

@@ -1,5 +1,5 @@
-//! Paths that Kubernetes does not have, below `/reeve/v1`: a backup of everything, and what is damaged on disk. Not in
-//! the index of paths.
+//! Paths that Kubernetes does not have, below `/reeve/v1`: a backup of everything, what is damaged on disk, and a hash
+//! of what this server's store holds. Not in the index of paths.
 //!
 //! They hand out every Secret and the authorities' keys: besides the path itself (`nonResourceURLs`) whoever asks must
 //! have been allowed everything on everything, as cluster-admin is.
@@ -13,12 +13,13 @@ use futures::stream;
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
-use reeve_store::SharedKv;
 use reeve_store::backup::contents::BackupHead;
+use reeve_store::{Revision, SharedKv};
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::metrics::Page;
+use super::query::Query;
 use super::response::{self, Answer, BoxError};
 use super::{Api, Counter};
 use crate::auth::{Attributes, Target};
@@ -109,10 +110,11 @@ impl Api {
         &self,
         user: &UserInfo,
         segments: &[String],
-        method: &Method,
+        (method, query): (&Method, &Query),
     ) -> Option<Result<Answer, ApiError>> {
         let words: Vec<&str> = segments.iter().map(String::as_str).collect();
-        if !matches!(words[..], ["reeve", "v1", "backup"] | ["reeve", "v1", "store", "verify"]) {
+        let ["reeve", "v1", path @ ..] = &words[..] else { return None };
+        if !matches!(path, ["backup"] | ["store", "verify" | "hash"]) {
             return None;
         }
         if *method != Method::GET {
@@ -130,7 +132,11 @@ impl Api {
             return Some(Err(refused));
         }
         let kv = self.health.kv();
-        Some(if words.len() == 3 { self.backup(kv).await } else { verify(kv).await })
+        Some(match path {
+            ["backup"] => self.backup(kv).await,
+            ["store", "hash"] => hash(kv, query.get("revision")).await,
+            _ => verify(kv).await,
+        })
     }
 
     async fn backup(&self, kv: SharedKv) -> Result<Answer, ApiError> {
@@ -158,6 +164,16 @@ impl Api {
         let body = StreamBody::new(frames.take_until(self.shutdown.clone().cancelled_owned())).boxed_unsync();
         Ok(response::answer(StatusCode::OK, "application/octet-stream", body))
     }
+}
+
+/// The hash of everything at a revision, of what is acknowledged by now at least.
+async fn hash(kv: SharedKv, revision: Option<&str>) -> Result<Answer, ApiError> {
+    let parsed = revision.map(str::parse::<u64>).transpose();
+    let revision = parsed.map_err(|err| ApiError::bad_request(format!("revision: {err}")))?;
+    kv.newest().await.map_err(|err| ApiError::store(&err))?;
+    let hash = kv.hash_kv(revision.map(Revision)).await.map_err(|err| ApiError::store(&err))?;
+    let answer = json!({"hash": hash.hash, "revision": hash.revision.0, "compacted": hash.compacted.0});
+    Ok(response::json(StatusCode::OK, &answer))
 }
 
 async fn verify(kv: SharedKv) -> Result<Answer, ApiError> {

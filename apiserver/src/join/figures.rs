@@ -2,6 +2,7 @@
 
 use reeve_store::{MemberStatus, Role};
 
+use super::alarms::{self, Alarm};
 use super::{ControlPlane, Record};
 use crate::http::Page;
 
@@ -26,21 +27,55 @@ pub struct PeerFigure {
     pub disconnects: u64,
 }
 
+/// What the store says of the group.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    group: Option<MemberStatus>,
+    alarms: Vec<Alarm>,
+}
+
+/// What a server says of itself and the others for `/readyz`.
+#[derive(Debug, Default)]
+pub(crate) struct Neighbourhood {
+    /// Lines of the report.
+    pub(crate) lines: String,
+    /// Whether this server is fit to be asked.
+    pub(crate) healthy: bool,
+}
+
 impl ControlPlane {
     /// How the group is, if the store says.
-    pub(crate) async fn told(&self) -> Option<MemberStatus> {
-        self.group.status().await.ok()
+    pub(crate) async fn told(&self) -> Told {
+        Told { group: self.group.status().await.ok(), alarms: alarms::all(&*self.kv).await.unwrap_or_default() }
     }
 
     /// Adds what is counted of the group.
-    pub(crate) fn report(&self, group: Option<&MemberStatus>, page: &mut Page) {
-        group.into_iter().for_each(|status| of_group(status, page));
+    pub(crate) fn report(&self, told: &Told, page: &mut Page) {
+        told.group.iter().for_each(|status| of_group(status, page));
         of_network(&self.network.figures(), page);
+        self.compared.report(page);
+        let help = "Members whose data differs from that of the others: 1 where most agree against it, else 0.5.";
+        page.family("reeve_store_corrupt", "gauge", help);
+        for alarm in &told.alarms {
+            let value = if alarm.certain { "1" } else { "0.5" };
+            page.sample("", &format!("member=\"{}\",name=\"{}\"", alarm.id, alarm.name), value);
+        }
     }
 
-    /// A line about each member for `/readyz?verbose`: whether it can be reached from here. None of them decides
-    /// whether this server is ready.
-    pub(crate) async fn health(&self) -> String {
+    /// What the server says of itself for `/readyz` because it is one of several.
+    pub(crate) async fn health(&self, verbose: bool) -> Neighbourhood {
+        let alarms = alarms::all(&*self.kv).await.unwrap_or_default();
+        let status = self.group.status().await.ok();
+        let is_own = |alarm: &Alarm| status.as_ref().is_some_and(|status| alarm.id == format!("{:x}", status.id));
+        let healthy = !alarms.iter().any(|alarm| alarm.certain && is_own(alarm));
+        let own = if healthy { "[+]store-hash ok\n" } else { "[-]store-hash failed: reason withheld\n" };
+        let members = if verbose { self.members(&alarms).await } else { String::new() };
+        Neighbourhood { lines: format!("{own}{members}"), healthy }
+    }
+
+    /// A line about each member: whether it can be reached from here, and whether there is an alarm about it. None of
+    /// them decides whether this server is ready.
+    async fn members(&self, alarms: &[Alarm]) -> String {
         let (Ok(status), Ok(records)) = (self.group.status().await, self.records().await) else {
             return String::new();
         };
@@ -51,7 +86,12 @@ impl ControlPlane {
             let leads = if status.leadership.leader == Some(record.id) { ", leader" } else { "" };
             let learns = status.members.iter().any(|member| member.id == record.id && !member.voter);
             let learns = if learns { ", learner" } else { "" };
-            let (mark, said) = if reached { ("[+]", "ok") } else { ("[-]", "not reached") };
+            let is_corrupt = alarms.iter().any(|alarm| alarm.id == format!("{:x}", record.id));
+            let (mark, said) = match (is_corrupt, reached) {
+                (true, _) => ("[-]", "alarm CORRUPT"),
+                (false, true) => ("[+]", "ok"),
+                (false, false) => ("[-]", "not reached"),
+            };
             format!("{mark}member/{} {said}{leads}{learns}\n", record.name)
         };
         records.iter().map(line).collect()

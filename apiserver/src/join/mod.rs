@@ -5,15 +5,18 @@
 //! |---|---|
 //! | `GET /reeve/v1/ca` | everybody: the cluster CA's certificate, which is no secret |
 //! | `POST /reeve/v1/join` | holders of a join token (`token.rs`), nobody else: the answer holds the cluster's keys |
-//! | `GET /reeve/v1/members` | users who may `get` that path, as RBAC's `nonResourceURLs` say |
+//! | `GET /reeve/v1/members` | users who may `get` that path, as RBAC's `nonResourceURLs` say; a follower asks the leader, unless `?local=true` |
 //! | `DELETE /reeve/v1/members/NAME` | users who may `delete` that path |
 //! | `POST /reeve/v1/members/NAME/promote`, `…/lead` | users who may `post` to that path |
 //!
 //! The paths are there only if the server is one of a control plane ([`crate::ApiServer::serve_control_plane`]). What
 //! is not here: the group itself (`reeve-store`, behind [`Group`]), how its members talk to each other.
 
+mod alarms;
 mod client;
+mod compare;
 mod figures;
+mod neighbours;
 mod records;
 mod tend;
 #[cfg(test)]
@@ -22,6 +25,7 @@ mod token;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{Method, Request as HttpRequest, StatusCode};
@@ -33,8 +37,10 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 pub use self::client::{Joined, Unjoined, join};
+pub(crate) use self::figures::{Neighbourhood, Told};
 pub use self::figures::{Network, PeerFigure};
-pub use self::records::Record;
+pub(crate) use self::neighbours::Neighbours;
+pub use self::records::{Record, is_about_servers};
 pub use self::token::{JoinToken, TokenParseError, bootstrap_secret};
 use crate::http::{Answer, Body};
 use crate::pki::{Pki, SharedKeys};
@@ -45,6 +51,8 @@ use crate::status::ApiError;
 const ROOT: &str = "/reeve/v1/";
 /// Requests to join that are looked at at once; others wait.
 const ARRIVALS_MAX: usize = 4;
+/// Says that no other server is to be asked.
+const LOCAL: &str = "local=true";
 /// Names become parts of Leases' identities and of host names.
 const NAME_LEN_MAX: usize = 63;
 
@@ -141,6 +149,11 @@ pub struct ControlPlane {
     settings: Settings,
     /// How the connections to other members are.
     network: Arc<dyn Network>,
+    /// Asks other servers; they are asked nothing before this server is served.
+    neighbours: Option<Neighbours>,
+    /// How often all members' data is compared, while this server's member leads.
+    compared_every: Option<Duration>,
+    compared: compare::Counts,
     /// Strangers ask the whole group whether their token is there: a few at a time.
     arrivals: Semaphore,
 }
@@ -164,7 +177,25 @@ impl ControlPlane {
         pki: Pki,
         settings: Settings,
     ) -> Self {
-        Self { group, kv, pki, settings, network, arrivals: Semaphore::new(ARRIVALS_MAX) }
+        let arrivals = Semaphore::new(ARRIVALS_MAX);
+        let (neighbours, compared_every, compared) = (None, None, compare::Counts::default());
+        Self { group, kv, pki, settings, network, neighbours, compared_every, compared, arrivals }
+    }
+
+    /// Compares the members' data so often.
+    #[must_use]
+    pub fn compared_every(self, every: Option<Duration>) -> Self {
+        Self { compared_every: every, ..self }
+    }
+
+    /// By whom other servers are asked.
+    pub(crate) fn asking(self, neighbours: Neighbours) -> Self {
+        Self { neighbours: Some(neighbours), ..self }
+    }
+
+    /// The cluster CA.
+    pub(crate) fn ca_pem(&self) -> &str {
+        self.pki.ca_pem()
     }
 
     /// Answers requests that need no user: the CA, and joining, which has a token of its own.
@@ -251,7 +282,10 @@ impl ControlPlane {
     /// Answers requests of users who may: `rest` is the path behind `/reeve/v1`.
     pub(crate) async fn answer(&self, rest: &[&str], parts: &Parts) -> Result<Answer, ApiError> {
         match (rest, &parts.method) {
-            (["members"], &Method::GET) => self.list().await,
+            (["members"], &Method::GET) => {
+                let own_view = parts.uri.query().is_some_and(|query| query.split('&').any(|part| part == LOCAL));
+                self.list(own_view).await
+            }
             (["members", name], &Method::DELETE) => {
                 let record = self.member(name).await?;
                 self.group.remove(record.id).await.map_err(|error| refusal(&error))?;
@@ -261,12 +295,12 @@ impl ControlPlane {
             (["members", name, "promote"], &Method::POST) => {
                 let record = self.member(name).await?;
                 self.group.promote(record.id).await.map_err(|error| refusal(&error))?;
-                self.list().await
+                self.list(false).await
             }
             (["members", name, "lead"], &Method::POST) => {
                 let record = self.member(name).await?;
                 self.group.lead(record.id).await.map_err(|error| refusal(&error))?;
-                self.list().await
+                self.list(false).await
             }
             (["members", ..], _) => Err(ApiError::method_not_allowed()),
             _ => Ok(crate::http::not_found_page()),
@@ -277,10 +311,24 @@ impl ControlPlane {
         find(&self.records().await?, name).cloned()
     }
 
-    async fn list(&self) -> Result<Answer, ApiError> {
+    /// The members as this server knows them, or, because only the leader knows how the others are, as it does.
+    async fn list(&self, own_view: bool) -> Result<Answer, ApiError> {
         let status = self.status().await?;
-        let records = self.records().await?;
-        let members: Vec<Value> = status.members.iter().map(|member| described(member, &status, &records)).collect();
+        if let Some(leader) = status.leadership.leader.filter(|leader| *leader != status.id && !own_view)
+            && let Some(list) = self.ask_leader(leader, &format!("{ROOT}members?{LOCAL}")).await
+        {
+            return Ok(crate::http::json(StatusCode::OK, &list));
+        }
+        let (records, alarms) = (self.records().await?, alarms::all(&*self.kv).await?);
+        let described = |member| {
+            let mut described = described(member, &status, &records);
+            let alarm = alarms.iter().find(|alarm| described["id"] == alarm.id);
+            if let Some(alarm) = alarm {
+                described["alarm"] = json!({"type": "CORRUPT", "revision": alarm.revision, "certain": alarm.certain});
+            }
+            described
+        };
+        let members: Vec<Value> = status.members.iter().map(described).collect();
         let list = json!({
             "clusterID": self.settings.cluster_id, "term": status.leadership.term, "commitIndex": status.commit,
             "members": members,

@@ -6,10 +6,31 @@ use bytes::Bytes;
 use reeve_store::{Compare, KeyRange, Kv, Op, RangeRequest, Revision, Txn};
 use serde::{Deserialize, Serialize};
 
+use super::token;
 use crate::status::ApiError;
 
 /// What the keys begin with; outside of what the watch cache holds.
 const PREFIX: &str = "/reeve/members/";
+/// What the keys of alarms begin with.
+pub(super) const ALARMS: &str = "/reeve/alarms/";
+
+/// What the keys begin with of all that servers keep for themselves.
+const OWN: &[u8] = b"/reeve/";
+/// Where the Leases of scheduler and controllers lie, and what the names of those begin with that servers hold.
+const LEASES: &[u8] = b"/registry/coordination.k8s.io/leases/kube-system/";
+const HELD: [&[u8]; 3] = [b"kube-scheduler", b"kube-controller-manager", b"reeve-"];
+/// Where the tokens lie by which servers join.
+const TOKENS: &[u8] = b"/registry/core/secrets/kube-system/bootstrap-token-";
+
+/// Whether a key of the store is about the servers that keep it, and not about the cluster: their records, what they
+/// hold, and the tokens by which others join them. A control plane that is made of a backup has none of these servers.
+#[must_use]
+pub fn is_about_servers(key: &[u8], value: &[u8]) -> bool {
+    let is_token = || value.windows(token::USAGE.len()).any(|part| part == token::USAGE.as_bytes());
+    key.starts_with(OWN)
+        || key.strip_prefix(LEASES).is_some_and(|name| HELD.iter().any(|held| name.starts_with(held)))
+        || key.starts_with(TOKENS) && is_token()
+}
 
 /// One member, as it has introduced itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,4 +131,32 @@ pub(super) async fn forget(kv: &dyn Kv, record: &Record) -> Result<(), ApiError>
     let then = vec![Op::Delete(KeyRange::Key(key))];
     // Overtaken by another of that name: then it is theirs.
     kv.txn(Txn { compare, then, otherwise: Vec::new() }).await.map(drop).map_err(|err| ApiError::store(&err))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_about_servers_is_told_from_what_is_about_the_cluster() {
+        let token = br#"{"data":{"usage-reeve-server-join":"dHJ1ZQ=="}}"#;
+        let tokens = "/registry/core/secrets/kube-system/bootstrap-token-";
+        let held = "/registry/coordination.k8s.io/leases/kube-system/kube-scheduler";
+        for (key, value) in [
+            ("/reeve/members/a", &b"{}"[..]),
+            (&format!("{tokens}abcdef"), token),
+            (held, b""),
+            ("/reeve/alarms/x", b""),
+        ] {
+            assert!(is_about_servers(key.as_bytes(), value), "{key}");
+        }
+        for (key, value) in [
+            (&*format!("{tokens}abcdef"), &b"{}"[..]),
+            ("/registry/core/secrets/default/bootstrap-token-abcdef", token),
+            ("/registry/coordination.k8s.io/leases/kube-system/mine", b""),
+            ("/registry/core/pods/default/kube-scheduler", b""),
+        ] {
+            assert!(!is_about_servers(key.as_bytes(), value), "{key}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //! Every server puts itself in, and again when it is missing. That one is gone only the leader of the group can tell.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use reeve_store::Leadership;
@@ -20,8 +20,8 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const SILENT_LOOKS: u32 = 2;
 
 impl ControlPlane {
-    /// Runs while the server does. `port` is that of all API servers.
-    pub(crate) async fn tend(&self, registry: &Registry, mut leadership: watch::Receiver<Leadership>, port: u16) {
+    /// Runs while the server does.
+    pub(crate) async fn tend(&self, registry: &Registry, mut leadership: watch::Receiver<Leadership>) {
         loop {
             // It ends with the store.
             if leadership.wait_for(Leadership::is_leader).await.is_err() {
@@ -36,7 +36,7 @@ impl ControlPlane {
                 if silent > 0 && silent < SILENT_LOOKS {
                     continue;
                 }
-                if let Err(error) = registry.keep_servers(&alive, port).await {
+                if let Err(error) = registry.keep_servers(&alive).await {
                     debug!(%error, "The servers of the kubernetes Service cannot be corrected; trying again.");
                 }
             }
@@ -44,7 +44,7 @@ impl ControlPlane {
     }
 
     /// Where the API servers are whose members are there, and whether that is all of them.
-    async fn alive(&self) -> Result<(BTreeSet<IpAddr>, bool), ApiError> {
+    async fn alive(&self) -> Result<(BTreeSet<SocketAddr>, bool), ApiError> {
         let status = self.status().await?;
         let records = self.records().await?;
         let is_there = |id| {
@@ -53,6 +53,6 @@ impl ControlPlane {
         };
         let (there, gone): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| is_there(record.id));
         let addresses = there.iter().filter_map(|record| record.api_address.parse::<SocketAddr>().ok());
-        Ok((addresses.map(|address| address.ip()).collect(), gone.is_empty()))
+        Ok((addresses.collect(), gone.is_empty()))
     }
 }

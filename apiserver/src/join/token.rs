@@ -20,7 +20,7 @@ const TYPE: &str = "bootstrap.kubernetes.io/token";
 /// What their Secrets' names begin with.
 const NAME_PREFIX: &str = "bootstrap-token-";
 /// The usage without which a bootstrap token is not for servers.
-const USAGE: &str = "usage-reeve-server-join";
+pub(super) const USAGE: &str = "usage-reeve-server-join";
 /// Kubernetes' alphabet and lengths of bootstrap tokens.
 const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 const ID_LEN: usize = 6;

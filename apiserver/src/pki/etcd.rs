@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 
 use super::leaf::LeafPlan;
-use super::{CertKey, Pki, PkiError, file, open_authority, open_leaf};
+use super::{CertKey, Pki, PkiError, file, open_leaf};
 
 /// What the port shows, and whom it takes.
 #[derive(Debug, Clone)]
@@ -18,16 +18,22 @@ pub struct EtcdCertificates {
 }
 
 impl Pki {
+    /// Certificate of the authority whose clients the port admits, PEM. All servers of a control plane have the same.
+    #[must_use]
+    pub fn etcd_ca_pem(&self) -> &str {
+        &self.0.etcd_ca.cert_key.cert_pem
+    }
+
     /// Opens what the port needs, and makes the certificate of its clients: `etcd-ca.crt`, and `etcd-client.pem`, which
     /// holds certificate and key. Kept in the folder and re-issued like the others. Blocks on the disk.
     pub fn etcd(&self, addresses: &[IpAddr], now: Timestamp) -> Result<EtcdCertificates, PkiError> {
         let dir = &self.0.config.dir;
-        let authority = open_authority(dir, "etcd-ca", "reeve-etcd-ca", now)?;
+        let authority = &self.0.etcd_ca;
         file::write_if_changed(&dir.join("etcd-ca.crt"), &authority.cert_key.cert_pem)?;
         let mut sans = vec!["localhost".to_owned()];
         sans.extend(addresses.iter().map(IpAddr::to_string));
-        let serving = open_leaf(dir, "etcd-server", &authority, &LeafPlan::server("reeve-etcd", &[], sans, now))?;
-        open_leaf(dir, "etcd-client", &authority, &LeafPlan::client("reeve-etcd-client", &[], now))?;
-        Ok(EtcdCertificates { ca_pem: authority.cert_key.cert_pem, serving })
+        let serving = open_leaf(dir, "etcd-server", authority, &LeafPlan::server("reeve-etcd", &[], sans, now))?;
+        open_leaf(dir, "etcd-client", authority, &LeafPlan::client("reeve-etcd-client", &[], now))?;
+        Ok(EtcdCertificates { ca_pem: authority.cert_key.cert_pem.clone(), serving })
     }
 }

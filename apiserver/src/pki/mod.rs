@@ -119,6 +119,7 @@ struct Inner {
     kubelet_client_ca: Authority,
     front_proxy_ca: Authority,
     peer_ca: Authority,
+    etcd_ca: Authority,
     serving: CertKey,
     admin: CertKey,
     kubelet_client: CertKey,
@@ -135,6 +136,7 @@ impl Pki {
         let kubelet_client_ca = open_authority(&config.dir, "kubelet-client-ca", "reeve-kubelet-client-ca", now)?;
         let front_proxy_ca = open_authority(&config.dir, "front-proxy-ca", "reeve-front-proxy-ca", now)?;
         let peer_ca = open_authority(&config.dir, "peer-ca", "reeve-peer-ca", now)?;
+        let etcd_ca = open_authority(&config.dir, "etcd-ca", "reeve-etcd-ca", now)?;
         file::write_if_changed(&config.dir.join("ca.crt"), &cluster_ca.cert_key.cert_pem)?;
         let leaf = |name: &str, authority: &Authority, plan: &LeafPlan| open_leaf(&config.dir, name, authority, plan);
         let admin = leaf("admin", &cluster_ca, &LeafPlan::client("kubernetes-admin", &["system:masters"], now))?;
@@ -150,6 +152,7 @@ impl Pki {
             kubelet_client_ca,
             front_proxy_ca,
             peer_ca,
+            etcd_ca,
             serving,
             admin,
             kubelet_client,

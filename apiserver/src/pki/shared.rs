@@ -24,6 +24,8 @@ pub struct SharedKeys {
     front_proxy_ca: String,
     /// Of the authority of the store's members.
     peer_ca: String,
+    /// Of the authority of clients of etcd: one certificate opens the ports of all servers.
+    etcd_ca: String,
     /// The key that signs service-account tokens.
     signing_key: String,
 }
@@ -50,6 +52,7 @@ impl SharedKeys {
             ("kubelet-client-ca.pem", &self.kubelet_client_ca),
             ("front-proxy-ca.pem", &self.front_proxy_ca),
             ("peer-ca.pem", &self.peer_ca),
+            ("etcd-ca.pem", &self.etcd_ca),
             ("sa.key", &self.signing_key),
         ];
         files.into_iter().try_for_each(|(name, text)| file::write_if_changed(&dir.join(name), text))
@@ -66,6 +69,7 @@ impl Pki {
             kubelet_client_ca: both(&self.0.kubelet_client_ca.cert_key),
             front_proxy_ca: both(&self.0.front_proxy_ca.cert_key),
             peer_ca: both(&self.0.peer_ca.cert_key),
+            etcd_ca: both(&self.0.etcd_ca.cert_key),
             signing_key: self.0.signing_key_pem.clone(),
         }
     }

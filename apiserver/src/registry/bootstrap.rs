@@ -1,14 +1,15 @@
 //! The objects every cluster has: the system namespaces and PriorityClasses, and the Service by which pods reach the
 //! API server.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 
 use reeve_store::Revision;
 use serde_json::{Value, json};
 use tracing::warn;
 
+use super::answer::Object;
 use super::request::{Body, Options, Request, Subresource, UserInfo, Warnings};
 use super::resource::Resource;
 use super::{Registry, RegistryConfig, builtin, encode, meta};
@@ -59,10 +60,10 @@ fn versions(registry: &Registry) -> Vec<Option<Revision>> {
         resource.and_then(|resource| registry.peek(&resource, namespace, name)).map(|object| object.revision)
     };
     let namespaces = NAMESPACES.map(|name| version(registry.core("namespaces"), "", name));
-    let slices = registry.resource("discovery.k8s.io", "v1", "endpointslices");
-    let others = [registry.core("services"), registry.core("endpoints"), slices];
+    let others = [registry.core("services"), registry.core("endpoints")];
     let others = others.map(|resource| version(resource, "default", NAME));
-    namespaces.into_iter().chain(others).chain(builtin::versions(registry)).collect()
+    let slices = slices(registry).into_iter().map(|(_, slice)| Some(slice.revision));
+    namespaces.into_iter().chain(others).chain(slices).chain(builtin::versions(registry)).collect()
 }
 
 /// Makes what is missing and corrects the endpoints.
@@ -88,24 +89,61 @@ pub(super) async fn ensure(registry: &Registry, config: &RegistryConfig) -> Resu
         return Ok(());
     }
     let there = if config.several { servers(registry) } else { BTreeSet::new() };
-    write_servers(registry, config.advertise.port(), there.into_iter().chain([address]).collect()).await
+    write_servers(registry, there.into_iter().chain([config.advertise]).collect()).await
+}
+
+/// The slices that lead to the API servers, by name. There is one for each port that servers have.
+fn slices(registry: &Registry) -> Vec<(String, Object)> {
+    let Some(slices) = registry.resource("discovery.k8s.io", "v1", "endpointslices") else { return Vec::new() };
+    let snapshot = slices.storage.snapshot();
+    let name_of = |key: &[u8]| {
+        let name = std::str::from_utf8(key).ok()?.strip_prefix("default/")?;
+        let port = name.strip_prefix(NAME)?;
+        let is_ours = port.is_empty() || port.strip_prefix('-').is_some_and(|port| port.parse::<u16>().is_ok());
+        is_ours.then(|| name.to_owned())
+    };
+    let scope = format!("default/{NAME}");
+    let found = snapshot.scan(&scope, b"");
+    found.filter_map(|(key, slice)| Some((name_of(key)?, slice.clone()))).collect()
 }
 
 /// The servers that the `kubernetes` Service leads to, as of the cache.
-fn servers(registry: &Registry) -> BTreeSet<IpAddr> {
-    let slices = registry.resource("discovery.k8s.io", "v1", "endpointslices");
-    let Some(slice) = slices.and_then(|slices| registry.peek(&slices, "default", NAME)) else { return BTreeSet::new() };
-    let slice = slice.value();
-    let endpoints = slice["endpoints"].as_array().into_iter().flatten();
-    endpoints.filter_map(|endpoint| endpoint["addresses"][0].as_str()?.parse().ok()).collect()
+fn servers(registry: &Registry) -> BTreeSet<SocketAddr> {
+    let mut servers = BTreeSet::new();
+    for (_, slice) in slices(registry) {
+        let slice = slice.value();
+        let port = slice["ports"][0]["port"].as_u64().and_then(|port| u16::try_from(port).ok());
+        let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+        let addresses: Vec<IpAddr> =
+            endpoints.filter_map(|endpoint| endpoint["addresses"][0].as_str()?.parse().ok()).collect();
+        servers.extend(port.into_iter().flat_map(|port| addresses.iter().map(move |ip| SocketAddr::new(*ip, port))));
+    }
+    servers
 }
 
-async fn write_servers(registry: &Registry, port: u16, servers: BTreeSet<IpAddr>) -> Result<(), ApiError> {
-    if let Some(endpoints) = registry.core("endpoints") {
-        keep_true(registry, &endpoints, endpoints_object(port, &servers), &["subsets"]).await?;
+/// The servers by their ports.
+type ByPort = BTreeMap<u16, BTreeSet<IpAddr>>;
+
+async fn write_servers(registry: &Registry, servers: BTreeSet<SocketAddr>) -> Result<(), ApiError> {
+    let mut by_port = ByPort::new();
+    for server in servers {
+        by_port.entry(server.port()).or_default().insert(server.ip());
     }
-    if let Some(slices) = registry.resource("discovery.k8s.io", "v1", "endpointslices") {
-        keep_true(registry, &slices, slice(port, &servers), &["endpoints", "ports"]).await?;
+    if let Some(endpoints) = registry.core("endpoints") {
+        keep_true(registry, &endpoints, NAME, endpoints_object(&by_port), &["subsets"]).await?;
+    }
+    let Some(resource) = registry.resource("discovery.k8s.io", "v1", "endpointslices") else { return Ok(()) };
+    let mut names = Vec::new();
+    for (index, (port, servers)) in by_port.iter().enumerate() {
+        let name = if index == 0 { NAME.to_owned() } else { format!("{NAME}-{port}") };
+        keep_true(registry, &resource, &name, slice(&name, *port, servers), &["endpoints", "ports"]).await?;
+        names.push(name);
+    }
+    for (name, _) in slices(registry).into_iter().filter(|(name, _)| !names.contains(name)) {
+        match registry.delete(&request(&resource, "default", &name)).await {
+            Err(error) if !error.is_not_found() => return Err(error),
+            _ => {}
+        }
     }
     Ok(())
 }
@@ -113,11 +151,11 @@ async fn write_servers(registry: &Registry, port: u16, servers: BTreeSet<IpAddr>
 impl Registry {
     /// Takes those out of the `kubernetes` Service that are no servers, or dead. For one server at a time: the others
     /// only see to it that they are in it themselves.
-    pub(crate) async fn keep_servers(&self, alive: &BTreeSet<IpAddr>, port: u16) -> Result<(), ApiError> {
+    pub(crate) async fn keep_servers(&self, alive: &BTreeSet<SocketAddr>) -> Result<(), ApiError> {
         let there = servers(self);
-        let kept: BTreeSet<IpAddr> = there.intersection(alive).copied().collect();
+        let kept: BTreeSet<SocketAddr> = there.intersection(alive).copied().collect();
         // Nobody at all: better a dead address than none.
-        if kept == there || kept.is_empty() { Ok(()) } else { write_servers(self, port, kept).await }
+        if kept == there || kept.is_empty() { Ok(()) } else { write_servers(self, kept).await }
     }
 }
 
@@ -154,11 +192,12 @@ pub(super) async fn create_missing(
 async fn keep_true(
     registry: &Registry,
     resource: &Arc<Resource>,
+    name: &str,
     object: Value,
     fields: &[&str],
 ) -> Result<(), ApiError> {
-    let Some(there) = registry.peek(resource, "default", NAME) else {
-        return create_missing(registry, resource, "default", NAME, object).await;
+    let Some(there) = registry.peek(resource, "default", name) else {
+        return create_missing(registry, resource, "default", name, object).await;
     };
     let mut wanted = encode::bare(&there);
     for field in fields {
@@ -166,7 +205,7 @@ async fn keep_true(
             wanted.insert((*field).to_owned(), object[*field].clone());
         }
     }
-    registry.update(&request(resource, "default", NAME), Body::from(wanted)).await.map(|_| ())
+    registry.update(&request(resource, "default", name), Body::from(wanted)).await.map(|_| ())
 }
 
 fn service(config: &RegistryConfig) -> Value {
@@ -184,18 +223,19 @@ fn ports(port: u16) -> Value {
     json!([{ "name": "https", "protocol": "TCP", "port": port }])
 }
 
-fn endpoints_object(port: u16, servers: &BTreeSet<IpAddr>) -> Value {
-    let addresses: Vec<Value> = servers.iter().map(|ip| json!({ "ip": ip })).collect();
+fn endpoints_object(servers: &ByPort) -> Value {
+    let addresses = |servers: &BTreeSet<IpAddr>| servers.iter().map(|ip| json!({ "ip": ip })).collect::<Vec<_>>();
+    let subset = |(port, servers): (&u16, _)| json!({ "addresses": addresses(servers), "ports": ports(*port) });
     json!({
         "metadata": { "name": NAME, "labels": { "endpointslice.kubernetes.io/skip-mirror": "true" } },
-        "subsets": [{ "addresses": addresses, "ports": ports(port) }],
+        "subsets": servers.iter().map(subset).collect::<Vec<_>>(),
     })
 }
 
-fn slice(port: u16, servers: &BTreeSet<IpAddr>) -> Value {
+fn slice(name: &str, port: u16, servers: &BTreeSet<IpAddr>) -> Value {
     let endpoint = |ip: &IpAddr| json!({ "addresses": [ip], "conditions": { "ready": true } });
     let mut slice = json!({
-        "metadata": { "name": NAME, "labels": { "kubernetes.io/service-name": NAME } },
+        "metadata": { "name": name, "labels": { "kubernetes.io/service-name": NAME } },
         "addressType": if servers.iter().all(IpAddr::is_ipv4) { "IPv4" } else { "IPv6" },
         "endpoints": servers.iter().map(endpoint).collect::<Vec<_>>(),
         "ports": ports(port),

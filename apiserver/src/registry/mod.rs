@@ -108,7 +108,7 @@ pub struct RegistryConfig {
     /// Kubernetes'.
     pub history: Duration,
     /// Whether there may be other servers on the store: then the Service leads to them too, see
-    /// [`Registry::keep_servers`]. All have the port of `advertise`.
+    /// [`Registry::keep_servers`].
     pub several: bool,
 }
 

@@ -459,6 +459,15 @@ pub fn unpack<E: From<BackupError>>(
 
 /// Makes a store in an empty folder. After an error the folder is of no use; when it returns `Ok` all of it is on disk.
 pub fn restore(backup: &mut dyn Read, folder: &Path) -> Result<Summary, RestoreError> {
+    restore_some(backup, folder, &|_| true)
+}
+
+/// [`restore`], but only of the keys that are `wanted`.
+pub fn restore_some(
+    backup: &mut dyn Read,
+    folder: &Path,
+    wanted: &dyn Fn(&BackupKey) -> bool,
+) -> Result<Summary, RestoreError> {
     let disk = RealDisk::new(folder);
     let mut writer = snapshot::Writer::begin(&disk)?;
     let mut leases = BTreeMap::new();
@@ -471,7 +480,7 @@ pub fn restore(backup: &mut dyn Read, folder: &Path) -> Result<Summary, RestoreE
             }
             Item::Head(_) => return Ok(()),
         };
-        for key in keys {
+        for key in keys.into_iter().filter(|key| wanted(key)) {
             if LeaseId(key.lease).is_some() {
                 // One that ended while the backup was made: so it does again.
                 leases.entry(key.lease).or_insert(LEASE_TTL_MIN);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 /// `reeve backup`
 #[derive(Debug, Args)]
@@ -80,14 +80,27 @@ pub(crate) struct CheckArgs {
 pub(crate) struct RestoreArgs {
     /// The backup; `-` for standard input
     pub file: PathBuf,
-    /// Name of the cluster that is made [default: the name in the backup]
+    /// What is made of it: a cluster for `reeve up`, or the first server of a control plane for `reeve server`
+    /// [default: what was backed up]
+    #[arg(long = "as", value_name = "KIND", value_enum)]
+    pub kind: Option<RestoredKind>,
+    /// Name of the cluster that is made [default: the name in the backup], or of the server [default: the host name]
     #[arg(long)]
     pub name: Option<String>,
-    /// Where its data goes, a new or empty folder [default: /var/lib/reeve/NAME]
+    /// Where its data goes, a new or empty folder [default: /var/lib/reeve/NAME; of a server: /var/lib/reeve/server]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     #[command(flatten)]
     pub secret: SecretArgs,
+}
+
+/// What a restore makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RestoredKind {
+    /// A cluster for `reeve up`
+    Up,
+    /// A server for `reeve server`
+    Server,
 }
 
 /// `reeve store`

@@ -2,7 +2,7 @@
 //! comes and keeps it.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use futures::StreamExt as _;
 use reeve_api::clock::{Clock as _, RealClock};
@@ -11,7 +11,7 @@ use reeve_store::backup::{Item, Summary, Unpacker};
 use super::args::MakeArgs;
 use super::output::{Output, STDOUT};
 use super::progress::Progress;
-use super::{Failed, about, passphrase, sized, store_of};
+use super::{Failed, Subject, about, passphrase, sized, store_of};
 use crate::kubectl::api::{Api, Url};
 use crate::kubectl::error::CliError;
 
@@ -73,12 +73,12 @@ async fn of_server(api: &Api, mut output: Output, progress: &mut Progress) -> Re
 }
 
 fn of_folder(data_dir: &Path, mut output: Output) -> Result<(Summary, u64), Failed> {
-    let name = name_of(data_dir)?;
+    let subject = Subject::of_folder(data_dir)?;
     let store = store_of(data_dir);
     if !store.is_dir() {
         return Err(Failed::Refused(format!("{} holds no cluster: there is no store in it", data_dir.display())));
     }
-    let about = about(data_dir, &name, RealClock::new().now().as_second());
+    let about = about(data_dir, &subject, RealClock::new().now().as_second());
     let about = about.map_err(|err| Failed::io("read", data_dir, err))?;
     let packed = reeve_store::backup::pack_folder(&store, about, &mut output);
     let summary = packed.map_err(|err| Failed::Refused(chain(&err)))?;
@@ -97,11 +97,4 @@ pub(crate) fn chain(err: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-fn name_of(data_dir: &Path) -> Result<String, Failed> {
-    let file: PathBuf = data_dir.join(crate::cluster::CONFIG_FILE);
-    let config = crate::cluster::choices(&file)?;
-    let none = || Failed::Refused(format!("{} holds no cluster: {} is missing", data_dir.display(), file.display()));
-    Ok(config.ok_or_else(none)?.name)
 }

@@ -16,12 +16,17 @@ pub(crate) mod restore;
 mod s3;
 pub(crate) mod schedule;
 mod seal;
+mod target;
 pub(crate) mod verify;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+use reeve_apiserver::join::Settings;
 use reeve_store::backup::contents::{BackupFile, BackupHead};
+
+use crate::cluster::CONFIG_FILE;
+use crate::cluster::server::SETTINGS_FILE;
 
 /// Why a backup was not made or not restored; one line, with the way out where there is one.
 #[derive(Debug, thiserror::Error)]
@@ -64,14 +69,61 @@ impl Failed {
 /// The files of a cluster that belong into a backup: its lasting choices, and what makes its certificates and tokens.
 /// With the authorities every kubeconfig and token goes on; certificates themselves are issued anew.
 fn is_kept(name: &str) -> bool {
-    let Some(key) = name.strip_prefix("pki/") else { return name == crate::cluster::CONFIG_FILE };
+    let Some(key) = name.strip_prefix("pki/") else { return name == CONFIG_FILE || name == SETTINGS_FILE };
     let plain = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'));
     plain && (key == "ca.pem" || key.ends_with("-ca.pem") || key == "sa.key") && !key.starts_with('.')
 }
 
+/// Whose backup it is.
+#[derive(Debug, Clone)]
+pub(crate) enum Subject {
+    /// What `reeve up` has made.
+    Cluster {
+        /// Its name.
+        name: String,
+    },
+    /// The control plane of some servers.
+    ControlPlane(Settings),
+}
+
+impl Subject {
+    /// Whose data lies in that folder.
+    fn of_folder(data_dir: &Path) -> Result<Self, Failed> {
+        if let Some(config) = crate::cluster::choices(&data_dir.join(CONFIG_FILE))? {
+            return Ok(Self::Cluster { name: config.name });
+        }
+        if let Some(settings) = crate::cluster::server::settings_in(data_dir)? {
+            return Ok(Self::ControlPlane(settings));
+        }
+        let rule = format!("{} holds no cluster: it has neither {CONFIG_FILE} nor server.json", data_dir.display());
+        Err(Failed::Refused(rule))
+    }
+
+    /// What the backup is called, and which others are of the same cluster.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Cluster { name } => name.clone(),
+            Self::ControlPlane(settings) => format!("reeve-{}", settings.cluster_id),
+        }
+    }
+
+    /// The file in the backup that says what the cluster is.
+    fn choices(&self, data_dir: &Path) -> io::Result<BackupFile> {
+        Ok(match self {
+            Self::Cluster { .. } => {
+                let content = std::fs::read(data_dir.join(CONFIG_FILE))?;
+                BackupFile { name: CONFIG_FILE.to_owned(), content }
+            }
+            Self::ControlPlane(settings) => {
+                BackupFile { name: SETTINGS_FILE.to_owned(), content: serde_json::to_vec_pretty(settings)? }
+            }
+        })
+    }
+}
+
 /// What stands at the beginning of a backup of the cluster with this data folder.
-pub(crate) fn about(data_dir: &Path, name: &str, created: i64) -> io::Result<BackupHead> {
-    let mut names = vec![crate::cluster::CONFIG_FILE.to_owned()];
+pub(crate) fn about(data_dir: &Path, subject: &Subject, created: i64) -> io::Result<BackupHead> {
+    let mut names = Vec::new();
     match std::fs::read_dir(data_dir.join("pki")) {
         Ok(entries) => {
             for entry in entries {
@@ -83,7 +135,7 @@ pub(crate) fn about(data_dir: &Path, name: &str, created: i64) -> io::Result<Bac
     }
     names.retain(|name| is_kept(name));
     names.sort();
-    let mut files = Vec::new();
+    let mut files = vec![subject.choices(data_dir)?];
     for name in names {
         match std::fs::read(data_dir.join(&name)) {
             Ok(content) => files.push(BackupFile { name, content }),
@@ -92,7 +144,7 @@ pub(crate) fn about(data_dir: &Path, name: &str, created: i64) -> io::Result<Bac
         }
     }
     let program = format!("reeve {}", reeve_apiserver::VERSION);
-    Ok(BackupHead { name: name.to_owned(), created, program, files, ..BackupHead::default() })
+    Ok(BackupHead { name: subject.name(), created, program, files, ..BackupHead::default() })
 }
 
 /// `5.2 MiB`
@@ -125,9 +177,13 @@ mod tests {
         {
             std::fs::write(folder.path().join(name), name).unwrap();
         }
-        let head = about(folder.path(), "dev", 7).unwrap();
+        let head = about(folder.path(), &Subject::Cluster { name: "dev".to_owned() }, 7).unwrap();
         let names: Vec<_> = head.files.iter().map(|file| file.name.as_str()).collect();
         assert_eq!(names, ["cluster.json", "pki/ca.pem", "pki/front-proxy-ca.pem", "pki/sa.key"]);
+        assert_eq!(
+            Subject::of_folder(&folder.path().join("none")).unwrap_err().to_string().matches("no cluster").count(),
+            1
+        );
         assert!(!is_kept("pki/../../etc-ca.pem") && !is_kept("/etc/passwd") && !is_kept("pki/../sa.key"));
     }
 

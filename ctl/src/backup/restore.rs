@@ -1,19 +1,25 @@
-//! `reeve restore FILE`: makes a cluster's data folder of a backup. Everything is checked before anything is written,
+//! `reeve restore FILE`: makes a data folder of a backup: of a cluster for `reeve up`, or of the first server of a
+//! control plane (`target.rs`). Everything is checked before anything is written,
 //! and what is written gets its place only when all of it is on disk: whatever is refused, and whenever this is killed,
 //! no half cluster is left that `reeve up` would start.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use reeve_apiserver::join::is_about_servers;
+use reeve_store::backup::contents::BackupKey;
 use reeve_store::backup::{self, BackupError, Item, RestoreError, Summary};
 
 use super::args::{RestoreArgs, SecretArgs};
 use super::output::{STDOUT as STDIN, folder_of};
+use super::target::Target;
 use super::{Failed, is_kept, passphrase, seal};
-use crate::cluster::{CONFIG_FILE, ClusterLock, NewCluster};
+use crate::cluster::CONFIG_FILE;
+use crate::cluster::server::NewServer;
 
 /// What is being written, below the data folder. As long as it is there, `reeve up` does not take the folder.
 const UNDER_WAY: &str = "restore.tmp";
@@ -38,35 +44,23 @@ pub(crate) fn run(args: &RestoreArgs) -> Result<(), Failed> {
     if let Some(file) = head.files.iter().find(|file| !is_kept(&file.name)) {
         return Err(Failed::Refused(format!("the backup has a file {:?} that has no place in a cluster", file.name)));
     }
-    let name = args.name.clone().unwrap_or_else(|| head.name.clone());
-    let choices = head.files.iter().find(|file| file.name == CONFIG_FILE).map(|file| &file.content[..]);
-    let cluster = NewCluster::of(&name, args.data_dir.as_deref(), choices)?;
-    let lock = ClusterLock::take(&name)?;
-    cluster.check()?;
-    let dir = cluster.data_dir();
-    let made = make_empty(dir)?;
-    let written = (|| {
+    let target = Target::of(args, head)?;
+    let claim = target.claim()?;
+    let dir = target.data_dir();
+    let made = make_empty(dir, &target)?;
+    let written = target.lock().and_then(|lock| {
         source.rewind().map_err(|err| Failed::io("read", &args.file, err))?;
-        write(&mut source, args, &mut secret, &cluster, head).map_err(named)
-    })();
+        write(&mut source, args, &mut secret, &target, head).map_err(named)?;
+        Ok(lock)
+    });
     if let Err(err) = written {
         let _ = fs::remove_dir_all(dir.join(UNDER_WAY));
-        made.undo();
+        made.undo(&target);
         return Err(err);
     }
-    drop(lock);
-    say(&summary, &cluster, &name);
+    drop(claim);
+    target.say(&summary);
     Ok(())
-}
-
-fn say(summary: &Summary, cluster: &NewCluster, name: &str) {
-    let (dir, mut out) = (cluster.data_dir().display(), io::stdout().lock());
-    let made = jiff::Timestamp::from_second(summary.head.created).unwrap_or_default();
-    let _ = writeln!(out, "Restored cluster {name:?} into {dir}: {} keys, as of {made}.", summary.keys);
-    let _ = writeln!(out, "  kubeconfigs and tokens of the old cluster go on working");
-    let _ = writeln!(out, "  not in a backup: images that were loaded, and what pods keep in volumes");
-    let netns = if cluster.has_netns() { " --netns" } else { "" };
-    let _ = writeln!(out, "Next:  reeve up --name {name} --data-dir {dir}{netns}");
 }
 
 /// The backup as a file that can be read twice: standard input goes into one first.
@@ -122,18 +116,26 @@ fn unpack(
     let mut plain = seal::open::<_, Failed>(BufReader::new(source), asked)?;
     match store {
         None => backup::unpack(&mut plain, |_| Ok(())).map_err(sound),
-        Some(folder) => backup::restore(&mut plain, folder).map_err(|err| match err {
+        Some(folder) => backup::restore_some(&mut plain, folder, &is_of_cluster).map_err(|err| match err {
             RestoreError::Backup(source) => sound(source.into()),
             other => Failed::Refused(format!("cannot restore: {}", super::make::chain(&other))),
         }),
     }
 }
 
+/// Whether a key is restored: servers that are not there any more left some behind.
+fn is_of_cluster(key: &BackupKey) -> bool {
+    !is_about_servers(&key.key, &key.value)
+}
+
 /// Folders that were made.
 struct Made(Vec<PathBuf>);
 
 impl Made {
-    fn undo(self) {
+    fn undo(self, target: &Target) {
+        if let (Some(lock), Some(dir)) = (target.lock_file(), self.0.first()) {
+            let _ = fs::remove_file(dir.join(lock));
+        }
         for dir in &self.0 {
             // One that is no longer empty is somebody's.
             let _ = fs::remove_dir(dir);
@@ -142,9 +144,9 @@ impl Made {
 }
 
 /// Makes the data folder, or sees that it is empty. What a restore that was killed has left goes.
-fn make_empty(dir: &Path) -> Result<Made, Failed> {
+fn make_empty(dir: &Path, target: &Target) -> Result<Made, Failed> {
     let under_way = dir.join(UNDER_WAY);
-    if under_way.exists() && !dir.join(CONFIG_FILE).exists() {
+    if under_way.exists() && !dir.join(CONFIG_FILE).exists() && !dir.join(NewServer::FILE).exists() {
         for left in [dir.join("store"), dir.join("pki"), under_way] {
             match fs::remove_dir_all(&left) {
                 Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(Failed::io("remove", &left, err)),
@@ -155,7 +157,8 @@ fn make_empty(dir: &Path) -> Result<Made, Failed> {
     match fs::read_dir(dir) {
         Ok(entries) => {
             let names = entries.flatten().map(|entry| entry.file_name());
-            if let Some(name) = names.into_iter().find(|name| name != "lost+found") {
+            let foreign = |name: &OsString| name != "lost+found" && target.lock_file().is_none_or(|lock| name != lock);
+            if let Some(name) = names.into_iter().find(foreign) {
                 let (dir, name) = (dir.display(), name.to_string_lossy());
                 let rule =
                     format!("{dir} is not empty (it has {name:?}): a backup is restored into a new or empty folder");
@@ -177,23 +180,24 @@ fn write(
     source: &mut File,
     args: &RestoreArgs,
     secret: &mut Option<Arc<seal::Secret>>,
-    cluster: &NewCluster,
+    target: &Target,
     head: &backup::contents::BackupHead,
 ) -> Result<(), Failed> {
-    let dir = cluster.data_dir();
+    let dir = target.data_dir();
     let under_way = dir.join(UNDER_WAY);
     let failed = |err| Failed::io("write", &under_way, err);
     fs::create_dir_all(under_way.join("pki")).map_err(failed)?;
     unpack(source, args, secret, Some(&under_way.join("store")))?;
-    for file in head.files.iter().filter(|file| file.name != CONFIG_FILE) {
+    for file in head.files.iter().filter(|file| file.name.starts_with("pki/")) {
         keep_file(&under_way.join(&file.name), &file.content).map_err(failed)?;
     }
-    keep_file(&under_way.join(CONFIG_FILE), &cluster.choices()?).map_err(failed)?;
+    let (name, content) = target.choices()?;
+    keep_file(&under_way.join(name), &content).map_err(failed)?;
     for folder in [&under_way.join("pki"), &under_way, dir, folder_of(dir)] {
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
     }
-    // The choices come last: they make the folder a cluster's.
-    for name in ["store", "pki", CONFIG_FILE] {
+    // The choices come last: they make the folder a cluster's, or a server's.
+    for name in ["store", "pki", name] {
         fs::rename(under_way.join(name), dir.join(name)).map_err(failed)?;
         File::open(dir).and_then(|folder| folder.sync_all()).map_err(failed)?;
     }

@@ -1,6 +1,6 @@
-//! Backups that the main process makes by itself. One at a time, by the member that leads; each is checked as it is
-//! made, put where it belongs under its own name, and then the oldest go. What fails is logged, an event and a metric,
-//! and tried again soon.
+//! Backups that the main process makes by itself, one at a time; each is checked as it is made, put where it belongs
+//! under its own name, and then the oldest go. What fails is logged, an event and a metric, and tried again soon. That
+//! one of several servers does this at a time is their affair.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use reeve_client::{Component, EventRecorder};
 use reeve_store::SharedKv;
 use reeve_store::backup::Unpacker;
 use tempfile::NamedTempFile;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::args::SecretArgs;
 use super::cron::Schedule;
@@ -58,6 +58,7 @@ impl Plan {
 }
 
 /// Everything that making a backup needs.
+#[derive(Clone)]
 pub(crate) struct Scheduled {
     /// The cluster's name.
     pub(crate) cluster: String,
@@ -65,8 +66,6 @@ pub(crate) struct Scheduled {
     pub(crate) choices: BackupChoices,
     /// The store.
     pub(crate) kv: SharedKv,
-    /// Whether this member leads.
-    pub(crate) leads: watch::Receiver<reeve_store::Leadership>,
     /// What stands in a backup besides the store.
     pub(crate) about: AboutCluster,
     /// The turn, and what is told in `/metrics`.
@@ -89,10 +88,6 @@ impl Scheduled {
                 return tracing::error!(schedule = self.choices.schedule, "No backup will ever be due.");
             };
             self.sleep_until(due).await;
-            if !self.leads.borrow().is_leader() {
-                last = Some(self.component.clock.now()); // another member's turn
-                continue;
-            }
             match self.make().await {
                 Ok((name, bytes, at)) => {
                     tracing::info!(name, bytes, to = self.choices.to, "Made a scheduled backup.");

@@ -26,6 +26,7 @@ use super::error::ClusterError;
 use super::etcd::OpenStore;
 use super::identity;
 use super::runtime::Runtime;
+use crate::backup::Subject;
 use crate::backup::schedule::Scheduled;
 
 /// Pods per node, Kubernetes' default.
@@ -72,14 +73,14 @@ pub(crate) async fn start(own: Surroundings) -> Result<Running, ClusterError> {
     let (engine, store) = tokio::join!(engine, super::etcd::open(&own));
     let engine = engine?.shared();
     let mut store = store?;
-    store.serve(&own, &pki).await?;
+    let renewal = store.serve(&own, &pki).await?;
     let shutdown = CancellationToken::new();
     let surroundings = Own { clock: own.clock.clone(), rng: own.rng.clone(), shutdown: shutdown.clone() };
     let advertise = SocketAddr::from((own.node_ip, own.config.api_port));
     let place =
         ApiPlace { service_cidr: own.config.service_cidr, advertise, several: false, history: own.config.store.age() };
     let server = control::start_api_server(&surroundings, &pki, store.kv.clone(), place).await?;
-    offer_backups(&own, &server);
+    server.offer_backups(about(&own));
     for listener in &own.api_listeners {
         let listener = listener.try_clone().map_err(|err| ClusterError::io("share a listener", err))?;
         server.serve(listener).map_err(|err| ClusterError::component("API server", err))?;
@@ -87,6 +88,13 @@ pub(crate) async fn start(own: Surroundings) -> Result<Running, ClusterError> {
     let mut tasks = JoinSet::new();
     start_components(&own, &server, &pki, engine, (&shutdown, &mut tasks))?;
     start_backups(&own, &server, &store, (&shutdown, &mut tasks));
+    if let Some(renewal) = renewal {
+        let ending = shutdown.clone();
+        tasks.spawn(async move {
+            ending.run_until_cancelled(renewal).await;
+            Ok(())
+        });
+    }
     Ok(Running { pki, server, store, shutdown, tasks })
 }
 
@@ -132,14 +140,11 @@ fn open_pki(own: &Surroundings) -> Result<Pki, ClusterError> {
     Pki::open(&config, own.clock.now()).map_err(|err| ClusterError::component("certificates", err))
 }
 
-fn offer_backups(own: &Surroundings, server: &ApiServer) {
-    server.offer_backups(about(own));
-}
-
 /// What stands in backups besides the store; it is read when one is made.
 fn about(own: &Surroundings) -> AboutCluster {
     let (data_dir, name, clock) = (own.paths.data_dir.clone(), own.config.name.clone(), own.clock.clone());
-    Arc::new(move || crate::backup::about(&data_dir, &name, clock.now().as_second()))
+    let subject = Subject::Cluster { name };
+    Arc::new(move || crate::backup::about(&data_dir, &subject, clock.now().as_second()))
 }
 
 /// The backups that the cluster makes of itself, if it was told to.
@@ -150,7 +155,6 @@ fn start_backups(own: &Surroundings, server: &ApiServer, store: &OpenStore, (shu
         cluster: own.config.name.clone(),
         choices,
         kv: store.kv.clone(),
-        leads: store.leadership(),
         about: about(own),
         backups: server.backups(),
         component: Component::new(server.client(identity::admin()), clock, rng, shutdown.clone()),

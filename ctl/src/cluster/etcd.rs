@@ -1,20 +1,19 @@
 //! Where a cluster's state lies: in a store of its own, or in a cluster of etcd; and the port on which the own store is
-//! served to clients of etcd. Both are lasting choices, made by flags of `reeve up`.
+//! served to clients of etcd. Both are lasting choices, made by flags of `reeve up` and `reeve server`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use futures::future::BoxFuture;
 use reeve_api::clock::SharedClock;
 use reeve_apiserver::pki::{LiveCertificate, Pki};
 use reeve_etcd::{EtcdConfig, EtcdKv, EtcdServer, EtcdTls, ServerConfig, StoreFacts};
-use reeve_store::{Leadership, Role, SharedKv, Store, StoreConfig};
+use reeve_store::{SharedKv, Store, StoreConfig};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
-use super::components::Surroundings;
-use super::config::ClusterConfig;
+use super::components::{Surroundings, keep_valid};
 use super::error::{ClusterError, at};
 
 /// What all keys begin with in somebody else's etcd, unless told otherwise: not what Kubernetes' own begin with.
@@ -80,20 +79,28 @@ impl EtcdArgs {
     }
 }
 
-/// The choices with what the flags say. What a cluster's state lies in is chosen once.
-pub(crate) fn chosen(own: ClusterConfig, args: &EtcdArgs, is_new: bool) -> Result<ClusterConfig, ClusterError> {
-    let etcd = args.choice()?;
-    if !is_new && etcd.is_some() && etcd.as_ref().map(|new| &new.prefix) != own.etcd.as_ref().map(|old| &old.prefix) {
-        let rule = "the cluster's state lies elsewhere; `reeve down --purge` first, or another --name".to_owned();
+/// What was chosen before: an etcd, and the port for clients of etcd.
+pub(crate) type Before = (Option<EtcdChoice>, Option<u16>);
+
+/// The choices with what the flags say. What a cluster's state lies in is chosen once; `elsewhere` says how another one
+/// is made.
+pub(crate) fn chosen(
+    (etcd, port): Before,
+    args: &EtcdArgs,
+    is_new: bool,
+    elsewhere: &str,
+) -> Result<Before, ClusterError> {
+    let given = args.choice()?;
+    if !is_new && given.is_some() && given.as_ref().map(|new| &new.prefix) != etcd.as_ref().map(|old| &old.prefix) {
+        let rule = format!("the cluster's state lies elsewhere; {elsewhere}");
         return Err(ClusterError::Invalid { what: "--etcd-servers", value: args.etcd_servers.join(","), rule });
     }
-    if own.etcd.is_some() && args.etcd_port.is_some() {
+    if etcd.is_some() && args.etcd_port.is_some() {
         let (what, value) = ("--etcd-port", args.etcd_port.unwrap_or_default().to_string());
         let rule = "the cluster's state lies in an etcd, which has a port of its own".to_owned();
         return Err(ClusterError::Invalid { what, value, rule });
     }
-    let etcd_port = args.etcd_port.or(own.etcd_port);
-    Ok(ClusterConfig { etcd: etcd.or(own.etcd), etcd_port, ..own })
+    Ok((given.or(etcd), args.etcd_port.or(port)))
 }
 
 /// The store of a cluster that runs.
@@ -102,25 +109,24 @@ pub(crate) struct OpenStore {
     pub kv: SharedKv,
     own: Option<Arc<Store>>,
     port: Option<EtcdServer>,
-    /// Says that this server leads where there is no other: on an etcd.
-    alone: watch::Sender<Leadership>,
-}
-
-fn alone() -> watch::Sender<Leadership> {
-    watch::Sender::new(Leadership { role: Role::Leader, ..Leadership::default() })
 }
 
 /// Opens the store that the cluster has chosen.
 pub(crate) async fn open(own: &Surroundings) -> Result<OpenStore, ClusterError> {
     if let Some(choice) = &own.config.etcd {
-        let kv = EtcdKv::connect(config_of(choice)?).await.map_err(|err| ClusterError::component("etcd", err))?;
-        return Ok(OpenStore { kv, own: None, port: None, alone: alone() });
+        return Ok(OpenStore { kv: connect(choice).await?, own: None, port: None });
     }
     let config = StoreConfig::new(own.paths.data_dir.join("store"), own.clock.clone(), own.rng.clone());
     let store = Store::open(StoreConfig { limits: own.config.store.limits(), ..config })
         .await
         .map_err(|err| ClusterError::component("store", err))?;
-    Ok(OpenStore { kv: store.clone(), own: Some(store), port: None, alone: alone() })
+    Ok(OpenStore { kv: store.clone(), own: Some(store), port: None })
+}
+
+/// The state in an etcd.
+pub(super) async fn connect(choice: &EtcdChoice) -> Result<SharedKv, ClusterError> {
+    let kv = EtcdKv::connect(config_of(choice)?).await.map_err(|err| ClusterError::component("etcd", err))?;
+    Ok(kv)
 }
 
 fn config_of(choice: &EtcdChoice) -> Result<EtcdConfig, ClusterError> {
@@ -137,29 +143,20 @@ fn config_of(choice: &EtcdChoice) -> Result<EtcdConfig, ClusterError> {
 }
 
 impl OpenStore {
-    /// Who leads: what one server of several does is done by that one.
-    pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
-        self.own.as_ref().map_or_else(|| self.alone.subscribe(), |store| store.leadership())
-    }
-
-    /// Serves the own store to clients of etcd, if that was chosen: on loopback and on the node's address.
-    pub(crate) async fn serve(&mut self, own: &Surroundings, pki: &Pki) -> Result<(), ClusterError> {
-        let (Some(port), Some(store)) = (own.config.etcd_port, &self.own) else { return Ok(()) };
-        let failed = |err: &dyn std::fmt::Display| ClusterError::component("port for clients of etcd", err);
-        let addresses = [IpAddr::from(Ipv4Addr::LOCALHOST), own.node_ip.into()];
-        let urls = addresses.iter().map(|address| format!("https://{}", SocketAddr::from((*address, port)))).collect();
-        let facts = StoreFacts::of(store.clone(), urls).await.map_err(|err| failed(&err))?;
-        let server = server(pki, &own.clock, (self.kv.clone(), facts), &addresses)?;
-        let mut bound = addresses.to_vec();
-        bound.dedup();
-        for address in bound {
-            let address = SocketAddr::from((address, port));
-            let listener = TcpListener::bind(address);
-            let listener = listener.map_err(|err| ClusterError::io(format!("listen on {address}"), err))?;
-            server.serve(listener).map_err(|err| failed(&err))?;
-        }
+    /// Serves the own store to clients of etcd, if that was chosen: on loopback and on the node's address. What keeps
+    /// the port's certificate valid is returned.
+    pub(crate) async fn serve(&mut self, own: &Surroundings, pki: &Pki) -> Result<Option<Renewal>, ClusterError> {
+        let (Some(port), Some(store)) = (own.config.etcd_port, &self.own) else { return Ok(None) };
+        let mut addresses = vec![IpAddr::from(Ipv4Addr::LOCALHOST), own.node_ip.into()];
+        addresses.dedup();
+        let bind = |address: &IpAddr| {
+            let address = SocketAddr::from((*address, port));
+            TcpListener::bind(address).map_err(|err| ClusterError::io(format!("listen on {address}"), err))
+        };
+        let listeners = addresses.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let (server, renewal) = serve_store(store, pki, &own.clock, Port { port, addresses, listeners }).await?;
         self.port = Some(server);
-        Ok(())
+        Ok(Some(renewal))
     }
 
     /// Ends what can be ended in order.
@@ -174,21 +171,41 @@ impl OpenStore {
     }
 }
 
-fn server(
+/// Where clients of etcd reach a store.
+pub(super) struct Port {
+    /// Its number.
+    pub port: u16,
+    /// What its certificate is valid for, and what clients are told.
+    pub addresses: Vec<IpAddr>,
+    /// Already bound.
+    pub listeners: Vec<TcpListener>,
+}
+
+/// Keeps a certificate valid as long as it is polled.
+pub(super) type Renewal = BoxFuture<'static, ()>;
+
+/// Serves a store to clients of etcd.
+pub(super) async fn serve_store(
+    store: &Arc<Store>,
     pki: &Pki,
     clock: &SharedClock,
-    (kv, facts): (SharedKv, StoreFacts),
-    addresses: &[IpAddr],
-) -> Result<EtcdServer, ClusterError> {
-    let certificates = pki.etcd(addresses, clock.now()).map_err(|err| ClusterError::component("certificates", err))?;
-    let shown = LiveCertificate::new(&certificates.serving);
-    let shown = shown.map_err(|err| ClusterError::component("certificates", err))?;
+    at: Port,
+) -> Result<(EtcdServer, Renewal), ClusterError> {
+    let failed = |err: &dyn std::fmt::Display| ClusterError::component("port for clients of etcd", err);
+    let url = |address: &IpAddr| format!("https://{}", SocketAddr::from((*address, at.port)));
+    let facts = StoreFacts::of(Arc::clone(store), at.addresses.iter().map(url).collect()).await;
+    let facts = Arc::new(facts.map_err(|err| failed(&err))?);
+    let (folder, time, addresses) = (pki.clone(), clock.clone(), at.addresses);
+    let issue = move || folder.etcd(&addresses, time.now()).map(|certificates| certificates.serving);
+    let shown = LiveCertificate::new(&issue().map_err(|err| failed(&err))?).map_err(|err| failed(&err))?;
     let config = ServerConfig {
-        kv,
-        facts: Arc::new(facts),
+        kv: Arc::clone(store) as SharedKv,
+        facts,
         clock: clock.clone(),
-        client_ca_pem: certificates.ca_pem,
-        certificate: shown,
+        client_ca_pem: pki.etcd_ca_pem().to_owned(),
+        certificate: Arc::clone(&shown) as _,
     };
-    EtcdServer::new(config).map_err(|err| ClusterError::component("port for clients of etcd", err))
+    let server = EtcdServer::new(config).map_err(|err| failed(&err))?;
+    at.listeners.into_iter().try_for_each(|listener| server.serve(listener)).map_err(|err| failed(&err))?;
+    Ok((server, Box::pin(keep_valid(shown, issue))))
 }

@@ -35,7 +35,7 @@ pub(crate) mod up;
 pub(crate) use config::FILE as CONFIG_FILE;
 pub(crate) use error::ClusterError;
 pub(crate) use memory::avoid_huge_pages;
-pub(crate) use restored::{NewCluster, choices};
+pub(crate) use restored::{NewCluster, choices, ranges};
 pub(crate) use state::ClusterLock;
 pub(crate) use store::BackupChoices;
 

@@ -23,7 +23,8 @@ impl NewCluster {
         let config: ClusterConfig = serde_json::from_slice(choices).map_err(|err| invalid(err.to_string()))?;
         let mut paths = Paths::of(name, dir);
         paths.data_dir = data_dir::resolve(&paths.data_dir)?;
-        Ok(Self { config: ClusterConfig { name: name.to_owned(), ..config }, paths })
+        // Wherever the state lay before, it lies in the folder now.
+        Ok(Self { config: ClusterConfig { name: name.to_owned(), etcd: None, ..config }, paths })
     }
 
     /// Refuses what would meet another cluster of this machine. The caller holds the cluster's lock.
@@ -74,6 +75,16 @@ impl NewCluster {
     pub(crate) fn choices(&self) -> Result<Vec<u8>, ClusterError> {
         serde_json::to_vec_pretty(&self.config).map_err(|err| ClusterError::component("configuration", err))
     }
+}
+
+/// The ranges of pods and Services in the choices that a backup holds.
+pub(crate) fn ranges(choices: &[u8]) -> Result<(ipnet::Ipv4Net, ipnet::Ipv4Net), ClusterError> {
+    let config: ClusterConfig = serde_json::from_slice(choices).map_err(|err| ClusterError::Invalid {
+        what: "backup",
+        value: config::FILE.to_owned(),
+        rule: err.to_string(),
+    })?;
+    Ok((config.cluster_cidr, config.service_cidr))
 }
 
 /// The name and other lasting choices in that file; `None` when there is none.

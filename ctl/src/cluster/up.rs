@@ -119,7 +119,10 @@ fn prepare(args: &UpArgs, paths: &Paths) -> Result<ClusterConfig, ClusterError> 
         None => config::create(&args.name, args.netns, super::machine::in_use(), &others)?,
     };
     let config = ClusterConfig { store: args.store.merged(config.store)?, ..config };
-    let config = super::etcd::chosen(config, &args.etcd, is_new)?;
+    let elsewhere = "`reeve down --purge` first, or another --name";
+    let (etcd, etcd_port) =
+        super::etcd::chosen((config.etcd.clone(), config.etcd_port), &args.etcd, is_new, elsewhere)?;
+    let config = ClusterConfig { etcd, etcd_port, ..config };
     let config = super::runtime::chosen(config, &args.runtime, is_new)?;
     // First the claim: it tells `down` where the rest is.
     Claim { config: config.clone(), data_dir: paths.data_dir.clone() }.save(&paths.run_dir)?;

@@ -123,7 +123,7 @@ fn table(list: &Value) -> String {
     let mut lines = "NAME\tID\tROLE\tALIVE\tPEERS AT\tAPI AT\tBEHIND\n".to_owned();
     let commit = list["commitIndex"].as_u64().unwrap_or(0);
     for member in list["members"].as_array().into_iter().flatten() {
-        // Only the leader knows how the others are.
+        // Only the leader knows how the others are, and it could not be asked.
         let alive = member["alive"].as_bool().map_or("?", |alive| if alive { "yes" } else { "no" });
         let behind = member["matchIndex"].as_u64().map(|matched| commit.saturating_sub(matched).to_string());
         let cells = ["name", "id", "role"].map(|field| text(member, field));
@@ -131,7 +131,18 @@ fn table(list: &Value) -> String {
         let behind = behind.as_deref().unwrap_or("?");
         lines.push_str(&format!("{}\t{alive}\t{}\t{behind}\n", cells.join("\t"), addresses.join("\t")));
     }
-    tabwriter::align(&lines)
+    let corrupt = list["members"].as_array().into_iter().flatten().filter(|member| !member["alarm"].is_null());
+    let told = corrupt.map(|member| {
+        let (name, revision) = (text(member, "name"), &member["alarm"]["revision"]);
+        let differs = if member["alarm"]["certain"] == true {
+            "its data differs from that of the others; `reeve member replace"
+        } else {
+            "it is among servers that hold different data, none of which is that of most; `reeve store verify` on \
+             each may say which is damaged, `reeve member replace"
+        };
+        format!("\nALARM CORRUPT: {name}, at revision {revision}: {differs} {name}` is the way out\n")
+    });
+    tabwriter::align(&lines) + &told.collect::<String>()
 }
 
 #[cfg(test)]
@@ -151,6 +162,11 @@ a     1   leader   yes    192.0.2.1:2380  192.0.2.1:6443  0
 b     f7  learner  ?      192.0.2.2:2380                  ?
 ";
         assert_eq!(table(&list), wanted);
+        let mut corrupt = list.clone();
+        corrupt["members"][1]["alarm"] = json!({"type": "CORRUPT", "revision": 12, "certain": true});
+        let told =
+            "ALARM CORRUPT: b, at revision 12: its data differs from that of the others; `reeve member replace b`";
+        assert!(table(&corrupt).contains(told), "{}", table(&corrupt));
         assert_eq!(found(&list, "f7").unwrap(), "b");
         assert!(found(&list, "c").is_err());
     }

@@ -167,6 +167,8 @@ impl Writer {
                 assert!(seen >= acknowledged, "{}: {acknowledged} was acknowledged, {seen} is there", self.name);
                 assert!(seen <= acknowledged + 1, "{}: {seen} is there after {acknowledged}", self.name);
                 self.acknowledge(seen);
+                // The next write goes there too: it may be the only one of many that is up.
+                self.turn = (self.turn + self.clients.len() - 1) % self.clients.len();
                 Some(found)
             }
             Ok(Ok(None)) => {

@@ -2,7 +2,11 @@
 //! under load. Needs root. What is done to them for long and without mercy: `make torture`.
 #![allow(clippy::expect_used, reason = "helpers of tests fail the test that calls them")]
 
+mod backups;
+mod changes;
+mod corrupt;
 mod load;
+mod outbound;
 
 use std::time::Duration;
 
@@ -25,6 +29,14 @@ fn three() -> Servers {
     servers.start("b", &join);
     servers.start("c", &join);
     servers
+}
+
+/// Starts a server that joins the one at which another token is made.
+#[track_caller]
+fn join(servers: &mut Servers, name: &str, asked: &str) {
+    let printed = servers.reeve(asked, &["member", "add"]).text();
+    let join = joining(&printed);
+    servers.start(name, &join.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
 fn members(servers: &Servers, asked: &str) -> Result<Vec<Value>, String> {
@@ -169,8 +181,8 @@ fn a_lost_server_is_replaced_and_another_removed_while_writes_go_on() {
     servers.kill("c");
     std::fs::remove_dir_all(servers.data_dir("c")).expect("the lost disk");
     let printed = servers.reeve("a", &["member", "replace", "c"]).text();
-    let join = joining(&printed);
-    servers.start("c", &join.iter().map(String::as_str).collect::<Vec<_>>());
+    let joined = joining(&printed);
+    servers.start("c", &joined.iter().map(String::as_str).collect::<Vec<_>>());
     load.goes_on();
     let all = members(&servers, "a").expect("members");
     let names: Vec<_> = all.iter().filter_map(|member| member["name"].as_str()).collect();
@@ -185,9 +197,7 @@ fn a_lost_server_is_replaced_and_another_removed_while_writes_go_on() {
     assert_eq!(members(&servers, "c").expect("members").len(), 2);
     // As a new server it may.
     std::fs::remove_dir_all(servers.data_dir("b")).expect("the old data");
-    let printed = servers.reeve("c", &["member", "add"]).text();
-    let join = joining(&printed);
-    servers.start("b", &join.iter().map(String::as_str).collect::<Vec<_>>());
+    join(&mut servers, "b", "c");
     load.goes_on();
     std::thread::sleep(Duration::from_secs(1));
     load.finish(&servers);

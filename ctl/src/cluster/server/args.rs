@@ -2,9 +2,17 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use ipnet::Ipv4Net;
+
+use super::super::etcd::EtcdArgs;
+use super::super::store::StoreArgs;
+use crate::kubectl::connect::parse_duration;
+
+/// Where a server's data lies unless it is told otherwise.
+pub(super) const DATA_DIR: &str = "/var/lib/reeve/server";
 
 /// `reeve server`
 #[derive(Debug, Clone, Args)]
@@ -13,7 +21,7 @@ pub(crate) struct ServerArgs {
     #[arg(long)]
     pub name: Option<String>,
     /// Where its data lies
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/reeve/server")]
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
     pub data_dir: PathBuf,
     /// Address by which other servers, nodes and pods reach this one [default: that of the default route]
     #[arg(long, value_name = "IP")]
@@ -40,12 +48,35 @@ pub(crate) struct ServerArgs {
     /// Take the place, and the name unless --name says otherwise, of this member, which is lost
     #[arg(long, value_name = "MEMBER", requires = "join")]
     pub replace: Option<String>,
+    /// How often the leader compares the data of all servers, such as 10m; 0 for never
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    pub corrupt_check_time: Duration,
+    /// Where the control plane's state lies.
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = parse_duration(text).map_err(|err| err.to_string())?;
+    Ok(parsed.unwrap_or_default())
 }
 
 impl ServerArgs {
+    /// How often the data of all servers is compared, if ever.
+    pub(super) fn compared_every(&self) -> Option<Duration> {
+        Some(self.corrupt_check_time).filter(|every| !every.is_zero())
+    }
+
     /// Where the API server listens.
     pub(super) fn api_listener(&self) -> SocketAddr {
         SocketAddr::new(self.bind_address, self.secure_port)
+    }
+
+    /// Where clients of etcd are listened to, on that port.
+    pub(super) fn etcd_listener(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.bind_address, port)
     }
 
     /// Where the other servers are listened to.

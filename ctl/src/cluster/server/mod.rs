@@ -9,10 +9,12 @@ pub(crate) mod args;
 mod joining;
 pub(crate) mod notify;
 mod place;
+mod restored;
 mod running;
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::Path;
 
 use reeve_api::clock::RealClock;
 use reeve_api::rng::{Rng, SeededRng};
@@ -26,6 +28,10 @@ use super::control::Own;
 use super::error::ClusterError;
 use super::{machine, memory};
 
+pub(crate) use self::restored::NewServer;
+
+/// What a backup has of a control plane: what all its servers agree upon.
+pub(crate) const SETTINGS_FILE: &str = "control-plane.json";
 /// The number of the first member of a group, as that of a store that is alone.
 const FIRST_ID: u64 = 1;
 /// Ranges unless the first server is told otherwise; those of the first `reeve up` of a machine.
@@ -37,12 +43,21 @@ pub(crate) fn run(args: &ServerArgs, token: Option<&str>) -> Result<(), ClusterE
     memory::avoid_huge_pages();
     crate::logging::init();
     let folder = Folder::open(&args.data_dir)?;
-    let listeners = Listeners { api: listen(args.api_listener())?, peers: listen(args.peer_listener())? };
     let (peer, api) = addresses(args)?;
     let rng = SeededRng::shared();
     let (place, is_first) = match folder.load()? {
+        Some(place) if place.stage == Stage::Restored => (restored(&place, args, (peer, api), &*rng)?, true),
         Some(place) => (known(place, &folder, args, (peer, api))?, false),
-        None => (new(args, (peer, api), &*rng)?, args.join.is_none()),
+        None => {
+            folder.check_unused()?;
+            (new(args, (peer, api), &*rng)?, args.join.is_none())
+        }
+    };
+    let place = with_choices(place, args)?;
+    let listeners = Listeners {
+        api: listen(args.api_listener())?,
+        peers: listen(args.peer_listener())?,
+        etcd: place.etcd_port.map(|port| listen(args.etcd_listener(port))).transpose()?,
     };
     folder.save(&place)?;
     let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 8);
@@ -61,6 +76,7 @@ pub(crate) fn run(args: &ServerArgs, token: Option<&str>) -> Result<(), ClusterE
 struct Listeners {
     api: TcpListener,
     peers: TcpListener,
+    etcd: Option<TcpListener>,
 }
 
 /// A server with everything that it starts from.
@@ -107,9 +123,45 @@ fn new(args: &ServerArgs, (peer, api): (SocketAddr, SocketAddr), rng: &dyn Rng) 
         }
     };
     let own = Record { name, id, peer_address: String::new(), api_address: String::new(), replaces: None };
-    let mut place = Place { own, stage, settings, members: Vec::new() };
+    let mut place = Place::new(own, stage, settings);
     place.move_to(peer, api);
     Ok(place)
+}
+
+/// Who a server becomes whose folder was made of a backup: the first one of a control plane with these settings.
+fn restored(
+    found: &Place,
+    args: &ServerArgs,
+    at: (SocketAddr, SocketAddr),
+    rng: &dyn Rng,
+) -> Result<Place, ClusterError> {
+    if args.join.is_some() {
+        let rule = "the data folder holds what was restored, and begins a control plane of its own: start it without \
+                    --join, and let the others join it";
+        return Err(ClusterError::Told(rule.to_owned()));
+    }
+    check_ranges(found, args)?;
+    let named = Some(found.own.name.clone()).filter(|name| !name.is_empty());
+    let args = ServerArgs { name: args.name.clone().or(named), ..args.clone() };
+    Ok(Place { settings: found.settings.clone(), ..new(&args, at, rng)? })
+}
+
+/// With what the flags say of its store.
+fn with_choices(place: Place, args: &ServerArgs) -> Result<Place, ClusterError> {
+    if !args.etcd.etcd_servers.is_empty() {
+        let rule = "`reeve server` keeps the state itself, together with other servers; it is for `reeve up`";
+        let value = args.etcd.etcd_servers.join(",");
+        return Err(ClusterError::Invalid { what: "--etcd-servers", value, rule: rule.to_owned() });
+    }
+    let store = args.store.merged(place.store)?;
+    let etcd_port = args.etcd.etcd_port.or(place.etcd_port);
+    Ok(Place { store, etcd_port, ..place })
+}
+
+/// What the servers of that folder's control plane agree upon; `None`: it is no server's.
+pub(crate) fn settings_in(data_dir: &Path) -> Result<Option<Settings>, ClusterError> {
+    let Some(place) = place::load(data_dir)? else { return Ok(None) };
+    place.settings().cloned().map(Some)
 }
 
 /// A number that no other member or group has: 64 random bits, not those that mean something.
@@ -146,19 +198,22 @@ fn known(
             folder.shown()
         )));
     }
-    let had = (args.cluster_cidr, args.service_cidr);
-    if let Some(settings) = &place.settings
-        && [(had.0, settings.cluster_cidr), (had.1, settings.service_cidr)]
-            .iter()
-            .any(|(given, settled)| given.is_some_and(|given| given != *settled))
-    {
-        let (pods, services) = (settings.cluster_cidr, settings.service_cidr);
+    check_ranges(&place, args)?;
+    place.move_to(peer, api);
+    Ok(place)
+}
+
+/// Refuses other ranges than those that are settled.
+fn check_ranges(place: &Place, args: &ServerArgs) -> Result<(), ClusterError> {
+    let Some(settings) = &place.settings else { return Ok(()) };
+    let (pods, services) = (settings.cluster_cidr, settings.service_cidr);
+    let differs = |given: Option<ipnet::Ipv4Net>, settled| given.is_some_and(|given| given != settled);
+    if differs(args.cluster_cidr, pods) || differs(args.service_cidr, services) {
         return Err(ClusterError::Told(format!(
             "the ranges of this control plane are settled: --cluster-cidr {pods} --service-cidr {services}"
         )));
     }
-    place.move_to(peer, api);
-    Ok(place)
+    Ok(())
 }
 
 /// What a server is told that was taken out of the group.
@@ -183,7 +238,7 @@ async fn live(mut server: Server, args: &ServerArgs, token: Option<&str>, is_fir
         if server.place.stage == Stage::Asking {
             joining::ask(&mut server, args, token).await?;
         }
-        running::start(&mut server).await
+        running::start(&mut server, args).await
     };
     let mut running = tokio::select! {
         running = started => running?,

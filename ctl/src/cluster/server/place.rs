@@ -11,11 +11,12 @@ use reeve_apiserver::join::{Record, Settings};
 use serde::{Deserialize, Serialize};
 
 use super::super::error::{ClusterError, at};
-use super::super::files;
+use super::super::store::StoreChoices;
+use super::super::{CONFIG_FILE, files};
 
-const FILE: &str = "server.json";
+pub(super) const FILE: &str = "server.json";
 /// Locked as long as the server runs.
-const LOCK: &str = "server.lock";
+pub(super) const LOCK: &str = "server.lock";
 
 /// What stands in the file. Unknown fields are refused: a newer Reeve wrote them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,12 +31,20 @@ pub(super) struct Place {
     /// Everybody, this server included, as far as it has heard.
     #[serde(default)]
     pub members: Vec<Record>,
+    /// What its store keeps, and the backups that it makes.
+    #[serde(default, skip_serializing_if = "StoreChoices::is_default")]
+    pub store: StoreChoices,
+    /// Where clients of etcd reach its store, if they may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd_port: Option<u16>,
 }
 
 /// How far a server has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Stage {
+    /// It is made of a backup, and nobody has been here yet. Next: `Member`.
+    Restored,
     /// It has chosen its number and asks to be taken in. Next: `Learning`.
     Asking,
     /// It has the keys, and gets the data. Next: `Member`.
@@ -76,6 +85,11 @@ impl Folder {
         self.dir.join(name)
     }
 
+    /// The folder.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The folder, for people.
     pub(super) fn shown(&self) -> std::path::Display<'_> {
         self.dir.display()
@@ -83,18 +97,30 @@ impl Folder {
 
     /// What stands there; `None`: no server has been here.
     pub(super) fn load(&self) -> Result<Option<Place>, ClusterError> {
-        let path = self.join(FILE);
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(err) => return Err(ClusterError::io(at("read", &path), err)),
-        };
-        let parsed = serde_json::from_slice(&text);
-        parsed.map(Some).map_err(|err| ClusterError::Invalid {
-            what: "server file",
-            value: path.display().to_string(),
-            rule: err.to_string(),
-        })
+        load(&self.dir)
+    }
+
+    /// Refuses a folder in which something else lies than what a server has that has never run.
+    pub(super) fn check_unused(&self) -> Result<(), ClusterError> {
+        let dir = self.dir.display();
+        let entries = std::fs::read_dir(&self.dir).map_err(|err| ClusterError::io(at("list", &self.dir), err))?;
+        let names: Vec<String> =
+            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        if names.iter().any(|name| name == CONFIG_FILE) {
+            return Err(ClusterError::Told(format!(
+                "{dir} holds a cluster that `reeve up` has made. A server of it is made by way of a backup: `reeve \
+                 backup FILE --data-dir {dir}`, then `reeve restore FILE --as server --data-dir NEW`"
+            )));
+        }
+        // A file that was being replaced (`files::replace`).
+        let cut_short = |name: &str| name.starts_with(FILE) && name.ends_with(".tmp");
+        let foreign = names.iter().find(|name| !["lost+found", LOCK].contains(&name.as_str()) && !cut_short(name));
+        match foreign {
+            None => Ok(()),
+            Some(name) => Err(ClusterError::Told(format!(
+                "{dir} is not empty (it has {name:?}) and holds no server: give this one another --data-dir"
+            ))),
+        }
     }
 
     /// Keeps it, atomically.
@@ -105,7 +131,28 @@ impl Folder {
     }
 }
 
+/// What stands in a server's folder; `None`: no server has been there.
+pub(super) fn load(dir: &Path) -> Result<Option<Place>, ClusterError> {
+    let path = dir.join(FILE);
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(err) => return Err(ClusterError::io(at("read", &path), err)),
+    };
+    let parsed = serde_json::from_slice(&text);
+    parsed.map(Some).map_err(|err| ClusterError::Invalid {
+        what: "server file",
+        value: path.display().to_string(),
+        rule: err.to_string(),
+    })
+}
+
 impl Place {
+    /// Of a server that is to be.
+    pub(super) fn new(own: Record, stage: Stage, settings: Option<Settings>) -> Self {
+        Self { own, stage, settings, members: Vec::new(), store: StoreChoices::default(), etcd_port: None }
+    }
+
     /// What all servers agree upon.
     pub(super) fn settings(&self) -> Result<&Settings, ClusterError> {
         let missing = || ClusterError::component("server", "it has not joined yet");
@@ -145,7 +192,7 @@ mod tests {
             api_address: "192.0.2.1:6443".to_owned(),
             replaces: Some("ff".to_owned()),
         };
-        Place { own, stage: Stage::Asking, settings: None, members: Vec::new() }
+        Place::new(own, Stage::Asking, None)
     }
 
     #[test]
@@ -160,6 +207,17 @@ mod tests {
         assert!(refused.contains("another server uses"), "{refused}");
         drop(folder);
         Folder::open(&home.path().join("data")).unwrap();
+    }
+
+    #[test]
+    fn a_folder_with_something_of_others_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = Folder::open(home.path()).unwrap();
+        folder.check_unused().unwrap();
+        std::fs::write(home.path().join("thesis.txt"), "").unwrap();
+        assert!(folder.check_unused().unwrap_err().to_string().contains("(it has \"thesis.txt\")"));
+        std::fs::write(home.path().join(CONFIG_FILE), "").unwrap();
+        assert!(folder.check_unused().unwrap_err().to_string().contains("`reeve restore FILE --as server"));
     }
 
     #[test]

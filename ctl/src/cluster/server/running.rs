@@ -1,29 +1,35 @@
 //! A server at work: transport and store, API server, scheduler and controllers; in this order, and backwards at the
 //! end, when leadership and leases are handed on first.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::PostParams;
-use reeve_apiserver::ApiServer;
-use reeve_apiserver::join::{ControlPlane, JoinToken, Network, PeerFigure, bootstrap_secret};
+use reeve_apiserver::join::{ControlPlane, JoinToken, Network, PeerFigure, Record, Settings, bootstrap_secret};
 use reeve_apiserver::pki::{LiveCertificate, Pki, PkiConfig, public_key_hash};
-use reeve_apiserver::registry::HISTORY;
+use reeve_apiserver::{AboutCluster, ApiServer};
 use reeve_client::lease::LeaseConfig;
 use reeve_client::while_leading;
+use reeve_etcd::EtcdServer;
 use reeve_peer::{PeerConfig, PeerTransport, host_of};
 use reeve_store::{MemberConfig, Peer, SharedKv, Store, StoreConfig};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::super::components::keep_valid;
 use super::super::control::{self, ApiPlace, DOMAIN, Own, Way};
 use super::super::error::{ClusterError, at};
+use super::super::etcd::{self, Port};
 use super::super::kubeconfig::{self, Entry};
 use super::super::{daemon, files, identity};
-use super::place::{Place, Stage};
+use super::args::ServerArgs;
+use super::place::Stage;
 use super::{Server, joining};
+use crate::backup::Subject;
+use crate::backup::schedule::Scheduled;
 
 /// The folder of the certificates.
 pub(super) const PKI: &str = "pki";
@@ -37,8 +43,8 @@ const HAND_ON_WAIT: Duration = Duration::from_secs(3);
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// How long a token of the first start is valid: kubeadm's.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 60 * 60);
-/// kube-scheduler's and kube-controller-manager's Leases, and how long they hold.
-const LEASES: [&str; 2] = ["kube-scheduler", "kube-controller-manager"];
+/// kube-scheduler's and kube-controller-manager's Leases and that of scheduled backups, and how long they hold.
+const LEASES: [&str; 3] = ["kube-scheduler", "kube-controller-manager", "reeve-backup"];
 const LEASE_DURATION: Duration = Duration::from_secs(15);
 
 /// See the module.
@@ -46,13 +52,15 @@ pub(super) struct Running {
     pki: Pki,
     transport: Arc<PeerTransport>,
     store: Arc<Store>,
+    /// The port for clients of etcd.
+    etcd: Option<EtcdServer>,
     server: ApiServer,
     own: Own,
     tasks: JoinSet<Result<(), ClusterError>>,
 }
 
 /// Starts everything. Returns when the API is served.
-pub(super) async fn start(server: &mut Server) -> Result<Running, ClusterError> {
+pub(super) async fn start(server: &mut Server, args: &ServerArgs) -> Result<Running, ClusterError> {
     let pki = open_pki(server)?;
     let mut tasks = JoinSet::new();
     let transport = open_transport(server, &pki, &mut tasks)?;
@@ -69,17 +77,47 @@ pub(super) async fn start(server: &mut Server) -> Result<Running, ClusterError> 
     let settings = server.place.settings()?.clone();
     let kept = server.place.own.keep(&*kv).await;
     kept.map_err(|err| ClusterError::component("server", err.message))?;
-    let place =
-        ApiPlace { service_cidr: settings.service_cidr, advertise: server.api, several: true, history: HISTORY };
+    let history = server.place.store.age();
+    let place = ApiPlace { service_cidr: settings.service_cidr, advertise: server.api, several: true, history };
     let api = control::start_api_server(&server.own, &pki, Arc::clone(&kv), place).await?;
     let members = (Arc::clone(&store) as _, Arc::new(Connections(Arc::clone(&transport))) as _);
     let control_plane = ControlPlane::new(members, kv, pki.clone(), settings.clone());
+    let control_plane = control_plane.compared_every(args.compared_every());
     api.serve_control_plane(control_plane, store.leadership());
+    api.offer_backups(about(server, &settings));
+    let etcd = serve_etcd(server, &store, &pki, &mut tasks).await?;
     let listener = server.listeners.api.try_clone().map_err(|err| ClusterError::io("share a listener", err))?;
     api.serve(listener).map_err(|err| ClusterError::component("API server", err))?;
     write_kubeconfig(server, &pki)?;
-    let running = Running { pki, transport, store, server: api, own: server.own.clone(), tasks };
-    Ok(running.with_components(&server.place, settings.cluster_cidr))
+    let running = Running { pki, transport, store, etcd, server: api, own: server.own.clone(), tasks };
+    Ok(running.with_components(server, &settings))
+}
+
+/// What stands in backups besides the store; it is read when one is made.
+fn about(server: &Server, settings: &Settings) -> AboutCluster {
+    let (data_dir, clock) = (server.folder.dir().to_owned(), server.own.clock.clone());
+    let subject = Subject::ControlPlane(settings.clone());
+    Arc::new(move || crate::backup::about(&data_dir, &subject, clock.now().as_second()))
+}
+
+/// Opens the port for clients of etcd, if there is to be one.
+async fn serve_etcd(
+    server: &Server,
+    store: &Arc<Store>,
+    pki: &Pki,
+    tasks: &mut JoinSet<Result<(), ClusterError>>,
+) -> Result<Option<EtcdServer>, ClusterError> {
+    let (Some(port), Some(listener)) = (server.place.etcd_port, &server.listeners.etcd) else { return Ok(None) };
+    let listener = listener.try_clone().map_err(|err| ClusterError::io("share a listener", err))?;
+    let addresses = vec![server.api.ip(), Ipv4Addr::LOCALHOST.into()];
+    let at = Port { port, addresses, listeners: vec![listener] };
+    let (served, renewal) = etcd::serve_store(store, pki, &server.own.clock, at).await?;
+    let ending = server.own.shutdown.clone();
+    tasks.spawn(async move {
+        ending.run_until_cancelled(renewal).await;
+        Ok(())
+    });
+    Ok(Some(served))
 }
 
 /// Whether the API server itself says that it could not do it now.
@@ -129,7 +167,8 @@ fn open_transport(
         ending.run_until_cancelled(renewal).await;
         Ok(())
     });
-    let config = PeerConfig { id, cluster, ca_pem: pki.peer_ca_pem().to_owned(), certificate };
+    let (ca_pem, address) = (pki.peer_ca_pem().to_owned(), server.place.own.peer_address.clone());
+    let config = PeerConfig { id, cluster, ca_pem, address, certificate };
     PeerTransport::new(config).map_err(|err| ClusterError::component("transport", err))
 }
 
@@ -147,7 +186,7 @@ async fn open_store(server: &Server, transport: &Arc<PeerTransport>) -> Result<A
     };
     let own = &server.own;
     let config = StoreConfig::new(server.folder.join("store"), own.clock.clone(), own.rng.clone());
-    let store = Store::open(StoreConfig { member, ..config }).await;
+    let store = Store::open(StoreConfig { member, limits: place.store.limits(), ..config }).await;
     let store = store.map_err(|err| ClusterError::component("store", with_causes(&err)))?;
     let listener = server.listeners.peers.try_clone().map_err(|err| ClusterError::io("share a listener", err))?;
     transport.serve(listener, store.inbox()).map_err(|err| ClusterError::io("listen to other servers", err))?;
@@ -157,6 +196,16 @@ async fn open_store(server: &Server, transport: &Arc<PeerTransport>) -> Result<A
 fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// How a server holds a Lease: after a crash it is the same one, and holds what it held.
+fn lease(own: &Record, name: &str) -> LeaseConfig {
+    LeaseConfig {
+        namespace: "kube-system".to_owned(),
+        name: name.to_owned(),
+        identity: format!("{}_{:x}", own.name, own.id),
+        duration: LEASE_DURATION,
+    }
 }
 
 fn write_kubeconfig(server: &Server, pki: &Pki) -> Result<(), ClusterError> {
@@ -173,28 +222,49 @@ fn write_kubeconfig(server: &Server, pki: &Pki) -> Result<(), ClusterError> {
 
 impl Running {
     /// Starts what runs on one of the servers at a time.
-    fn with_components(mut self, place: &Place, cluster_cidr: ipnet::Ipv4Net) -> Self {
-        // The same after a crash: what it held it holds.
-        let identity = format!("{}_{:x}", place.own.name, place.own.id);
-        let lease = |name: &str| LeaseConfig {
-            namespace: "kube-system".to_owned(),
-            name: name.to_owned(),
-            identity: identity.clone(),
-            duration: LEASE_DURATION,
-        };
-        let [scheduler, controllers] = LEASES.map(lease);
+    fn with_components(mut self, server: &Server, settings: &Settings) -> Self {
+        let [scheduler, controllers, backups] = LEASES.map(|name| lease(&server.place.own, name));
         let (own, way) = (self.own.clone(), Way::of_scheduler(&self.server));
         self.tasks.spawn(async move {
             let candidate = own.component(way.client.clone());
             while_leading(&candidate, &scheduler, |term| control::run_scheduler(way.clone(), own.until(term))).await
         });
         let (own, way, ca_pem) = (self.own.clone(), Way::of_controllers(&self.server), self.pki.ca_pem().to_owned());
+        let cluster_cidr = settings.cluster_cidr;
         self.tasks.spawn(async move {
             let candidate = own.component(way.client.clone());
             let run = |term| control::run_controllers(way.clone(), cluster_cidr, ca_pem.clone(), own.until(term));
             while_leading(&candidate, &controllers, run).await
         });
+        if let Some(scheduled) = self.scheduled(server, settings) {
+            self.tasks.spawn(async move {
+                let candidate = scheduled.component.clone();
+                let run = |term: CancellationToken| {
+                    let scheduled = scheduled.clone();
+                    async move {
+                        term.run_until_cancelled(scheduled.run()).await;
+                        term.cancelled().await;
+                        Ok(())
+                    }
+                };
+                while_leading(&candidate, &backups, run).await
+            });
+        }
         self
+    }
+
+    /// The backups that this server makes by itself when it is its turn, if it was told to.
+    fn scheduled(&self, server: &Server, settings: &Settings) -> Option<Scheduled> {
+        let choices = server.place.store.backup.clone()?;
+        Some(Scheduled {
+            cluster: Subject::ControlPlane(settings.clone()).name(),
+            choices,
+            kv: Arc::clone(&self.store) as SharedKv,
+            about: about(server, settings),
+            backups: self.server.backups(),
+            component: self.own.component(self.server.client(identity::admin())),
+            data_dir: server.folder.dir().to_owned(),
+        })
     }
 
     /// Returns when the cluster has everything that one starts with.
@@ -259,6 +329,9 @@ impl Running {
             // Nobody else may be there.
             let handed_on = tokio::time::timeout(HAND_ON_WAIT, self.store.transfer_leadership(None)).await;
             tracing::debug!(?handed_on, "Handed leadership on.");
+        }
+        if let Some(port) = &self.etcd {
+            port.stop().await;
         }
         if let Err(err) = self.store.close().await {
             tracing::error!(%err, "the store was not closed cleanly; it will be checked at the next start");

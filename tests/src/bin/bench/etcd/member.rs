@@ -58,7 +58,13 @@ async fn run(file: MemberFile) -> anyhow::Result<()> {
     let mut transport = None;
     if !file.peers.is_empty() {
         let (ca_pem, certificate) = (file.ca_pem.clone(), certificate.clone());
-        let made = PeerTransport::new(PeerConfig { id: file.id, cluster: CLUSTER, ca_pem, certificate })?;
+        let made = PeerTransport::new(PeerConfig {
+            id: file.id,
+            cluster: CLUSTER,
+            ca_pem,
+            address: String::new(),
+            certificate,
+        })?;
         let peer = |(id, port): (u64, &u16)| Peer { id, address: format!("127.0.0.1:{port}") };
         let peers = (1..).zip(&file.peers).map(peer).collect();
         config.member = MemberConfig::Cluster { id: file.id, cluster: CLUSTER, peers, transport: made.clone() };
