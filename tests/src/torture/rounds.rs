@@ -84,7 +84,8 @@ impl Torture {
     #[must_use]
     #[track_caller]
     pub fn begin(equipment: Equipment, seed: u64) -> Self {
-        let (mut servers, mut disks) = (Servers::prepare(), BTreeMap::new());
+        let mut disks = BTreeMap::new(); // when this fails they go after the servers that use them
+        let mut servers = Servers::prepare();
         let library = clock::library().filter(|_| equipment.clocks);
         for name in NAMES {
             servers.add_machine(name);

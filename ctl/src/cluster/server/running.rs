@@ -75,8 +75,13 @@ pub(super) async fn start(server: &mut Server, args: &ServerArgs) -> Result<Runn
     known.map_err(|_| ClusterError::component("store", "it has stopped"))?;
     let kv = Arc::clone(&store) as SharedKv;
     let settings = server.place.settings()?.clone();
-    let kept = server.place.own.keep(&*kv).await;
-    kept.map_err(|err| ClusterError::component("server", err.message))?;
+    while let Err(err) = server.place.own.keep(&*kv).await {
+        if !may_be_over_soon(err.code) {
+            return Err(ClusterError::component("server", err.message));
+        }
+        tracing::info!(err = err.message, "Waiting for enough servers to decide.");
+        tokio::time::sleep(TRY_AGAIN_AFTER).await;
+    }
     let history = server.place.store.age();
     let place = ApiPlace { service_cidr: settings.service_cidr, advertise: server.api, several: true, history };
     let api = control::start_api_server(&server.own, &pki, Arc::clone(&kv), place).await?;
@@ -122,7 +127,12 @@ async fn serve_etcd(
 
 /// Whether the API server itself says that it could not do it now.
 fn is_for_now(err: &kube::Error) -> bool {
-    matches!(err, kube::Error::Api(status) if matches!(status.code, 429 | 503 | 504))
+    matches!(err, kube::Error::Api(status) if may_be_over_soon(status.code))
+}
+
+/// Whether an answer with this code says that it could not be done now: the servers have lost each other, say.
+fn may_be_over_soon(code: u16) -> bool {
+    matches!(code, 429 | 503 | 504)
 }
 
 /// The transport's figures, for the API server.
