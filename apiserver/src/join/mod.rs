@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `GET /reeve/v1/ca` | everybody: the cluster CA's certificate, which is no secret |
 //! | `POST /reeve/v1/join` | holders of a join token (`token.rs`), nobody else: the answer holds the cluster's keys |
-//! | `GET /reeve/v1/members` | users who may `get` that path, as RBAC's `nonResourceURLs` say; a follower asks the leader, unless `?local=true` |
+//! | `GET /reeve/v1/members` | users who may `get` that path; a follower asks the leader, unless `?local=true` |
 //! | `DELETE /reeve/v1/members/NAME` | users who may `delete` that path |
 //! | `POST /reeve/v1/members/NAME/promote`, `…/lead` | users who may `post` to that path |
 //!

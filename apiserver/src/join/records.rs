@@ -122,15 +122,23 @@ pub(super) async fn register(
 
 /// Forgets a member that is none any more.
 pub(super) async fn forget(kv: &dyn Kv, record: &Record) -> Result<(), ApiError> {
-    let Some((there, equals)) = find(kv, &record.name).await? else { return Ok(()) };
-    if there.id != record.id {
-        return Ok(());
+    /// It may itself have written meanwhile.
+    const ATTEMPTS_MAX: usize = 4;
+    for _ in 0..ATTEMPTS_MAX {
+        let Some((there, equals)) = find(kv, &record.name).await? else { return Ok(()) };
+        // Overtaken by another of that name: then it is theirs.
+        if there.id != record.id {
+            return Ok(());
+        }
+        let key = Record::key(&record.name);
+        let compare = vec![Compare::ModRevision { key: key.clone(), equals }];
+        let then = vec![Op::Delete(KeyRange::Key(key))];
+        let written = kv.txn(Txn { compare, then, otherwise: Vec::new() }).await;
+        if written.map_err(|err| ApiError::store(&err))?.succeeded {
+            return Ok(());
+        }
     }
-    let key = Record::key(&record.name);
-    let compare = vec![Compare::ModRevision { key: key.clone(), equals }];
-    let then = vec![Op::Delete(KeyRange::Key(key))];
-    // Overtaken by another of that name: then it is theirs.
-    kv.txn(Txn { compare, then, otherwise: Vec::new() }).await.map(drop).map_err(|err| ApiError::store(&err))
+    Ok(())
 }
 
 #[cfg(test)]

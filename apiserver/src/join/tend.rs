@@ -49,7 +49,8 @@ impl ControlPlane {
         let records = self.records().await?;
         let is_there = |id| {
             let member = status.members.iter().find(|member| member.id == id);
-            id == status.id || member.and_then(|member| member.progress).is_none_or(|progress| progress.active)
+            let is_active = member.is_some_and(|member| member.progress.is_none_or(|progress| progress.active));
+            id == status.id || is_active
         };
         let (there, gone): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| is_there(record.id));
         let addresses = there.iter().filter_map(|record| record.api_address.parse::<SocketAddr>().ok());

@@ -195,7 +195,14 @@ impl Store {
         self.inbox.clone()
     }
 
-    /// Who leads, as this member sees it, now and whenever that changes.
+    /// Whether the member has stopped because the others have taken it out of the group.
+    #[must_use]
+    pub fn was_removed(&self) -> bool {
+        self.shared.was_removed.load(Ordering::SeqCst)
+    }
+
+    /// Who leads, as this member sees it, now and whenever that changes. The sender is gone when the member has stopped,
+    /// for whatever reason.
     #[must_use]
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.clone()

@@ -85,6 +85,12 @@ impl ClusterError {
     }
 }
 
+/// An error with everything behind it: `cannot write /path: No space left on device`.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// `write /path`, `read /path`: the usual step of an I/O error.
 pub(crate) fn at(verb: &str, path: &Path) -> String {
     format!("{verb} {}", path.display())

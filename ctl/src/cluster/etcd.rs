@@ -14,7 +14,7 @@ use reeve_store::{SharedKv, Store, StoreConfig};
 use serde::{Deserialize, Serialize};
 
 use super::components::{Surroundings, keep_valid};
-use super::error::{ClusterError, at};
+use super::error::{ClusterError, at, with_causes};
 
 /// What all keys begin with in somebody else's etcd, unless told otherwise: not what Kubernetes' own begin with.
 const PREFIX: &str = "/reeve";
@@ -119,7 +119,7 @@ pub(crate) async fn open(own: &Surroundings) -> Result<OpenStore, ClusterError> 
     let config = StoreConfig::new(own.paths.data_dir.join("store"), own.clock.clone(), own.rng.clone());
     let store = Store::open(StoreConfig { limits: own.config.store.limits(), ..config })
         .await
-        .map_err(|err| ClusterError::component("store", err))?;
+        .map_err(|err| ClusterError::component("store", with_causes(&err)))?;
     Ok(OpenStore { kv: store.clone(), own: Some(store), port: None })
 }
 

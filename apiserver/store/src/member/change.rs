@@ -157,10 +157,11 @@ impl Member {
         }
     }
 
-    /// Whether there may be a change in the log that another leader has put there, or half of one: soon over.
+    /// Whether there may be a change in the log that another leader has put there, or half of one, or it is not known
+    /// yet who can be reached: soon over.
     fn is_settling(&self) -> bool {
         let own = self.changes.under_way.is_some() || self.changes.leaving.is_some();
-        !own && (self.node.raft.has_pending_conf() || self.members.is_joint())
+        !own && (self.node.raft.has_pending_conf() || self.members.is_joint() || self.is_getting_to_know())
     }
 
     fn pass_on(&mut self, change: Change, asker: Asker) {

@@ -114,6 +114,8 @@ pub(crate) struct Shared {
     pub(crate) alone: AtomicBool,
     /// Members that are heard no more.
     pub(crate) removed: Arc<Removed>,
+    /// Whether this member has stopped because the others have taken it out of the group.
+    pub(crate) was_removed: AtomicBool,
     /// Told to stop.
     pub(crate) closing: CancellationToken,
 }
@@ -453,6 +455,7 @@ impl Member {
         self.parts.reads.close();
         self.parts.controls.close();
         while self.parts.reads.try_recv().is_ok() || self.parts.controls.try_recv().is_ok() {}
+        drop(self.parts.leadership); // who follows it knows by that
         if failure.is_some() {
             self.parts.shared.closing.cancelled().await; // reads and watches go on until then
         }

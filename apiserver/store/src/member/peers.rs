@@ -2,6 +2,7 @@
 //! are others: a sole member has no timer.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use raft::StateRole;
@@ -35,6 +36,8 @@ const UNREST_PERIOD: Duration = Duration::from_secs(10);
 const SILENT_AFTER: Duration = Duration::from_millis(1500);
 
 pub(super) struct Group {
+    /// Since when this member leads.
+    leads_since: Option<Duration>,
     /// When each member was last heard of.
     heard: BTreeMap<u64, Duration>,
     /// Whom the leader has warned of.
@@ -57,6 +60,7 @@ pub(super) struct Group {
 impl Group {
     pub(super) fn new(now: Duration) -> Self {
         Self {
+            leads_since: None,
             heard: BTreeMap::new(),
             silent: BTreeSet::new(),
             ticked: now,
@@ -224,6 +228,7 @@ impl Member {
 
     /// Something about who leads has changed.
     pub(super) fn on_leadership(&mut self, leadership: Leadership) {
+        self.group.leads_since = self.leads().then(|| self.group.leads_since.unwrap_or_else(|| self.now()));
         if leadership.leader.is_some() && leadership.leader != self.group.last_leader {
             self.group.last_leader = leadership.leader;
             self.group.leader_changes += 1;
@@ -254,6 +259,7 @@ impl Member {
     /// Fails when this member does not belong to the group any more.
     pub(super) fn check_membership(&self) -> Result<(), KvError> {
         if self.group.removed && self.changing.is_none() {
+            self.parts.shared.was_removed.store(true, Ordering::SeqCst);
             return Err(KvError::Unavailable { reason: "this member was removed from the group".to_owned() });
         }
         Ok(())
@@ -271,6 +277,14 @@ impl Member {
         let now = self.now();
         let heard = self.group.heard.get(&id);
         id == self.identity.id || heard.is_some_and(|at| now.saturating_sub(*at) < SILENT_AFTER)
+    }
+
+    /// Whether this member leads for so short a time that not every voter has been heard of yet: who follows does not
+    /// hear of other followers.
+    pub(super) fn is_getting_to_know(&self) -> bool {
+        let is_new = self.group.leads_since.is_some_and(|since| self.now().saturating_sub(since) < SILENT_AFTER);
+        let mut voters = self.members.conf.voters.iter();
+        is_new && voters.any(|id| !self.is_heard(*id))
     }
 
     /// What this leader knows of everybody.

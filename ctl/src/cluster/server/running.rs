@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::components::keep_valid;
 use super::super::control::{self, ApiPlace, DOMAIN, Own, Way};
-use super::super::error::{ClusterError, at};
+use super::super::error::{ClusterError, at, with_causes};
 use super::super::etcd::{self, Port};
 use super::super::kubeconfig::{self, Entry};
 use super::super::{daemon, files, identity};
@@ -203,11 +203,6 @@ async fn open_store(server: &Server, transport: &Arc<PeerTransport>) -> Result<A
     Ok(store)
 }
 
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 /// How a server holds a Lease: after a crash it is the same one, and holds what it held.
 fn lease(own: &Record, name: &str) -> LeaseConfig {
     LeaseConfig {
@@ -307,7 +302,7 @@ impl Running {
 
     /// Whether the others have taken this server out of the group.
     pub(super) fn was_removed(&self) -> bool {
-        *self.transport.removed().borrow()
+        self.store.was_removed() || *self.transport.removed().borrow()
     }
 
     /// Returns when the server cannot go on, with the reason.
@@ -324,7 +319,10 @@ impl Running {
             },
             _ = removed.wait_for(|removed| *removed) => ClusterError::component("server", "it was removed"),
             // Its disk has failed, say: another start may help, and the others go on without it.
-            () = stopped => ClusterError::component("store", "it has stopped; see the log"),
+            () = stopped => match self.store.was_removed() {
+                true => ClusterError::component("server", "it was removed"),
+                false => ClusterError::component("store", "it has stopped; see the log"),
+            },
         }
     }
 
