@@ -201,8 +201,8 @@ impl Store {
         self.shared.was_removed.load(Ordering::SeqCst)
     }
 
-    /// Who leads, as this member sees it, now and whenever that changes. The sender is gone when the member has stopped,
-    /// for whatever reason.
+    /// Who leads, as this member sees it, now and whenever that changes. The sender is gone when the member has
+    /// stopped, for whatever reason.
     #[must_use]
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.clone()
