@@ -2,7 +2,8 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -93,6 +94,8 @@ impl BuiltinEngine {
         let process = Arc::new(plan.process.clone());
         let stdin = plan.streams.stdin.clone();
         let link = self.inner.link().await?;
+        // Whoever lets go of it last waits until the kernel has taken it down: not the process that ends.
+        let kept = root.try_clone().ok();
         let (pid, started_at) = match link.ask_with(Request::Start(Box::new(plan)), vec![root]).await?.0 {
             Reply::Started { pid, started_at } => (pid, started_at),
             other => return Err(unexpected("start the container", other)),
@@ -106,6 +109,7 @@ impl BuiltinEngine {
         let event = self.inner.state(|state| {
             let entry = state.containers.get_mut(id)?;
             entry.process = Some(process);
+            entry.root = kept;
             // Its end may have been told already: then that is its state.
             if entry.container.state != ContainerState::Created {
                 return None;
@@ -174,7 +178,8 @@ impl BuiltinEngine {
         }
         let inner = Arc::clone(&self.inner);
         blocking(move || inner.unmake_container(&container)).await?;
-        self.inner.state(|state| state.containers.remove(id));
+        let gone = self.inner.state(|state| state.containers.remove(id));
+        gone.and_then(|entry| entry.root).into_iter().for_each(let_go);
         Ok(())
     }
 }
@@ -405,6 +410,22 @@ impl Inner {
         let signal =
             config.as_ref().and_then(|config| config.config().as_ref()).and_then(|c| c.stop_signal().as_deref());
         signal.and_then(parse_signal).unwrap_or(libc::SIGTERM)
+    }
+}
+
+/// Takes down a root that nobody needs any more, beside everything else: the kernel takes its time for it, and for many
+/// at once even more.
+fn let_go(root: OwnedFd) {
+    /// Roots that wait; beyond, whoever lets go of one waits itself.
+    const WAITING_MAX: usize = 1024;
+    static ROOTS: OnceLock<Option<SyncSender<OwnedFd>>> = OnceLock::new();
+    let start = || {
+        let (sender, roots) = std::sync::mpsc::sync_channel::<OwnedFd>(WAITING_MAX);
+        let take_down = move || roots.iter().for_each(drop);
+        std::thread::Builder::new().name("unmount".to_owned()).spawn(take_down).ok().map(|_| sender)
+    };
+    if let Some(sender) = ROOTS.get_or_init(start) {
+        let _ = sender.try_send(root); // what is not taken is dropped here
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Entry {
     pub(super) container: Container,
     /// What its first process was compiled to: exec starts from it. `None` until it is needed.
     pub(super) process: Option<Arc<ProcessPlan>>,
-    /// Its root, mounted and not attached anywhere, until it is started.
+    /// Its root: not attached anywhere until it is started, and kept until it is removed.
     pub(super) root: Option<OwnedFd>,
     /// Duplicates that must outlive the supervisor.
     pub(super) held: Held,
