@@ -33,6 +33,7 @@ pub fn to_engine(request: &CreateContainerRequest, log_dir: &Path) -> Result<Con
         return Err(Refused::new(format!("CDI devices are not supported: {}", device.name)));
     }
     let linux = config.linux.clone().unwrap_or_default();
+    linux.resources.as_ref().map_or(Ok(()), resources::check)?;
     let context = linux.security_context.clone().unwrap_or_default();
     let options = context.namespace_options.clone();
     let pid = options.as_ref().map(NamespaceOption::pid);

@@ -3,7 +3,36 @@
 use reeve_engine::engine::Resources;
 use reeve_proto::cri::LinuxContainerResources;
 
-use super::{filled, positive};
+use super::{Refused, filled, positive};
+
+/// What a kubelet says of every container on cgroup v2, and the engine does by itself: all its processes end together.
+const AS_EVER: (&str, &str) = ("memory.oom.group", "1");
+
+/// Refuses limits that this engine does not set. What only says how it is anyway is taken: no swap beyond the memory,
+/// no huge pages.
+///
+/// # Errors
+/// With the limit's name and value.
+pub fn check(given: &LinuxContainerResources) -> Result<(), Refused> {
+    let refuse = |what: String| Err(Refused::new(format!("{what} is not supported")));
+    if !given.cpuset_mems.is_empty() {
+        return refuse(format!("cpuset_mems {:?}", given.cpuset_mems));
+    }
+    if let Some(huge) = given.hugepage_limits.iter().find(|huge| huge.limit > 0) {
+        return refuse(format!("a limit of {} bytes of {} huge pages", huge.limit, huge.page_size));
+    }
+    let swap = given.memory_swap_limit_in_bytes;
+    if swap != 0 && swap != given.memory_limit_in_bytes {
+        return refuse(format!(
+            "memory_swap_limit_in_bytes {swap} beside memory_limit_in_bytes {}",
+            given.memory_limit_in_bytes
+        ));
+    }
+    match given.unified.iter().find(|(file, value)| (file.as_str(), value.as_str()) != AS_EVER) {
+        Some((file, value)) => refuse(format!("unified {file}={value}")),
+        None => Ok(()),
+    }
+}
 
 /// What a container or pod may use; zero and empty mean not set.
 #[must_use]
@@ -42,7 +71,43 @@ pub fn to_cri(own: &Resources) -> LinuxContainerResources {
 
 #[cfg(test)]
 mod tests {
+    use reeve_proto::cri::HugepageLimit;
+
     use super::*;
+
+    #[test]
+    fn limits_that_are_not_set_here_are_refused_by_name() {
+        let told = |change: fn(&mut LinuxContainerResources)| {
+            let mut given = LinuxContainerResources { memory_limit_in_bytes: 7, ..LinuxContainerResources::default() };
+            change(&mut given);
+            check(&given).map_err(|refused| refused.0)
+        };
+        for said in [
+            told(|_| ()),
+            told(|given| given.memory_swap_limit_in_bytes = 7),
+            told(|given| given.hugepage_limits = vec![HugepageLimit { page_size: "2MB".to_owned(), limit: 0 }]),
+            told(|given| drop(given.unified.insert("memory.oom.group".to_owned(), "1".to_owned()))),
+        ] {
+            assert_eq!(said, Ok(()));
+        }
+        for (said, why) in [
+            (told(|given| given.cpuset_mems = "0".to_owned()), "cpuset_mems \"0\" is not supported"),
+            (
+                told(|given| given.memory_swap_limit_in_bytes = -1),
+                "memory_swap_limit_in_bytes -1 beside memory_limit_in_bytes 7 is not supported",
+            ),
+            (
+                told(|given| given.hugepage_limits = vec![HugepageLimit { page_size: "2MB".to_owned(), limit: 9 }]),
+                "a limit of 9 bytes of 2MB huge pages is not supported",
+            ),
+            (
+                told(|given| drop(given.unified.insert("memory.high".to_owned(), "5".to_owned()))),
+                "unified memory.high=5 is not supported",
+            ),
+        ] {
+            assert_eq!(said.unwrap_err(), why);
+        }
+    }
 
     #[test]
     fn limits_survive_both_ways_and_what_is_not_set_stays_so() {

@@ -22,6 +22,7 @@ pub fn to_engine(request: &RunPodSandboxRequest, node: &str) -> Result<SandboxCo
     let linux = config.linux.clone().unwrap_or_default();
     let options = options(&linux);
     check_user_namespace(&options)?;
+    linux.resources.as_ref().map_or(Ok(()), super::resources::check)?;
     let host_network = options.network() == CriMode::Node;
     let hostname = match config.hostname.as_str() {
         "" if host_network => node,

@@ -11,7 +11,8 @@ use super::{Refused, filled, id};
 /// Before a path in the profiles' older, textual form.
 const LOCALHOST: &str = "localhost/";
 
-/// What the engine is to enforce. What it cannot is refused, never dropped.
+/// What the engine is to enforce. What it cannot is refused, never dropped; only SELinux labels mean nothing, as with
+/// other runtimes where there is no SELinux.
 ///
 /// # Errors
 /// For ids that are none, and for what this engine does not have.

@@ -109,6 +109,7 @@ impl Shared {
 
     pub(super) async fn update_resources(&self, request: UpdateContainerResourcesRequest) -> Answer<()> {
         let found = self.container(&request.container_id).await?;
+        request.linux.as_ref().map_or(Ok(()), resources::check).map_err(error::refused)?;
         let change = request.linux.as_ref().map(resources::to_change).unwrap_or_default();
         let updated = self.engine.update_container_resources(&found.id, change, BTreeMap::new()).await;
         updated.map_err(error::engine)

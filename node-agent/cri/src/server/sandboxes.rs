@@ -124,6 +124,7 @@ impl Shared {
 
     pub(super) async fn update_sandbox_resources(&self, request: UpdatePodSandboxResourcesRequest) -> Answer<()> {
         let found = self.sandbox(&request.pod_sandbox_id).await?;
+        request.resources.as_ref().map_or(Ok(()), resources::check).map_err(error::refused)?;
         let own = request.resources.as_ref().map(resources::to_change).unwrap_or_default();
         let cost = request.overhead.as_ref().map(resources::to_change).unwrap_or_default();
         let changed = self.engine.update_pod_sandbox_resources(&found.id, sandbox::add(own, &cost)).await;
