@@ -13,12 +13,11 @@ use kube::api::{DeleteParams, PostParams};
 use reeve_api::clock::RealClock;
 use reeve_api::rng::SeededRng;
 use reeve_apiserver::join::{
-    ControlPlane, Group, JoinRequest, JoinToken, Network, PeerFigure, Record, Settings, Unjoined, bootstrap_secret,
-    join,
+    ControlPlane, Group, JoinRequest, JoinToken, Network, Record, Settings, Unjoined, bootstrap_secret, join,
 };
 use reeve_apiserver::pki::{Pki, public_key_hash};
 use reeve_apiserver::registry::UserInfo;
-use reeve_store::{Leadership, MemberError, MemberInfo, MemberStatus, MemoryKv, Role};
+use reeve_store::{Leadership, MemberError, MemberInfo, MemberStatus, MemoryKv, PeerFigures, Role};
 use support::Cluster;
 
 /// A group that does what it is told.
@@ -40,8 +39,8 @@ impl Told {
 struct Connections;
 
 impl Network for Connections {
-    fn figures(&self) -> Vec<PeerFigure> {
-        vec![PeerFigure { id: 7, connected: false, sent_bytes: 5, dropped: 1, disconnects: 2 }]
+    fn figures(&self) -> Vec<PeerFigures> {
+        vec![PeerFigures { id: 7, connected: false, sent_bytes: 5, dropped: 1, disconnects: 2 }]
     }
 }
 

@@ -2,20 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// How the connections to one member are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PeerFigures {
-    /// Raft's number of the member.
-    pub id: u64,
-    /// Whether it can be sent to now.
-    pub connected: bool,
-    /// Bytes of messages that were handed to the network.
-    pub sent_bytes: u64,
-    /// Messages that were dropped: there was no connection, or too many waited.
-    pub dropped: u64,
-    /// Connections that ended.
-    pub disconnects: u64,
-}
+use reeve_store::PeerFigures;
 
 /// See [`PeerFigures`].
 #[derive(Debug, Default)]

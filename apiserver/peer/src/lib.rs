@@ -18,12 +18,11 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use reeve_store::{Parcel, Peer, Transport};
+use reeve_store::{Parcel, Peer, PeerFigures, Transport};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use figures::PeerFigures;
 pub use receive::Intake;
 pub use tls::{PeerCertificate, PeerTlsError, host_of};
 

@@ -1,6 +1,6 @@
 //! How the members are, for `/metrics` and `/readyz?verbose`. The names are etcd's where etcd has the figure.
 
-use reeve_store::{MemberStatus, Role};
+use reeve_store::{MemberStatus, PeerFigures, Role};
 
 use super::alarms::{self, Alarm};
 use super::{ControlPlane, Record};
@@ -9,22 +9,7 @@ use crate::http::Page;
 /// How the connections to the other members are.
 pub trait Network: Send + Sync + 'static {
     /// All, in the order of the members' numbers.
-    fn figures(&self) -> Vec<PeerFigure>;
-}
-
-/// How the connections to one member are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PeerFigure {
-    /// Raft's number of the member.
-    pub id: u64,
-    /// Whether it can be sent to now.
-    pub connected: bool,
-    /// Bytes of messages that were sent.
-    pub sent_bytes: u64,
-    /// Messages that were dropped.
-    pub dropped: u64,
-    /// Connections that have ended.
-    pub disconnects: u64,
+    fn figures(&self) -> Vec<PeerFigures>;
 }
 
 /// What the store says of the group.
@@ -149,7 +134,7 @@ fn of_group(status: &MemberStatus, page: &mut Page) {
     }
 }
 
-fn of_network(figures: &[PeerFigure], page: &mut Page) {
+fn of_network(figures: &[PeerFigures], page: &mut Page) {
     page.family("etcd_network_peer_sent_bytes_total", "counter", "The total number of bytes sent to peers.");
     for figure in figures {
         page.sample("", &format!("To=\"{:x}\"", figure.id), figure.sent_bytes);

@@ -37,8 +37,8 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 pub use self::client::{Joined, Unjoined, join};
+pub use self::figures::Network;
 pub(crate) use self::figures::{Neighbourhood, Told};
-pub use self::figures::{Network, PeerFigure};
 pub(crate) use self::neighbours::Neighbours;
 pub use self::records::{Record, is_about_servers};
 pub use self::token::{JoinToken, TokenParseError, bootstrap_secret};

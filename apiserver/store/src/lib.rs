@@ -59,5 +59,5 @@ pub use sim_disk::SimDisk;
 pub use sled_view::SledViews;
 pub use status::{Leadership, MemberError, MemberInfo, MemberProgress, MemberStatus, Role};
 pub use store::{Store, StoreConfig};
-pub use transport::{Inbox, MemberConfig, Parcel, Peer, ReceiveError, Transport};
+pub use transport::{Inbox, MemberConfig, Parcel, Peer, PeerFigures, ReceiveError, Transport};
 pub use txn::{Check, Put, Relation, RevisionFilter, Sort, SortOrder, SortTarget, Target};

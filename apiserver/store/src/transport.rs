@@ -35,6 +35,21 @@ pub struct Peer {
     pub address: String,
 }
 
+/// How the connections to one member are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PeerFigures {
+    /// Raft's number of the member.
+    pub id: u64,
+    /// Whether it can be sent to now.
+    pub connected: bool,
+    /// Bytes of messages that were handed to the network.
+    pub sent_bytes: u64,
+    /// Messages that were dropped: there was no connection, or too many waited.
+    pub dropped: u64,
+    /// Connections that ended.
+    pub disconnects: u64,
+}
+
 /// Carries messages to the other members. No method blocks or fails: what cannot be carried is dropped, and Raft sends
 /// it again. Every queue in it must be bounded. Called by the one task that owns Raft.
 pub trait Transport: Debug + Send + Sync + 'static {

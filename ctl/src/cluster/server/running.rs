@@ -8,14 +8,14 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::PostParams;
-use reeve_apiserver::join::{ControlPlane, JoinToken, Network, PeerFigure, Record, Settings, bootstrap_secret};
+use reeve_apiserver::join::{ControlPlane, JoinToken, Network, Record, Settings, bootstrap_secret};
 use reeve_apiserver::pki::{LiveCertificate, Pki, PkiConfig, public_key_hash};
 use reeve_apiserver::{AboutCluster, ApiServer};
 use reeve_client::lease::LeaseConfig;
 use reeve_client::while_leading;
 use reeve_etcd::EtcdServer;
 use reeve_peer::{PeerConfig, PeerTransport, host_of};
-use reeve_store::{MemberConfig, Peer, SharedKv, Store, StoreConfig};
+use reeve_store::{MemberConfig, Peer, PeerFigures, SharedKv, Store, StoreConfig};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -139,15 +139,8 @@ fn may_be_over_soon(code: u16) -> bool {
 struct Connections(Arc<PeerTransport>);
 
 impl Network for Connections {
-    fn figures(&self) -> Vec<PeerFigure> {
-        let told = |figure: reeve_peer::PeerFigures| PeerFigure {
-            id: figure.id,
-            connected: figure.connected,
-            sent_bytes: figure.sent_bytes,
-            dropped: figure.dropped,
-            disconnects: figure.disconnects,
-        };
-        self.0.figures().into_iter().map(told).collect()
+    fn figures(&self) -> Vec<PeerFigures> {
+        self.0.figures()
     }
 }
 
