@@ -1,22 +1,26 @@
 //! What the members of one store say to each other: the inside of a parcel (`peer.proto`), checksummed by the
 //! transport's encryption, and a snapshot's pieces by themselves.
 
+use bytes::Bytes;
+
 /// One message.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Message {
     /// What it is; a reader drops a message without it.
-    #[prost(oneof = "message::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "message::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub kind: Option<message::Kind>,
 }
 
 /// The kinds of messages.
 pub mod message {
+    use bytes::Bytes;
+
     /// See [`super::Message`].
     #[derive(Clone, PartialEq, prost::Oneof)]
     pub enum Kind {
         /// One of Raft's, as the raft crate encodes it.
-        #[prost(bytes = "vec", tag = "1")]
-        Raft(Vec<u8>),
+        #[prost(bytes = "bytes", tag = "1")]
+        Raft(Bytes),
         /// To the leader: put this into the log.
         #[prost(message, tag = "2")]
         Forward(super::Forward),
@@ -47,6 +51,10 @@ pub mod message {
         /// To the leader: there is no room on this member's disk. Said again and again, always `true`.
         #[prost(bool, tag = "11")]
         Full(bool),
+        /// To the leader: a snapshot is here and this member makes its state of it, said again and again; or, with
+        /// `false`, it has.
+        #[prost(bool, tag = "12")]
+        Installing(bool),
     }
 }
 
@@ -63,8 +71,8 @@ pub struct Forward {
     #[prost(uint64, tag = "3")]
     pub sequence: u64,
     /// A [`crate::store::Batch`].
-    #[prost(bytes = "vec", tag = "4")]
-    pub data: Vec<u8>,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub data: Bytes,
 }
 
 /// Why a batch was not taken.
@@ -108,8 +116,8 @@ pub struct Piece {
     #[prost(uint64, tag = "2")]
     pub offset: u64,
     /// The piece; empty when the file is not there any more.
-    #[prost(bytes = "vec", tag = "3")]
-    pub bytes: Vec<u8>,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub bytes: Bytes,
     /// CRC-32 of the piece.
     #[prost(uint32, tag = "4")]
     pub checksum: u32,

@@ -15,12 +15,12 @@ use bytes::Bytes;
 use imbl::OrdMap;
 
 use crate::encoding::POSITION_KEY;
-use crate::view::{View, ViewBatch, ViewError, Visit, Visitor};
+use crate::view::{Scanner, View, ViewBatch, ViewError, Visit, Visitor};
 
 /// Entries that are taken out of the buffer before others get their turn.
 const RELEASE_STEP: usize = 256;
 /// Records in a batch of the base.
-const SETTLE_STEP: usize = 64;
+const SETTLE_STEP: usize = 256;
 /// What an entry costs besides its bytes.
 const ENTRY_BYTES: usize = 64;
 
@@ -53,16 +53,17 @@ struct Entry {
 }
 
 impl Entry {
-    fn bytes(&self, key: &Bytes) -> usize {
-        ENTRY_BYTES + key.len() + self.value.as_ref().map_or(0, Bytes::len)
+    fn bytes(&self, key_len: usize) -> usize {
+        ENTRY_BYTES + key_len + self.value.as_ref().map_or(0, Bytes::len)
     }
 }
 
 impl Buffer {
-    fn put(&mut self, key: &Bytes, entry: Entry) {
-        self.bytes += entry.bytes(key);
-        if let Some(old) = self.entries.insert(key.clone(), entry) {
-            self.bytes -= old.bytes(key);
+    fn put(&mut self, key: Bytes, entry: Entry) {
+        let len = key.len();
+        self.bytes += entry.bytes(len);
+        if let Some(old) = self.entries.insert(key, entry) {
+            self.bytes -= old.bytes(len);
         }
     }
 
@@ -71,7 +72,7 @@ impl Buffer {
         if self.entries.get(key).is_some_and(|entry| entry.batch <= batch)
             && let Some(old) = self.entries.remove(key)
         {
-            self.bytes -= old.bytes(key);
+            self.bytes -= old.bytes(key.len());
         }
     }
 }
@@ -86,6 +87,41 @@ impl BufferedView {
         let buffer = self.buffer.read().unwrap_or_else(PoisonError::into_inner);
         (buffer.entries.clone(), buffer.batch)
     }
+
+    fn walk(&self, from: &[u8], to: &[u8], walk: Walk, scanner: &mut Scanner<'_>) -> Result<(), ViewError> {
+        // Taken before the base is read: what is settled meanwhile is seen here, there, or in both places.
+        let (entries, _) = self.entries();
+        let mut from = from.to_vec();
+        while *from < *to {
+            let bounds = (Bound::Included(&from[..]), Bound::Excluded(to));
+            let mut merge = Merge { over: entries.range::<_, [u8]>(bounds).peekable(), seek: None, stopped: false };
+            let mut show = |key: &[u8], record: Option<&[u8]>| {
+                if merge.show_before(key, scanner) && !merge.hides(key) {
+                    merge.show(scanner(key, record));
+                }
+                if merge.ended() { Visit::Stop } else { Visit::Next }
+            };
+            match walk {
+                Walk::Visit => self.base.visit(&from, to, &mut |key, record| show(key, Some(record)))?,
+                Walk::Scan => self.base.scan(&from, to, &mut show)?,
+            }
+            merge.show_rest(scanner);
+            match merge.seek {
+                Some(key) => from = key,
+                None => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is wanted of the records of the base.
+#[derive(Debug, Clone, Copy)]
+enum Walk {
+    /// All of them.
+    Visit,
+    /// What it has at hand.
+    Scan,
 }
 
 impl View for BufferedView {
@@ -100,26 +136,12 @@ impl View for BufferedView {
     }
 
     fn visit(&self, from: &[u8], to: &[u8], visitor: &mut Visitor<'_>) -> Result<(), ViewError> {
-        // Taken before the base is read: what is settled meanwhile is seen here, there, or in both places.
-        let (entries, _) = self.entries();
-        let mut from = from.to_vec();
-        while *from < *to {
-            let bounds = (Bound::Included(&from[..]), Bound::Excluded(to));
-            let mut merge = Merge { over: entries.range::<_, [u8]>(bounds).peekable(), seek: None, stopped: false };
-            self.base.visit(&from, to, &mut |key, value| {
-                if !merge.show_before(key, visitor) || merge.hides(key) {
-                    return if merge.ended() { Visit::Stop } else { Visit::Next };
-                }
-                merge.show(visitor(key, value));
-                if merge.ended() { Visit::Stop } else { Visit::Next }
-            })?;
-            merge.show_rest(visitor);
-            match merge.seek {
-                Some(key) => from = key,
-                None => return Ok(()),
-            }
-        }
-        Ok(())
+        // Only a scan shows a key without its record.
+        self.walk(from, to, Walk::Visit, &mut |key, record| visitor(key, record.unwrap_or_default()))
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], scanner: &mut Scanner<'_>) -> Result<(), ViewError> {
+        self.walk(from, to, Walk::Scan, scanner)
     }
 
     fn apply(&self, batch: ViewBatch) -> Result<(), ViewError> {
@@ -128,7 +150,7 @@ impl View for BufferedView {
             buffer.batch += 1;
             let number = buffer.batch;
             for (key, value) in batch.changes {
-                buffer.put(&key.into(), Entry { batch: number, value: value.map(Bytes::from) });
+                buffer.put(key, Entry { batch: number, value });
             }
             buffer.bytes
         };
@@ -151,7 +173,7 @@ impl View for BufferedView {
         let (puts, removals): (Vec<_>, Vec<_>) = entries.iter().partition(|(_, entry)| entry.value.is_some());
         let (position, puts): (Vec<_>, Vec<_>) = puts.into_iter().partition(|(key, _)| is_position(key));
         let removals: Vec<_> = removals.into_iter().rev().collect();
-        let copied = |(key, entry): &(&Bytes, &Entry)| (key.to_vec(), entry.value.as_ref().map(|value| value.to_vec()));
+        let copied = |(key, entry): &(&Bytes, &Entry)| (Bytes::clone(key), entry.value.clone());
         for step in puts.chunks(SETTLE_STEP).chain([&position[..]]).chain(removals.chunks(SETTLE_STEP)) {
             if !step.is_empty() {
                 self.base.apply(ViewBatch { changes: step.iter().map(copied).collect() })?;
@@ -165,6 +187,11 @@ impl View for BufferedView {
             step.iter().for_each(|key| buffer.release(key, batch));
         }
         self.base.settle()
+    }
+
+    fn settle_gently(&self) -> Result<(), ViewError> {
+        self.settle()?;
+        self.base.settle_gently()
     }
 }
 
@@ -190,10 +217,10 @@ impl<'b, I: Iterator<Item = (&'b Bytes, &'b Entry)>> Merge<'b, I> {
     }
 
     /// Shows what the buffer has before a record of the base; whether the pass goes on.
-    fn show_before(&mut self, key: &[u8], visitor: &mut Visitor<'_>) -> bool {
+    fn show_before(&mut self, key: &[u8], scanner: &mut Scanner<'_>) -> bool {
         while let Some((over, entry)) = self.over.next_if(|(over, _)| over[..] < *key) {
             if let Some(value) = &entry.value {
-                self.show(visitor(over, value));
+                self.show(scanner(over, Some(value)));
                 if self.ended() {
                     return false;
                 }
@@ -207,11 +234,11 @@ impl<'b, I: Iterator<Item = (&'b Bytes, &'b Entry)>> Merge<'b, I> {
         self.over.peek().is_some_and(|(over, _)| over[..] == *key)
     }
 
-    fn show_rest(&mut self, visitor: &mut Visitor<'_>) {
+    fn show_rest(&mut self, scanner: &mut Scanner<'_>) {
         while !self.ended() {
             let Some((over, entry)) = self.over.next() else { return };
             if let Some(value) = &entry.value {
-                self.show(visitor(over, value));
+                self.show(scanner(over, Some(value)));
             }
         }
     }
@@ -223,8 +250,8 @@ mod tests {
     use crate::view::MemoryView;
 
     fn batch(changes: &[(&str, Option<&str>)]) -> ViewBatch {
-        let owned =
-            |(key, value): &(&str, Option<&str>)| (key.as_bytes().to_vec(), value.map(|v| v.as_bytes().to_vec()));
+        let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        let owned = |(key, value): &(&str, Option<&str>)| (bytes(key), value.map(bytes));
         ViewBatch { changes: changes.iter().map(owned).collect() }
     }
 
@@ -324,16 +351,15 @@ mod tests {
     /// batches.
     fn dying_after(batches: usize) -> (usize, usize, bool) {
         let inner = MemoryView::default();
-        let old = |n: u8| [("r", n), ("v", n)].map(|(space, n)| (format!("{space}old{n:03}").into_bytes(), None));
-        inner
-            .apply(ViewBatch { changes: (0..100).flat_map(old).map(|(key, _)| (key, Some(vec![1]))).collect() })
-            .unwrap();
+        let old =
+            |n: u8| [("r", n), ("v", n)].map(|(space, n)| (format!("{space}old{n:03}").into_bytes(), None::<Vec<u8>>));
+        inner.apply((0..100).flat_map(old).map(|(key, _)| (key, Some(vec![1]))).collect()).unwrap();
         let view =
             BufferedView::new(Arc::new(Dying { inner: inner.clone(), batches_left: Mutex::new(batches) }), usize::MAX);
         let new =
             |n: u8| [("r", n), ("v", n)].map(|(space, n)| (format!("{space}new{n:03}").into_bytes(), Some(vec![1])));
         let changes = (0..100).flat_map(|n| old(n).into_iter().chain(new(n)));
-        view.apply(ViewBatch { changes: changes.chain([(POSITION_KEY.to_vec(), Some(vec![2]))]).collect() }).unwrap();
+        view.apply(changes.chain([(POSITION_KEY.to_vec(), Some(vec![2]))]).collect()).unwrap();
         let _ = view.settle();
         let count = |prefix: &str| all(&inner).split(' ').filter(|record| record.starts_with(prefix)).count();
         (count("vold"), count("rold"), inner.get(POSITION_KEY).unwrap().is_some())

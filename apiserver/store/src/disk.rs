@@ -5,6 +5,9 @@ use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// A step on the disk that failed. A failed sync is final: what was written since the last one may be lost.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +57,11 @@ pub trait DiskFile: Send {
     /// Makes room for so many bytes, which are zeros until they are written, so that a sync need not make a new length
     /// durable, too: that is half of what it costs. Where it cannot be done nothing is lost but time.
     fn reserve(&mut self, _bytes: u64) {}
+
+    /// Says that much will be appended for which nobody waits: it goes to the disk in small steps, with a rest after
+    /// each, so that the syncs of others find the disk free. Without it all would go at once, with the next sync, and
+    /// everybody's next sync would wait for that.
+    fn ease(&mut self) {}
 
     /// Adds bytes at the end.
     fn append(&mut self, bytes: &[u8]) -> Result<(), DiskError>;
@@ -216,7 +224,7 @@ impl Disk for RealDisk {
     fn create(&self, file: &str) -> Result<Box<dyn DiskFile>, DiskError> {
         make_folder(&self.path(folder_of(file))).map_err(self.error("make", folder_of(file)))?;
         let inner = File::create(self.path(file)).map_err(self.error("make", file))?;
-        Ok(Box::new(RealFile { inner, path: self.path_of(file) }))
+        Ok(Box::new(RealFile { inner, path: self.path_of(file), unsynced: None }))
     }
 
     fn truncate(&self, file: &str, len: u64) -> Result<(), DiskError> {
@@ -246,9 +254,45 @@ impl Disk for RealDisk {
     }
 }
 
+/// What goes to the disk at once of files that are written gently: some milliseconds.
+pub(crate) const GENTLE_BYTES: usize = 1024 * 1024;
+/// The longest rest between two steps: a disk that hardly answers is left alone, but not for ever.
+const REST_MAX: Duration = Duration::from_millis(200);
+
+/// Syncs a file that much is being written to and for which nobody waits, then rests for as long as that took: half of
+/// the disk's time is left for others. Blocks.
+pub(crate) fn sync_gently(file: &File) -> io::Result<()> {
+    let began = Instant::now();
+    file.sync_data()?;
+    std::thread::sleep(began.elapsed().min(REST_MAX));
+    Ok(())
+}
+
 struct RealFile {
     inner: File,
     path: String,
+    /// Bytes that were appended since the last gentle sync; `None`: it is not written gently.
+    unsynced: Option<usize>,
+}
+
+impl RealFile {
+    fn error(&self, verb: &'static str) -> impl FnOnce(io::Error) -> DiskError {
+        let path = self.path.clone();
+        move |source| DiskError { verb, path, source }
+    }
+
+    fn append_gently(&mut self, bytes: &[u8], mut unsynced: usize) -> Result<(), DiskError> {
+        for step in bytes.chunks(GENTLE_BYTES) {
+            self.inner.write_all(step).map_err(self.error("write"))?;
+            unsynced += step.len();
+            if unsynced >= GENTLE_BYTES {
+                sync_gently(&self.inner).map_err(self.error(VERB_SYNC))?;
+                unsynced = 0;
+            }
+        }
+        self.unsynced = Some(unsynced);
+        Ok(())
+    }
 }
 
 impl DiskFile for RealFile {
@@ -258,12 +302,19 @@ impl DiskFile for RealFile {
         }
     }
 
+    fn ease(&mut self) {
+        self.unsynced = Some(0);
+    }
+
     fn append(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
-        self.inner.write_all(bytes).map_err(|source| DiskError { verb: "write", path: self.path.clone(), source })
+        match self.unsynced {
+            Some(unsynced) => self.append_gently(bytes, unsynced),
+            None => self.inner.write_all(bytes).map_err(self.error("write")),
+        }
     }
 
     fn sync(&mut self) -> Result<(), DiskError> {
-        self.inner.sync_data().map_err(|source| DiskError { verb: VERB_SYNC, path: self.path.clone(), source })
+        self.inner.sync_data().map_err(self.error(VERB_SYNC))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The replicated key-value store: etcd's semantics on Raft and sled.
+//! The replicated key-value store: etcd's semantics on Raft.
 //!
 //! [`Kv`] is the seam the API server stands on. Everything behind it (log, view, transport) is private.
 //! What is not here: Kubernetes. The store knows keys and bytes.
@@ -15,11 +15,13 @@ mod buffer;
 mod convert;
 mod encoding;
 mod evaluate;
+mod file_view;
 mod frame;
 mod hash;
 mod head;
 mod hold;
 mod hub;
+mod index;
 mod jobs;
 mod lessor;
 mod limits;
@@ -33,7 +35,6 @@ mod quota;
 mod read;
 mod recover;
 mod sim_disk;
-mod sled_view;
 mod snapshot;
 mod space;
 mod status;
@@ -43,6 +44,7 @@ mod transport;
 mod values;
 mod wire;
 
+pub use file_view::FileViews;
 pub use frame::Damage;
 pub use hash::HashKv;
 pub use hold::Hold;
@@ -56,7 +58,6 @@ pub use limits::{KEY_LEN_MAX, Limits, TXN_BYTES_MAX, TXN_DEPTH_MAX, TXN_OPS_MAX}
 pub use memory::MemoryKv;
 pub use recover::OpenError;
 pub use sim_disk::SimDisk;
-pub use sled_view::SledViews;
 pub use status::{Leadership, MemberError, MemberInfo, MemberProgress, MemberStatus, Role};
 pub use store::{Store, StoreConfig};
 pub use transport::{Inbox, MemberConfig, Parcel, Peer, PeerFigures, ReceiveError, Transport};

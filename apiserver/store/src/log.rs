@@ -139,16 +139,14 @@ impl Log {
         }
     }
 
-    /// Removes segments that hold nothing behind `index`: all that is in them is in a durable snapshot.
-    pub(crate) fn cut(&mut self, index: u64) -> Result<(), DiskError> {
-        let mut removed = false;
+    /// Takes leave of the segments that hold nothing behind `index`: all that is in them is in a durable snapshot. What
+    /// they are called, oldest first, for [`remove`]. Does not block.
+    pub(crate) fn cut(&mut self, index: u64) -> Vec<String> {
+        let mut cut = Vec::new();
         while self.segments.len() > 1 && self.segments.front().is_some_and(|segment| segment.last_index <= index) {
-            if let Some(segment) = self.segments.pop_front() {
-                self.disk.remove(&path(&segment.name))?;
-                removed = true;
-            }
+            cut.extend(self.segments.pop_front().map(|segment| segment.name));
         }
-        if removed { self.disk.sync_folder(LOG_FOLDER) } else { Ok(()) }
+        cut
     }
 
     /// Bytes of all segments.
@@ -259,6 +257,13 @@ impl Recovered {
             self.entries.pop_front();
         }
     }
+}
+
+/// Removes segments that were cut off, oldest first, so that whatever is left of them still leads to those that count.
+/// Takes as long as the file system likes: the log is written meanwhile.
+pub(crate) fn remove(disk: &dyn Disk, segments: &[String]) -> Result<(), DiskError> {
+    segments.iter().try_for_each(|name| disk.remove(&path(name)))?;
+    if segments.is_empty() { Ok(()) } else { disk.sync_folder(LOG_FOLDER) }
 }
 
 /// What an entry counts of those that are only kept for others.

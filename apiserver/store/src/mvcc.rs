@@ -29,7 +29,7 @@ const READ_ATTEMPTS_MAX: usize = 8;
 const CATCH_UP_REVISIONS: u64 = 256;
 /// Keys whose history one step of [`Mvcc::scrub`] removes, or as many as lie in one record.
 const SCRUB_STEP: usize = 256;
-/// A scrub may be behind by so many revisions, or by a quarter of what is kept, before writes wait for it.
+/// A scrub may be behind by so many revisions, or by a part of what is kept, before writes wait for it.
 const SCRUB_BEHIND: u64 = 4096;
 /// So many states of leases may lie in the view that nobody needs any more, besides as many again as there are leases.
 const LEASE_RECORDS_MAX: usize = 4096;
@@ -50,6 +50,8 @@ pub(crate) struct Mvcc {
     scrubbed: watch::Sender<Revision>,
     /// How far the scrub that goes on has got.
     scrub_at: AtomicU64,
+    /// What it may be behind besides what it always may.
+    excused: AtomicU64,
     broken: Mutex<Option<ViewError>>,
     breaks: Notify,
     holds: Arc<Holds>,
@@ -74,9 +76,10 @@ impl Mvcc {
             hub: Hub::new(limits, position.revision),
             touched: Mutex::new(touched),
             touches: Notify::new(),
-            lease_records: AtomicUsize::new(0),
+            lease_records: AtomicUsize::new(1), // some may have been left
             scrubbed: watch::Sender::new(Revision(0)),
             scrub_at: AtomicU64::new(position.compacted.0),
+            excused: AtomicU64::new(0),
             broken: Mutex::new(None),
             breaks: Notify::new(),
             holds: Arc::default(),
@@ -148,10 +151,15 @@ impl Mvcc {
         };
         view.apply(evaluated.batch)?;
         let touched: Vec<LeaseId> = evaluated.newest.leases.keys().copied().collect();
-        {
+        let compacted = evaluated.position.compacted.0;
+        let jump = {
             let mut applied = self.applied.write().unwrap_or_else(PoisonError::into_inner);
             applied.head.take(evaluated.newest);
-            applied.position = evaluated.position;
+            let former = std::mem::replace(&mut applied.position, evaluated.position);
+            compacted - former.compacted.0.min(compacted)
+        };
+        if jump > SCRUB_BEHIND {
+            self.excuse_scrub();
         }
         self.hub.publish(evaluated.position.revision, &evaluated.events);
         if !touched.is_empty() {
@@ -196,18 +204,33 @@ impl Mvcc {
 
     /// Whether so much waits to be scrubbed that more should not come: what is hidden takes room on the disk and makes
     /// snapshots large.
-    pub(crate) fn scrub_is_behind(&self) -> bool {
-        let applied = self.applied();
-        let Position { revision, compacted, .. } = applied.position;
-        let kept = applied.head.len() as u64 + (revision.0 - compacted.0.min(revision.0));
-        let behind = self.holds.removable(compacted).0.saturating_sub(self.scrub_at.load(Ordering::Relaxed));
-        behind > SCRUB_BEHIND.max(kept / 4)
+    /// More is taken while the scrub `waits` for a snapshot, which is written slowly.
+    pub(crate) fn scrub_is_behind(&self, waits: bool) -> bool {
+        let kept = {
+            let applied = self.applied();
+            let Position { revision, compacted, .. } = applied.position;
+            applied.head.len() as u64 + (revision.0 - compacted.0.min(revision.0))
+        };
+        let allowed = SCRUB_BEHIND.max(if waits { kept } else { kept / 4 });
+        self.scrub_backlog() > allowed + self.excused.load(Ordering::Relaxed)
+    }
+
+    /// Revisions that are compacted and not scrubbed.
+    fn scrub_backlog(&self) -> u64 {
+        let removable = self.holds.removable(self.position().compacted);
+        removable.0.saturating_sub(self.scrub_at.load(Ordering::Relaxed))
+    }
+
+    /// Nobody waits for what is to be scrubbed now: so much came at once, by a far compaction or during a snapshot.
+    pub(crate) fn excuse_scrub(&self) {
+        self.excused.fetch_max(self.scrub_backlog(), Ordering::Relaxed);
     }
 
     /// Removes a bit of what lies below the compaction point; whether there is more. Nobody can tell: reads
     /// below that point are refused from the moment it moves.
     pub(crate) fn scrub(&self) -> Result<bool, ViewError> {
         let view = self.view();
+        let lease_records = self.lease_records.swap(0, Ordering::Relaxed); // first: those are there at the position
         let Position { compacted, index, .. } = self.position();
         let compacted = self.holds.removable(compacted);
         let mut batch = ViewBatch::default();
@@ -233,12 +256,14 @@ impl Mvcc {
         for key in &keys {
             superseded(&*view, key, compacted, &mut batch)?;
         }
-        self.lease_records.store(0, Ordering::Relaxed);
-        superseded_leases(&*view, index, &mut batch)?;
+        if lease_records > 0 {
+            superseded_leases(&*view, index, &mut batch)?;
+        }
         if !batch.changes.is_empty() {
             view.apply(batch)?;
         }
         self.scrub_at.store(if more { reached.0 } else { compacted.0 }, Ordering::Relaxed);
+        self.excused.fetch_min(self.scrub_backlog(), Ordering::Relaxed);
         if !more {
             self.scrubbed.send_if_modified(|done| std::mem::replace(done, compacted) < compacted);
         }
@@ -305,18 +330,20 @@ impl Mvcc {
 
     /// Goes on with a view that stands further ahead than this one: a snapshot of another member. Readers see the old
     /// state or the new one, whole; watchers read what they have missed from its history.
-    pub(crate) fn install(&self, view: Arc<dyn View>, position: Position, head: Head) {
-        {
+    /// What went on until now comes back: a large state goes slowly, and nobody should have to wait for that.
+    pub(crate) fn install(&self, view: Arc<dyn View>, position: Position, head: Head) -> impl Send + use<> {
+        let former = {
             let mut applied = self.applied.write().unwrap_or_else(PoisonError::into_inner);
             self.holds.forget(); // nobody can hold a revision before the new state is there
             let leases: Vec<LeaseId> = applied.head.leases().ids().chain(head.leases().ids()).collect();
-            *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
-            *applied = Applied { position, head };
+            let view = std::mem::replace(&mut *self.view.write().unwrap_or_else(PoisonError::into_inner), view);
             self.touched.lock().unwrap_or_else(PoisonError::into_inner).extend(leases);
-        }
+            (view, std::mem::replace(&mut *applied, Applied { position, head }))
+        };
         self.touches.notify_one();
         self.broken.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.hub.overtake(position.revision);
+        former
     }
 
     /// Goes on with another view, which must stand where this one stood.
@@ -350,12 +377,14 @@ fn superseded(view: &dyn View, key: &Bytes, compacted: Revision, batch: &mut Vie
     let (from, to) = encoding::versions_up_to(key, compacted);
     let mut newest = true;
     let mut malformed = None;
-    view.visit(&from, &to, &mut |view_key, record| {
-        let Some(((_, revision), state)) = encoding::split_version_key(view_key).zip(State::decode(record)) else {
+    view.scan(&from, &to, &mut |view_key, record| {
+        // A deletion is small: a record that is not shown is a state of the key.
+        let deletes = record.map_or(Some(false), |record| State::decode(record).map(|state| state == State::Deleted));
+        let Some(((_, revision), deletes)) = encoding::split_version_key(view_key).zip(deletes) else {
             malformed = Some(ViewError::malformed("cannot scrub", view_key));
             return Visit::Stop;
         };
-        if !newest || (state == State::Deleted && revision < compacted) {
+        if !newest || (deletes && revision < compacted) {
             batch.remove(view_key.to_vec());
         }
         newest = false;

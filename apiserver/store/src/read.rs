@@ -11,9 +11,9 @@ use crate::lease::LeaseId;
 use crate::txn::{RevisionFilter, Sort};
 use crate::view::{View, ViewError, Visit};
 
-/// How many versions of a key a scan steps over before it looks up the next key instead: a lookup in
-/// sled costs about as much as this many steps.
-const STEPS_BEFORE_SEEK: usize = 6;
+/// How many versions of a key a scan steps over before it looks up the next key instead: a lookup
+/// costs about as much as this many steps, each of which may read a value from a file.
+const STEPS_BEFORE_SEEK: usize = 3;
 
 /// Bytes of values after which a piece of history ends with the revision it is at.
 const HISTORY_BYTES: usize = 1024 * 1024;

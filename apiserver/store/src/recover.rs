@@ -20,7 +20,7 @@ use crate::head::Head;
 use crate::log::{Keep, LOG_FOLDER, Log, Recovered};
 use crate::members::Members;
 use crate::mvcc::position_of;
-use crate::snapshot::{self, RestoreError, Restored};
+use crate::snapshot::{self, Pace, RestoreError, Restored};
 use crate::transport::{MemberConfig, Peer};
 use crate::view::{View, ViewError, Views};
 
@@ -187,7 +187,7 @@ impl DataFolder {
         if let Some((view, position)) = usable.filter(|_| reaches_back(&recovered, after)) {
             return Ok(Start { identity, members, view, position, log, recovered, snapshot });
         }
-        let ((view, position), stored) = self.new_view(snapshot)?;
+        let ((view, position), stored) = self.new_view(snapshot, Pace::Fast)?;
         if let Some(stored) = stored.filter(|stored| stored.index > members.index) {
             members = stored;
             self.write_member(&identity, &members)?;
@@ -218,8 +218,8 @@ impl DataFolder {
     }
 
     /// A new view of what another member has sent, while this one runs; the log begins with it already.
-    pub(crate) fn install(&self, index: u64) -> Result<(OpenView, Head), OpenError> {
-        let ((view, position), _) = self.new_view(index)?;
+    pub(crate) fn install(&self, index: u64, pace: Pace) -> Result<(OpenView, Head), OpenError> {
+        let ((view, position), _) = self.new_view(index, pace)?;
         let head = Head::load(&*view, position.revision)?;
         Ok(((view, position), head))
     }
@@ -227,7 +227,7 @@ impl DataFolder {
     /// A new view that stands where the failed one stood, while the member runs. Nothing may be writing the log.
     pub(crate) fn rebuild(&self, stood: Position) -> Result<Arc<dyn View>, OpenError> {
         let snapshot = snapshot::newest(&*self.disk)?.unwrap_or(0);
-        let ((view, mut position), _) = self.new_view(snapshot)?;
+        let ((view, mut position), _) = self.new_view(snapshot, Pace::Fast)?;
         let (_, recovered) = Log::open(self.disk.clone(), self.segment_bytes, Keep { after: snapshot, bytes: 0 })?;
         let mut head = Head::load(&*view, position.revision)?;
         for entry in recovered.entries.iter().take_while(|entry| entry.index <= stood.index) {
@@ -242,6 +242,11 @@ impl DataFolder {
     /// Notes that the view was synced and closed.
     pub(crate) fn mark_clean(&self) -> Result<(), DiskError> {
         self.mark_view(ViewPhase::Clean)
+    }
+
+    /// Notes that the view is of no use: the next start makes it anew.
+    pub(crate) fn give_up_view(&self) -> Result<(), DiskError> {
+        self.mark_view(ViewPhase::Building)
     }
 
     /// Writes down who this is and who belongs to its group.
@@ -316,13 +321,13 @@ impl DataFolder {
     }
 
     /// An empty view filled from the snapshot, with the members as they were then; 0 means there is none.
-    fn new_view(&self, snapshot: u64) -> Result<(OpenView, Option<Members>), OpenError> {
+    fn new_view(&self, snapshot: u64, pace: Pace) -> Result<(OpenView, Option<Members>), OpenError> {
         self.mark_view(ViewPhase::Building)?;
         self.views.discard().map_err(OpenError::DiscardView)?;
         let view = self.views.open()?;
         let restored = match snapshot {
             0 => Restored { position: Position::EMPTY, members: None },
-            index => snapshot::restore(&*self.disk, index, &*view)?,
+            index => snapshot::restore(&*self.disk, index, &*view, pace)?,
         };
         self.mark_view(ViewPhase::Open)?;
         Ok(((view, restored.position), restored.members.map(Members::from_stored)))

@@ -6,7 +6,7 @@ use std::io::Read;
 use prost::Message as _;
 use reeve_proto::store::{Members, SnapshotEnd, SnapshotPart, SnapshotRecord, VERSION};
 
-use crate::disk::{Disk, DiskError, DiskFile};
+use crate::disk::{Disk, DiskError, DiskFile, GENTLE_BYTES};
 use crate::encoding::{self, POSITION_KEY, Position};
 use crate::frame::{self, Damage, HEADER_LEN, Header, ReadError};
 use crate::kv::Revision;
@@ -52,6 +52,7 @@ impl From<DiskError> for RestoreError {
 /// take over newer entries meanwhile, but nothing may be scrubbed from it.
 pub(crate) fn write(disk: &dyn Disk, view: &dyn View, position: Position, members: Members) -> Result<u64, WriteError> {
     let mut writer = Writer::begin(disk)?;
+    writer.file.ease(); // the log is written meanwhile
     let is_newer = |at: Revision| at > position.revision;
     writer.copy(view, &encoding::all_versions(), |key| encoding::split_version_key(key).map(|(_, at)| is_newer(at)))?;
     writer.copy(view, &encoding::all_history(), |key| encoding::history_revision(key).map(is_newer))?;
@@ -160,18 +161,32 @@ impl Counting {
     /// As [`restore`] does, wherever it is.
     pub(crate) fn restore(self, disk: &dyn Disk, view: &dyn View) -> Result<Restored, RestoreError> {
         match self {
-            Self::Whole(index) => restore(disk, index, view),
-            Self::Received(index) => restore_file(disk, (&received_file(index), index), view),
+            Self::Whole(index) => restore(disk, index, view, Pace::Fast),
+            Self::Received(index) => restore_file(disk, (&received_file(index), index), view, Pace::Fast),
         }
     }
 }
 
-/// Fills an empty view from the snapshot of this index. Only at the end the view says where it stands.
-pub(crate) fn restore(disk: &dyn Disk, index: u64, view: &dyn View) -> Result<Restored, RestoreError> {
-    restore_file(disk, (&file_of(index), index), view)
+/// How a view is filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Somebody waits for it.
+    Fast,
+    /// Nobody does, but others need the disk.
+    Gentle,
 }
 
-fn restore_file(disk: &dyn Disk, (file, index): (&str, u64), view: &dyn View) -> Result<Restored, RestoreError> {
+/// Fills an empty view from the snapshot of this index. Only at the end the view says where it stands.
+pub(crate) fn restore(disk: &dyn Disk, index: u64, view: &dyn View, pace: Pace) -> Result<Restored, RestoreError> {
+    restore_file(disk, (&file_of(index), index), view, pace)
+}
+
+fn restore_file(
+    disk: &dyn Disk,
+    (file, index): (&str, u64),
+    view: &dyn View,
+    pace: Pace,
+) -> Result<Restored, RestoreError> {
     let mut reader = Reader::open(disk, file)?;
     let (mut records, mut has_former) = (0, false);
     loop {
@@ -179,8 +194,10 @@ fn restore_file(disk: &dyn Disk, (file, index): (&str, u64), view: &dyn View) ->
         records += part.records.len() as u64;
         let (former, kept): (Vec<_>, Vec<_>) = part.records.into_iter().partition(|r| encoding::is_former(&r.key));
         has_former |= !former.is_empty();
-        let changes = kept.into_iter().map(|record| (record.key, Some(record.value))).collect();
-        view.apply(ViewBatch { changes })?;
+        view.apply(kept.into_iter().map(|record| (record.key, Some(record.value))).collect())?;
+        if pace == Pace::Gentle && view.unsettled() >= GENTLE_BYTES {
+            view.settle_gently()?;
+        }
         let Some(end) = part.end else { continue };
         if end.version > VERSION || end.index != index || end.records != records {
             return Err(reader.damage("its end does not fit").into());
@@ -189,7 +206,9 @@ fn restore_file(disk: &dyn Disk, (file, index): (&str, u64), view: &dyn View) ->
         // Whoever wants to follow from before must list: what lies there cannot be read any more.
         let compacted = if has_former { revision } else { Revision(end.compacted) };
         let position = Position { index, term: end.term, revision, compacted };
-        view.apply(ViewBatch { changes: vec![(POSITION_KEY.to_vec(), Some(position.encode()))] })?;
+        let mut last = ViewBatch::default();
+        last.put(POSITION_KEY.to_vec(), position.encode());
+        view.apply(last)?;
         return Ok(Restored { position, members: end.members });
     }
 }
@@ -333,7 +352,7 @@ mod tests {
         disk.create(&file_of(5)).unwrap().append(&bytes).unwrap();
 
         let view = MemoryView::default();
-        let position = restore(&disk, 5, &view).unwrap().position;
+        let position = restore(&disk, 5, &view, Pace::Fast).unwrap().position;
         assert_eq!((position.revision, position.compacted), (Revision(9), Revision(9)));
         let mut keys = Vec::new();
         view.visit(b"", b"\xff", &mut |key, _| {

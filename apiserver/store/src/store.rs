@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::disk::{Disk, DiskLock, RealDisk};
 use crate::evaluate::{Answer, Command, check_compaction};
+use crate::file_view::FileViews;
 use crate::hash::HashKv;
 use crate::hold::Hold;
 use crate::jobs::Jobs;
@@ -24,8 +25,7 @@ use crate::limits::{Limits, check_txn, only_reads, txn_bytes};
 use crate::member::{Control, Member, Parts, Proposal, ReadReply, Shared};
 use crate::mvcc::Mvcc;
 use crate::quota::Quota;
-use crate::recover::{DataFolder, Identity, OpenError};
-use crate::sled_view::SledViews;
+use crate::recover::{DataFolder, Identity, OpenError, Start};
 use crate::status::{Change, Leadership, MemberError, MemberStatus};
 use crate::transport::{Inbox, MemberConfig, Peer, Transport, inbox};
 use crate::verify::{self, Report};
@@ -37,8 +37,6 @@ const PROPOSALS_MAX: usize = 1024;
 const READS_MAX: usize = 1024;
 /// Questions about the group and changes of it that wait; when there are more, callers wait.
 const CONTROLS_MAX: usize = 16;
-/// What sled may keep of its pages in memory.
-const VIEW_CACHE_BYTES: u64 = 8 * 1024 * 1024;
 /// The log is cut in whole segments: with four, little of it stays behind a snapshot.
 const SEGMENTS_PER_LOG: u64 = 4;
 /// A range that is not a single key and may return more than this is read on a blocking thread.
@@ -74,7 +72,7 @@ impl StoreConfig {
     pub fn new(data_dir: impl Into<PathBuf>, clock: SharedClock, rng: SharedRng) -> Self {
         let data_dir = data_dir.into();
         Self {
-            views: Arc::new(SledViews::new(data_dir.join("view"), VIEW_CACHE_BYTES)),
+            views: Arc::new(FileViews::new(data_dir.join("view"))),
             disk: Arc::new(RealDisk::new(data_dir)),
             clock,
             rng,
@@ -106,20 +104,36 @@ pub struct Store {
     member: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// Takes a folder and reads all that the store starts from. A view that cannot be read is made anew. Blocks.
+fn open_folder(
+    folder: &DataFolder,
+    identity: Identity,
+    limits: Limits,
+) -> Result<(DiskLock, Start, Arc<Mvcc>), OpenError> {
+    let lock = folder.disk.lock()?;
+    let start = folder.start(identity.clone())?;
+    match Mvcc::new(start.view.clone(), limits) {
+        Ok(mvcc) => Ok((lock, start, Arc::new(mvcc))),
+        Err(err) => {
+            tracing::warn!(%err, "The view is rebuilt.");
+            drop(start);
+            folder.give_up_view()?;
+            let start = folder.start(identity)?;
+            let mvcc = Mvcc::new(start.view.clone(), limits)?;
+            Ok((lock, start, Arc::new(mvcc)))
+        }
+    }
+}
+
 impl Store {
     /// Opens a store and replays what is in its log; when it returns, the store is ready. Needs a tokio runtime.
     pub async fn open(config: StoreConfig) -> Result<Arc<Self>, OpenError> {
         let segment_bytes = config.log_bytes / SEGMENTS_PER_LOG;
         let disk = config.disk.clone();
         let folder = DataFolder { disk: config.disk, views: config.views, segment_bytes };
-        let (opening, identity) = (folder.clone(), Identity::of(&config.member));
-        let opened = config.jobs.spawn(move || {
-            let lock = opening.disk.lock()?;
-            let start = opening.start(identity)?;
-            Ok::<_, OpenError>((lock, start))
-        });
-        let (lock, start) = opened.await.map_err(OpenError::Interrupted)??;
-        let mvcc = Arc::new(Mvcc::new(start.view.clone(), config.limits)?);
+        let (opening, identity, limits) = (folder.clone(), Identity::of(&config.member), config.limits);
+        let opened = config.jobs.spawn(move || open_folder(&opening, identity, limits));
+        let (lock, start, mvcc) = opened.await.map_err(OpenError::Interrupted)??;
         let quota = Quota::new(config.limits.quota_bytes);
         let shared = Arc::new(Shared::default());
         let (proposals, receiver) = mpsc::channel(PROPOSALS_MAX);

@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
+/// Entries that go with one call of [`Tail::trim`]: many more than come.
+const TRIMMED_MAX: usize = 128;
+
 /// Owned by Raft. Indices are without gaps: `start`, then the entries.
 #[derive(Debug)]
 pub(crate) struct Tail {
@@ -63,9 +66,11 @@ impl Tail {
     }
 
     /// Forgets applied entries, up to and including `applied`, but for the last `keep` bytes. The first entry of the
-    /// log always goes: who has nothing at all needs a snapshot, for the log does not say who founded the group.
+    /// log always goes: who has nothing at all needs a snapshot, for the log does not say who founded the group. What
+    /// was kept for somebody who has just caught up goes little by little, with every call.
     pub(crate) fn trim(&mut self, applied: u64, keep: usize) {
-        while let Some(entry) = self.entries.front().filter(|entry| entry.index <= applied) {
+        for _ in 0..TRIMMED_MAX {
+            let Some(entry) = self.entries.front().filter(|entry| entry.index <= applied) else { return };
             if self.bytes <= keep && entry.index > 1 {
                 return;
             }

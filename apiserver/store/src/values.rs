@@ -1,13 +1,16 @@
 //! Values of a view, beside the database that says where they lie: files that only grow. What is overwritten or removed
 //! stays in them until most of a file is of no use; then what is left moves on and the file goes
-//! ([`crate::sled_view`] decides that). Nothing is synced but at a clean close, as with the database.
+//! ([`crate::file_view`] decides that). Nothing is synced but at a clean close, or where much is written at once.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use crate::disk;
 
 /// A file that has this many bytes is full.
 pub(crate) const FILE_BYTES: u64 = 16 * 1024 * 1024;
@@ -62,6 +65,8 @@ pub(crate) struct ValueFiles {
     files: RwLock<BTreeMap<u32, Arc<File>>>,
     /// The file that grows, and its length.
     growing: Mutex<Option<(u32, u64)>>,
+    /// From this file on there may be something that [`ValueFiles::sync_gently`] has not synced.
+    unsynced: AtomicU32,
 }
 
 impl ValueFiles {
@@ -74,7 +79,7 @@ impl ValueFiles {
             let Some(number) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
             files.insert(number, Arc::new(File::open(entry.path())?));
         }
-        Ok(Self { folder, files: RwLock::new(files), growing: Mutex::default() })
+        Ok(Self { folder, files: RwLock::new(files), growing: Mutex::default(), unsynced: AtomicU32::new(0) })
     }
 
     /// Writes values behind each other; where each lies.
@@ -117,6 +122,16 @@ impl ValueFiles {
             Err(err) if err.kind() == io::ErrorKind::UnexpectedEof => Ok(Found::Damaged),
             Err(err) => Err(err),
         }
+    }
+
+    /// Has what was appended since the last call written to the disk, which gets a rest then. Blocks.
+    pub(crate) fn sync_gently(&self) -> io::Result<()> {
+        let from = self.unsynced.load(Ordering::Relaxed);
+        let files = self.files.read().unwrap_or_else(PoisonError::into_inner).clone();
+        files.range(from..).try_for_each(|(_, file)| disk::sync_gently(file))?;
+        let last = files.last_key_value().map_or(0, |(last, _)| *last);
+        self.unsynced.store(last, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The size of every file that does not grow any more, by its number.

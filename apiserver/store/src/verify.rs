@@ -1,24 +1,21 @@
 //! Reads everything that a store has on disk, and says what is damaged, where, and what leads out of it: every record
 //! of the log, every part of the snapshot, every record of the view with the values beside it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use reeve_proto::store::{Member, ViewPhase, ViewState};
 
 use crate::disk::{Disk, DiskError, LockError, RealDisk};
 use crate::encoding::{self, POSITION_KEY, Position, State};
+use crate::file_view::FileViews;
 use crate::frame::{self, Damage, ReadError};
 use crate::offline;
 use crate::recover::{MEMBER_FILE, VIEW_STATE_FILE};
-use crate::sled_view::SledViews;
 use crate::snapshot::{self, Counting, RestoreError};
 use crate::view::{View, ViewBatch, ViewError, Visit, Visitor};
 
 /// Findings in the view beyond this many are not told one by one.
 pub(crate) const FINDINGS_MAX: usize = 100;
-/// What sled may keep of its pages in memory meanwhile.
-const CACHE_BYTES: u64 = 1024 * 1024;
 
 /// What leads out of damage to log or snapshot: there lies what was acknowledged.
 const RESTORE: &str = "the store does not start on it: where there are other members, `reeve member replace` this \
@@ -156,12 +153,8 @@ fn check_stopped_view(disk: &dyn Disk, folder: &Path, report: &mut Report) {
         return report.notes.push("The view is of no use; the next start makes it anew.".to_owned());
     }
     let view = folder.join("view");
-    // What is damaged can make the database panic.
-    let looked = catch_unwind(AssertUnwindSafe(|| SledViews::new(&view, CACHE_BYTES).verify(report)));
-    match looked {
-        Ok(Ok(())) => {}
-        Ok(Err(err)) => report.stale(view.display().to_string(), 0, err.to_string()),
-        Err(_) => report.stale(view.display().to_string(), 0, "its database cannot be read".to_owned()),
+    if let Err(err) = FileViews::new(&view).verify(report) {
+        report.stale(view.display().to_string(), 0, err.to_string());
     }
 }
 

@@ -24,22 +24,32 @@ pub enum Visit {
 /// A visitor of records: key, value.
 pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> Visit + 'a;
 
+/// A visitor that need not know large records: key, value or `None`.
+pub type Scanner<'a> = dyn FnMut(&[u8], Option<&[u8]>) -> Visit + 'a;
+
 /// Writes that become visible together.
 #[derive(Debug, Clone, Default)]
 pub struct ViewBatch {
     /// Key and new value, `None` to remove. Of two changes of one key the later one counts.
-    pub changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    pub changes: Vec<(Bytes, Option<Bytes>)>,
 }
 
 impl ViewBatch {
     /// Writes a record.
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.changes.push((key, Some(value)));
+        self.changes.push((key.into(), Some(value.into())));
     }
 
     /// Removes a record, if it is there.
     pub fn remove(&mut self, key: Vec<u8>) {
-        self.changes.push((key, None));
+        self.changes.push((key.into(), None));
+    }
+}
+
+impl<K: Into<Bytes>, R: Into<Bytes>> FromIterator<(K, Option<R>)> for ViewBatch {
+    fn from_iter<I: IntoIterator<Item = (K, Option<R>)>>(changes: I) -> Self {
+        let into = |(key, record): (K, Option<R>)| (key.into(), record.map(Into::into));
+        Self { changes: changes.into_iter().map(into).collect() }
     }
 }
 
@@ -61,7 +71,7 @@ impl ViewError {
 }
 
 /// An ordered map of bytes. Called from any thread; one batch at a time.
-/// Implementations: [`MemoryView`], `SledView`, and `BufferedView` in front of one; all pass the tests of this module.
+/// Implementations: [`MemoryView`], `FileView`, and `BufferedView` in front of one; all pass the tests of this module.
 pub trait View: Send + Sync + Debug {
     /// One record.
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ViewError>;
@@ -69,6 +79,11 @@ pub trait View: Send + Sync + Debug {
     /// Shows the records from `from` (included) to `to` (excluded) in ascending order. Every record that is
     /// there during the whole visit is shown; one that comes or goes meanwhile may or may not be.
     fn visit(&self, from: &[u8], to: &[u8], visitor: &mut Visitor<'_>) -> Result<(), ViewError>;
+
+    /// As [`View::visit`], but records of more than a few bytes need not be read: they may be shown as `None`.
+    fn scan(&self, from: &[u8], to: &[u8], scanner: &mut Scanner<'_>) -> Result<(), ViewError> {
+        self.visit(from, to, &mut |key, record| scanner(key, Some(record)))
+    }
 
     /// Makes a batch visible. After a crash its first records may be there and the others not, in its order.
     fn apply(&self, batch: ViewBatch) -> Result<(), ViewError>;
@@ -84,6 +99,12 @@ pub trait View: Send + Sync + Debug {
     /// Hands on what is only held in memory so far. Blocks; may run beside everything else.
     fn settle(&self) -> Result<(), ViewError> {
         Ok(())
+    }
+
+    /// [`View::settle`], and then what was handed on goes to the disk at once, and the disk gets a rest: for whoever
+    /// fills a view with much while others need the disk. Blocks.
+    fn settle_gently(&self) -> Result<(), ViewError> {
+        self.settle()
     }
 }
 
@@ -136,8 +157,8 @@ impl View for MemoryView {
         let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
         for (key, value) in batch.changes {
             match value {
-                Some(value) => records.insert(key.into(), value.into()),
-                None => records.remove(&key[..]),
+                Some(value) => records.insert(key, value),
+                None => records.remove(&key),
             };
         }
         Ok(())
@@ -163,7 +184,7 @@ impl Views for MemoryView {
 mod tests {
     use super::*;
     use crate::buffer::BufferedView;
-    use crate::sled_view::SledViews;
+    use crate::file_view::FileViews;
 
     /// Buffered views on one in memory.
     #[derive(Debug)]
@@ -189,12 +210,12 @@ mod tests {
         check("memory", &MemoryView::default());
         check("buffered", &Buffered { inner: MemoryView::default(), settles: false });
         check("buffered, settled after each batch", &Buffered { inner: MemoryView::default(), settles: true });
-        check("sled", &SledViews::new(folder.path().join("view"), 1024 * 1024));
+        check("files", &FileViews::new(folder.path().join("view")));
     }
 
     fn batch(changes: &[(&str, Option<&str>)]) -> ViewBatch {
-        let owned =
-            |(key, value): &(&str, Option<&str>)| (key.as_bytes().to_vec(), value.map(|v| v.as_bytes().to_vec()));
+        let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        let owned = |(key, value): &(&str, Option<&str>)| (bytes(key), value.map(bytes));
         ViewBatch { changes: changes.iter().map(owned).collect() }
     }
 

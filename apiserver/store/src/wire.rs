@@ -9,9 +9,52 @@ use reeve_proto::member::{Change as WireChange, Changed, Message, message::Kind}
 use crate::status::{Change, MemberError};
 use crate::transport::Parcel;
 
+/// Entries that are sent together, unless one alone has more bytes.
+const TOGETHER_BYTES_MAX: usize = 1024 * 1024;
+
+/// The same messages, fewer: what is said to one member one after the other and can be said at once is. Appends become
+/// one when the second goes on where the first ends, and of acknowledgements the last one says it all.
+pub(crate) fn together(messages: Vec<RaftMessage>) -> Vec<RaftMessage> {
+    let mut fewer: Vec<RaftMessage> = Vec::with_capacity(messages.len());
+    for message in messages {
+        let former = fewer.iter_mut().rev().find(|former| former.to == message.to);
+        match former {
+            Some(former) if goes_on(former, &message) => {
+                former.commit = former.commit.max(message.commit);
+                former.entries.extend(message.entries);
+            }
+            Some(former) if outdoes(former, &message) => *former = message,
+            _ => fewer.push(message),
+        }
+    }
+    fewer
+}
+
+/// Whether an append goes on where another one ends.
+fn goes_on(former: &RaftMessage, next: &RaftMessage) -> bool {
+    let is_append = |message: &RaftMessage| message.get_msg_type() == MessageType::MsgAppend;
+    let bytes = |message: &RaftMessage| message.entries.iter().map(|entry| entry.data.len()).sum::<usize>();
+    let end = former.entries.last().map_or((former.index, former.log_term), |last| (last.index, last.term));
+    is_append(former)
+        && is_append(next)
+        && former.term == next.term
+        && end == (next.index, next.log_term)
+        && bytes(former) + bytes(next) <= TOGETHER_BYTES_MAX
+}
+
+/// Whether an acknowledgement says all that another one does.
+fn outdoes(former: &RaftMessage, next: &RaftMessage) -> bool {
+    let is_taken = |message: &RaftMessage| message.get_msg_type() == MessageType::MsgAppendResponse && !message.reject;
+    is_taken(former)
+        && is_taken(next)
+        && former.term == next.term
+        && former.index <= next.index
+        && former.commit <= next.commit
+}
+
 /// One of Raft's messages, on its way.
 pub(crate) fn raft_parcel(message: &RaftMessage) -> Option<Parcel> {
-    let bytes = message.write_to_bytes().ok()?;
+    let bytes = message.write_to_bytes().ok()?.into();
     let others = [MessageType::MsgAppend, MessageType::MsgSnapshot];
     let urgent = !others.contains(&message.get_msg_type());
     Some(parcel(message.from, message.to, Kind::Raft(bytes), urgent))
@@ -110,6 +153,8 @@ pub(crate) fn from_changed(changed: Changed) -> Result<(), MemberError> {
 
 #[cfg(test)]
 mod tests {
+    use raft::eraftpb::Entry;
+
     use super::*;
 
     #[test]
@@ -142,6 +187,43 @@ mod tests {
             assert_eq!(from_changed(to_changed(7, &Err(error))).unwrap_err().to_string(), said);
         }
         assert!(from_changed(to_changed(7, &Ok(()))).is_ok());
+    }
+
+    #[test]
+    fn what_goes_on_where_the_former_ends_is_sent_with_it_and_nothing_else() {
+        let append = |to, (index, log_term), entries: &[(u64, u64)], commit| {
+            let entry = |(index, term): &(u64, u64)| Entry { index: *index, term: *term, ..Entry::default() };
+            let entries = entries.iter().map(entry).collect();
+            let message = RaftMessage { to, index, log_term, entries, commit, term: 3, ..RaftMessage::default() };
+            let mut message = message;
+            message.set_msg_type(MessageType::MsgAppend);
+            message
+        };
+        let answer = |index, reject| {
+            let mut message = RaftMessage { to: 9, index, reject, term: 3, ..RaftMessage::default() };
+            message.set_msg_type(MessageType::MsgAppendResponse);
+            message
+        };
+        let said = vec![
+            append(2, (4, 2), &[], 4),
+            append(3, (4, 2), &[(5, 2)], 4),
+            append(2, (4, 2), &[(5, 2), (6, 3)], 4),
+            append(2, (6, 3), &[(7, 3)], 5),
+            append(2, (6, 2), &[(7, 2)], 5),
+            answer(5, false),
+            answer(7, false),
+            answer(6, true),
+            answer(8, false),
+        ];
+        let fewer = vec![
+            append(2, (4, 2), &[(5, 2), (6, 3), (7, 3)], 5),
+            said[1].clone(),
+            said[4].clone(),
+            answer(7, false),
+            answer(6, true),
+            answer(8, false),
+        ];
+        assert_eq!(together(said), fewer);
     }
 
     #[test]

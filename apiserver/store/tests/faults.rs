@@ -387,7 +387,7 @@ async fn a_view_that_fails_is_rebuilt_and_nothing_is_wrong_or_lost() {
     store.close().await.unwrap();
 }
 
-/// On the real disk: whatever becomes of sled's files, the state comes from snapshot and log.
+/// On the real disk: whatever becomes of the view's files, the state comes from snapshot and log.
 #[tokio::test]
 async fn a_view_whose_files_are_damaged_or_gone_is_rebuilt() {
     let folder = tempfile::tempdir().unwrap();
@@ -402,8 +402,8 @@ async fn a_view_whose_files_are_damaged_or_gone_is_rebuilt() {
     store.close().await.unwrap();
     let damages: [fn(&std::path::Path); 3] = [
         |view| std::fs::remove_dir_all(view).unwrap(),
-        |view| std::fs::write(view.join("conf"), "garbage").unwrap(),
-        |view| std::fs::write(view.join("db"), vec![0x5a; 4096]).unwrap(),
+        |view| std::fs::write(view.join("index/1"), vec![0x5a; 4096]).unwrap(),
+        |view| std::fs::remove_dir_all(view.join("values")).unwrap(),
     ];
     for (n, damage) in damages.into_iter().enumerate() {
         for view in std::fs::read_dir(folder.path().join("view")).unwrap() {

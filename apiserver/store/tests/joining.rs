@@ -7,7 +7,8 @@
 
 mod cluster;
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -61,16 +62,40 @@ async fn fill(store: &Arc<Store>, megabytes: usize) {
     }
 }
 
-/// Writes one after the other until it is told to stop; how long each took.
-async fn write(store: Arc<Store>, stop: Arc<AtomicBool>) -> Vec<Duration> {
-    let (clock, mut took) = (RealClock::new(), Vec::new());
+/// How long writes took, by what was done meanwhile.
+type Times = BTreeMap<&'static str, Vec<Duration>>;
+
+/// Writes one after the other until it is told to stop.
+async fn write(store: Arc<Store>, folder: PathBuf, stop: Arc<AtomicBool>) -> Times {
+    let (clock, mut took) = (RealClock::new(), Times::new());
     while !stop.load(Ordering::SeqCst) {
-        let began = clock.monotonic();
+        let (phase, began) = (phase(&folder), clock.monotonic());
         put(&store, "busy".to_owned(), vec![b'x'; 1000]).await;
-        took.push(clock.monotonic().saturating_sub(began));
+        took.entry(phase).or_default().push(clock.monotonic().saturating_sub(began));
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     took
+}
+
+/// How far the new member is.
+fn phase(folder: &Path) -> &'static str {
+    let has = |member: &str, suffix: &str| {
+        let names = std::fs::read_dir(folder.join(member).join("snapshots"));
+        names.is_ok_and(|names| names.flatten().any(|name| name.file_name().to_string_lossy().ends_with(suffix)))
+    };
+    match () {
+        () if has("2", ".snap") => "4 taken over",
+        () if has("2", ".recv") => "3 fetched",
+        () if folder.join("2").is_dir() => "2 written",
+        () => "1 before",
+    }
+}
+
+/// What is to be said of some writes.
+fn told(mut times: Vec<Duration>) -> String {
+    times.sort_unstable();
+    let at = |part: usize| times[(times.len() * part / 1000).min(times.len() - 1)];
+    format!("{} writes, p50 {:?}, p99 {:?}, longest {:?}", times.len(), at(500), at(990), at(1000))
 }
 
 async fn join(leader: &Store, folder: &Path, network: &Network) -> Arc<Store> {
@@ -96,34 +121,20 @@ async fn writes_do_not_stand_still_while_a_new_member_gets_a_snapshot() {
     fill(&leader, megabytes).await;
     leader.compact(Revision(leader.revision().0)).await.unwrap();
     let (clock, stop) = (RealClock::new(), Arc::new(AtomicBool::new(false)));
-    let before = tokio::spawn(write(leader.clone(), stop.clone()));
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    stop.store(true, Ordering::SeqCst);
-    let before = sorted(before.await.unwrap());
-    stop.store(false, Ordering::SeqCst);
-    let writer = tokio::spawn(write(leader.clone(), stop.clone()));
-    let began = clock.monotonic();
+    let writer = tokio::spawn(write(leader.clone(), folder.path().to_owned(), stop.clone()));
+    tokio::time::sleep(Duration::from_secs(3)).await; // the same without a new member
+    let (began, revision) = (clock.monotonic(), leader.revision());
     let joined = join(&leader, folder.path(), &network).await;
     let took = clock.monotonic().saturating_sub(began);
+    assert!(joined.revision() >= revision, "it votes, but has not made its state of the snapshot yet");
     stop.store(true, Ordering::SeqCst);
-    let during = sorted(writer.await.unwrap());
-    let of = |times: &[Duration]| {
-        format!("{} writes, p99 {:?}, longest {:?}", times.len(), p99(times), times[times.len() - 1])
-    };
-    println!("{megabytes} MB to a new member in {took:?}; before: {}; meanwhile: {}", of(&before), of(&during));
+    let times = writer.await.unwrap();
+    println!("{megabytes} MB to a new member in {took:?}");
+    times.iter().for_each(|(phase, times)| println!("{phase}: {}", told(times.clone())));
     let there = joined.range(RangeRequest { limit: 1, ..RangeRequest::prefix("fill/") }).await.unwrap();
     assert_eq!(there.count, megabytes * 1_000_000 / VALUE_BYTES);
-    let longest = during[during.len() - 1];
+    let longest = times.into_values().flatten().max().unwrap();
     assert!(longest < STALL_MAX, "a write took {longest:?}");
     joined.close().await.unwrap();
     leader.close().await.unwrap();
-}
-
-fn sorted(mut times: Vec<Duration>) -> Vec<Duration> {
-    times.sort_unstable();
-    times
-}
-
-fn p99(sorted: &[Duration]) -> Duration {
-    sorted[(sorted.len() * 99 / 100).min(sorted.len() - 1)]
 }

@@ -1,4 +1,4 @@
-//! `kill -9` of a real process on a real disk with sled: every write that it was told of is there.
+//! `kill -9` of a real process on a real disk: every write that it was told of is there.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what goes wrong here is to be seen")]
 

@@ -48,7 +48,7 @@ async fn open_memory(limits: Limits) -> Opened {
     Opened { kv: Arc::new(MemoryKv::with_limits(limits)), stores: Vec::new(), _folder: None }
 }
 
-/// The embedded store as it is in production: real files, sled.
+/// The embedded store as it is in production: real files.
 async fn open_embedded(limits: Limits) -> Opened {
     let folder = tempfile::tempdir().unwrap();
     let config = StoreConfig { limits, ..StoreConfig::new(folder.path(), RealClock::shared(), SeededRng::shared()) };

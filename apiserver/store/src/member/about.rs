@@ -40,9 +40,12 @@ impl Member {
     }
 
     fn info(&self, id: u64) -> MemberInfo {
-        let reach = self.reach().get(&id).copied().filter(|_| self.leads());
-        let snapshot = self.node.raft.prs().get(id).is_some_and(|pr| pr.state == ProgressState::Snapshot);
-        let progress = reach.map(|reach| MemberProgress { matched: reach.matched, active: reach.active, snapshot });
+        let active = self.reach().get(&id).is_some_and(|reach| reach.active);
+        let progress = self.node.raft.prs().get(id).filter(|_| self.leads()).map(|pr| MemberProgress {
+            matched: pr.matched,
+            active,
+            snapshot: pr.state == ProgressState::Snapshot || self.outgoing.is_fetching(id),
+        });
         let address = self.members.address(id).unwrap_or_default().to_owned();
         MemberInfo { id, address, voter: self.members.votes(id), progress }
     }

@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use raft::eraftpb::Entry;
+use raft::eraftpb::{Entry, Message};
 use raft::{RawNode, StateRole};
 use reeve_api::clock::SharedClock;
 use reeve_api::rng::SharedRng;
@@ -82,6 +82,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(500);
 /// Appends that may be on their way to one member without an answer, of at most a batch each.
 const INFLIGHT_MAX: usize = 64;
+/// Entries that are sent in one message when somebody catches up, unless one alone is larger: with [`INFLIGHT_MAX`] of
+/// them the leader must not be busy for long.
+const MESSAGE_BYTES_MAX: u64 = 256 * 1024;
 /// A leader takes nothing new while so many bytes of its log are not committed.
 const UNCOMMITTED_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
@@ -159,6 +162,7 @@ pub(crate) struct Member {
     /// `None` while the disk job has it.
     log: Option<Log>,
     disk_job: Option<JoinHandle<DiskDone>>,
+    cut_job: Option<JoinHandle<Result<(), DiskError>>>,
     settle_job: Option<JoinHandle<Result<(), ViewError>>>,
     scrub_job: Option<JoinHandle<Result<bool, ViewError>>>,
     snapshot_job: Option<JoinHandle<Result<(Position, u64), snapshot::WriteError>>>,
@@ -182,6 +186,10 @@ pub(crate) struct Member {
     arrived: Option<(u64, Members)>,
     /// A snapshot that was fetched and becomes the view: its last entry.
     install: Option<u64>,
+    /// What the leader is told then.
+    told_when_installed: Vec<Message>,
+    /// When the leader was told that it is under way.
+    said_installing: Option<Duration>,
     /// Snapshots that others are fetching.
     outgoing: Outgoing,
     ready: Option<oneshot::Sender<()>>,
@@ -208,6 +216,7 @@ enum Event {
     Control(Control),
     Mail(Parcel),
     Disk(DiskDone),
+    Cut(Result<(), DiskError>),
     Settled(Result<(), ViewError>),
     Scrubbed(Result<bool, ViewError>),
     Snapshot(Result<(Position, u64), snapshot::WriteError>),
@@ -230,7 +239,7 @@ impl Member {
             max_election_tick: 2 * ELECTION_TICKS * peers::UNREST_MAX,
             heartbeat_tick: HEARTBEAT_TICKS,
             applied: position.index,
-            max_size_per_msg: propose::BATCH_BYTES_MAX as u64,
+            max_size_per_msg: MESSAGE_BYTES_MAX,
             max_inflight_msgs: INFLIGHT_MAX,
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
             check_quorum: true,
@@ -251,6 +260,7 @@ impl Member {
             members,
             log: Some(log),
             disk_job: None,
+            cut_job: None,
             settle_job: None,
             scrub_job: None,
             snapshot_job: None,
@@ -270,6 +280,8 @@ impl Member {
             arrival: None,
             arrived: None,
             install: None,
+            told_when_installed: Vec::new(),
+            said_installing: None,
             outgoing: Outgoing::default(),
             ready: Some(ready),
             snapshot: (snapshot, 0),
@@ -305,12 +317,13 @@ impl Member {
         }
         loop {
             self.tick();
+            if self.accepts() && !self.parts.proposals.is_empty() {
+                // First: others hear with it that the batch before is committed, and the disk is at work while that is
+                // applied.
+                self.propose(None).await;
+            }
             self.handle_ready()?;
             self.check_membership()?;
-            if self.accepts() && !self.parts.proposals.is_empty() {
-                self.propose(None).await;
-                self.handle_ready()?; // the disk is at work while the batch before is applied
-            }
             self.start_jobs();
             if self.may_apply() {
                 self.apply().await?;
@@ -343,6 +356,7 @@ impl Member {
             Event::Control(Control::TimeLeft(lease, reply)) => self.ask_time_left(lease, reply),
             Event::Mail(parcel) => self.take_mail(&parcel),
             Event::Disk(done) => self.on_disk(done)?,
+            Event::Cut(outcome) => outcome.map_err(|err| storage_error(&err))?,
             Event::Settled(outcome) => self.on_settled(outcome).await?,
             Event::Scrubbed(outcome) => self.on_scrubbed(outcome).await?,
             Event::Snapshot(outcome) => self.on_snapshot(outcome),
@@ -369,6 +383,7 @@ impl Member {
             done = finished(&mut self.disk_job) => done.map(Event::Disk),
             Some(parcel) = mail.urgent.recv() => Ok(Event::Mail(parcel)),
             () = tokio::time::sleep(next_tick.unwrap_or_default()), if next_tick.is_some() => Ok(Event::Tick),
+            done = finished(&mut self.cut_job) => done.map(Event::Cut),
             done = finished(&mut self.settle_job) => done.map(Event::Settled),
             done = finished(&mut self.scrub_job) => done.map(Event::Scrubbed),
             done = finished(&mut self.snapshot_job) => done.map(Event::Snapshot),
@@ -460,6 +475,9 @@ impl Member {
             self.parts.shared.closing.cancelled().await; // reads and watches go on until then
         }
         self.parts.mvcc.close();
+        if let Some(job) = self.cut_job.take() {
+            let _ = job.await; // whoever opens the folder next must not see files go
+        }
         if failure.is_none() {
             let (mvcc, folder) = (self.parts.mvcc.clone(), self.parts.folder.clone());
             let closed = self.parts.jobs.spawn(move || match mvcc.view().sync() {

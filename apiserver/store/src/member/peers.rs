@@ -159,7 +159,8 @@ impl Member {
     /// Sends what Raft has to say.
     pub(super) fn send(&mut self, messages: Vec<Message>) {
         // Raft passes on what somebody has asked of a leader that is none: who asks had better ask again.
-        for message in messages.into_iter().filter(|message| message.from == self.identity.id) {
+        let own = messages.into_iter().filter(|message| message.from == self.identity.id).collect();
+        for message in wire::together(own) {
             if message.get_msg_type() == MessageType::MsgSnapshot {
                 self.outgoing.note(message.to, self.parts.clock.monotonic());
             }
@@ -203,6 +204,7 @@ impl Member {
             Some(Kind::LeaseTold(told)) => self.on_lease_told(told),
             Some(Kind::Spoilt(index)) => self.on_spoilt(from, index),
             Some(Kind::Full(_)) => self.on_full(from),
+            Some(Kind::Installing(goes_on)) => self.on_installing(from, goes_on),
             None => tracing::debug!(from, "Dropped a message of a kind that is not known here."),
         }
     }
@@ -280,17 +282,22 @@ impl Member {
     }
 
     /// Whether this member leads for so short a time that not every voter has been heard of yet: who follows does not
-    /// hear of other followers.
+    /// hear of other followers. One that learns in the same breath that it leads, and what it is to change, leads since
+    /// now.
     pub(super) fn is_getting_to_know(&self) -> bool {
-        let is_new = self.group.leads_since.is_some_and(|since| self.now().saturating_sub(since) < SILENT_AFTER);
+        let is_new = self.group.leads_since.is_none_or(|since| self.now().saturating_sub(since) < SILENT_AFTER);
         let mut voters = self.members.conf.voters.iter();
         is_new && voters.any(|id| !self.is_heard(*id))
     }
 
-    /// What this leader knows of everybody.
+    /// What this leader knows of everybody. Whoever still makes its state of a snapshot has nothing, whatever lies in
+    /// its log: it cannot take in much more before it is done.
     pub(super) fn reach(&self) -> BTreeMap<u64, Reach> {
+        let matched = |id: u64, matched: u64| if self.outgoing.is_fetching(id) { 0 } else { matched };
         let progress = self.node.raft.prs().iter();
-        progress.map(|(id, pr)| (*id, Reach { matched: pr.matched, active: self.is_heard(*id) })).collect()
+        progress
+            .map(|(id, pr)| (*id, Reach { matched: matched(*id, pr.matched), active: self.is_heard(*id) }))
+            .collect()
     }
 
     /// Makes the voter that is furthest leader, if one can be reached.

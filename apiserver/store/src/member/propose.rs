@@ -23,7 +23,7 @@ use crate::wire;
 
 /// A batch is proposed when it has this many commands or bytes; what is over waits for the next one.
 const BATCH_COMMANDS_MAX: usize = 512;
-pub(super) const BATCH_BYTES_MAX: usize = 1024 * 1024;
+const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Batches of this member that may be on their way into the log; what is over waits with its callers.
 const PIPELINE_MAX: usize = 64;
 /// Likewise when they go through the leader: enough for one to be gathered while others travel.
@@ -279,7 +279,8 @@ impl Member {
             }
         } else if let Some(leader) = leader {
             (waiting.bound, waiting.sent) = (Some(term), now);
-            let forward = Forward { term, proposer, sequence: waiting.sequence, data: waiting.encoded(proposer) };
+            let data = waiting.encoded(proposer).into();
+            let forward = Forward { term, proposer, sequence: waiting.sequence, data };
             self.say(leader, Kind::Forward(forward), false);
         }
     }
@@ -337,7 +338,7 @@ impl Member {
             Some(self.refusal())
         } else {
             self.node
-                .propose(context(proposer, sequence), data)
+                .propose(context(proposer, sequence), data.to_vec())
                 .err()
                 .map(|err| KvError::Storage { what: "the log of the leader".to_owned(), reason: err.to_string() })
         };

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{Member, PATIENCE, stopped, storage_error};
 use crate::disk::DiskError;
 use crate::kv::KvError;
-use crate::log::Log;
+use crate::log::{self, Log};
 use crate::recover::from_raft;
 use crate::snapshot;
 
@@ -93,8 +93,6 @@ pub(super) struct DiskDone {
 enum DiskOutcome {
     /// All Raft readies up to this number are durable; what may be said now; the snapshot that counts now.
     Persisted(u64, Vec<Message>, Option<u64>),
-    /// The log is shorter.
-    Cut,
     /// Nothing has happened: it does not fit.
     Full(Append, DiskError),
 }
@@ -187,32 +185,32 @@ impl Member {
         }));
     }
 
-    /// Cuts off the log what a snapshot has made superfluous.
+    /// Cuts off the log what a snapshot has made superfluous. The files go while others are written.
     pub(super) fn start_cut(&mut self) {
-        let idle = self.disk_job.is_none();
-        let Some(index) = self.cut.filter(|_| idle) else { return };
-        let Some(mut log) = self.log.take() else { return };
+        if self.cut_job.is_some() {
+            return;
+        }
+        let (Some(index), Some(log)) = (self.cut, &mut self.log) else { return };
         self.cut = None;
-        let disk = self.parts.folder.disk.clone();
-        self.disk_job = Some(self.parts.jobs.spawn(move || {
-            let outcome = log.cut(index).map(|()| DiskOutcome::Cut);
-            DiskDone { log, outcome, free: disk.free_bytes() }
-        }));
+        let (segments, disk) = (log.cut(index), self.parts.folder.disk.clone());
+        if !segments.is_empty() {
+            self.cut_job = Some(self.parts.jobs.spawn(move || log::remove(&*disk, &segments)));
+        }
     }
 
     pub(super) fn on_disk(&mut self, done: DiskDone) -> Result<(), KvError> {
         self.log = Some(done.log);
         self.note_space(done.free);
+        self.start_cut(); // on a busy leader the log is here only for this moment
         match done.outcome {
             Ok(DiskOutcome::Persisted(number, messages, adopted)) => {
                 self.node.on_persist_ready(number);
-                self.send(messages);
                 self.note_write_done();
-                if let Some(index) = adopted {
-                    self.on_adopted(index);
+                match adopted {
+                    Some(index) => self.on_adopted(index, messages),
+                    None => self.send(messages),
                 }
             }
-            Ok(DiskOutcome::Cut) => {}
             Ok(DiskOutcome::Full(_, err)) if self.ready.is_some() => return Err(storage_error(&err)),
             Ok(DiskOutcome::Full(append, err)) => {
                 self.note_space(Ok(0)); // whatever is said to be free: it does not fit

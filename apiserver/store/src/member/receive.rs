@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use raft::eraftpb::{Message, Snapshot};
+use raft::eraftpb::{Message, MessageType, Snapshot};
 use reeve_proto::member::{Ask, Piece, message::Kind};
 
 use super::{Member, stopped};
@@ -17,12 +17,15 @@ use crate::head::Head;
 use crate::kv::KvError;
 use crate::members::Members;
 use crate::recover::{OpenError, OpenView};
-use crate::snapshot;
+use crate::snapshot::{self, Pace};
 
 /// A piece that does not come is asked for again after this.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// And given up after this: the leader will offer another one.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(15);
+
+/// How often the leader is told that a snapshot is not installed yet.
+const SAY_PERIOD: Duration = Duration::from_millis(500);
 
 /// A snapshot that is being fetched.
 pub(super) struct Arrival {
@@ -111,7 +114,11 @@ impl Member {
             let take = || {
                 let mut file = match file {
                     Some(file) => file,
-                    None => disk.create(&snapshot::received_file(index))?,
+                    None => {
+                        let mut file = disk.create(&snapshot::received_file(index))?;
+                        file.ease();
+                        file
+                    }
                 };
                 file.append(&piece.bytes)?;
                 if !piece.last {
@@ -138,6 +145,8 @@ impl Member {
             }
             Ok(TakenPiece::Whole(members)) => {
                 self.arrived = Some((index, members));
+                self.say(arrival.message.from, Kind::Installing(true), true); // before Raft says that it is here
+                self.said_installing = Some(self.now());
                 self.step_raft(arrival.message);
             }
             Err(ReadError::Disk(err)) if err.is_full() => self.note_space(Ok(0)),
@@ -153,6 +162,7 @@ impl Member {
     /// Asks again for what does not come. Called with every tick.
     pub(super) fn watch_arrival(&mut self) {
         let now = self.now();
+        self.say_installing(now);
         let Some(arrival) = &self.arrival else { return };
         if self.arrival_job.is_some() {
             return;
@@ -162,6 +172,16 @@ impl Member {
             self.arrival = None;
         } else if now.saturating_sub(arrival.asked) > ASK_AGAIN_AFTER {
             self.ask_for_piece();
+        }
+    }
+
+    /// Tells the leader, whoever that is by now, that this member is not done with a snapshot.
+    fn say_installing(&mut self, now: Duration) {
+        let goes_on = self.install.is_some() || self.install_job.is_some();
+        let is_due = self.said_installing.is_none_or(|said| now.saturating_sub(said) >= SAY_PERIOD);
+        if let Some(leader) = self.leader().filter(|_| goes_on && is_due) {
+            self.said_installing = Some(now);
+            self.say(leader, Kind::Installing(true), true);
         }
     }
 
@@ -178,8 +198,13 @@ impl Member {
         self.on_members();
     }
 
-    /// The log begins with the snapshot of this index.
-    pub(super) fn on_adopted(&mut self, index: u64) {
+    /// The log begins with the snapshot of this index. The leader hears of it when it has become the view: before that
+    /// it would only send what cannot be taken in, again and again.
+    pub(super) fn on_adopted(&mut self, index: u64, messages: Vec<Message>) {
+        let tells = |message: &Message| message.get_msg_type() == MessageType::MsgAppendResponse;
+        let (held, others) = messages.into_iter().partition(tells);
+        self.told_when_installed = held;
+        self.send(others);
         self.install = Some(index);
         self.snapshot = (index, 0);
         self.cut = Some(index);
@@ -192,9 +217,11 @@ impl Member {
         }
         let Some(index) = self.install.take() else { return };
         let (folder, identity, members) = (self.parts.folder.clone(), self.identity.clone(), self.members.clone());
+        // Others may wait for the answer of a voter.
+        let pace = if members.votes(identity.id) { Pace::Fast } else { Pace::Gentle };
         self.install_job = Some(self.parts.jobs.spawn(move || {
             folder.write_member(&identity, &members)?;
-            folder.install(index)
+            folder.install(index, pace)
         }));
     }
 
@@ -202,9 +229,15 @@ impl Member {
         let ((view, position), head) = outcome.map_err(|err| stopped("a snapshot of another member", &err))?;
         let Position { index, term, .. } = position;
         tracing::info!(index, revision = %position.revision, "Went on from a snapshot of another member.");
-        self.parts.mvcc.install(view, position, head);
+        let former = self.parts.mvcc.install(view, position, head);
+        drop(self.parts.jobs.spawn(move || drop(former)));
         self.view_lost = None;
         self.scrubbing = true;
+        if let Some(leader) = self.leader() {
+            self.say(leader, Kind::Installing(false), true);
+        }
+        let told = std::mem::take(&mut self.told_when_installed);
+        self.send(told);
         self.on_applied_to(index, term);
         Ok(())
     }

@@ -22,7 +22,7 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 pub(super) struct Outgoing {
-    /// When each member was offered a snapshot or asked for a piece of it.
+    /// When each member was offered a snapshot, asked for a piece of it, or said that it makes its state of it.
     asked: BTreeMap<u64, Duration>,
     /// What is to be read; at most one for each member.
     asks: VecDeque<(u64, Ask)>,
@@ -57,6 +57,11 @@ impl Outgoing {
     /// Whether a member is fetching a snapshot.
     pub(super) fn is_busy(&self) -> bool {
         !self.asked.is_empty()
+    }
+
+    /// Whether that member was offered a snapshot and does not yet go on from there.
+    pub(super) fn is_fetching(&self, id: u64) -> bool {
+        self.asked.contains_key(&id)
     }
 }
 
@@ -95,6 +100,16 @@ impl Member {
             self.outgoing.files.insert(to, file);
         }
         self.say(to, Kind::Piece(piece), false);
+    }
+
+    /// Somebody makes its state of a snapshot, or goes on from there.
+    pub(super) fn on_installing(&mut self, from: u64, goes_on: bool) {
+        if goes_on {
+            self.outgoing.note(from, self.parts.clock.monotonic());
+        } else {
+            self.outgoing.asked.remove(&from);
+            self.outgoing.files.remove(&from);
+        }
     }
 
     /// Somebody has got all of a snapshot, and it is damaged: another one is written for whoever needs one.
@@ -155,7 +170,7 @@ fn next_piece(mut file: File) -> Option<(Option<File>, Piece)> {
     read.map_err(|err| tracing::warn!(%err, "Cannot read a snapshot.")).ok()?;
     let last = (bytes.len() as u64) < PIECE_BYTES;
     let checksum = crc32fast::hash(&bytes);
-    let piece = Piece { index: file.index, offset: file.offset, bytes, checksum, last };
+    let piece = Piece { index: file.index, offset: file.offset, bytes: bytes.into(), checksum, last };
     file.offset += piece.bytes.len() as u64;
     file.last = Some(piece.clone());
     Some((Some(file), piece))

@@ -1,6 +1,6 @@
 //! Keeps view, log and snapshots in order, by jobs that run beside everything else.
 
-use super::{Member, stopped};
+use super::{Member, stopped, storage_error};
 use crate::encoding::Position;
 use crate::kv::KvError;
 use crate::snapshot;
@@ -22,7 +22,7 @@ impl Member {
         self.start_cut();
         self.start_serving();
         if self.space.is_full() {
-            return; // sled does not survive a disk that is full
+            return; // what is left is the log's
         }
         self.write_members();
         self.start_install();
@@ -50,8 +50,8 @@ impl Member {
     pub(super) fn view_keeps_up(&self) -> bool {
         let settles = self.settle_job.is_none() || self.parts.mvcc.view().unsettled() < UNSETTLED_BYTES_MAX;
         // Only while a job is at work whose end is an event.
-        let scrubs = self.scrub_job.is_some() || (self.scrubbing && self.snapshot_job.is_some());
-        settles && !(scrubs && self.parts.mvcc.scrub_is_behind())
+        let waits = self.scrubbing && self.snapshot_job.is_some();
+        settles && !((self.scrub_job.is_some() || waits) && self.parts.mvcc.scrub_is_behind(waits))
     }
 
     /// By size: writing a snapshot may cost as much as the log that it replaces, so the log may grow with the state.
@@ -79,6 +79,7 @@ impl Member {
     }
 
     pub(super) fn on_snapshot(&mut self, outcome: Result<(Position, u64), snapshot::WriteError>) {
+        self.parts.mvcc.excuse_scrub();
         match outcome {
             Ok((position, bytes)) => {
                 tracing::debug!(index = position.index, bytes, "Wrote a snapshot.");
@@ -137,6 +138,10 @@ impl Member {
             let done = job.await.map_err(|err| stopped("the log", &err))?;
             self.disk_job = None;
             self.on_disk(done)?;
+        }
+        if let Some(job) = self.cut_job.take() {
+            let removed = job.await.map_err(|err| stopped("the log", &err))?; // it is about to be read
+            removed.map_err(|err| storage_error(&err))?;
         }
         // What they make of the old view does not matter any more.
         if let Some(job) = self.settle_job.take() {

@@ -227,8 +227,8 @@ impl World {
             OpenError::Damage(damage) => {
                 damage.path == format!("sim:/{}", flipped.file) && flipped.record.contains(&damage.offset)
             }
-            // The machine may be switched off and on while it looks.
-            err => err.to_string().contains("pipe"),
+            // The machine may be switched off and on while it looks, and the disk may fail before it does.
+            err => ["pipe", "sync"].iter().any(|other| err.to_string().contains(other)),
         };
         if !tells_where {
             self.ledger.complain(format!("member {id} has {flipped:?}, and says: {err}"));
