@@ -120,7 +120,7 @@ impl Bed {
             api_address: "127.0.0.1:6443".to_owned(),
             replaces: None,
         };
-        let request = JoinRequest { record, replaces: None, version: "test".to_owned() };
+        let request = JoinRequest { record, replaces: None, in_etcd: None, version: "test".to_owned() };
         let joined = join(&self.cluster.address.to_string(), token, &request).await?;
         Ok(joined.members.into_iter().map(|record| record.name).collect())
     }
@@ -129,7 +129,7 @@ impl Bed {
         let address = format!("127.0.0.1:{id}");
         let record =
             Record { name: name.to_owned(), id, peer_address: address.clone(), api_address: address, replaces: None };
-        let request = JoinRequest { record, replaces: Some(name.to_owned()), version: String::new() };
+        let request = JoinRequest { record, replaces: Some(name.to_owned()), in_etcd: None, version: String::new() };
         let joined = join(&self.cluster.address.to_string(), token, &request).await?;
         Ok(joined.record.replaces)
     }
@@ -169,7 +169,7 @@ async fn the_keys_of_a_join_make_a_folder_whose_certificates_the_cluster_takes()
         api_address: "127.0.0.1:6443".to_owned(),
         replaces: None,
     };
-    let request = JoinRequest { record, replaces: None, version: String::new() };
+    let request = JoinRequest { record, replaces: None, in_etcd: None, version: String::new() };
     let joined = join(&bed.cluster.address.to_string(), &token, &request).await.unwrap();
     joined.keys.write(&config.dir).unwrap();
     let pki = Pki::open(&config, RealClock::shared().now()).unwrap();
@@ -207,6 +207,21 @@ async fn a_server_is_told_why_it_may_not_join() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_state_would_lie_elsewhere_than_that_of_the_others_may_not_join() {
+    let bed = Bed::start().await;
+    let token = bed.token(None).await;
+    let address = "127.0.0.1:7".to_owned();
+    let (peer_address, api_address) = (String::new(), address);
+    let record = Record { name: "b".to_owned(), id: 7, peer_address, api_address, replaces: None };
+    let request = JoinRequest { record, replaces: None, in_etcd: Some("1".to_owned()), version: String::new() };
+    let refused = join(&bed.cluster.address.to_string(), &token, &request).await.unwrap_err().to_string();
+    assert!(refused.contains("keeps its state itself: start the new server without --etcd-servers"), "{refused}");
+    let refused = join(&bed.cluster.address.to_string(), &token, &JoinRequest { in_etcd: None, ..request }).await;
+    assert!(refused.unwrap_err().to_string().contains("invalid peer address \"\""));
+    assert_eq!(bed.group.members().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_listening_is_told_as_such() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -220,7 +235,9 @@ async fn nobody_listening_is_told_as_such() {
         replaces: None,
     };
     let refused =
-        join(&address, &token, &JoinRequest { record, replaces: None, version: String::new() }).await.unwrap_err();
+        join(&address, &token, &JoinRequest { record, replaces: None, in_etcd: None, version: String::new() })
+            .await
+            .unwrap_err();
     assert!(refused.to_string().starts_with(&format!("cannot reach a server at {address}")), "{refused}");
     assert!(refused.may_pass());
 }

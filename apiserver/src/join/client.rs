@@ -34,7 +34,7 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum Unjoined {
     /// Nobody answers there, or somebody else.
-    #[error("cannot reach a server at {address}: {reason}")]
+    #[error("cannot reach a server at {address}: {reason}; --join takes HOST:PORT of a server's API")]
     Unreachable {
         /// Where it was tried.
         address: String,
@@ -44,7 +44,8 @@ pub enum Unjoined {
     /// The token is of another cluster, or somebody sits in between. The secret was not sent.
     #[error(
         "the server at {address} is not of the cluster that the token is for: the public key of its CA has the hash \
-         sha256:{found}, the token says sha256:{wanted}; the token was not sent to it"
+         sha256:{found}, the token says sha256:{wanted}; the token was not sent to it. If it is the right server, \
+         `reeve token create` there makes a token for it"
     )]
     OtherCluster {
         /// Where it was asked.

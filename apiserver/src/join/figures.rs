@@ -31,11 +31,17 @@ pub(crate) struct Neighbourhood {
 impl ControlPlane {
     /// How the group is, if the store says.
     pub(crate) async fn told(&self) -> Told {
+        if self.etcd.is_some() {
+            return Told::default(); // its members have figures of their own
+        }
         Told { group: self.group.status().await.ok(), alarms: alarms::all(&*self.kv).await.unwrap_or_default() }
     }
 
     /// Adds what is counted of the group.
     pub(crate) fn report(&self, told: &Told, page: &mut Page) {
+        if self.etcd.is_some() {
+            return;
+        }
         told.group.iter().for_each(|status| of_group(status, page));
         of_network(&self.network.figures(), page);
         self.compared.report(page);
@@ -49,6 +55,10 @@ impl ControlPlane {
 
     /// What the server says of itself for `/readyz` because it is one of several.
     pub(crate) async fn health(&self, verbose: bool) -> Neighbourhood {
+        if self.etcd.is_some() {
+            let lines = if verbose { self.members(&[]).await } else { String::new() };
+            return Neighbourhood { lines, healthy: true };
+        }
         let alarms = alarms::all(&*self.kv).await.unwrap_or_default();
         let status = self.group.status().await.ok();
         let is_own = |alarm: &Alarm| status.as_ref().is_some_and(|status| alarm.id == format!("{:x}", status.id));
@@ -69,7 +79,8 @@ impl ControlPlane {
             let own = record.id == status.id;
             let reached = own || figures.iter().any(|figure| figure.id == record.id && figure.connected);
             let leads = if status.leadership.leader == Some(record.id) { ", leader" } else { "" };
-            let learns = status.members.iter().any(|member| member.id == record.id && !member.voter);
+            let votes = |id| status.members.iter().any(|member| member.id == id && member.voter);
+            let learns = self.etcd.is_none() && !votes(record.id);
             let learns = if learns { ", learner" } else { "" };
             let is_corrupt = alarms.iter().any(|alarm| alarm.id == format!("{:x}", record.id));
             let (mark, said) = match (is_corrupt, reached) {

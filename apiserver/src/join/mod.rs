@@ -16,6 +16,7 @@ mod alarms;
 mod client;
 mod compare;
 mod figures;
+mod in_etcd;
 mod neighbours;
 mod records;
 mod tend;
@@ -39,6 +40,7 @@ use tokio::sync::Semaphore;
 pub use self::client::{Joined, Unjoined, join};
 pub use self::figures::Network;
 pub(crate) use self::figures::{Neighbourhood, Told};
+pub use self::in_etcd::{EtcdPlace, InEtcd, claim, owner};
 pub(crate) use self::neighbours::Neighbours;
 pub use self::records::{Record, is_about_servers};
 pub use self::token::{JoinToken, TokenParseError, bootstrap_secret};
@@ -121,6 +123,9 @@ pub struct JoinRequest {
     /// The member in whose place it comes, if there is one: it gets that one's vote, and may have its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<String>,
+    /// Where its state lies in an etcd: the number of the control plane that it has found there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_etcd: Option<String>,
     /// Its version, for the log.
     pub version: String,
 }
@@ -149,6 +154,8 @@ pub struct ControlPlane {
     settings: Settings,
     /// How the connections to other members are.
     network: Arc<dyn Network>,
+    /// Where the state lies, if not with the group.
+    etcd: Option<EtcdPlace>,
     /// Asks other servers; they are asked nothing before this server is served.
     neighbours: Option<Neighbours>,
     /// How often all members' data is compared, while this server's member leads.
@@ -178,8 +185,14 @@ impl ControlPlane {
         settings: Settings,
     ) -> Self {
         let arrivals = Semaphore::new(ARRIVALS_MAX);
-        let (neighbours, compared_every, compared) = (None, None, compare::Counts::default());
-        Self { group, kv, pki, settings, network, neighbours, compared_every, compared, arrivals }
+        let (etcd, neighbours, compared_every, compared) = (None, None, None, compare::Counts::default());
+        Self { group, kv, pki, settings, network, etcd, neighbours, compared_every, compared, arrivals }
+    }
+
+    /// The state lies in that etcd; the group is [`InEtcd`].
+    #[must_use]
+    pub fn in_etcd(self, place: EtcdPlace) -> Self {
+        Self { etcd: Some(place), ..self }
     }
 
     /// Compares the members' data so often.
@@ -235,8 +248,9 @@ impl ControlPlane {
 
     /// Makes a member of the server that asks: its name first, then the group. Can be repeated.
     async fn take_in(&self, asked: JoinRequest) -> Result<JoinAnswer, ApiError> {
-        let JoinRequest { mut record, replaces, version } = asked;
-        check(&record)?;
+        let JoinRequest { mut record, replaces, in_etcd, version } = asked;
+        self.check_state(in_etcd.as_deref(), replaces.as_deref())?;
+        check(&record, self.etcd.is_some())?;
         let present = self.records().await?;
         record.replaces = match (&replaces, present.iter().find(|other| other.id == record.id)) {
             (None, _) => None,
@@ -254,6 +268,51 @@ impl ControlPlane {
         }
         let members = self.records().await?;
         Ok(JoinAnswer { settings: self.settings.clone(), keys: self.pki.shared_keys(), members, record })
+    }
+
+    /// Whether the state of one that joins lies where that of all others does.
+    fn check_state(&self, found: Option<&str>, replaces: Option<&str>) -> Result<(), ApiError> {
+        let refused = |why: String| Err(ApiError::new(409, "Conflict", why));
+        match (&self.etcd, found) {
+            (Some(_), Some(_)) if replaces.is_some() => refused(lost_in_etcd(replaces.unwrap_or_default())),
+            (Some(_), Some(found)) if found == self.settings.cluster_id => Ok(()),
+            (Some(place), Some(_)) => {
+                let flags = &place.flags;
+                refused(format!("the etcd that was given holds another control plane; that of this one: {flags}"))
+            }
+            (Some(place), None) => {
+                let flags = &place.flags;
+                refused(format!("the state of this control plane lies in an etcd: start the new server with {flags}"))
+            }
+            (None, Some(_)) => {
+                refused("this control plane keeps its state itself: start the new server without --etcd-servers".into())
+            }
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Refuses what means nothing where the state lies in an etcd.
+    fn check_votes(&self, command: &str) -> Result<(), ApiError> {
+        if self.etcd.is_none() {
+            return Ok(());
+        }
+        let why = format!(
+            "no server of this control plane votes or leads: its state lies in an etcd, whose members are etcd's own \
+             business ({command})"
+        );
+        Err(ApiError::new(409, "Conflict", why))
+    }
+
+    async fn remove(&self, name: &str) -> Result<Answer, ApiError> {
+        let record = self.member(name).await?;
+        if self.etcd.is_some() && self.records().await?.len() < 2 {
+            let why =
+                format!("server {name:?} is the only one: without it nobody could serve this control plane any more");
+            return Err(ApiError::new(409, "Conflict", why));
+        }
+        self.group.remove(record.id).await.map_err(|error| refusal_of(&record, &error))?;
+        records::forget(&*self.kv, &record).await?;
+        Ok(crate::http::json(StatusCode::OK, &json!({"removed": record})))
     }
 
     async fn status(&self) -> Result<MemberStatus, ApiError> {
@@ -286,20 +345,17 @@ impl ControlPlane {
                 let own_view = parts.uri.query().is_some_and(|query| query.split('&').any(|part| part == LOCAL));
                 self.list(own_view).await
             }
-            (["members", name], &Method::DELETE) => {
-                let record = self.member(name).await?;
-                self.group.remove(record.id).await.map_err(|error| refusal(&error))?;
-                records::forget(&*self.kv, &record).await?;
-                Ok(crate::http::json(StatusCode::OK, &json!({"removed": record})))
-            }
+            (["members", name], &Method::DELETE) => self.remove(name).await,
             (["members", name, "promote"], &Method::POST) => {
+                self.check_votes("etcdctl member promote")?;
                 let record = self.member(name).await?;
-                self.group.promote(record.id).await.map_err(|error| refusal(&error))?;
+                self.group.promote(record.id).await.map_err(|error| refusal_of(&record, &error))?;
                 self.list(false).await
             }
             (["members", name, "lead"], &Method::POST) => {
+                self.check_votes("etcdctl move-leader")?;
                 let record = self.member(name).await?;
-                self.group.lead(record.id).await.map_err(|error| refusal(&error))?;
+                self.group.lead(record.id).await.map_err(|error| refusal_of(&record, &error))?;
                 self.list(false).await
             }
             (["members", ..], _) => Err(ApiError::method_not_allowed()),
@@ -322,6 +378,9 @@ impl ControlPlane {
         let (records, alarms) = (self.records().await?, alarms::all(&*self.kv).await?);
         let described = |member| {
             let mut described = described(member, &status, &records);
+            if self.etcd.is_some() {
+                forget_votes(&mut described);
+            }
             let alarm = alarms.iter().find(|alarm| described["id"] == alarm.id);
             if let Some(alarm) = alarm {
                 described["alarm"] = json!({"type": "CORRUPT", "revision": alarm.revision, "certain": alarm.certain});
@@ -329,6 +388,10 @@ impl ControlPlane {
             described
         };
         let members: Vec<Value> = status.members.iter().map(described).collect();
+        if let Some(etcd) = &self.etcd {
+            let list = json!({"clusterID": self.settings.cluster_id, "etcd": etcd, "members": members});
+            return Ok(crate::http::json(StatusCode::OK, &list));
+        }
         let list = json!({
             "clusterID": self.settings.cluster_id, "term": status.leadership.term, "commitIndex": status.commit,
             "members": members,
@@ -368,6 +431,47 @@ fn described(member: &MemberInfo, status: &MemberStatus, records: &[Record]) -> 
     described
 }
 
+/// What is left of a member where nobody votes.
+fn forget_votes(described: &mut Value) {
+    described["role"] = "server".into();
+    for field in ["peerAddress", "matchIndex"] {
+        described.as_object_mut().map(|fields| fields.remove(field));
+    }
+}
+
+/// Why nobody takes the place of a server that is lost, where its state was not with it.
+fn lost_in_etcd(name: &str) -> String {
+    format!(
+        "there is nothing to replace of a server whose state lies in an etcd: `reeve member remove {name}`, and let a \
+         new one join"
+    )
+}
+
+/// Why a change of that member was not made, by its name and with the way out: the group knows numbers only.
+fn refusal_of(record: &Record, error: &MemberError) -> ApiError {
+    let name = &record.name;
+    let why = match error {
+        MemberError::LosesQuorum { voters: 0, .. } => {
+            format!("member {name:?} is the only one that votes: without it there would be no control plane")
+        }
+        MemberError::LosesQuorum { voters, reachable, needed } => format!(
+            "member {name:?} stays what it is: of the {voters} that would vote then only {reachable} could be reached, \
+             and {needed} are needed; first start those that are silent, or remove them (`reeve member list`)"
+        ),
+        MemberError::Behind { entries, .. } => {
+            format!("member {name:?} is behind by {entries} entries: it votes by itself as soon as it has caught up")
+        }
+        MemberError::Voter { .. } => format!("member {name:?} votes already"),
+        MemberError::Learner { .. } => format!("member {name:?} does not vote yet, and who does not cannot lead"),
+        _ => {
+            let refused = refusal(error);
+            let why = refused.message.replace(&record.id.to_string(), &format!("{name:?}"));
+            return ApiError { message: why, ..refused };
+        }
+    };
+    ApiError::new(409, "Conflict", why)
+}
+
 fn refusal(error: &MemberError) -> ApiError {
     match error {
         MemberError::Unknown { .. } => ApiError::new(404, "NotFound", error.to_string()),
@@ -393,12 +497,16 @@ pub fn check_name(name: &str) -> Result<(), String> {
     if fits { Ok(()) } else { Err(format!("invalid server name {name:?}: {rule}")) }
 }
 
-fn check(record: &Record) -> Result<(), ApiError> {
+fn check(record: &Record, in_etcd: bool) -> Result<(), ApiError> {
     check_name(&record.name).map_err(ApiError::bad_request)?;
     if record.id == 0 {
         return Err(ApiError::bad_request("invalid member number 0"));
     }
     for (what, address) in [("peer", &record.peer_address), ("API", &record.api_address)] {
+        // Nobody but members of a group talks to its members.
+        if what == "peer" && in_etcd && address.is_empty() {
+            continue;
+        }
         if address.parse::<SocketAddr>().is_err() {
             return Err(ApiError::bad_request(format!("invalid {what} address {address:?}: want IP:PORT")));
         }

@@ -3,7 +3,7 @@
 //! One key per name, so that two servers that join at once under one name cannot both succeed.
 
 use bytes::Bytes;
-use reeve_store::{Compare, KeyRange, Kv, Op, RangeRequest, Revision, Txn};
+use reeve_store::{Compare, KeyRange, KeyValue, Kv, Op, RangeRequest, Revision, Txn};
 use serde::{Deserialize, Serialize};
 
 use super::token;
@@ -51,8 +51,14 @@ pub struct Record {
 }
 
 impl Record {
-    fn key(name: &str) -> Bytes {
-        format!("{PREFIX}{name}").into()
+    /// Where it stands.
+    pub(super) fn key(&self) -> Bytes {
+        key(&self.name)
+    }
+
+    /// What stands there; `None`: a newer Reeve has written it.
+    pub(super) fn of(stored: &KeyValue) -> Option<Self> {
+        serde_json::from_slice(&stored.value).ok()
     }
 
     /// Writes the member's own record, with new addresses, say; for the member itself. The name must not be another's.
@@ -63,6 +69,20 @@ impl Record {
         }
         register(kv, self, &|_| true).await
     }
+
+    /// Corrects the member's own record; `false`: there is none, it was removed.
+    pub(super) async fn renew(&self, kv: &dyn Kv) -> Result<bool, ApiError> {
+        while let Some((there, revision)) = find(kv, &self.name).await?.filter(|(there, _)| there.id == self.id) {
+            if there == *self || put(kv, self, revision).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn key(name: &str) -> Bytes {
+    format!("{PREFIX}{name}").into()
 }
 
 mod hexadecimal {
@@ -82,11 +102,11 @@ mod hexadecimal {
 /// All that stand in the store, by name; some may not be members any more.
 pub(super) async fn all(kv: &dyn Kv) -> Result<Vec<Record>, ApiError> {
     let found = kv.range(RangeRequest::prefix(PREFIX)).await.map_err(|err| ApiError::store(&err))?;
-    Ok(found.kvs.iter().filter_map(|kv| serde_json::from_slice(&kv.value).ok()).collect())
+    Ok(found.kvs.iter().filter_map(Record::of).collect())
 }
 
 async fn find(kv: &dyn Kv, name: &str) -> Result<Option<(Record, Revision)>, ApiError> {
-    let found = kv.range(RangeRequest::key(Record::key(name))).await.map_err(|err| ApiError::store(&err))?;
+    let found = kv.range(RangeRequest::key(key(name))).await.map_err(|err| ApiError::store(&err))?;
     let Some(found) = found.kvs.first() else { return Ok(None) };
     let record = serde_json::from_slice(&found.value).map_err(ApiError::internal)?;
     Ok(Some((record, found.mod_revision)))
@@ -100,24 +120,28 @@ pub(super) async fn register(
 ) -> Result<(), ApiError> {
     let there = find(kv, &record.name).await?;
     if let Some((other, _)) = there.as_ref().filter(|(other, _)| other.id != record.id && is_member(other.id)) {
-        let (name, address) = (&record.name, &other.peer_address);
+        let of_peers = Some(&other.peer_address).filter(|address| !address.is_empty());
+        let (name, address) = (&record.name, of_peers.unwrap_or(&other.api_address));
         let why = format!(
             "there is a member {name:?} already, at {address}: give this one another --name, or remove that one first \
              if it is lost (reeve member remove {name})"
         );
         return Err(ApiError::new(409, "AlreadyExists", why));
     }
-    let key = Record::key(&record.name);
-    let equals = there.map_or(Revision(0), |(_, revision)| revision);
-    let value = serde_json::to_vec(record).map_err(ApiError::internal)?;
-    let compare = vec![Compare::ModRevision { key: key.clone(), equals }];
-    let then = vec![Op::Put { key, value: value.into() }];
-    let written = kv.txn(Txn { compare, then, otherwise: Vec::new() }).await;
-    if written.map_err(|err| ApiError::store(&err))?.succeeded {
+    if put(kv, record, there.map_or(Revision(0), |(_, revision)| revision)).await? {
         return Ok(());
     }
     let why = format!("another server joins as {:?} just now; try again", record.name);
     Err(ApiError::new(409, "Conflict", why))
+}
+
+/// Writes a record over what stands there since `equals`; `false`: something else does.
+async fn put(kv: &dyn Kv, record: &Record, equals: Revision) -> Result<bool, ApiError> {
+    let value = serde_json::to_vec(record).map_err(ApiError::internal)?;
+    let compare = vec![Compare::ModRevision { key: record.key(), equals }];
+    let then = vec![Op::Put { key: record.key(), value: value.into() }];
+    let written = kv.txn(Txn { compare, then, otherwise: Vec::new() }).await;
+    Ok(written.map_err(|err| ApiError::store(&err))?.succeeded)
 }
 
 /// Forgets a member that is none any more.
@@ -130,7 +154,7 @@ pub(super) async fn forget(kv: &dyn Kv, record: &Record) -> Result<(), ApiError>
         if there.id != record.id {
             return Ok(());
         }
-        let key = Record::key(&record.name);
+        let key = record.key();
         let compare = vec![Compare::ModRevision { key: key.clone(), equals }];
         let then = vec![Op::Delete(KeyRange::Key(key))];
         let written = kv.txn(Txn { compare, then, otherwise: Vec::new() }).await;

@@ -74,3 +74,26 @@ fn names_that_cannot_name_a_server_are_refused() {
         assert!(check_name(wrong).is_err(), "{wrong:?}");
     }
 }
+
+#[test]
+fn what_is_refused_names_the_member_and_the_way_out() {
+    let address = "192.0.2.1:1".to_owned();
+    let (peer_address, api_address) = (address.clone(), address);
+    let record = Record { name: "b".to_owned(), id: u64::MAX, peer_address, api_address, replaces: None };
+    let id = record.id;
+    let unanswered = MemberError::Unavailable { reason: format!("member {id} did not take over") };
+    for (error, wanted) in [
+        (
+            MemberError::LosesQuorum { voters: 2, reachable: 1, needed: 2 },
+            "\"b\" stays what it is: of the 2 that would",
+        ),
+        (MemberError::LosesQuorum { voters: 0, reachable: 0, needed: 1 }, "\"b\" is the only one that votes"),
+        (MemberError::Behind { id, entries: 7 }, "\"b\" is behind by 7 entries: it votes by itself as soon as"),
+        (MemberError::Voter { id }, "\"b\" votes already"),
+        (MemberError::Learner { id }, "\"b\" does not vote yet"),
+        (unanswered, "the members cannot be changed now: member \"b\" did not take over"),
+    ] {
+        let told = refusal_of(&record, &error).message;
+        assert!(told.contains(wanted) && !told.contains(&id.to_string()), "{told}");
+    }
+}

@@ -125,7 +125,12 @@ pub fn bootstrap_secret(token: &JoinToken, description: &str, expires: Option<Ti
 /// Whether a server that shows `secret` may join; `stored` is the Secret of the token it names. Whoever does not know
 /// the secret learns nothing of the token.
 pub(super) fn judge(stored: Option<&Value>, secret: &str, now: Timestamp) -> Result<(), String> {
-    let unknown = || "there is no such token, or its secret is another one".to_owned();
+    // One that has expired is deleted sooner or later.
+    let unknown = || {
+        "there is no such token, or its secret is another one, or it has expired; `reeve token create` on a server \
+         makes another"
+            .to_owned()
+    };
     let stored = stored.filter(|stored| stored["type"] == TYPE).ok_or_else(unknown)?;
     let field = |name: &str| {
         let encoded = stored["data"][name].as_str()?;

@@ -21,8 +21,8 @@ const AUTHORITY_LIFE: Duration = DAY.saturating_mul(3650);
 const LEAF_LIFE: Duration = DAY.saturating_mul(365);
 /// A certificate with less than this left is re-issued, at start and while it is used: a third of its life.
 const LEAF_RENEW_BEFORE: Duration = DAY.saturating_mul(120);
-/// Clocks of other machines may be behind ours.
-const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+/// Clocks of other machines may be behind ours, and ours may be set back: a day covers every mistake of time zones.
+const CLOCK_SKEW: Duration = DAY;
 
 /// What a certificate may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -227,6 +227,13 @@ impl Pki {
         &self.0.signing_key_pem
     }
 
+    /// What the agent of `node` presents to other nodes, as which it also may ask the API server: `system:node:NODE` of
+    /// the group `system:nodes`. Kept in the folder and re-issued like the others. Blocks on the disk.
+    pub fn node_client(&self, node: &str, now: Timestamp) -> Result<CertKey, PkiError> {
+        let plan = LeafPlan::client(&format!("system:node:{node}"), &["system:nodes"], now);
+        open_leaf(&self.0.config.dir, &format!("kubelet-client-{node}"), &self.0.cluster_ca, &plan)
+    }
+
     /// What the kubelet of `node` shows to the API server; kept in the folder and re-issued like the others.
     /// The API server checks it by node name, so no node can pass for another. Blocks on the disk.
     pub fn node_serving(&self, node: &str, addresses: &[IpAddr], now: Timestamp) -> Result<CertKey, PkiError> {

@@ -51,6 +51,17 @@ fn a_certificate_near_its_end_is_re_issued_and_the_authority_stays() {
 }
 
 #[test]
+fn certificates_hold_on_machines_whose_clocks_are_half_a_day_behind() {
+    let home = tempfile::tempdir().unwrap();
+    let pki = Pki::open(&config(home.path()), now()).unwrap();
+    for pem in [pki.ca_pem(), &pki.admin().cert_pem, &pki.serving().cert_pem] {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+        let begins = pem.parse_x509().unwrap().validity().not_before.timestamp();
+        assert!(begins < now().as_second() - 12 * 3600, "{begins}");
+    }
+}
+
+#[test]
 fn a_damaged_certificate_is_re_issued_and_a_damaged_authority_is_refused() {
     let home = tempfile::tempdir().unwrap();
     let config = config(home.path());

@@ -89,6 +89,10 @@ pub(super) async fn ensure(registry: &Registry, config: &RegistryConfig) -> Resu
         return Ok(());
     }
     let there = if config.several { servers(registry) } else { BTreeSet::new() };
+    if there.contains(&config.advertise) {
+        // Who else is in the slices is not for this server to say: one may just have been taken out.
+        return write_endpoints(registry, &by_port(there)).await;
+    }
     write_servers(registry, there.into_iter().chain([config.advertise]).collect()).await
 }
 
@@ -124,14 +128,27 @@ fn servers(registry: &Registry) -> BTreeSet<SocketAddr> {
 /// The servers by their ports.
 type ByPort = BTreeMap<u16, BTreeSet<IpAddr>>;
 
-async fn write_servers(registry: &Registry, servers: BTreeSet<SocketAddr>) -> Result<(), ApiError> {
+fn by_port(servers: BTreeSet<SocketAddr>) -> ByPort {
     let mut by_port = ByPort::new();
     for server in servers {
         by_port.entry(server.port()).or_default().insert(server.ip());
     }
-    if let Some(endpoints) = registry.core("endpoints") {
-        keep_true(registry, &endpoints, NAME, endpoints_object(&by_port), &["subsets"]).await?;
-    }
+    by_port
+}
+
+/// First the slices, which say who there is, then the Endpoints that are made of them.
+async fn write_servers(registry: &Registry, servers: BTreeSet<SocketAddr>) -> Result<(), ApiError> {
+    let by_port = by_port(servers);
+    write_slices(registry, &by_port).await?;
+    write_endpoints(registry, &by_port).await
+}
+
+async fn write_endpoints(registry: &Registry, by_port: &ByPort) -> Result<(), ApiError> {
+    let Some(endpoints) = registry.core("endpoints") else { return Ok(()) };
+    keep_true(registry, &endpoints, NAME, endpoints_object(by_port), &["subsets"]).await
+}
+
+async fn write_slices(registry: &Registry, by_port: &ByPort) -> Result<(), ApiError> {
     let Some(resource) = registry.resource("discovery.k8s.io", "v1", "endpointslices") else { return Ok(()) };
     let mut names = Vec::new();
     for (index, (port, servers)) in by_port.iter().enumerate() {

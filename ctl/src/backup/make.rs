@@ -76,7 +76,10 @@ fn of_folder(data_dir: &Path, mut output: Output) -> Result<(Summary, u64), Fail
     let subject = Subject::of_folder(data_dir)?;
     let store = store_of(data_dir);
     if !store.is_dir() {
-        return Err(Failed::Refused(format!("{} holds no cluster: there is no store in it", data_dir.display())));
+        return Err(Failed::Refused(format!(
+            "{} has no store; where the state lies in an etcd, a server that runs makes the backup",
+            data_dir.display()
+        )));
     }
     let about = about(data_dir, &subject, RealClock::new().now().as_second());
     let about = about.map_err(|err| Failed::io("read", data_dir, err))?;

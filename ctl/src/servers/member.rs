@@ -4,12 +4,16 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{members, text, token};
+use super::{etcd_flags, members, text, token};
 use crate::cluster::server::join_command;
 use crate::kubectl::api::{Api, Content, Url, encode};
 use crate::kubectl::error::CliError;
 use crate::kubectl::get::write;
 use crate::kubectl::output::{json_text, tabwriter};
+
+/// What `add` says besides where the state lies in an etcd.
+const ADDED_IN_ETCD: &str = "It keeps the state in the same etcd; the members of that are etcd's own business (etcdctl \
+                             member add).\n";
 
 /// `reeve member`
 #[derive(Debug, Clone, Subcommand)]
@@ -75,9 +79,11 @@ pub(crate) async fn run(command: MemberCommand, api: &Api) -> Result<(), CliErro
             write(&if args.output == "json" { json_text(&list) } else { table(&list) })
         }
         MemberCommand::Add(args) => {
+            let list = members(api).await?;
             let token = token::create(api, &args.ttl, "for a new server").await?;
-            let address = token::server_address(api).await?;
-            write(&format!("The new server joins by:\n  {}\n", join_command(&address, &token, None)))
+            let command = join_command(&token::server_address(&list, None)?, &token, None, etcd_flags(&list));
+            let etcd = if list["etcd"].is_null() { "" } else { ADDED_IN_ETCD };
+            write(&format!("The new server joins by:\n  {command}\n{etcd}"))
         }
         MemberCommand::Remove(args) => {
             let answer = change(api, Method::DELETE, &args.name, "").await?;
@@ -89,9 +95,14 @@ pub(crate) async fn run(command: MemberCommand, api: &Api) -> Result<(), CliErro
         MemberCommand::Replace(args) => {
             let list = members(api).await?;
             let name = found(&list, &args.name)?;
+            if !list["etcd"].is_null() {
+                return Err(CliError::plain(format!(
+                    "server {name:?} holds nothing of the state, which lies in an etcd: `reeve member remove {name}`, \
+                     then `reeve member add`; a member of that etcd is replaced by etcd's own means (etcdctl member)"
+                )));
+            }
             let token = token::create(api, &args.token.ttl, &format!("for a server in place of {name}")).await?;
-            let address = token::server_address(api).await?;
-            let command = join_command(&address, &token, Some(&name));
+            let command = join_command(&token::server_address(&list, Some(&name))?, &token, Some(&name), None);
             write(&format!("The server in place of {name:?} joins by:\n  {command}\n"))
         }
     }
@@ -119,7 +130,24 @@ fn found(list: &Value, name: &str) -> Result<String, CliError> {
     })
 }
 
+/// The servers of a control plane whose state lies in an etcd.
+fn table_in_etcd(list: &Value) -> String {
+    let mut lines = "NAME\tID\tROLE\tALIVE\tAPI AT\n".to_owned();
+    for member in list["members"].as_array().into_iter().flatten() {
+        let [name, id, role, at] = ["name", "id", "role", "apiAddress"].map(|field| text(member, field));
+        let alive = if member["alive"] == true { "yes" } else { "no" };
+        lines.push_str(&format!("{name}\t{id}\t{role}\t{alive}\t{at}\n"));
+    }
+    let servers = list["etcd"]["servers"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let (servers, prefix) = (servers.collect::<Vec<_>>().join(", "), text(&list["etcd"], "prefix"));
+    let told = format!("\nNo server votes: the state lies in the etcd at {servers}, under {prefix}.\n");
+    tabwriter::align(&lines) + &told
+}
+
 fn table(list: &Value) -> String {
+    if !list["etcd"].is_null() {
+        return table_in_etcd(list);
+    }
     let mut lines = "NAME\tID\tROLE\tALIVE\tPEERS AT\tAPI AT\tBEHIND\n".to_owned();
     let commit = list["commitIndex"].as_u64().unwrap_or(0);
     for member in list["members"].as_array().into_iter().flatten() {
@@ -167,6 +195,17 @@ b     f7  learner  ?      192.0.2.2:2380                  ?
         let told =
             "ALARM CORRUPT: b, at revision 12: its data differs from that of the others; `reeve member replace b`";
         assert!(table(&corrupt).contains(told), "{}", table(&corrupt));
+        let in_etcd = json!({
+            "etcd": {"servers": ["https://192.0.2.9:2379"], "prefix": "/reeve", "flags": ""},
+            "members": [{"name": "a", "id": "1", "role": "server", "alive": true, "apiAddress": "192.0.2.1:6443"}],
+        });
+        let wanted = "\
+NAME  ID  ROLE    ALIVE  API AT
+a     1   server  yes    192.0.2.1:6443
+
+No server votes: the state lies in the etcd at https://192.0.2.9:2379, under /reeve.
+";
+        assert_eq!(table(&in_etcd), wanted);
         assert_eq!(found(&list, "f7").unwrap(), "b");
         assert!(found(&list, "c").is_err());
     }

@@ -30,3 +30,8 @@ async fn members(api: &Api) -> Result<Value, CliError> {
 fn text<'v>(value: &'v Value, field: &str) -> &'v str {
     value[field].as_str().unwrap_or_default()
 }
+
+/// The flags that say which etcd holds the state, where one does.
+fn etcd_flags(list: &Value) -> Option<&str> {
+    list["etcd"]["flags"].as_str()
+}

@@ -12,7 +12,7 @@ use reeve_apiserver::join::{JoinToken, bootstrap_secret};
 use reeve_apiserver::pki::public_key_hash;
 use serde_json::{Value, json};
 
-use super::{get, members, text};
+use super::{etcd_flags, get, members, text};
 use crate::cluster::server::join_command;
 use crate::kubectl::api::{Api, Content, Url};
 use crate::kubectl::connect::parse_duration;
@@ -75,7 +75,8 @@ pub(crate) async fn run(command: TokenCommand, api: &Api) -> Result<(), CliError
             if args.quiet {
                 return write(&format!("{token}\n"));
             }
-            let command = join_command(&server_address(api).await?, &token, None);
+            let list = members(api).await?;
+            let command = join_command(&server_address(&list, None)?, &token, None, etcd_flags(&list));
             write(&format!("The next server joins by:\n  {command}\n"))
         }
         TokenCommand::List(args) => list(&args, api).await,
@@ -96,11 +97,13 @@ pub(super) async fn create(api: &Api, ttl: &str, description: &str) -> Result<Jo
     Ok(token)
 }
 
-/// Where the next server should ask: the leader if it is known.
-pub(super) async fn server_address(api: &Api) -> Result<String, CliError> {
-    let list = members(api).await?;
+/// Where the next server should ask: the leader if it is known. Not the one it replaces, which may have died so lately
+/// that nobody knows it yet.
+pub(super) fn server_address(list: &Value, replaced: Option<&str>) -> Result<String, CliError> {
     let all = list["members"].as_array().cloned().unwrap_or_default();
-    let usable = |member: &&Value| !text(member, "apiAddress").is_empty() && member["alive"] != false;
+    let is_replaced = |member: &Value| replaced.is_some_and(|name| text(member, "name") == name);
+    let has_address = |member: &Value| !text(member, "apiAddress").is_empty() && member["alive"] != false;
+    let usable = |member: &&Value| has_address(member) && !is_replaced(member);
     let leader = all.iter().filter(usable).find(|member| text(member, "role") == "leader");
     let found = leader.or_else(|| all.iter().find(usable));
     found
@@ -169,7 +172,19 @@ async fn delete(args: &DeleteArgs, api: &Api) -> Result<(), CliError> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn the_next_server_asks_the_leader_but_never_the_one_it_replaces() {
+        let server =
+            |name: &str, role: &str| json!({ "name": name, "role": role, "apiAddress": format!("{name}:6443") });
+        let list = json!({ "members": [server("a", "follower"), server("b", "leader")] });
+        assert_eq!(server_address(&list, None).unwrap(), "b:6443");
+        assert_eq!(server_address(&list, Some("b")).unwrap(), "a:6443");
+        assert!(server_address(&json!({ "members": [server("b", "leader")] }), Some("b")).is_err());
+    }
 
     #[test]
     fn what_is_left_of_a_token_is_told_roughly() {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use reeve_apiserver::join::{JoinRequest, JoinToken, join};
-use reeve_store::{MemberError, Store};
+use reeve_apiserver::join::{JoinRequest, JoinToken, TokenParseError, join};
+use reeve_store::{MemberError, SharedKv, Store};
 
 use super::args::ServerArgs;
 use super::place::Stage;
-use super::{ClusterError, Server};
+use super::{ClusterError, Server, in_etcd};
 
 /// Environment variable with the token, where a command line would show it to everybody on the machine.
 const TOKEN_VARIABLE: &str = "REEVE_TOKEN";
@@ -17,8 +17,13 @@ const ASK_PAUSE: Duration = Duration::from_secs(1);
 /// How soon a learner that is behind asks again to vote.
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(100);
 
-/// Asks to be taken in. What comes of it is kept before anything else happens.
-pub(super) async fn ask(server: &mut Server, args: &ServerArgs, token: Option<&str>) -> Result<(), ClusterError> {
+/// Asks to be taken in. What comes of it is kept before anything else happens. `kv` is the etcd that holds the state.
+pub(super) async fn ask(
+    server: &mut Server,
+    args: &ServerArgs,
+    token: Option<&str>,
+    kv: Option<&SharedKv>,
+) -> Result<(), ClusterError> {
     let Some(address) = &args.join else { return Err(ClusterError::component("server", "nobody to join")) };
     let from_environment = std::env::var(TOKEN_VARIABLE).ok();
     let token = token.or(from_environment.as_deref());
@@ -27,10 +32,11 @@ pub(super) async fn ask(server: &mut Server, args: &ServerArgs, token: Option<&s
             "--join needs a token: --token, or {TOKEN_VARIABLE} in the environment; `reeve token create` makes one"
         ))
     })?;
-    let token: JoinToken = token.parse().map_err(|err| ClusterError::component("server", err))?;
+    let token: JoinToken = token.parse().map_err(|err: TokenParseError| ClusterError::Told(err.to_string()))?;
     let request = JoinRequest {
         record: server.place.own.clone(),
         replaces: args.replace.clone(),
+        in_etcd: in_etcd::owner(&server.place, kv).await?,
         version: reeve_apiserver::VERSION.to_owned(),
     };
     let until = tokio::time::Instant::now() + ASKED_FOR;
@@ -49,8 +55,9 @@ pub(super) async fn ask(server: &mut Server, args: &ServerArgs, token: Option<&s
     written.map_err(|err| ClusterError::component("certificates", err))?;
     server.place.own = joined.record;
     server.place.settings = Some(joined.settings);
-    server.place.members = joined.members;
-    server.place.stage = Stage::Learning;
+    let is_group = server.place.etcd.is_none();
+    server.place.members = if is_group { joined.members } else { Vec::new() };
+    server.place.stage = if is_group { Stage::Learning } else { Stage::Member };
     server.folder.save(&server.place)
 }
 

@@ -2,15 +2,17 @@
 //!
 //! A first start settles who the server is (`place.rs`): the first server of a control plane chooses what all agree
 //! upon, every other one joins (`joining.rs`). Every start then runs the same components (`running.rs`): transport and
-//! store, API server, and scheduler and controllers on one of the servers at a time. No step of a join is lost by a
-//! crash: the next start goes on where it was.
+//! store (`state.rs`), or an etcd that holds the state (`in_etcd.rs`), API server, and scheduler and controllers on one
+//! of the servers at a time. No step of a join is lost by a crash: the next start goes on where it was.
 
 pub(crate) mod args;
+mod in_etcd;
 mod joining;
 pub(crate) mod notify;
 mod place;
 mod restored;
 mod running;
+mod state;
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -26,7 +28,7 @@ use self::args::ServerArgs;
 use self::place::{Folder, Place, Stage};
 use super::control::Own;
 use super::error::ClusterError;
-use super::{machine, memory};
+use super::{etcd, machine, memory};
 
 pub(crate) use self::restored::NewServer;
 
@@ -47,7 +49,10 @@ pub(crate) fn run(args: &ServerArgs, token: Option<&str>) -> Result<(), ClusterE
     let rng = SeededRng::shared();
     let (place, is_first) = match folder.load()? {
         Some(place) if place.stage == Stage::Restored => (restored(&place, args, (peer, api), &*rng)?, true),
-        Some(place) => (known(place, &folder, args, (peer, api))?, false),
+        Some(place) => {
+            let is_first = place.stage == Stage::Claiming;
+            (known(place, &folder, args, (peer, api))?, is_first)
+        }
         None => {
             folder.check_unused()?;
             (new(args, (peer, api), &*rng)?, args.join.is_none())
@@ -56,7 +61,7 @@ pub(crate) fn run(args: &ServerArgs, token: Option<&str>) -> Result<(), ClusterE
     let place = with_choices(place, args)?;
     let listeners = Listeners {
         api: listen(args.api_listener())?,
-        peers: listen(args.peer_listener())?,
+        peers: if place.etcd.is_some() { None } else { Some(listen(args.peer_listener())?) },
         etcd: place.etcd_port.map(|port| listen(args.etcd_listener(port))).transpose()?,
     };
     folder.save(&place)?;
@@ -75,7 +80,8 @@ pub(crate) fn run(args: &ServerArgs, token: Option<&str>) -> Result<(), ClusterE
 /// Bound at the start: whoever cannot have its ports is told so before anything has happened.
 struct Listeners {
     api: TcpListener,
-    peers: TcpListener,
+    /// `None`: the state lies in an etcd, and servers have nothing to say to each other.
+    peers: Option<TcpListener>,
     etcd: Option<TcpListener>,
 }
 
@@ -119,7 +125,8 @@ fn new(args: &ServerArgs, (peer, api): (SocketAddr, SocketAddr), rng: &dyn Rng) 
                 cluster_cidr: range(args.cluster_cidr, CLUSTER_CIDR).map_err(parsed)?,
                 service_cidr: range(args.service_cidr, SERVICE_CIDR).map_err(parsed)?,
             };
-            (FIRST_ID, Stage::Member, Some(settings))
+            let stage = if args.etcd.etcd_servers.is_empty() { Stage::Member } else { Stage::Claiming };
+            (FIRST_ID, stage, Some(settings))
         }
     };
     let own = Record { name, id, peer_address: String::new(), api_address: String::new(), replaces: None };
@@ -147,15 +154,21 @@ fn restored(
 }
 
 /// With what the flags say of its store.
-fn with_choices(place: Place, args: &ServerArgs) -> Result<Place, ClusterError> {
-    if !args.etcd.etcd_servers.is_empty() {
-        let rule = "`reeve server` keeps the state itself, together with other servers; it is for `reeve up`";
-        let value = args.etcd.etcd_servers.join(",");
-        return Err(ClusterError::Invalid { what: "--etcd-servers", value, rule: rule.to_owned() });
+fn with_choices(mut place: Place, args: &ServerArgs) -> Result<Place, ClusterError> {
+    place.store = args.store.merged(place.store)?;
+    let is_new = place.is_to_be();
+    let before = if is_new { None } else { place.etcd };
+    let elsewhere = "what lies there cannot be moved: begin another control plane with another --data-dir";
+    (place.etcd, place.etcd_port) = etcd::chosen((before, place.etcd_port), &args.etcd, is_new, elsewhere)?;
+    etcd::check_store(place.etcd.as_ref(), &args.store)?;
+    if place.etcd.is_some() {
+        place.own.peer_address.clear();
+        place.members.clear();
+    } else if place.stage == Stage::Claiming {
+        let rule = "the server has not begun: say again which etcd its state is to lie in";
+        return Err(ClusterError::Invalid { what: "--etcd-servers", value: String::new(), rule: rule.to_owned() });
     }
-    let store = args.store.merged(place.store)?;
-    let etcd_port = args.etcd.etcd_port.or(place.etcd_port);
-    Ok(Place { store, etcd_port, ..place })
+    Ok(place)
 }
 
 /// What the servers of that folder's control plane agree upon; `None`: it is no server's.
@@ -191,11 +204,15 @@ fn known(
             rule: format!("{} holds the data of server {:?}", folder.shown(), place.own.name),
         });
     }
+    let (name, dir) = (&place.own.name, folder.shown());
     if args.join.is_none() && place.stage == Stage::Asking {
         return Err(ClusterError::Told(format!(
-            "server {:?} has not joined yet: say again which control plane (--join), or remove {} for a new one",
-            place.own.name,
-            folder.shown()
+            "server {name:?} has not joined yet: say again which control plane (--join), or remove {dir} for a new one"
+        )));
+    }
+    if args.join.is_some() && place.stage == Stage::Claiming {
+        return Err(ClusterError::Told(format!(
+            "server {name:?} was about to begin a control plane of its own: remove {dir} if it is to join another one"
         )));
     }
     check_ranges(&place, args)?;
@@ -235,10 +252,13 @@ async fn live(mut server: Server, args: &ServerArgs, token: Option<&str>, is_fir
         tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
     });
     let started = async {
-        if server.place.stage == Stage::Asking {
-            joining::ask(&mut server, args, token).await?;
+        let kv = in_etcd::connect(&server.place).await?;
+        match (server.place.stage, &kv) {
+            (Stage::Asking, kv) => joining::ask(&mut server, args, token, kv.as_ref()).await?,
+            (Stage::Claiming, Some(kv)) => in_etcd::claim(&mut server, kv).await?,
+            _ => {}
         }
-        running::start(&mut server, args).await
+        running::start(&mut server, args, kv).await
     };
     let mut running = tokio::select! {
         running = started => running?,
@@ -283,14 +303,16 @@ fn print_summary(server: &Server, token: Option<&JoinToken>) {
     let _ = writeln!(out, "  data        {}", server.folder.shown());
     if let Some(token) = token {
         let _ = writeln!(out, "\nThe next server joins, within a day, by:");
-        let _ = writeln!(out, "  {}", join_command(&server.api.to_string(), token, None));
+        let etcd = server.place.etcd.as_ref().map(etcd::EtcdChoice::flags);
+        let _ = writeln!(out, "  {}", join_command(&server.api.to_string(), token, None, etcd.as_deref()));
         let _ = writeln!(out, "(`reeve token create` makes other tokens.)");
     }
     let _ = out.flush();
 }
 
-/// What is typed on the machine of the next server.
-pub(crate) fn join_command(address: &str, token: &JoinToken, replaced: Option<&str>) -> String {
+/// What is typed on the machine of the next server; `etcd` are the flags that say which one holds the state.
+pub(crate) fn join_command(address: &str, token: &JoinToken, replaced: Option<&str>, etcd: Option<&str>) -> String {
     let replace = replaced.map_or_else(String::new, |name| format!(" --replace {name}"));
-    format!("reeve server --join {address} --token {token}{replace}")
+    let etcd = etcd.map_or_else(String::new, |flags| format!(" {flags}"));
+    format!("reeve server --join {address} --token {token}{replace}{etcd}")
 }

@@ -11,6 +11,7 @@ use reeve_apiserver::join::{Record, Settings};
 use serde::{Deserialize, Serialize};
 
 use super::super::error::{ClusterError, at};
+use super::super::etcd::EtcdChoice;
 use super::super::store::StoreChoices;
 use super::super::{CONFIG_FILE, files};
 
@@ -37,6 +38,9 @@ pub(super) struct Place {
     /// Where clients of etcd reach its store, if they may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etcd_port: Option<u16>,
+    /// The etcd that holds the state, if it does not lie in the data folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd: Option<EtcdChoice>,
 }
 
 /// How far a server has come.
@@ -45,11 +49,13 @@ pub(super) struct Place {
 pub(super) enum Stage {
     /// It is made of a backup, and nobody has been here yet. Next: `Member`.
     Restored,
-    /// It has chosen its number and asks to be taken in. Next: `Learning`.
+    /// It has settled a control plane whose state is to lie in an etcd, and claims that. Next: `Member`.
+    Claiming,
+    /// It has chosen its number and asks to be taken in. Next: `Learning`, or `Member` where nobody votes.
     Asking,
     /// It has the keys, and gets the data. Next: `Member`.
     Learning,
-    /// It votes.
+    /// It votes, or its state lies in an etcd and nobody does.
     Member,
     /// It was taken out for good. There is no way back: the folder is of no use.
     Removed,
@@ -129,6 +135,12 @@ impl Folder {
         let path = self.join(FILE);
         files::replace(&path, &text, 0o600).map_err(|err| ClusterError::io(at("write", &path), err))
     }
+
+    /// Takes it back: no server has been here.
+    pub(super) fn forget(&self) -> Result<(), ClusterError> {
+        let path = self.join(FILE);
+        std::fs::remove_file(&path).map_err(|err| ClusterError::io(at("remove", &path), err))
+    }
 }
 
 /// What stands in a server's folder; `None`: no server has been there.
@@ -150,13 +162,19 @@ pub(super) fn load(dir: &Path) -> Result<Option<Place>, ClusterError> {
 impl Place {
     /// Of a server that is to be.
     pub(super) fn new(own: Record, stage: Stage, settings: Option<Settings>) -> Self {
-        Self { own, stage, settings, members: Vec::new(), store: StoreChoices::default(), etcd_port: None }
+        let (members, store) = (Vec::new(), StoreChoices::default());
+        Self { own, stage, settings, members, store, etcd_port: None, etcd: None }
     }
 
     /// What all servers agree upon.
     pub(super) fn settings(&self) -> Result<&Settings, ClusterError> {
         let missing = || ClusterError::component("server", "it has not joined yet");
         self.settings.as_ref().ok_or_else(missing)
+    }
+
+    /// Whether it has come no further than to know where its state is to lie.
+    pub(super) fn is_to_be(&self) -> bool {
+        matches!(self.stage, Stage::Asking | Stage::Claiming)
     }
 
     /// The group's number.
