@@ -18,6 +18,7 @@ use reeve_cri::cni::CniConfig;
 use reeve_cri::server::{CriConfig, CriServer, bind};
 use reeve_engine::builtin::{BuiltinEngine, EngineConfig};
 use reeve_engine::images::StoreOptions;
+use reeve_engine::runtime::hooks;
 use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -125,6 +126,7 @@ impl Place {
             cgroup_root: format!("reeve-engine-{}", self.name),
             supervisor_program: "/proc/self/exe".into(),
             ends_with_engine: false,
+            hook_dirs: hooks::DIRS.map(PathBuf::from).to_vec(),
             clock: RealClock::shared(),
             rng: SeededRng::shared(),
         }

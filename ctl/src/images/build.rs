@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
-use reeve_engine::build::{BuildRequest, Progress, Secret, build};
+use reeve_engine::build::{BuildError, BuildRequest, Progress, Secret, build, git};
 use reeve_engine::images::Reference;
 use tokio::time::Instant;
 
@@ -14,12 +14,14 @@ use crate::kubectl::get::write;
 
 /// Environment variable with the time, in seconds since 1970, that everything in the image gets.
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
+/// Environment variable with the socket of this user's SSH agent.
+const AGENT: &str = "SSH_AUTH_SOCK";
 
 /// `reeve build`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct BuildArgs {
-    /// The folder that COPY and ADD see
-    #[arg(id = "build context", value_name = "DIR")]
+    /// The folder that COPY and ADD see, or a git repository, `URL#REFERENCE:FOLDER`
+    #[arg(id = "build context", value_name = "DIR|URL")]
     pub context: PathBuf,
     /// Name of the image, NAME[:TAG]; may be repeated
     #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
@@ -36,6 +38,12 @@ pub(crate) struct BuildArgs {
     /// A secret for RUN --mount=type=secret: id=NAME,src=FILE or id=NAME,env=VARIABLE; may be repeated
     #[arg(long = "secret", value_name = "id=NAME,…")]
     pub secrets: Vec<String>,
+    /// An SSH agent for RUN --mount=type=ssh: default (that of `SSH_AUTH_SOCK`), or NAME=SOCKET; may be repeated
+    #[arg(long = "ssh", value_name = "default|NAME=SOCKET")]
+    pub ssh: Vec<String>,
+    /// Make one layer of all that the image has more than its base
+    #[arg(long)]
+    pub squash: bool,
     /// Run every command again, whatever is known of it
     #[arg(long)]
     pub no_cache: bool,
@@ -68,11 +76,25 @@ pub(crate) async fn run(args: BuildArgs) -> Result<(), CliError> {
 }
 
 fn run_now(args: &BuildArgs) -> Result<(), CliError> {
-    let request = request(args, |name| std::env::var(name).ok())?;
+    let mut request = request(args, |name| std::env::var(name).ok())?;
     let store = args.store.open_or_make()?;
+    // As long as the build: its files go with it.
+    let checkout = args.context.to_str().filter(|text| git::is_repository(text));
+    let checkout = checkout.map(|text| git::Checkout::fetch(&store, text)).transpose();
+    let checkout = checkout.map_err(|err| CliError::plain(format!("unable to prepare context: {err}")))?;
+    if let Some(checkout) = &checkout {
+        // A relative Dockerfile lies in the repository, as with Docker.
+        request.dockerfile = request.dockerfile.map(|file| checkout.path().join(file));
+        request.context = checkout.path().to_owned();
+    }
     let mut report = Report::new(args.quiet);
-    let image = build(&store, &request, &mut |progress| report.take(&progress)).map_err(|err| failed(&err))?;
-    report.end();
+    let image = build(&store, &request, &mut |progress| report.take(&progress));
+    let image = image.map_err(|err| {
+        if let Some(excerpt) = excerpt(&err) {
+            eprintln!("{excerpt}");
+        }
+        failed(&err)
+    })?;
     if args.quiet {
         return write(&format!("{}\n", image.id));
     }
@@ -85,52 +107,48 @@ fn run_now(args: &BuildArgs) -> Result<(), CliError> {
     write(&text)
 }
 
+/// The line that is wrong, as BuildKit shows it above what is wrong with it.
+fn excerpt(err: &BuildError) -> Option<String> {
+    let BuildError::At { file, line, text, .. } = err else { return None };
+    let rule = "-".repeat(20);
+    (!text.trim().is_empty()).then(|| format!("{file}:{line}\n{rule}\n{line:4} | >>> {text}\n{rule}"))
+}
+
 /// Tells how far a build is, as BuildKit's plain progress does. To standard error: standard output is the result's.
 struct Report {
     quiet: bool,
-    /// Number of the step that is under way, when it began, and whether its result was known.
-    step: Option<(usize, Instant, bool)>,
+    /// When the steps began that are under way.
+    steps: BTreeMap<usize, Instant>,
 }
 
 impl Report {
     fn new(quiet: bool) -> Self {
-        Self { quiet, step: None }
+        Self { quiet, steps: BTreeMap::new() }
     }
 
     fn take(&mut self, progress: &Progress) {
-        if let Progress::Step { .. } = progress {
-            self.end();
-        }
         if let Some(line) = self.line(progress) {
             eprintln!("{line}");
         }
     }
 
     fn line(&mut self, progress: &Progress) -> Option<String> {
-        match progress {
-            Progress::Warning(text) => return Some(format!("Warning: {text}")),
+        let since = |began: Option<Instant>| began.map_or(0.0, |began| began.elapsed().as_secs_f32());
+        Some(match progress {
+            Progress::Warning(text) => format!("Warning: {text}"),
             _ if self.quiet => return None,
-            Progress::Step { number, total, text } => {
-                self.step = Some((*number, Instant::now(), false));
-                return Some(format!("#{number} [{number}/{total}] {text}"));
+            Progress::Step { id, stage, number, total, text } => {
+                self.steps.insert(*id, Instant::now());
+                let stage = stage.as_ref().map(|stage| format!("{stage} ")).unwrap_or_default();
+                format!("#{id} [{stage}{number}/{total}] {text}")
             }
-            _ => {}
-        }
-        let (number, began, cached) = self.step.as_mut()?;
-        match progress {
-            Progress::Output(text) => Some(format!("#{number} {:.3} {text}", began.elapsed().as_secs_f32())),
-            _ => {
-                *cached = true;
-                Some(format!("#{number} CACHED"))
+            Progress::Output { id, line } => format!("#{id} {:.3} {line}", since(self.steps.get(id).copied())),
+            Progress::Cached { id } => {
+                self.steps.remove(id);
+                format!("#{id} CACHED")
             }
-        }
-    }
-
-    /// The step that is under way has been carried out.
-    fn end(&mut self) {
-        if let Some((number, began, false)) = self.step.take() {
-            eprintln!("#{number} DONE {:.1}s", began.elapsed().as_secs_f32());
-        }
+            Progress::Done { id } => format!("#{id} DONE {:.1}s", since(self.steps.remove(id))),
+        })
     }
 }
 
@@ -155,6 +173,8 @@ fn request(args: &BuildArgs, environment: impl Fn(&str) -> Option<String>) -> Re
     }
     Ok(BuildRequest {
         secrets: args.secrets.iter().map(|text| secret(text)).collect::<Result<_, _>>()?,
+        ssh: args.ssh.iter().map(|text| ssh(text, &environment)).collect::<Result<_, _>>()?,
+        squash: args.squash,
         no_cache: args.no_cache,
         pull: args.pull,
         context: args.context.clone(),
@@ -195,6 +215,19 @@ fn secret(text: &str) -> Result<(String, Secret), CliError> {
     Ok((id, source))
 }
 
+/// `default` for the agent of the environment, `NAME` likewise, `NAME=SOCKET` for another one.
+fn ssh(text: &str, environment: &impl Fn(&str) -> Option<String>) -> Result<(String, PathBuf), CliError> {
+    let (id, socket) = match text.split_once('=') {
+        Some((id, socket)) => (id, Some(socket.to_owned())),
+        None => (text, environment(AGENT).filter(|socket| !socket.is_empty())),
+    };
+    match socket {
+        Some(socket) if !id.is_empty() => Ok((id.to_owned(), socket.into())),
+        Some(_) => Err(CliError::plain(format!("invalid --ssh {text:?}: default, or NAME=SOCKET"))),
+        None => Err(CliError::plain(format!("invalid --ssh {text:?}: {AGENT} is not set: start an SSH agent"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,6 +240,8 @@ mod tests {
             build_args: build_args.iter().map(|own| (*own).to_owned()).collect(),
             target: None,
             secrets: Vec::new(),
+            ssh: Vec::new(),
+            squash: false,
             no_cache: false,
             pull: false,
             platform: None,
@@ -240,14 +275,47 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_is_that_of_the_environment_or_one_that_is_named() {
+        let set = |name: &str| (name == AGENT).then(|| "/agent".to_owned());
+        assert_eq!(ssh("default", &set).unwrap(), ("default".to_owned(), "/agent".into()));
+        assert_eq!(ssh("key=/s", &|_| None).unwrap(), ("key".to_owned(), "/s".into()));
+        let refused = ssh("default", &|_| None).unwrap_err().to_string();
+        assert!(refused.contains("SSH_AUTH_SOCK is not set"), "{refused}");
+        assert!(ssh("=/s", &set).is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_is_shown_with_its_line() {
+        let at = |text: &str| BuildError::At {
+            file: "Dockerfile".to_owned(),
+            line: 7,
+            text: text.to_owned(),
+            message: "wrong".to_owned(),
+        };
+        let rule = "-".repeat(20);
+        let shown = format!("Dockerfile:7\n{rule}\n   7 | >>> RUN x\n{rule}");
+        assert_eq!(excerpt(&at("RUN x")), Some(shown));
+        assert_eq!(excerpt(&at("")), None);
+    }
+
+    #[test]
     fn progress_reads_as_buildkits_does() {
         let mut report = Report::new(false);
-        let step = Progress::Step { number: 2, total: 3, text: "RUN make".to_owned() };
-        assert_eq!(report.line(&step).unwrap(), "#2 [2/3] RUN make");
-        assert!(report.line(&Progress::Output("cc".to_owned())).unwrap().ends_with(" cc"));
-        assert_eq!(report.line(&Progress::Cached).unwrap(), "#2 CACHED");
+        let step = |id: usize, stage: Option<&str>| Progress::Step {
+            id,
+            stage: stage.map(str::to_owned),
+            number: 2,
+            total: 3,
+            text: "RUN make".to_owned(),
+        };
+        assert_eq!(report.line(&step(4, None)).unwrap(), "#4 [2/3] RUN make");
+        assert_eq!(report.line(&step(5, Some("builder"))).unwrap(), "#5 [builder 2/3] RUN make");
+        let said = report.line(&Progress::Output { id: 4, line: "cc".to_owned() }).unwrap();
+        assert!(said.starts_with("#4 0.") && said.ends_with(" cc"), "{said}");
+        assert_eq!(report.line(&Progress::Cached { id: 5 }).unwrap(), "#5 CACHED");
+        assert_eq!(report.line(&Progress::Done { id: 4 }).unwrap(), "#4 DONE 0.0s");
         let mut quiet = Report::new(true);
-        assert_eq!(quiet.line(&step), None);
+        assert_eq!(quiet.line(&step(1, None)), None);
         assert_eq!(quiet.line(&Progress::Warning("x".to_owned())).unwrap(), "Warning: x");
     }
 }

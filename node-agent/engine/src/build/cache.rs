@@ -113,8 +113,14 @@ impl BuildCache {
         }
     }
 
-    /// The folder of a cache mount. Waits, where only one build may have it.
-    pub(super) fn folder(&self, id: &str, sharing: Sharing, owner: Owner) -> Result<CacheFolder, ImageError> {
+    /// The folder of a cache mount; a new one is filled by `fill`. Waits, where only one build may have it.
+    pub(super) fn folder<E: From<ImageError>>(
+        &self,
+        id: &str,
+        sharing: Sharing,
+        owner: Owner,
+        fill: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<CacheFolder, E> {
         let name = Digest::from_sha256(&Sha256::digest(id.as_bytes()));
         let home = self.dir.join("mounts").join(name.hex());
         let path = home.join("files");
@@ -131,12 +137,22 @@ impl BuildCache {
                 let own = tempfile::tempdir_in(&self.dir).step("create a folder in", &self.dir)?;
                 let path = own.path().join("files");
                 make(&path, owner)?;
+                fill(&path)?;
                 return Ok(CacheFolder { path, _lock: None, _own: Some(own) });
             }
             other => other.step("lock", &lock_path)?,
         }
         if !path.exists() {
-            make(&path, owner)?;
+            // Whoever shares it may be making it, too: who comes second takes what is there.
+            let new = tempfile::tempdir_in(&home).step("create a folder in", &home)?;
+            let files = new.path().join("files");
+            make(&files, owner)?;
+            fill(&files)?;
+            match fs::rename(&files, &path) {
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {}
+                other => other.step("rename a folder to", &path)?,
+            }
         }
         Ok(CacheFolder { path, _lock: Some(lock), _own: None })
     }
@@ -196,11 +212,12 @@ mod tests {
         let cache = BuildCache::of(dir.path());
         let owner =
             Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw(), mode: 0o700 };
-        let first = cache.folder("x", Sharing::Private, owner).unwrap();
+        let empty = |_: &Path| Ok::<_, ImageError>(());
+        let first = cache.folder("x", Sharing::Private, owner, empty).unwrap();
         fs::write(first.path.join("f"), "1").unwrap();
-        let second = cache.folder("x", Sharing::Private, owner).unwrap();
+        let second = cache.folder("x", Sharing::Private, owner, empty).unwrap();
         assert!(!second.path.join("f").exists());
         drop((first, second));
-        assert!(cache.folder("x", Sharing::Locked, owner).unwrap().path.join("f").exists());
+        assert!(cache.folder("x", Sharing::Locked, owner, empty).unwrap().path.join("f").exists());
     }
 }

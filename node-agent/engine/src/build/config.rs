@@ -77,6 +77,19 @@ impl Config {
         self.history.push(step);
     }
 
+    /// The last `layers` layers have become one, or none if nothing is in it: their steps stay, without layers.
+    pub(super) fn squash(&mut self, layers: usize, left: bool) {
+        let with_layer = |step: &&mut Value| step.get("empty_layer").and_then(Value::as_bool) != Some(true);
+        for step in self.history.iter_mut().rev().filter(with_layer).take(layers) {
+            if let Some(step) = step.as_object_mut() {
+                step.insert("empty_layer".to_owned(), true.into());
+            }
+        }
+        if left {
+            self.note(&format!("squash of {layers} layers"), true);
+        }
+    }
+
     /// Variables, in order.
     pub(super) fn env(&self) -> Vec<(String, String)> {
         let env = self.config.get("Env").and_then(Value::as_array);

@@ -71,6 +71,9 @@ pub(super) fn in_file(store: &ImageStore, content: &[u8]) -> io::Result<File> {
 
 /// Carries out one order. `image` is the file system that the copied files will lie upon.
 pub(super) fn copy(order: &Order<'_>, image: &Root, layer: &mut LayerWriter) -> Result<(), String> {
+    if order.patterns.is_empty() && order.inline.is_empty() {
+        return Ok(());
+    }
     let mut matches = Vec::new();
     for pattern in order.patterns {
         let pivot = order.pivot(pattern)?;

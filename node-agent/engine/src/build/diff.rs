@@ -4,7 +4,8 @@
 //! specification 1.1, "Image Layer Filesystem Changeset".
 
 use std::collections::{BTreeSet, HashMap};
-use std::io;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,8 @@ use crate::snapshot::tar::{Entry, Kind};
 const DEPTH_MAX: usize = 256;
 /// Largest value of an extended attribute: the kernel's.
 const XATTR_LEN_MAX: usize = 64 << 10;
+/// What of two files is compared at once.
+const CHUNK: usize = 128 << 10;
 const OPAQUE: &str = "trusted.overlay.opaque";
 
 /// Writes the changes in the folder `upper` upon `image`. `stubs` are places that were made only to mount something
@@ -30,12 +33,20 @@ pub(super) fn write(
     layer: &mut LayerWriter,
 ) -> Result<(), String> {
     let root = Root::open(upper).map_err(|errno| at(upper, errno))?;
-    let mut diff = Diff { root, image, stubs, layer, links: HashMap::new(), pending: Vec::new() };
+    let mut diff = Diff { root: &root, image, stubs, layer, links: HashMap::new(), pending: Vec::new() };
     diff.folder(Path::new(""), 0)
 }
 
+/// Writes what makes `after` of `before`, two whole file systems.
+pub(super) fn between(before: &Root, after: &Root, layer: &mut LayerWriter) -> Result<(), String> {
+    let stubs = BTreeSet::new();
+    let mut diff =
+        Diff { root: after, image: before, stubs: &stubs, layer, links: HashMap::new(), pending: Vec::new() };
+    diff.compare(Path::new(""), 0)
+}
+
 struct Diff<'a> {
-    root: Root,
+    root: &'a Root,
     image: &'a Root,
     stubs: &'a BTreeSet<PathBuf>,
     layer: &'a mut LayerWriter,
@@ -88,6 +99,66 @@ impl Diff<'_> {
         self.folder(path, depth + 1)?;
         self.pending.pop_if(|(pending, _)| pending == path);
         Ok(())
+    }
+
+    /// A folder of two whole file systems.
+    fn compare(&mut self, dir: &Path, depth: usize) -> Result<(), String> {
+        if depth > DEPTH_MAX {
+            return Err(format!("{}: too many nested directories", dir.display()));
+        }
+        let names = self.root.list(dir).map_err(|errno| at(dir, errno))?;
+        let before = match self.image.list(dir) {
+            Err(Errno::NOENT | Errno::NOTDIR) => Vec::new(),
+            before => before.map_err(|errno| at(dir, errno))?,
+        };
+        for name in before.iter().filter(|name| names.binary_search(name).is_err()) {
+            self.whiteout(&dir.join(name))?;
+        }
+        for name in names {
+            let path = dir.join(&name);
+            let stat = self.root.lstat(&path).map_err(|errno| at(&path, errno))?;
+            let same = self.is_same(&path, &stat)?;
+            if kind(&stat) != FileType::Directory {
+                if !same {
+                    self.entry(&path, &stat)?;
+                }
+                continue;
+            }
+            let fd = self.root.dir(&path).map_err(|errno| at(&path, errno))?;
+            let xattrs = own(xattrs(&fd).map_err(|error| at(&path, error))?);
+            self.pending.push((path.clone(), entry_of(&path, &stat, Kind::Directory, xattrs)));
+            if !same {
+                self.flush()?;
+            }
+            self.compare(&path, depth + 1)?;
+            self.pending.pop_if(|(pending, _)| *pending == path);
+        }
+        Ok(())
+    }
+
+    /// Whether something is as it was before. Files are compared by what is in them, as times may have been set.
+    fn is_same(&self, path: &Path, stat: &Stat) -> Result<bool, String> {
+        let Ok(old) = self.image.lstat(path) else { return Ok(false) };
+        let about = |stat: &Stat| (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_rdev);
+        if about(&old) != about(stat) {
+            return Ok(false);
+        }
+        let failed = |errno: Errno| at(path, errno);
+        match kind(stat) {
+            FileType::Directory => {
+                let (old, new) = (self.image.dir(path).map_err(failed)?, self.root.dir(path).map_err(failed)?);
+                let read = |fd| xattrs(fd).map(own).map_err(|error| at(path, error));
+                Ok(read(&old)? == read(&new)?)
+            }
+            FileType::Symlink => Ok(self.image.link(path).map_err(failed)? == self.root.link(path).map_err(failed)?),
+            FileType::RegularFile if (old.st_size, old.st_mtime) != (stat.st_size, stat.st_mtime) => Ok(false),
+            FileType::RegularFile => {
+                let (old, new) = (self.image.file(path).map_err(failed)?, self.root.file(path).map_err(failed)?);
+                let read = |fd| xattrs(fd).map(own).map_err(|error| at(path, error));
+                Ok(read(&old)? == read(&new)? && same_content(old, new).map_err(|error| at(path, error))?)
+            }
+            _ => Ok(true),
+        }
     }
 
     fn entry(&mut self, path: &Path, stat: &Stat) -> Result<(), String> {
@@ -180,6 +251,22 @@ fn xattrs(fd: impl std::os::fd::AsFd) -> io::Result<Vec<(String, Vec<u8>)>> {
         }
     }
     Ok(found)
+}
+
+fn same_content(one: File, other: File) -> io::Result<bool> {
+    let (mut one, mut other) = (BufReader::with_capacity(CHUNK, one), BufReader::with_capacity(CHUNK, other));
+    loop {
+        let (left, right) = (one.fill_buf()?, other.fill_buf()?);
+        let len = left.len().min(right.len());
+        if left.get(..len) != right.get(..len) {
+            return Ok(false);
+        }
+        if len == 0 {
+            return Ok(left.is_empty() && right.is_empty());
+        }
+        one.consume(len);
+        other.consume(len);
+    }
 }
 
 /// Without what is the overlay's own.

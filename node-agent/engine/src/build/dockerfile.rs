@@ -69,6 +69,8 @@ pub(super) struct Files {
     pub(super) chmod: Option<String>,
     /// What ADD must find: `sha256:…`.
     pub(super) checksum: Option<String>,
+    /// ADD of a repository: with its `.git`.
+    pub(super) keep_git_dir: bool,
     /// Patterns of what is left out.
     pub(super) excludes: Vec<String>,
     /// The folders on the way to a source are made in the image, too.
@@ -161,7 +163,7 @@ fn allowed_flags(keyword: &str) -> &'static [&'static str] {
     match keyword {
         "FROM" => &["platform"],
         "COPY" => &["from", "chown", "chmod", "link", "exclude", "parents"],
-        "ADD" => &["chown", "chmod", "link", "checksum", "exclude"],
+        "ADD" => &["chown", "chmod", "link", "checksum", "exclude", "keep-git-dir"],
         "RUN" => &["mount", "network", "security"],
         "HEALTHCHECK" => &["interval", "timeout", "start-period", "start-interval", "retries"],
         _ => &[],
@@ -315,6 +317,7 @@ fn files(keyword: &str, mut flags: Flags, rest: &str, heredocs: Vec<Heredoc>) ->
         chown: flags.take("chown"),
         chmod: flags.take("chmod"),
         checksum: flags.take("checksum"),
+        keep_git_dir: flags.take("keep-git-dir").is_some_and(|value| value != "false"),
         excludes: flags.take_all("exclude"),
         parents: flags.take("parents").is_some_and(|value| value != "false"),
         sources,

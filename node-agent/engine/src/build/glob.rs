@@ -102,6 +102,11 @@ impl Ignore {
         self.rules.iter().rev().find(fits).is_some_and(|rule| !rule.includes)
     }
 
+    /// Whether nothing is ever left out.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
     /// Whether something below a folder that is left out may still be taken in.
     pub(super) fn has_exceptions(&self) -> bool {
         self.rules.iter().any(|rule| rule.includes)

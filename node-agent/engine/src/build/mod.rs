@@ -9,37 +9,45 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::Image;
 use crate::images::error::{ImageError, Step};
 use crate::images::{ImageStore, Reference, ReferenceError};
 use crate::snapshot::root::Root;
 
+mod board;
 pub(crate) mod cache;
 mod config;
 mod copy;
 mod diff;
 mod dockerfile;
 mod fetch;
+pub mod git;
 mod glob;
 mod heredoc;
 mod layer;
+mod mask;
 mod mounts;
 mod plan;
 mod run;
+mod ssh;
 mod stage;
+mod tell;
 mod words;
 mod worker;
 
 #[cfg(test)]
 mod tests;
 
+use board::Board;
 use cache::BuildCache;
 use glob::Ignore;
 use plan::Plan;
+use tell::{Listener, Teller};
 use worker::Worker;
 
 /// Largest Dockerfile or .dockerignore.
@@ -63,6 +71,10 @@ pub struct BuildRequest {
     pub source_date_epoch: Option<i64>,
     /// `--secret`: what commands may see and no image keeps, by id.
     pub secrets: BTreeMap<String, Secret>,
+    /// `--ssh`: agents that commands may ask, by id: paths of their sockets.
+    pub ssh: BTreeMap<String, PathBuf>,
+    /// `--squash`: one layer of all that the image has more than its base.
+    pub squash: bool,
     /// `--no-cache`: run every command again.
     pub no_cache: bool,
     /// `--pull`: ask the registry for base images that are here already.
@@ -83,17 +95,34 @@ pub enum Secret {
 pub enum Progress {
     /// An instruction begins.
     Step {
-        /// From 1.
+        /// Its number in the build, from 1 in the order in which instructions begin.
+        id: usize,
+        /// The stage, if there are several.
+        stage: Option<String>,
+        /// Its number in the stage, from 1.
         number: usize,
-        /// How many there will be.
+        /// How many the stage will have.
         total: usize,
         /// The instruction, on one line.
         text: String,
     },
     /// A line that a command has written.
-    Output(String),
-    /// The instruction that began last has been carried out before: its result is taken from there.
-    Cached,
+    Output {
+        /// The instruction.
+        id: usize,
+        /// The line.
+        line: String,
+    },
+    /// The instruction has been carried out before: its result is taken from there.
+    Cached {
+        /// The instruction.
+        id: usize,
+    },
+    /// The instruction has been carried out.
+    Done {
+        /// The instruction.
+        id: usize,
+    },
     /// Something that is probably not meant.
     Warning(String),
 }
@@ -108,6 +137,8 @@ pub enum BuildError {
         file: String,
         /// The line at which the instruction begins.
         line: usize,
+        /// That line.
+        text: String,
         /// What is wrong.
         message: String,
     },
@@ -160,23 +191,24 @@ struct Build<'a> {
     escape: char,
     plan: Plan,
     cache: BuildCache,
+    board: Board,
+    teller: Teller<'a>,
+    /// A stage has failed: the others end as soon as they can.
+    stop: CancellationToken,
     /// Made for the first command.
-    worker: Mutex<Option<Worker>>,
+    worker: Mutex<Option<Arc<Worker>>>,
 }
 
 /// Builds an image and puts it into the store under its tags. Blocks; works on a running cluster's store, too.
 ///
-/// Every instruction is checked before the first is carried out. Needs root, as mounts are made.
-pub fn build(
-    store: &ImageStore,
-    request: &BuildRequest,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Image, BuildError> {
+/// Every instruction is checked before the first is carried out. Stages that do not need each other are built at the
+/// same time. Needs root, as mounts are made.
+pub fn build(store: &ImageStore, request: &BuildRequest, progress: Listener<'_>) -> Result<Image, BuildError> {
     let tags = request.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>, _>>()?;
     let context = Root::open_beneath(&request.context)
         .map_err(|errno| BuildError::Context { path: request.context.clone(), source: errno.into() })?;
     let (file, text) = read_dockerfile(&context, request)?;
-    let at = |Fail { line, message }: Fail| BuildError::At { file: file.clone(), line, message };
+    let at = |Fail { line, message }: Fail| BuildError::at(&file, &text, line, message);
     let ignore = read_ignore(&context, request)?;
     let parsed = dockerfile::parse(&text).map_err(at)?;
     let escape = parsed.escape;
@@ -189,12 +221,21 @@ pub fn build(
     }
     let session = store.begin()?;
     let (cache, worker) = (BuildCache::of(store.dir()), Mutex::new(None));
-    let build = Build { store, request, context, ignore, escape, plan, cache, worker };
-    let result = build.run(progress).map_err(|error| match error {
+    let (board, teller, stop) = (Board::new(plan.stages.len()), Teller::new(progress), CancellationToken::new());
+    let build = Build { store, request, context, ignore, escape, plan, cache, board, teller, stop, worker };
+    let result = build.run().map_err(|error| match error {
         stage::StageError::At(fail) => at(fail),
         stage::StageError::Image(error) => BuildError::Image(error),
+        stage::StageError::Stopped => at(fail(1, "the build was stopped")),
     })?;
     Ok(result.commit(store, &session, &tags, request.source_date_epoch)?)
+}
+
+impl BuildError {
+    fn at(file: &str, text: &str, line: usize, message: String) -> Self {
+        let text = text.lines().nth(line.saturating_sub(1)).unwrap_or_default().to_owned();
+        Self::At { file: file.to_owned(), line, text, message }
+    }
 }
 
 fn parse_tag(tag: &str) -> Result<String, BuildError> {
@@ -232,7 +273,7 @@ fn read_ignore(context: &Root, request: &BuildRequest) -> Result<Ignore, BuildEr
         },
     };
     let text = read_text(file).step("read", &path)?;
-    let at = |(line, message)| BuildError::At { file: path.display().to_string(), line, message };
+    let at = |(line, message)| BuildError::at(&path.display().to_string(), &text, line, message);
     Ignore::parse(&text).map_err(at)
 }
 

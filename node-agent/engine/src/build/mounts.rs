@@ -26,6 +26,8 @@ pub(super) enum Kind {
     Tmpfs { size: Option<u64> },
     /// A file that is in no image.
     Secret { id: String, required: bool, env: Option<String>, as_file: bool, owner: Owner },
+    /// A socket at which an SSH agent answers.
+    Ssh { id: String, required: bool, owner: Owner },
 }
 
 /// How builds that use one cache at once get along.
@@ -77,7 +79,7 @@ impl MountSpec {
             }
             "tmpfs" => &["size"],
             "secret" => &["id", "required", "env", "mode", "uid", "gid"],
-            "ssh" => return Err("mounts of type ssh are not supported: use a secret".to_owned()),
+            "ssh" => &["id", "required", "mode", "uid", "gid"],
             other => return Err(format!("unsupported mount type {other:?}")),
         };
         let known = |key: &str| matches!(key, "type" | "target" | "dst" | "destination") || allowed.contains(&key);
@@ -99,6 +101,13 @@ impl MountSpec {
                 owner: fields.owner(0o755)?,
             },
             "tmpfs" => Kind::Tmpfs { size: fields.text(&["size"])?.map(|text| size(&text)).transpose()? },
+            "ssh" => {
+                let id = fields.text(&["id"])?.filter(|id| !id.is_empty()).unwrap_or_else(|| "default".to_owned());
+                let kind = Kind::Ssh { id, required: fields.flag(&["required"])?, owner: fields.owner(0o600)? };
+                // As BuildKit has it; a second one in the same command needs a target of its own there, too.
+                let target = target.unwrap_or_else(|| "/run/buildkit/ssh_agent.0".to_owned());
+                return Ok(Self { target: target.into(), kind });
+            }
             _ => return fields.secret(target),
         };
         let target = target.filter(|target| !target.is_empty()).ok_or("invalid mount: target is required")?;
@@ -212,6 +221,9 @@ mod tests {
         assert_eq!(secret.target, PathBuf::from("/run/secrets/token"));
         assert!(matches!(secret.kind, Kind::Secret { owner: Owner { mode: 0o400, .. }, as_file: true, .. }));
         assert!(matches!(parse("type=secret,id=a,env=A").unwrap().kind, Kind::Secret { as_file: false, .. }));
+        let ssh = parse("type=ssh").unwrap();
+        assert_eq!(ssh.target, PathBuf::from("/run/buildkit/ssh_agent.0"));
+        assert!(matches!(ssh.kind, Kind::Ssh { id, owner: Owner { mode: 0o600, .. }, .. } if id == "default"));
         let tmpfs = parse("type=tmpfs,dst=/t,size=64m").unwrap().kind;
         assert_eq!(tmpfs, Kind::Tmpfs { size: Some(64 << 20) });
     }
@@ -222,7 +234,7 @@ mod tests {
             ("", "--mount needs options"),
             ("type=cache", "target is required"),
             ("type=nfs,target=/x", "unsupported mount type \"nfs\""),
-            ("type=ssh", "mounts of type ssh are not supported"),
+            ("type=ssh,source=/x", "unexpected key 'source' for mount type \"ssh\""),
             ("type=tmpfs,target=/x,from=y", "unexpected key 'from' for mount type \"tmpfs\""),
             ("type=cache,target=/x,sharing=some", "unsupported sharing value \"some\""),
             ("type=cache,target=/x,mode=9", "invalid value 9 for mode"),

@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Component, Path, PathBuf};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use nix::mount::{MntFlags, MsFlags};
 use rustix::fs::FileType;
@@ -15,18 +16,26 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::cache::{self, CacheFolder};
+use super::copy::{self, Order, Source};
 use super::diff;
 use super::dockerfile::{Command, Run};
-use super::mounts::{Fields, Kind, MountSpec, Owner};
-use super::stage::{Reporter, Runner, StageError, absolute};
+use super::layer::LayerWriter;
+use super::mask;
+use super::mounts::{Fields, Kind, MountSpec, Owner, Sharing};
+use super::ssh::AgentSocket;
+use super::stage::{Runner, StageError, absolute};
+use super::tell::Reporter;
 use super::worker::{Job, Worker, network_files};
-use super::{Progress, Secret, fail};
+use super::{Secret, fail};
 use crate::builtin::Base;
 use crate::engine::{EngineError, Mount};
 use crate::images::Digest;
 use crate::images::error::{ImageError, Step};
 use crate::snapshot::layers::Layers;
+use crate::snapshot::open_merged;
 use crate::snapshot::root::Root;
+use crate::snapshot::tar::TarReader;
+use crate::snapshot::unpack::{copy_attributes, unpack};
 
 /// ARGs that commands get without having been declared, and on which nothing depends.
 const PREDEFINED: [&str; 10] = [
@@ -62,13 +71,14 @@ struct Sight {
     env: Vec<(String, String)>,
     caches: Vec<CacheFolder>,
     trees: Vec<String>,
+    agents: Vec<AgentSocket>,
     /// Mounted for this command.
     mounted: Vec<PathBuf>,
 }
 
-impl Runner<'_> {
+impl Runner<'_, '_> {
     /// Runs a command, unless it is known what that gives.
-    pub(super) fn run(&mut self, run: &Run, reporter: &mut Reporter<'_>) -> Result<(), StageError> {
+    pub(super) fn run(&mut self, run: &Run, reporter: &mut Reporter<'_, '_>) -> Result<(), StageError> {
         let at = |message: String| StageError::At(fail(0, message));
         let specs = run.mounts.iter().map(|fields| self.expand_mount(fields)).collect::<Result<Vec<_>, _>>();
         let specs = specs.map_err(at)?;
@@ -77,22 +87,18 @@ impl Runner<'_> {
         if let Some(layer) = self.build.cache.get(&key).filter(|layer| self.is_here(layer.as_ref()))
             && !self.build.request.no_cache
         {
-            reporter.tell(Progress::Cached);
+            reporter.cached();
             if let Some(layer) = layer {
                 self.push_layer(layer)?;
             }
             return Ok(());
         }
         let build = self.build;
-        let mut worker = build.worker.lock().unwrap_or_else(PoisonError::into_inner);
-        let worker = match &mut *worker {
-            Some(worker) => worker,
-            none => none.insert(Worker::start(build.store).map_err(|error| at(words(&error)))?),
-        };
+        let worker = self.worker().map_err(|error| at(words(&error)))?;
         let mut sight = Sight::default();
-        let seen = self.look(&specs, script.as_deref(), worker, &mut sight);
-        let done = seen.and_then(|()| self.run_in(worker, run, argv, &mut sight, reporter));
-        let gone = sight.take_away(worker);
+        let seen = self.look(&specs, script.as_deref(), &worker, &mut sight);
+        let done = seen.and_then(|()| self.run_in(&worker, run, argv, &mut sight, reporter));
+        let gone = sight.take_away(&worker);
         let layer = done?;
         gone?;
         let bytes = layer.as_ref().map_or(0, |layer| build.store.blobs().get(&layer.blob).map_or(0, |blob| blob.size));
@@ -103,14 +109,23 @@ impl Runner<'_> {
         }
     }
 
+    /// The engine for commands; all stages share it.
+    fn worker(&self) -> Result<Arc<Worker>, EngineError> {
+        let mut worker = self.build.worker.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*worker {
+            Some(worker) => Ok(Arc::clone(worker)),
+            None => Ok(Arc::clone(worker.insert(Arc::new(Worker::start(self.build.store)?)))),
+        }
+    }
+
     /// The layer that the command makes.
     fn run_in(
         &mut self,
-        worker: &mut Worker,
+        worker: &Worker,
         run: &Run,
         argv: Vec<String>,
         sight: &mut Sight,
-        reporter: &mut Reporter<'_>,
+        reporter: &mut Reporter<'_, '_>,
     ) -> Result<Option<crate::images::index::LayerRef>, StageError> {
         let at = |message: String| StageError::At(fail(0, message));
         let mut layers = self.build.store.unpack(self.layers())?;
@@ -127,8 +142,8 @@ impl Runner<'_> {
         config.set_working_dir(Some(self.config().workdir()));
         let shown = argv.join(" ");
         let job = Job { base: Base { layers, config }, argv, mounts, offline: run.offline };
-        let ran = worker.run(job, &mut |line| reporter.tell(Progress::Output(line.to_owned())));
-        let ran = ran.map_err(|error| at(words(&error)))?;
+        let stop = &self.build.stop;
+        let ran = worker.run(job, stop, &mut |line| reporter.output(line)).map_err(|error| at(words(&error)))?;
         let failed = match (&ran.reason, ran.exit_code) {
             (Some(reason), code) => {
                 Some(format!("process {shown:?} did not complete successfully: {reason} (code {code})"))
@@ -137,6 +152,7 @@ impl Runner<'_> {
             (None, code) => Some(format!("process {shown:?} did not complete successfully: exit code: {code}")),
         };
         let layer = match failed {
+            _ if stop.is_cancelled() => Err(StageError::Stopped),
             Some(failed) => Err(at(failed)),
             None => self.write_layer(|image, layer| diff::write(&ran.upper, image, &stubs, layer)),
         };
@@ -195,7 +211,7 @@ impl Runner<'_> {
         let mut mounts = Vec::new();
         for spec in specs {
             let content = match &spec.kind {
-                Kind::Bind { from: Some(from), .. } => {
+                Kind::Bind { from: Some(from), .. } | Kind::Cache { from: Some(from), .. } => {
                     let layers = self.layers_of(from)?;
                     layers.iter().map(|layer| layer.diff_id.to_string()).collect::<Vec<_>>().join(",")
                 }
@@ -239,7 +255,14 @@ impl Runner<'_> {
         let path = super::glob::clean(source).map_err(refused)?;
         let real = self.build.context.real_path(Path::new(&path));
         let real = real.map_err(|errno| refused(format!("{source}: {errno}")))?;
+        let name = real.to_string_lossy();
         match self.build.context.stat(&real) {
+            Ok(stat)
+                if FileType::from_raw_mode(stat.st_mode) != FileType::Directory
+                    && self.build.ignore.excludes(&name) =>
+            {
+                Err(refused(format!("failed to mount {source} of the build context: excluded by .dockerignore")))
+            }
             Ok(_) => Ok(real),
             Err(Errno::XDEV) => Err(refused(format!("forbidden path outside the build context: {source} ()"))),
             Err(errno) => Err(refused(format!("failed to mount {source} of the build context: {errno}"))),
@@ -251,7 +274,7 @@ impl Runner<'_> {
         &mut self,
         specs: &[MountSpec],
         script: Option<&str>,
-        worker: &mut Worker,
+        worker: &Worker,
         sight: &mut Sight,
     ) -> Result<(), StageError> {
         for MountSpec { target, kind } in specs {
@@ -259,12 +282,8 @@ impl Runner<'_> {
                 Kind::Bind { from, source, writable } => {
                     (self.bind(from.as_deref(), source, *writable, worker, sight)?, !writable)
                 }
-                Kind::Cache { id, from, sharing, read_only, owner, .. } => {
-                    if from.is_some() {
-                        let message = format!("cache mount {id}: from is not supported: copy the files in a RUN");
-                        return Err(StageError::At(fail(0, message)));
-                    }
-                    let folder = self.build.cache.folder(id, *sharing, *owner)?;
+                Kind::Cache { id, from, source, sharing, read_only, owner } => {
+                    let folder = self.cache_folder(id, from.as_deref(), source, (*sharing, *owner))?;
                     let path = folder.path.clone();
                     sight.caches.push(folder);
                     (path, *read_only)
@@ -290,6 +309,14 @@ impl Runner<'_> {
                     place_file(&path, &content, *owner)?;
                     (path, true)
                 }
+                Kind::Ssh { id, required, owner } => {
+                    let Some(agent) = self.agent(id, *required)? else { continue };
+                    let path = worker.place("ssh", true)?.join("agent");
+                    sight.agents.push(worker.agent_socket(&path, &agent)?);
+                    cache::own(&path, *owner)?;
+                    sight.env.push(("SSH_AUTH_SOCK".to_owned(), target.display().to_string()));
+                    (path, false)
+                }
             };
             sight.mounts.push(Mount { source, target: target.clone(), read_only, ..Mount::default() });
         }
@@ -307,13 +334,11 @@ impl Runner<'_> {
         from: Option<&str>,
         source: &str,
         writable: bool,
-        worker: &mut Worker,
+        worker: &Worker,
         sight: &mut Sight,
     ) -> Result<PathBuf, StageError> {
         let Some(from) = from else {
-            let path = self.build.request.context.join(self.in_context(source)?);
-            let path = fs::canonicalize(&path).step("find", &path)?;
-            return if writable { overlay(&path, worker, sight) } else { Ok(path) };
+            return self.bind_context(source, writable, worker, sight);
         };
         let mut layers = self.build.store.unpack(&self.layers_of(from)?)?;
         if layers.is_empty() {
@@ -326,6 +351,81 @@ impl Runner<'_> {
         let real = root.real_path(Path::new(source)).map_err(refused)?;
         root.stat(&real).map_err(refused)?;
         Ok(path.join(real))
+    }
+
+    /// The path of files of the build context, without what `.dockerignore` leaves out.
+    fn bind_context(
+        &self,
+        source: &str,
+        writable: bool,
+        worker: &Worker,
+        sight: &mut Sight,
+    ) -> Result<PathBuf, StageError> {
+        let refused = |message: String| StageError::At(fail(0, message));
+        let inside = self.in_context(source)?;
+        let path = self.build.request.context.join(&inside);
+        let path = fs::canonicalize(&path).step("find", &path)?;
+        if !path.is_dir() {
+            return if writable { overlay_file(&path, worker) } else { Ok(path) };
+        }
+        let mask = worker.place("mask", false)?;
+        let hides = mask::make(&self.build.context, &inside, &self.build.ignore, &mask).map_err(refused)?;
+        match (hides, writable) {
+            (false, false) => Ok(path),
+            (false, true) => overlay(&[&path], true, worker, sight),
+            (true, writable) => overlay(&[&mask, &path], writable, worker, sight),
+        }
+    }
+
+    /// A folder that later builds find again; a new one begins as what is in a stage or image, if that is said.
+    fn cache_folder(
+        &self,
+        id: &str,
+        from: Option<&str>,
+        source: &str,
+        (sharing, owner): (Sharing, Owner),
+    ) -> Result<CacheFolder, StageError> {
+        let Some(from) = from else { return self.build.cache.folder(id, sharing, owner, |_| Ok(())) };
+        let layers: Vec<String> = self.layers_of(from)?.iter().map(|layer| layer.diff_id.to_string()).collect();
+        let id = format!("{id}\0{}\0{source}", layers.join(","));
+        self.build.cache.folder(&id, sharing, owner, |dir| self.fill(dir, from, source))
+    }
+
+    /// Puts what is in a folder of a stage or image into another one: as a layer that is unpacked there.
+    fn fill(&self, dir: &Path, from: &str, source: &str) -> Result<(), StageError> {
+        let refused = |message: String| StageError::At(fail(0, message));
+        let store = self.build.store;
+        let (root, nothing) = (self.tree(from)?, open_merged(store.layers_dir(), &[])?);
+        let patterns = [source.to_owned()];
+        let order = Order {
+            keyword: "RUN --mount=type=cache",
+            source: Source { root: &root, ignore: None, keep_owner: true },
+            patterns: &patterns,
+            inline: &[],
+            excludes: &[],
+            parents: false,
+            dest: "/",
+            owner: None,
+            mode: None,
+            extract: false,
+        };
+        let mut layer = LayerWriter::new(store.blobs().writer()?, None);
+        copy::copy(&order, &nothing, &mut layer).map_err(refused)?;
+        let Some(blob) = layer.finish()? else { return Ok(()) };
+        let mut archive = TarReader::new(store.blobs().reader(&blob.digest)?);
+        unpack(&mut archive, dir, &[], store.limits()).map_err(|error| refused(format!("{source}: {error}")))?;
+        Ok(())
+    }
+
+    /// The socket of an SSH agent that was given.
+    fn agent(&self, id: &str, required: bool) -> Result<Option<PathBuf>, StageError> {
+        let refused = |message: String| StageError::At(fail(0, message));
+        match self.build.request.ssh.get(id) {
+            None if required => Err(refused(format!("unset ssh forward key {id}: give --ssh {id}"))),
+            None => Ok(None),
+            Some(path) if path.metadata().is_ok_and(|found| found.file_type().is_socket()) => Ok(Some(path.clone())),
+            Some(path) => Err(refused(format!("--ssh {id}: {} is not the socket of an SSH agent", path.display()))),
+        }
     }
 
     fn secret(&self, id: &str, required: bool) -> Result<Option<Vec<u8>>, StageError> {
@@ -374,21 +474,38 @@ impl Sight {
     }
 }
 
-/// A folder that may be written, whose changes are lost.
-fn overlay(lower: &Path, worker: &mut Worker, sight: &mut Sight) -> Result<PathBuf, StageError> {
+/// Folders one over the other, the topmost first. What is written, if that may be, is lost.
+fn overlay(lowers: &[&Path], writable: bool, worker: &Worker, sight: &mut Sight) -> Result<PathBuf, StageError> {
     let home = worker.place("overlay", false)?;
     let (upper, work, merged) = (home.join("upper"), home.join("work"), home.join("merged"));
     for dir in [&upper, &work, &merged] {
         fs::create_dir(dir).step("make", dir)?;
     }
     // By descriptor: whatever stands in the context's path would have to be escaped.
-    let lower = fs::File::open(lower).step("open", lower)?;
-    let lower = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&lower));
-    let options = format!("lowerdir={lower},upperdir={},workdir={},volatile", upper.display(), work.display());
+    let open = |path: &&Path| fs::File::open(path).step("open", path);
+    let files = lowers.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let by_fd = |file: &fs::File| format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
+    let mut options = format!("lowerdir={}", files.iter().map(by_fd).collect::<Vec<_>>().join(":"));
+    if writable {
+        // The merged folder takes after the upper one.
+        let like = fs::File::open(&upper).step("open", &upper)?;
+        let stat = files.first().map(rustix::fs::fstat).transpose().step("look at", &merged)?;
+        if let Some(stat) = stat {
+            copy_attributes(std::os::fd::AsFd::as_fd(&like), &stat).step("set the attributes of", &upper)?;
+        }
+        options.push_str(&format!(",upperdir={},workdir={},volatile", upper.display(), work.display()));
+    }
     nix::mount::mount(Some("overlay"), &merged, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
         .step("mount an overlay at", &merged)?;
     sight.mounted.push(merged.clone());
     Ok(merged)
+}
+
+/// A file that may be written, whose changes are lost.
+fn overlay_file(path: &Path, worker: &Worker) -> Result<PathBuf, StageError> {
+    let copy = worker.place("file", false)?.join("file");
+    fs::copy(path, &copy).step("copy", path)?;
+    Ok(copy)
 }
 
 fn place_file(path: &Path, content: &[u8], owner: Owner) -> Result<(), ImageError> {

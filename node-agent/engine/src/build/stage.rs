@@ -2,17 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::num::NonZero;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use super::board::Claim;
 use super::config::Config;
 use super::copy::{self, Inline, Order, Source};
+use super::diff;
 use super::dockerfile::{self, Files, Instruction, Op};
 use super::fetch;
 use super::glob::Pattern;
 use super::layer::LayerWriter;
 use super::plan::{Base, Stage};
+use super::tell::Reporter;
 use super::words::{expand, expand_text};
-use super::{Build, Fail, Progress, fail};
+use super::{Build, Fail, fail, git};
 use crate::engine::Image;
 use crate::images::error::{ImageError, Step};
 use crate::images::index::{LayerRef, Record};
@@ -31,6 +37,8 @@ const ACCOUNTS_BYTES_MAX: u64 = 4 << 20;
 pub(super) enum StageError {
     At(Fail),
     Image(ImageError),
+    /// Another stage has failed, and says why.
+    Stopped,
 }
 
 impl From<ImageError> for StageError {
@@ -44,14 +52,25 @@ impl From<ImageError> for StageError {
 pub(super) struct Done {
     config: Config,
     layers: Vec<LayerRef>,
+    /// How many of them, the lowest, are those of the image at the bottom of it.
+    of_base: usize,
+}
+
+/// What COPY and ADD name.
+#[derive(Default)]
+struct Sources {
+    /// Here-documents, and files from the web.
+    inline: Vec<Inline>,
+    /// Paths in the context, or in another stage.
+    patterns: Vec<String>,
+    repositories: Vec<git::Checkout>,
 }
 
 /// A stage at work.
-pub(super) struct Runner<'a> {
-    pub(super) build: &'a Build<'a>,
+pub(super) struct Runner<'r, 'b> {
+    pub(super) build: &'r Build<'b>,
     /// Number of the stage.
     index: usize,
-    done: &'a BTreeMap<usize, Done>,
     config: Config,
     layers: Vec<LayerRef>,
     /// Declared here and set.
@@ -60,49 +79,62 @@ pub(super) struct Runner<'a> {
     view: Option<Root>,
 }
 
-/// Tells how far a build is.
-pub(super) struct Reporter<'a> {
-    progress: &'a mut dyn FnMut(Progress),
-    number: usize,
-    total: usize,
-}
-
-impl Reporter<'_> {
-    fn step(&mut self, text: &str) {
-        self.number += 1;
-        // What a base image has others do is not in the Dockerfile.
-        self.total = self.total.max(self.number);
-        self.tell(Progress::Step { number: self.number, total: self.total, text: text.to_owned() });
-    }
-
-    pub(super) fn tell(&mut self, progress: Progress) {
-        (self.progress)(progress);
-    }
-}
-
 impl Build<'_> {
-    /// Runs the needed stages in order. Answers the target.
-    pub(super) fn run(&self, progress: &mut dyn FnMut(Progress)) -> Result<Done, StageError> {
-        let needed = || self.plan.stages.iter().enumerate().filter(|(_, stage)| stage.needed);
-        let total = needed().map(|(_, stage)| stage.instructions.len() + 1).sum();
-        let mut reporter = Reporter { progress, number: 0, total };
-        let mut done = BTreeMap::new();
-        for (index, stage) in needed() {
-            reporter.step(&stage.from.text);
-            let finished = self.run_stage(index, stage, &done, &mut reporter)?;
-            done.insert(index, finished);
+    /// Builds the needed stages, as many at a time as there are processors. Answers the target.
+    pub(super) fn run(&self) -> Result<Done, StageError> {
+        let needed = self.plan.stages.iter().enumerate().filter(|(_, stage)| stage.needed).map(|(index, _)| index);
+        let needed: Vec<usize> = needed.collect();
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(needed.len());
+        let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
+        let work = || {
+            while let Some(index) = needed.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Err(error) = self.stage(*index) {
+                    self.stop.cancel();
+                    let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                    match (&*failed, error) {
+                        (Some(_), _) | (None, StageError::Stopped) => {}
+                        (None, error) => *failed = Some(error),
+                    }
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(work);
+            }
+            work();
+        });
+        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => self.squashed(self.stage(self.plan.target)?),
         }
-        done.remove(&self.plan.target).ok_or_else(|| StageError::At(fail(1, "the target stage was not built")))
     }
 
-    fn run_stage(
-        &self,
-        index: usize,
-        stage: &Stage,
-        done: &BTreeMap<usize, Done>,
-        reporter: &mut Reporter<'_>,
-    ) -> Result<Done, StageError> {
-        let Done { mut config, layers } = self.base(stage, done)?;
+    /// A stage, built by now: by this thread, or by another one that is waited for.
+    pub(super) fn stage(&self, index: usize) -> Result<Done, StageError> {
+        let claimed = match self.board.claim(index) {
+            Claim::Done(done) => return Ok(*done),
+            Claim::Failed => return Err(StageError::Stopped),
+            Claim::Mine(claimed) => claimed,
+        };
+        let stage = self.plan.stages.get(index);
+        let stage = stage.ok_or_else(|| StageError::At(fail(1, format!("there is no stage {index}"))))?;
+        let done = self.run_stage(index, stage)?;
+        claimed.finish(done.clone());
+        Ok(done)
+    }
+
+    /// What a stage is called in the progress; alone it needs no name.
+    fn shown(&self, index: usize, stage: &Stage) -> Option<String> {
+        let several = self.plan.stages.len() > 1;
+        several.then(|| stage.name.clone().unwrap_or_else(|| format!("stage-{index}")))
+    }
+
+    fn run_stage(&self, index: usize, stage: &Stage) -> Result<Done, StageError> {
+        let mut reporter = self.teller.stage(self.shown(index, stage), stage.instructions.len() + 1);
+        self.check_stop()?;
+        reporter.step(&stage.from.text);
+        let Done { mut config, layers, of_base } = self.base(stage)?;
         let line = stage.from.line;
         let triggers = config.take_triggers().into_iter().map(|text| {
             let op = dockerfile::trigger(&text, self.escape);
@@ -111,32 +143,56 @@ impl Build<'_> {
         });
         let triggers: Vec<Instruction> = triggers.collect::<Result<_, Fail>>().map_err(StageError::At)?;
         let args = BTreeMap::new();
-        let mut runner = Runner { build: self, index, done, config, layers, args, view: None };
+        let mut runner = Runner { build: self, index, config, layers, args, view: None };
         for instruction in triggers.iter().chain(&stage.instructions) {
+            self.check_stop()?;
             reporter.step(&instruction.text);
             let layers = runner.layers.len();
-            runner.execute(&instruction.op, reporter).map_err(|error| match error {
+            runner.execute(&instruction.op, &mut reporter).map_err(|error| match error {
                 StageError::At(failure) => StageError::At(Fail { line: instruction.line, ..failure }),
                 other => other,
             })?;
             runner.config.note(&instruction.text, runner.layers.len() > layers);
         }
-        Ok(Done { config: runner.config, layers: runner.layers })
+        reporter.end();
+        Ok(Done { config: runner.config, layers: runner.layers, of_base })
     }
 
-    fn base(&self, stage: &Stage, done: &BTreeMap<usize, Done>) -> Result<Done, StageError> {
+    fn check_stop(&self) -> Result<(), StageError> {
+        if self.stop.is_cancelled() { Err(StageError::Stopped) } else { Ok(()) }
+    }
+
+    /// With one layer upon the base's, if that is asked for.
+    fn squashed(&self, done: Done) -> Result<Done, StageError> {
+        let Done { mut config, layers, of_base } = done;
+        let (base, more) = layers.split_at_checked(of_base).unwrap_or((&layers, &[]));
+        if !self.request.squash || more.len() < 2 {
+            return Ok(Done { config, layers, of_base });
+        }
+        let view = |layers: &[LayerRef]| open_merged(self.store.layers_dir(), &self.store.unpack(layers)?);
+        let (before, after) = (view(base)?, view(&layers)?);
+        let mut layer = LayerWriter::new(self.store.blobs().writer()?, self.request.source_date_epoch);
+        let written = diff::between(&before, &after, &mut layer);
+        written.map_err(|message| StageError::At(fail(1, format!("failed to squash: {message}"))))?;
+        let blob = layer.finish()?;
+        config.squash(more.len(), blob.is_some());
+        let merged = blob.map(|blob| LayerRef { diff_id: blob.digest.clone(), blob: blob.digest });
+        Ok(Done { config, layers: base.iter().cloned().chain(merged).collect(), of_base })
+    }
+
+    fn base(&self, stage: &Stage) -> Result<Done, StageError> {
         let at = |message: String| StageError::At(fail(stage.from.line, message));
         match &stage.base {
-            Base::Scratch => Ok(Done { config: Config::scratch(), layers: Vec::new() }),
+            Base::Scratch => Ok(Done { config: Config::scratch(), layers: Vec::new(), of_base: 0 }),
             Base::Stage(index) => {
-                let base = done.get(index).ok_or_else(|| at(format!("stage {index} was not built")))?;
-                Ok(Done { config: base.config.as_base(), layers: base.layers.clone() })
+                let base = self.stage(*index)?;
+                Ok(Done { config: base.config.as_base(), ..base })
             }
             Base::Image(name) => {
                 let record = self.image("FROM", name).map_err(at)?;
                 let config = Config::parse(&self.store.blobs().read(&record.id)?);
                 let config = config.ok_or_else(|| at(format!("{name}: its configuration is no object")))?;
-                Ok(Done { config, layers: record.layers })
+                Ok(Done { config, of_base: record.layers.len(), layers: record.layers })
             }
         }
     }
@@ -161,8 +217,8 @@ impl Build<'_> {
     }
 }
 
-impl Runner<'_> {
-    fn execute(&mut self, op: &Op, reporter: &mut Reporter<'_>) -> Result<(), StageError> {
+impl Runner<'_, '_> {
+    fn execute(&mut self, op: &Op, reporter: &mut Reporter<'_, '_>) -> Result<(), StageError> {
         match op {
             Op::Copy(files) => return self.copy("COPY", files),
             Op::Add(files) => return self.copy("ADD", files),
@@ -188,7 +244,7 @@ impl Runner<'_> {
     /// The layers of an earlier stage or of an image.
     pub(super) fn layers_of(&self, from: &str) -> Result<Vec<LayerRef>, StageError> {
         match self.build.plan.source(self.index, from) {
-            Base::Stage(index) => Ok(self.done.get(&index).map(|done| done.layers.clone()).unwrap_or_default()),
+            Base::Stage(index) => Ok(self.build.stage(index)?.layers),
             Base::Scratch => Ok(Vec::new()),
             Base::Image(name) => {
                 let record = self.build.image("COPY --from", &name);
@@ -198,7 +254,7 @@ impl Runner<'_> {
     }
 
     /// The file system of an earlier stage or of an image.
-    fn tree(&self, from: &str) -> Result<Root, StageError> {
+    pub(super) fn tree(&self, from: &str) -> Result<Root, StageError> {
         let store = self.build.store;
         Ok(open_merged(store.layers_dir(), &store.unpack(&self.layers_of(from)?)?)?)
     }
@@ -294,7 +350,7 @@ impl Runner<'_> {
         let at = |message| StageError::At(fail(0, message));
         let expand = |text: &String| self.expand(text).map_err(at);
         let patterns = files.sources.iter().map(expand).collect::<Result<Vec<_>, _>>()?;
-        let (inline, patterns) = self.inline(keyword, files, patterns).map_err(at)?;
+        let Sources { inline, patterns, repositories } = self.sort(keyword, files, patterns).map_err(at)?;
         let excludes =
             files.excludes.iter().map(|pattern| expand(pattern).and_then(|p| Pattern::parse(&p).map_err(at)));
         let excludes = excludes.collect::<Result<Vec<_>, _>>()?;
@@ -323,12 +379,19 @@ impl Runner<'_> {
         let (dest, extract) = (dest.as_str(), keyword == "ADD");
         let parents = files.parents;
         let order = Order { keyword, source, patterns, inline, excludes, parents, dest, owner, mode, extract };
-        self.add_layer(|image, layer| copy::copy(&order, image, layer))
+        self.add_layer(|image, layer| {
+            copy::copy(&order, image, layer)?;
+            // Repositories after the files: each with its own contents, like a folder.
+            repositories.iter().try_for_each(|repository| add_repository(&order, repository, image, layer))
+        })?;
+        repositories.into_iter().try_for_each(|checkout| {
+            checkout.close().map_err(|error| at(format!("failed to remove a checkout: {error}")))
+        })
     }
 
-    /// Sources that are in no tree: here-documents, and files from the web. And the others.
-    fn inline(&self, keyword: &str, files: &Files, sources: Vec<String>) -> Result<(Vec<Inline>, Vec<String>), String> {
-        let (mut inline, mut patterns) = (Vec::new(), Vec::new());
+    /// Fetches what is in no tree, and tells it from the rest.
+    fn sort(&self, keyword: &str, files: &Files, sources: Vec<String>) -> Result<Sources, String> {
+        let Sources { mut inline, mut patterns, mut repositories } = Sources::default();
         for (written, source) in files.sources.iter().zip(sources) {
             if let Some(heredoc) = files.heredocs.iter().find(|heredoc| heredoc.word == *written) {
                 let mut content = heredoc.content();
@@ -337,20 +400,25 @@ impl Runner<'_> {
                 }
                 let file = copy::in_file(self.build.store, content.as_bytes()).map_err(|error| error.to_string())?;
                 inline.push(Inline { name: heredoc.name.clone(), file, mode: 0o644, mtime: 0 });
+            } else if keyword == "ADD" && git::is_repository(&source) {
+                let checkout = git::Checkout::fetch_into(self.build.store, &source, files.keep_git_dir)?;
+                let commit = checkout.commit();
+                if let Some(wanted) = files.checksum.as_deref().filter(|wanted| !commit.starts_with(wanted)) {
+                    return Err(format!("expected checksum to match {wanted}, got {commit}"));
+                }
+                repositories.push(checkout);
             } else if keyword == "ADD" && is_web(&source) {
                 inline.push(fetch::fetch(self.build.store, &source, files.checksum.as_deref())?);
-            } else if keyword == "ADD" && is_remote(&source) {
-                return Err(format!(
-                    "ADD of a git repository is not supported: {source}: clone it first and ADD the folder"
-                ));
+            } else if keyword == "ADD" && source.starts_with("ftp://") {
+                return Err(format!("ADD over FTP is not supported: {source}"));
             } else {
                 patterns.push(source);
             }
         }
-        if files.checksum.is_some() && inline.is_empty() {
+        if files.checksum.is_some() && inline.is_empty() && repositories.is_empty() {
             return Err("checksum can't be specified for non-HTTP(S) sources".to_owned());
         }
-        Ok((inline, patterns))
+        Ok(Sources { inline, patterns, repositories })
     }
 
     /// Writes a layer and looks at the file system with it from now on. An empty layer is none.
@@ -436,7 +504,7 @@ impl Done {
             layers,
         };
         let manifest = serde_json::to_vec(&manifest).map_err(io::Error::other).step("encode", Path::new("manifest"))?;
-        store.add(session, NewImage { manifest, names: names.to_vec(), digests: Vec::new() })
+        store.add(session, NewImage { manifest, names: names.to_vec(), digests: Vec::new(), made: true })
     }
 }
 
@@ -454,13 +522,28 @@ pub(super) fn absolute(workdir: &str, path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-fn is_web(source: &str) -> bool {
-    let repository = source.split('#').next().is_some_and(|path| path.ends_with(".git"));
-    !repository && ["http://", "https://"].iter().any(|scheme| source.starts_with(scheme))
+/// The contents of a repository, as those of a folder.
+fn add_repository(
+    order: &Order<'_>,
+    checkout: &git::Checkout,
+    image: &Root,
+    layer: &mut LayerWriter,
+) -> Result<(), String> {
+    let root =
+        Root::open_beneath(checkout.path()).map_err(|errno| format!("{}: {errno}", checkout.path().display()))?;
+    let source = Source { root: &root, ignore: None, keep_owner: false };
+    let all = ["/".to_owned()];
+    let Order { keyword, excludes, dest, owner, mode, .. } = *order;
+    let (inline, parents, extract) = (&[], false, false);
+    copy::copy(
+        &Order { keyword, source, patterns: &all, inline, excludes, parents, dest, owner, mode, extract },
+        image,
+        layer,
+    )
 }
 
-fn is_remote(source: &str) -> bool {
-    ["http://", "https://", "ftp://", "git://", "git@"].iter().any(|scheme| source.starts_with(scheme))
+fn is_web(source: &str) -> bool {
+    ["http://", "https://"].iter().any(|scheme| source.starts_with(scheme))
 }
 
 fn parse_mode(text: &str) -> Result<u32, String> {

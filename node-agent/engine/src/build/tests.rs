@@ -193,7 +193,8 @@ fn add_unpacks_local_archives_and_copy_does_not() {
     kitchen.fixture.store.remove("out").unwrap();
     fs::write(kitchen.context.path().join("a.xz"), [0xfd, b'7', b'z', b'X', b'Z', 0, 0]).unwrap();
     kitchen.refuse("FROM scratch\nADD a.xz /\n", "Dockerfile:2: a.xz: xz archives are not supported");
-    kitchen.refuse("FROM scratch\nADD git@example.com:x.git /\n", "ADD of a git repository is not supported");
+    kitchen.refuse("FROM scratch\nADD git://127.0.0.1:1/x.git /\n", "Dockerfile:2: git fetch failed: ");
+    kitchen.refuse("FROM scratch\nADD ftp://127.0.0.1:1/x /\n", "ADD over FTP is not supported");
     kitchen.refuse("FROM scratch\nADD --checksum=sha256:00 plain /\n", "checksum can't be specified for non-HTTP");
     kitchen.refuse("FROM scratch\nADD http://127.0.0.1:1/x /\n", "Dockerfile:2: http://127.0.0.1:1/x: ");
     let mut hostile = layer(&[("..x", "")]);
@@ -277,7 +278,9 @@ fn arguments_reach_the_stages_that_declare_them() {
     request.build_args = [("TYPO".to_owned(), String::new())].into();
     build(&kitchen.fixture.store, &request, &mut |step| warnings.push(step)).unwrap();
     assert!(matches!(&warnings[0], Progress::Warning(text) if text.contains("TYPO")));
-    assert!(matches!(&warnings[1], Progress::Step { number: 1, total: 5, text } if text == "FROM $BASE"));
+    assert!(
+        matches!(&warnings[1], Progress::Step { id: 1, stage: None, number: 1, total: 5, text } if text == "FROM $BASE")
+    );
 }
 
 #[test]
@@ -382,4 +385,143 @@ fn what_a_copy_excludes_is_left_out_and_text_becomes_files() {
         assert_eq!(fs::read_to_string(root.join("t/one")).unwrap(), "v=1\n");
         assert_eq!(fs::read_to_string(root.join("t/two")).unwrap(), "$V\n");
     });
+}
+
+/// A repository that `git daemon` serves, stopped when the test ends; `None`, loudly, without git.
+struct Repository {
+    daemon: std::process::Child,
+    port: u16,
+    dir: tempfile::TempDir,
+}
+
+impl Drop for Repository {
+    fn drop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
+impl Repository {
+    fn start() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let repository = dir.path().join("repo");
+        fs::create_dir(&repository).unwrap();
+        // In the foreground and without children of its own that outlive it: one connection after the other.
+        let mut command = std::process::Command::new("git");
+        command.args(["daemon", "--reuseaddr", "--export-all", "--listen=127.0.0.1"]);
+        command.arg(format!("--port={port}")).arg(format!("--base-path={}", dir.path().display()));
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let Ok(daemon) = command.spawn() else {
+            eprintln!("SKIPPED: no git on PATH (apt-get install git)");
+            return None;
+        };
+        let own = Self { daemon, port, dir };
+        own.git(&["init", "-q", "-b", "main", "."]);
+        for _ in 0..200 {
+            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return Some(own);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        eprintln!("SKIPPED: git daemon does not come up");
+        None
+    }
+
+    fn git(&self, args: &[&str]) -> String {
+        let mut command = std::process::Command::new("git");
+        command.args(["-c", "user.name=t", "-c", "user.email=t@example.com"]).args(args);
+        command.env("GIT_COMMITTER_DATE", "1700000000 +0000").env("GIT_CONFIG_GLOBAL", "/dev/null");
+        let output = command.current_dir(self.dir.path().join("repo")).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    fn commit(&self, files: &[(&str, &str)]) -> String {
+        for (path, content) in files {
+            let path = self.dir.path().join("repo").join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        self.git(&["add", "-A"]);
+        self.git(&["commit", "-q", "-m", "x"]);
+        self.git(&["rev-parse", "HEAD"])
+    }
+
+    fn url(&self) -> String {
+        format!("git://127.0.0.1:{}/repo", self.port)
+    }
+}
+
+#[test]
+fn repositories_are_contexts_and_sources_of_add() {
+    let (Some(kitchen), Some(repository)) = (Kitchen::new(&[]), Repository::start()) else { return };
+    let first = repository.commit(&[("Dockerfile", "FROM scratch\nCOPY . /all/\n"), ("sub/f", "1")]);
+    repository.git(&["tag", "v1"]);
+    repository.commit(&[("sub/f", "22"), ("new", "x")]);
+    let (url, store) = (repository.url(), &kitchen.fixture.store);
+    let checkout = git::Checkout::fetch(store, &format!("{url}#v1")).unwrap();
+    assert_eq!(checkout.commit(), first);
+    let _other = ImageStore::open(store.dir(), reeve_api::clock::RealClock::shared()).unwrap();
+    assert!(
+        checkout.path().join("sub/f").exists(),
+        "whoever opens the store meanwhile does not take it for a remainder"
+    );
+    let request = |context: &Path| BuildRequest {
+        context: context.to_owned(),
+        tags: vec!["out".to_owned()],
+        ..BuildRequest::default()
+    };
+    let image = build(store, &request(checkout.path()), &mut |_| {}).unwrap();
+    assert_eq!(kitchen.paths(), ["all/", "all/Dockerfile", "all/sub/", "all/sub/f"], "without its .git");
+    drop(checkout);
+    let again = git::Checkout::fetch(store, &format!("{url}#v1")).unwrap();
+    let same = build(store, &request(again.path()), &mut |_| {}).unwrap();
+    assert_eq!(same.id, image.id, "the same commit makes the same image");
+    drop(again);
+    kitchen.build(&format!("FROM scratch\nADD {url}#main:sub /in\nADD --keep-git-dir=true {url} /all/\n"));
+    kitchen.see(|root| {
+        assert_eq!(fs::read_to_string(root.join("in/f")).unwrap(), "22");
+        assert_eq!(fs::metadata(root.join("in/f")).unwrap().mtime(), 1_700_000_000);
+        assert!(root.join("all/.git/HEAD").exists() && root.join("all/new").exists());
+    });
+    kitchen.build(&format!("FROM scratch\nADD --checksum={first} {url}#v1 /in/\n"));
+    kitchen.fixture.store.remove("out").unwrap();
+    kitchen.refuse(&format!("FROM scratch\nADD --checksum={first} {url} /\n"), "expected checksum to match");
+    kitchen.refuse(&format!("FROM scratch\nADD {url}#none /\n"), "Dockerfile:2: git fetch failed: ");
+    let error = git::Checkout::fetch(store, &format!("{url}#main:nowhere")).unwrap_err();
+    assert!(error.contains("nowhere: No such file"), "{error}");
+    assert_eq!(fs::read_dir(store.dir().join("tmp")).unwrap().count(), 0, "no checkout is left");
+}
+
+#[test]
+fn what_a_base_image_copies_from_a_stage_is_built_for_it() {
+    let Some(kitchen) = Kitchen::new(&[("a", "1")]) else { return };
+    kitchen.build("FROM scratch\nONBUILD COPY --from=extra /a /x\n");
+    kitchen.fixture.store.tag("out", "base").unwrap();
+    kitchen.build("FROM scratch AS extra\nCOPY a /a\nFROM base\n");
+    assert_eq!(kitchen.paths(), ["x"]);
+}
+
+#[test]
+fn stages_tell_of_themselves_by_name() {
+    let Some(kitchen) = Kitchen::new(&[("a", "1")]) else { return };
+    kitchen.write("Dockerfile", "FROM scratch AS one\nCOPY a /a\nFROM scratch\nCOPY --from=one /a /b\n");
+    let mut told = Vec::new();
+    build(&kitchen.fixture.store, &kitchen.request(), &mut |progress| told.push(progress)).unwrap();
+    let mut steps: Vec<String> = told
+        .iter()
+        .filter_map(|progress| match progress {
+            Progress::Step { stage, number, total, text, .. } => {
+                Some(format!("{} {number}/{total} {text}", stage.as_deref().unwrap_or_default()))
+            }
+            _ => None,
+        })
+        .collect();
+    steps.sort();
+    let expected = ["one 1/2 FROM scratch AS one", "one 2/2 COPY a /a"];
+    let more = ["stage-1 1/2 FROM scratch", "stage-1 2/2 COPY --from=one /a /b"];
+    assert_eq!(steps, [expected, more].concat());
+    let done = told.iter().filter(|progress| matches!(progress, Progress::Done { .. })).count();
+    assert_eq!(done, 4, "every step ends: {told:?}");
 }

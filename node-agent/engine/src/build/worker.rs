@@ -7,12 +7,16 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Seek as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use reeve_api::rng::{RngExt as _, SeededRng, SharedRng};
 use rustix::fs::FlockOperation;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 
 use crate::builtin::{Base, BuiltinEngine, EngineConfig};
 use crate::engine::{ContainerConfig, ContainerState, Engine as _, EngineError, Mount, NamespaceMode, SandboxConfig};
@@ -21,6 +25,8 @@ use crate::images::changes::{self, WatchFlags};
 use crate::images::error::{ImageError, Step};
 use crate::snapshot::Snapshots;
 use crate::snapshot::layers::Layer;
+
+use super::ssh::AgentSocket;
 
 /// Where the run folders of builds lie: on a tmpfs.
 const RUN_DIR: &str = "/run/reeve-build";
@@ -35,9 +41,9 @@ pub(super) struct Worker {
     engine: BuiltinEngine,
     snapshots: Snapshots,
     /// Sandboxes with and without a network.
-    sandboxes: [Option<String>; 2],
+    sandboxes: Mutex<[Option<String>; 2]>,
     /// How many things it has made: their names.
-    made: u32,
+    made: AtomicU32,
     run_dir: PathBuf,
     home: TempDir,
     _lock: File,
@@ -81,22 +87,29 @@ impl Worker {
         let snapshots = Snapshots::open_in(store.clone(), home.path().join("containers"))?;
         let config = config(&name, home.path(), store, &rng);
         let engine = runtime.block_on(BuiltinEngine::open_on(config, store.clone(), snapshots.clone()))?;
-        Ok(Self { runtime, engine, snapshots, sandboxes: [None, None], made: 0, run_dir, home, _lock: lock })
+        Ok(Self {
+            runtime,
+            engine,
+            snapshots,
+            sandboxes: Mutex::default(),
+            made: AtomicU32::new(0),
+            run_dir,
+            home,
+            _lock: lock,
+        })
     }
 
     /// A new path for something that goes with the build; in memory, if it is secret.
-    pub(super) fn place(&mut self, what: &str, in_memory: bool) -> Result<PathBuf, ImageError> {
-        self.made += 1;
+    pub(super) fn place(&self, what: &str, in_memory: bool) -> Result<PathBuf, ImageError> {
         let dir = if in_memory { self.run_dir.join("engine") } else { self.home.path().to_owned() };
-        let path = dir.join(format!("{what}-{}", self.made));
+        let path = dir.join(format!("{what}-{}", self.next()));
         fs::create_dir_all(&path).step("make", &path)?;
         Ok(path)
     }
 
     /// These layers mounted as one folder; what is written into it is lost. [`Worker::forget`] takes it away.
-    pub(super) fn tree(&mut self, layers: &[Layer]) -> Result<(String, PathBuf), ImageError> {
-        self.made += 1;
-        let name = format!("tree-{}", self.made);
+    pub(super) fn tree(&self, layers: &[Layer]) -> Result<(String, PathBuf), ImageError> {
+        let name = format!("tree-{}", self.next());
         let rootfs = self.snapshots.prepare_on(&name, String::new(), layers)?;
         self.snapshots.attach(&rootfs)?;
         Ok((name, rootfs.path))
@@ -107,11 +120,26 @@ impl Worker {
         self.snapshots.remove(tree)
     }
 
-    /// Runs a command to its end. `output` gets its lines as they come.
-    pub(super) fn run(&mut self, job: Job, output: &mut dyn FnMut(&str)) -> Result<Ran, EngineError> {
+    /// A number for something new.
+    fn next(&self) -> u32 {
+        self.made.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A socket that leads to an SSH agent.
+    pub(super) fn agent_socket(&self, path: &Path, agent: &Path) -> Result<AgentSocket, ImageError> {
+        AgentSocket::open(&self.runtime, path, agent).step("listen at", path)
+    }
+
+    /// Runs a command to its end, or kills it when it is to stop. `output` gets its lines as they come. Several may run
+    /// at the same time.
+    pub(super) fn run(
+        &self,
+        job: Job,
+        stop: &CancellationToken,
+        output: &mut dyn FnMut(&str),
+    ) -> Result<Ran, EngineError> {
         let sandbox = self.sandbox(job.offline)?;
-        self.made += 1;
-        let log = self.home.path().join("logs").join(format!("{}.log", self.made));
+        let log = self.home.path().join("logs").join(format!("{}.log", self.next()));
         let config = ContainerConfig {
             name: "run".to_owned(),
             command: job.argv,
@@ -122,7 +150,17 @@ impl Worker {
         let engine = &self.engine;
         let (container, ended) = self.runtime.block_on(async {
             let container = engine.create_on(&sandbox, config, job.base).await?;
-            let ended = follow(engine, &container, &log, output).await?;
+            let followed = tokio::select! {
+                ended = follow(engine, &container, &log, output) => Some(ended?),
+                () = stop.cancelled() => None,
+            };
+            let ended = match followed {
+                Some(ended) => ended,
+                None => {
+                    engine.stop_container(&container, Duration::ZERO).await?;
+                    (137, None)
+                }
+            };
             Ok::<_, EngineError>((container, ended))
         })?;
         let upper = self.home.path().join("containers").join(&container).join("upper");
@@ -135,8 +173,9 @@ impl Worker {
         self.runtime.block_on(self.engine.remove_container(container))
     }
 
-    fn sandbox(&mut self, offline: bool) -> Result<String, EngineError> {
-        let Some(slot) = self.sandboxes.get_mut(usize::from(offline)) else {
+    fn sandbox(&self, offline: bool) -> Result<String, EngineError> {
+        let mut sandboxes = self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(slot) = sandboxes.get_mut(usize::from(offline)) else {
             return Err(EngineError::Invalid("no such sandbox".to_owned()));
         };
         if let Some(id) = slot {
@@ -172,6 +211,7 @@ fn config(name: &str, home: &Path, store: &ImageStore, rng: &SharedRng) -> Engin
         cgroup_root: format!("reeve-build-{name}"),
         supervisor_program: "/proc/self/exe".into(),
         ends_with_engine: true,
+        hook_dirs: Vec::new(),
         clock: store.clock().clone(),
         rng: rng.clone(),
     }

@@ -17,6 +17,12 @@ crate::tests![
     what_an_image_wants_of_those_who_build_on_it_happens_once,
     a_command_without_a_network_has_none,
     a_build_that_is_killed_leaves_no_process_behind,
+    stages_that_do_not_need_each_other_are_built_at_the_same_time,
+    a_stage_that_fails_ends_the_others_at_once,
+    a_squashed_image_has_one_layer_upon_its_base_and_the_same_files,
+    a_command_sees_of_the_context_what_is_not_ignored,
+    a_cache_begins_as_what_a_stage_holds,
+    a_command_is_led_to_the_agent_of_whoever_builds,
 ];
 
 /// A bed and a build context.
@@ -55,8 +61,8 @@ impl Kitchen {
         let work = move || {
             let (mut output, mut cached) = (Vec::new(), 0);
             let image = build(&store, &request, &mut |progress| match progress {
-                Progress::Output(line) => output.push(line),
-                Progress::Cached => cached += 1,
+                Progress::Output { line, .. } => output.push(line),
+                Progress::Cached { .. } => cached += 1,
                 _ => {}
             });
             Built { image, output, cached }
@@ -249,6 +255,109 @@ pub(crate) async fn a_build_that_is_killed_leaves_no_process_behind() {
     crate::bed::eventually("nothing of it runs", || sleeping() == 0).await;
     // The next one takes away what is left.
     kitchen.build("FROM busybox\nRUN true\n").await;
+    kitchen.done().await;
+}
+
+/// Waits in a shared folder for another command that does the same.
+fn meet(own: &str, other: &str) -> String {
+    format!(
+        "RUN --mount=type=cache,id=meet,target=/m touch /m/{own}; n=0; \
+         while [ ! -e /m/{other} ] && [ $n -lt 60 ]; do sleep 1; n=$((n+1)); done; test -e /m/{other} && echo {own} >/{own}\n"
+    )
+}
+
+pub(crate) async fn stages_that_do_not_need_each_other_are_built_at_the_same_time() {
+    if std::thread::available_parallelism().map_or(1, std::num::NonZero::get) < 2 {
+        eprintln!("SKIPPED: one processor builds one stage at a time");
+        return;
+    }
+    let kitchen = Kitchen::new().await;
+    let (one, two) = (meet("a", "b"), meet("b", "a"));
+    let text = format!(
+        "FROM busybox AS a\n{one}FROM busybox AS b\n{two}FROM busybox\nCOPY --from=a /a /\nCOPY --from=b /b /\nRUN cat /a /b\n"
+    );
+    assert_eq!(kitchen.build(&text).await.output, ["a", "b"]);
+    kitchen.done().await;
+}
+
+pub(crate) async fn a_stage_that_fails_ends_the_others_at_once() {
+    let kitchen = Kitchen::new().await;
+    let began = tokio::time::Instant::now();
+    let text = "FROM busybox AS a\nRUN sleep 1; exit 3\nFROM busybox AS b\nRUN sleep 1000\nFROM busybox\n\
+        COPY --from=a /x /\nCOPY --from=b /x /\n";
+    kitchen.fails(text, "Dockerfile:2: process \"/bin/sh -c sleep 1; exit 3\" did not complete successfully").await;
+    assert!(began.elapsed().as_secs() < 300, "nobody waits for the other stage");
+    kitchen.done().await;
+}
+
+pub(crate) async fn a_squashed_image_has_one_layer_upon_its_base_and_the_same_files() {
+    let kitchen = Kitchen::new().await;
+    kitchen.write("f", "from the context");
+    let text = "FROM busybox AS base\nRUN mkdir -p /d/e && echo 1 >/d/gone && echo 1 >/d/kept && echo 1 >/d/e/x\n";
+    kitchen.build(text).await;
+    kitchen.bed.engine.images().tag("out", "base").unwrap();
+    let text = "FROM base\nRUN rm /d/gone && rm -r /d/e && echo 2 >/d/new\nCOPY f /d/f\n\
+        RUN echo 3 >/d/new && ln /d/new /d/twice && ln -s new /d/link && chmod 700 /d\nENV A=b\n";
+    let layers = |image: &str| kitchen.bed.engine.images().config(image).unwrap().rootfs().diff_ids().len();
+    let plain = kitchen.build(text).await.image.unwrap();
+    assert_eq!(layers("out"), layers("base") + 3);
+    let script = "find /d | sort; cat /d/kept /d/new /d/f; stat -c '%a %h' /d /d/new; echo; echo $A";
+    let script = script.replace("find /d | sort", "ls /d");
+    let before = kitchen.ask(&script).await;
+    let squashed = kitchen.build_with(text, |request| request.squash = true).await.image.unwrap();
+    assert_ne!(squashed.id, plain.id);
+    assert_eq!(layers("out"), layers("base") + 1);
+    assert_eq!(kitchen.ask(&script).await, before);
+    assert!(before.contains("link") && !before.contains("gone") && before.contains("700"), "{before}");
+    kitchen.done().await;
+}
+
+pub(crate) async fn a_command_sees_of_the_context_what_is_not_ignored() {
+    let kitchen = Kitchen::new().await;
+    kitchen.write(".dockerignore", "secret\nd\n!d/keep\n*.log\n");
+    for path in ["secret", "d/no", "d/keep/f", "a.log", "b", "e/g"] {
+        kitchen.write(path, path);
+    }
+    let text = "FROM busybox\nRUN --mount=target=/c ls /c /c/d /c/d/keep /c/e; cat /c/b; echo; touch /c/x 2>/dev/null || echo ro\n\
+        RUN --mount=target=/c,rw touch /c/new /c/d/new && ls /c\n";
+    let output = kitchen.build(text).await.output.join(" ");
+    let all = "/c: Dockerfile b d e  /c/d: keep  /c/d/keep: f  /c/e: g b ro Dockerfile b d e new";
+    assert_eq!(output, all);
+    assert!(!kitchen.context.path().join("new").exists());
+    kitchen
+        .fails("FROM busybox\nRUN --mount=source=a.log,target=/l true\n", "Dockerfile:2: failed to mount a.log")
+        .await;
+    kitchen.done().await;
+}
+
+pub(crate) async fn a_cache_begins_as_what_a_stage_holds() {
+    let kitchen = Kitchen::new().await;
+    let text = "FROM busybox AS seed\nRUN mkdir /s && echo 1 >/s/f\nFROM busybox\n\
+        RUN --mount=type=cache,target=/c,from=seed,source=/s echo more >>/c/f; wc -l </c/f\n";
+    assert_eq!(kitchen.build(text).await.output, ["2"]);
+    let other = text.replace("wc -l", "echo again; wc -l");
+    assert_eq!(kitchen.build(&other).await.output, ["again", "3"], "and is found again");
+    // As BuildKit: another stage, be it only by its times, begins another folder.
+    let other = text.replace("echo 1", "echo one");
+    assert_eq!(kitchen.build(&other).await.output, ["2"]);
+    kitchen.done().await;
+}
+
+pub(crate) async fn a_command_is_led_to_the_agent_of_whoever_builds() {
+    let kitchen = Kitchen::new().await;
+    let socket = kitchen.bed.dir().join("agent");
+    let _agent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let text = "FROM busybox\nRUN --mount=type=ssh,mode=0666,uid=7 test -S $SSH_AUTH_SOCK && stat -c '%a %u' $SSH_AUTH_SOCK\n\
+        RUN --mount=type=ssh,id=none test -z \"$SSH_AUTH_SOCK\" && echo none\nRUN ls /run 2>/dev/null; true\n";
+    let given = |request: &mut BuildRequest| request.ssh = [("default".to_owned(), socket.clone())].into();
+    let built = kitchen.build_with(text, given).await;
+    assert_eq!(built.output, ["666 7", "none"], "{:?}", built.image.err());
+    kitchen
+        .fails(
+            "FROM busybox\nRUN --mount=type=ssh,required true\n",
+            "Dockerfile:2: unset ssh forward key default: give --ssh default",
+        )
+        .await;
     kitchen.done().await;
 }
 
