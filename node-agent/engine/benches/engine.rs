@@ -264,7 +264,40 @@ async fn images() {
     std::fs::write(context.join("b"), "2").unwrap();
     row("one changed COPY layer", ours_built(&store, &context), podman.as_ref().map(&built), "≤ 300 ms");
     drop(podman);
+    pulls(&store, dir.path()).await;
     bed.close().await;
+}
+
+/// The same image out of a registry on this machine, into empty folders.
+async fn pulls(store: &ImageStore, dir: &Path) {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let config = serde_json::json!({
+        "version": "0.1", "log": {"level": "error"}, "http": {"addr": address},
+        "storage": {"filesystem": {"rootdirectory": dir.join("registry")}},
+    });
+    let file = dir.join("registry.yml");
+    std::fs::write(&file, config.to_string()).unwrap();
+    let mut command = Command::new("docker-registry");
+    command.arg("serve").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let Ok(mut registry) = command.spawn() else {
+        println!("SKIPPED: no docker-registry on PATH");
+        return;
+    };
+    while std::net::TcpStream::connect(&address).is_err() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let name = format!("{address}/big:1");
+    store.tag("localhost/big:1", &name).unwrap();
+    store.push(&name, None).await.unwrap();
+    let other = ImageStore::open(dir.join("other"), reeve_api::clock::RealClock::shared()).unwrap();
+    let at = Instant::now();
+    other.pull(&name, None).await.unwrap();
+    let ours = at.elapsed();
+    let podman = installed("podman").then(|| Podman::new(&dir.join("pulled")));
+    let args = ["pull", "-q", "--tls-verify=false", &name];
+    row("pull of it from a registry here", ours, podman.as_ref().map(|podman| ("podman", podman.time(&args))), "");
+    registry.kill().unwrap();
+    registry.wait().unwrap();
 }
 
 fn ours_built(store: &ImageStore, context: &Path) -> Duration {

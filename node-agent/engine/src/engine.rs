@@ -5,7 +5,7 @@
 //! idempotent where CRI says so: stopping what is stopped and removing what is gone succeed.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub trait Engine: Send + Sync + 'static {
     /// Name and version, as in `node.status.nodeInfo.containerRuntimeVersion`: `reeve://0.1.0`.
     fn version(&self) -> String;
+    /// What it can that not every engine can.
+    fn features(&self) -> Features;
 
     /// Makes a pod's namespaces and cgroup. The network namespace is empty but for `lo` (up); the caller wires
     /// it through [`Sandbox::netns`].
@@ -79,6 +81,10 @@ pub trait Engine: Send + Sync + 'static {
     /// What all images take. Looks at every file: slow.
     async fn image_fs_usage(&self) -> Result<FsUsage, EngineError>;
 
+    /// Writes a running container, which goes on, into an archive at `path`. [`EngineError::Unsupported`] says what is
+    /// missing. `None` waits as long as the engine thinks fit.
+    async fn checkpoint_container(&self, id: &str, path: &Path, timeout: Option<Duration>) -> Result<(), EngineError>;
+
     /// What happens to containers from now on, in order. Ends when the receiver falls 1,024 events behind:
     /// list and subscribe again.
     fn events(&self) -> BoxStream<'static, EngineEvent>;
@@ -99,6 +105,17 @@ pub trait Engine: Send + Sync + 'static {
 /// An engine that can be handed to many tasks.
 pub type SharedEngine = Arc<dyn Engine>;
 
+/// What an engine can that not every one can, as in `node.status.runtimeHandlers` and `node.status.features`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Features {
+    /// [`SandboxConfig::user_namespace`]
+    pub user_namespaces: bool,
+    /// [`Mount::recursive_read_only`]
+    pub recursive_read_only_mounts: bool,
+    /// [`Security::strict_groups`]
+    pub supplemental_groups_policy: bool,
+}
+
 /// Where a namespace of a sandbox or container comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub enum NamespaceMode {
@@ -109,6 +126,23 @@ pub enum NamespaceMode {
     Container,
     /// The node's.
     Node,
+}
+
+/// The ids of the node that a pod's user namespace has for users and groups: 0 inside is `first` on the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct UserNamespace {
+    /// What 0 inside is on the node.
+    pub first: u32,
+    /// How many there are.
+    pub length: u32,
+}
+
+impl UserNamespace {
+    /// What an id inside is on the node; `None` for one that is not mapped.
+    #[must_use]
+    pub fn on_node(self, id: u32) -> Option<u32> {
+        self.first.checked_add(id).filter(|_| id < self.length)
+    }
 }
 
 /// What a pod's sandbox is to be.
@@ -130,10 +164,16 @@ pub struct SandboxConfig {
     pub host_ipc: bool,
     /// Which PID namespace the containers use by default.
     pub pid: NamespaceMode,
+    /// A user namespace of its own, which owns all its other namespaces; `None` is the node's. The caller sees to it
+    /// that no two pods have an id in common. Not with the network, IPC or PID namespace of the node.
+    #[serde(default)]
+    pub user_namespace: Option<UserNamespace>,
     /// Whether it may have privileged containers; the caller's own rule, the engine asks no more.
     #[serde(default)]
     pub privileged: bool,
-    /// The pod's cgroup below the engine's root, without leading slash: `kubepods/burstable/podUID`.
+    /// The pod's cgroup below the engine's root: `kubepods/burstable/podUID`. With a leading slash it is one from the
+    /// top of every hierarchy, as a kubelet makes them: what is there already is its maker's, who limits and removes
+    /// it.
     pub cgroup: String,
     /// Limits of the pod's cgroup.
     pub resources: Resources,
@@ -191,6 +231,15 @@ pub struct Resources {
     pub oom_score_adj: Option<i32>,
     /// CPUs, `0-1`.
     pub cpuset_cpus: Option<String>,
+    /// Nodes of memory, `0-1`.
+    #[serde(default)]
+    pub cpuset_mems: Option<String>,
+    /// Bytes of memory and swap together, -1 for as much swap as there is; `None`: no swap beyond the memory's limit.
+    #[serde(default)]
+    pub memory_swap_bytes: Option<i64>,
+    /// Files of the v2 group by name, and what to write there; refused where v2 has no controllers.
+    #[serde(default)]
+    pub unified: BTreeMap<String, String>,
 }
 
 impl Resources {
@@ -205,6 +254,9 @@ impl Resources {
             pids_max: change.pids_max.or(self.pids_max),
             oom_score_adj: change.oom_score_adj.or(self.oom_score_adj),
             cpuset_cpus: change.cpuset_cpus.clone().or(self.cpuset_cpus),
+            cpuset_mems: change.cpuset_mems.clone().or(self.cpuset_mems),
+            memory_swap_bytes: change.memory_swap_bytes.or(self.memory_swap_bytes),
+            unified: self.unified.into_iter().chain(change.unified.clone()).collect(),
         }
     }
 }
@@ -221,7 +273,8 @@ pub enum Propagation {
     Bidirectional,
 }
 
-/// Something of the node's shown inside a container.
+/// Something of the node's shown inside a container. In a pod with a user namespace of its own, ids of files are the
+/// same inside and on the node's disk: the mount is id-mapped, or the container does not start.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct Mount {
     /// Path on the node: a folder or a file that exists.
@@ -599,8 +652,8 @@ pub enum EngineError {
         /// The limit.
         seconds: u64,
     },
-    /// The kernel lacks what the request needs.
-    #[error("this kernel does not have {0}")]
+    /// The kernel, or another runtime, lacks what the request needs: says what, as a whole sentence.
+    #[error("{0}")]
     Unsupported(String),
     /// The operating system refused a step.
     #[error("failed to {step}: {source}")]

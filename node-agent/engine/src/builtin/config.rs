@@ -21,6 +21,8 @@ pub struct EngineConfig {
     /// Whether supervisor and containers end when this engine does, however that happens: those of a build do, those of
     /// a node never.
     pub ends_with_engine: bool,
+    /// Folders of hooks (oci-hooks(5)), later ones over earlier ones; see [`crate::runtime::hooks::DIRS`].
+    pub hook_dirs: Vec<PathBuf>,
     /// What time it is.
     pub clock: SharedClock,
     /// Where ids come from.
@@ -54,6 +56,11 @@ impl Layout {
     /// Pinned namespaces and shared memory of a sandbox.
     pub(super) fn sandbox_run(&self, id: &str) -> PathBuf {
         self.run.join("sandboxes").join(id)
+    }
+
+    /// Which of a pod's groups are ours, where another may have made them.
+    pub(super) fn own_groups(&self, id: &str) -> PathBuf {
+        self.sandbox_run(id).join("groups.json")
     }
 
     /// Folders of containers' records.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::fs::{FileType, Mode, OFlags};
 
+use super::hooks::Hooks;
 use super::link::Link;
 use super::records::{self, ContainerRecord};
 use super::sandboxes::{pod_cgroup, unexpected};
@@ -15,13 +16,15 @@ use super::state::{Entry, Held, exited, word};
 use super::{BuiltinEngine, Inner, blocking};
 use crate::engine::{Container, ContainerConfig, ContainerState, EngineError, NamespaceMode, ProcessUser, Sandbox};
 use crate::runtime::cgroup::limits::device_rules;
+use crate::runtime::hooks::Stage;
 use crate::runtime::process::{Surroundings, compile_process};
 use crate::runtime::root::{DeviceNode, RootInputs, compile_root, find_devices, node_devices};
 use crate::runtime::users::read_in_root;
+use crate::snapshot::Rootfs;
 use crate::snapshot::layers::Layer;
 use crate::supervisor::is_populated;
 use crate::supervisor::plan::{
-    CgroupPlan, ExitRecord, LaunchPlan, NamespacePlan, PidPlan, ProcessPlan, RecordPlan, StreamPlan,
+    CgroupPlan, ExitRecord, LaunchPlan, NamespacePlan, PausePlan, PidPlan, ProcessPlan, RecordPlan, StreamPlan,
 };
 use crate::supervisor::wire::{Reply, Request};
 
@@ -79,9 +82,14 @@ impl BuiltinEngine {
         }
         let sandbox = self.inner.ready_sandbox(&container.sandbox)?;
         let inner = Arc::clone(&self.inner);
-        let compiled = blocking(move || inner.launch_plan(&container, &sandbox)).await;
-        let started = match compiled {
-            Ok((plan, root)) => self.launch(id, plan, root).await,
+        let compiled = blocking(move || {
+            let (mut plan, root) = inner.launch_plan(&container, &sandbox)?;
+            let hooks = inner.hooks(&container, &sandbox, Some(&plan))?;
+            plan.pauses = hooks.pauses();
+            Ok((plan, root, hooks))
+        });
+        let started = match compiled.await {
+            Ok((plan, root, hooks)) => self.launch(id, plan, root, &hooks).await,
             Err(err) => Err(err),
         };
         if let Err(err) = &started {
@@ -90,13 +98,13 @@ impl BuiltinEngine {
         started
     }
 
-    async fn launch(&self, id: &str, plan: LaunchPlan, root: OwnedFd) -> Result<(), EngineError> {
+    async fn launch(&self, id: &str, plan: LaunchPlan, root: OwnedFd, hooks: &Hooks) -> Result<(), EngineError> {
         let process = Arc::new(plan.process.clone());
         let stdin = plan.streams.stdin.clone();
         let link = self.inner.link().await?;
         // Whoever lets go of it last waits until the kernel has taken it down: not the process that ends.
         let kept = root.try_clone().ok();
-        let (pid, started_at) = match link.ask_with(Request::Start(Box::new(plan)), vec![root]).await?.0 {
+        let (pid, started_at) = match start_with(&link, plan, root, hooks).await? {
             Reply::Started { pid, started_at } => (pid, started_at),
             other => return Err(unexpected("start the container", other)),
         };
@@ -118,6 +126,7 @@ impl BuiltinEngine {
             state.change(id, ContainerState::Running { started_at, pid })
         });
         self.inner.tell(event);
+        hooks.after(Stage::Poststart, "running", pid).await;
         Ok(())
     }
 
@@ -176,8 +185,9 @@ impl BuiltinEngine {
         if matches!(container.state, ContainerState::Running { .. }) {
             return Err(EngineError::WrongState { id: id.to_owned(), state: "running" });
         }
-        let inner = Arc::clone(&self.inner);
-        blocking(move || inner.unmake_container(&container)).await?;
+        let (inner, removed) = (Arc::clone(&self.inner), container.clone());
+        blocking(move || inner.unmake_container(&removed)).await?;
+        self.after_stop(&container).await;
         let gone = self.inner.state(|state| state.containers.remove(id));
         gone.and_then(|entry| entry.root).into_iter().for_each(let_go);
         Ok(())
@@ -235,11 +245,12 @@ impl Inner {
             parse_signal(signal).ok_or_else(|| EngineError::Invalid(format!("unknown signal {signal:?}")))?;
         }
         let devices = devices(config)?;
+        self.check_unified(&config.resources)?;
         let rootfs = match base {
             Some(base) => self.snapshots.prepare_on(id, String::new(), &base.layers)?,
             None => self.snapshots.prepare(id, image)?,
         };
-        let root = self.snapshots.mount(&rootfs)?;
+        let root = self.mount_root(&rootfs, sandbox)?;
         let process = match base {
             Some(base) => self.compile_on(container, sandbox, root.as_fd(), Some(&base.config))?,
             None => self.compile(container, sandbox, root.as_fd())?,
@@ -260,6 +271,13 @@ impl Inner {
         let record = ContainerRecord { boot_id: self.boot_id.clone(), container: container.clone() };
         records::write(&path, &record)?;
         Ok((process, root))
+    }
+
+    fn mount_root(&self, rootfs: &Rootfs, sandbox: &Sandbox) -> Result<OwnedFd, EngineError> {
+        Ok(match self.user_plan(sandbox) {
+            Some(user) => self.snapshots.mount_for(rootfs, &user.path, user.ids)?,
+            None => self.snapshots.mount(rootfs)?,
+        })
     }
 
     /// Who the first process is; the image's files are read inside its root.
@@ -285,6 +303,7 @@ impl Inner {
             group: read_in_root(root, "etc/group"),
             hostname: sandbox.config.hostname.clone(),
             own_capabilities: self.own_capabilities,
+            users: sandbox.config.user_namespace,
             filters: Arc::clone(&self.filters),
         };
         compile_process(&container.config, image, &surroundings).map_err(|err| EngineError::Invalid(err.to_string()))
@@ -304,7 +323,7 @@ impl Inner {
             None if is_populated(&cgroup) => {
                 return Err(EngineError::WrongState { id: id.clone(), state: "running" });
             }
-            None => self.snapshots.mount(&rootfs)?,
+            None => self.mount_root(&rootfs, sandbox)?,
         };
         let process = match compiled {
             Some(process) => (*process).clone(),
@@ -316,6 +335,7 @@ impl Inner {
             hierarchies: self.cgroups.hierarchies(),
             cgroup: &cgroup,
             cwd: &process.cwd,
+            own_users: pins.user.is_some(),
         };
         let root_ops =
             compile_root(config, &devices(config)?, &inputs).map_err(|err| EngineError::Invalid(err.to_string()))?;
@@ -327,7 +347,13 @@ impl Inner {
         };
         let plan = LaunchPlan {
             container: id.clone(),
-            namespaces: NamespacePlan { net: pins.net, ipc: pins.ipc, uts: pins.uts, pid },
+            namespaces: NamespacePlan {
+                user: self.user_plan(sandbox),
+                net: pins.net,
+                ipc: pins.ipc,
+                uts: pins.uts,
+                pid,
+            },
             rootfs: rootfs.path,
             rootfs_read_only: config.security.read_only_rootfs,
             root_ops,
@@ -335,6 +361,7 @@ impl Inner {
             process,
             streams: self.streams(container),
             records: self.record_plan(id),
+            pauses: PausePlan::default(),
         };
         Ok((plan, root))
     }
@@ -410,6 +437,30 @@ impl Inner {
         let signal =
             config.as_ref().and_then(|config| config.config().as_ref()).and_then(|c| c.stop_signal().as_deref());
         signal.and_then(parse_signal).unwrap_or(libc::SIGTERM)
+    }
+}
+
+/// Has a container started; runs its hooks where its process waits for them.
+async fn start_with(link: &Link, plan: LaunchPlan, root: OwnedFd, hooks: &Hooks) -> Result<Reply, EngineError> {
+    let (id, waits) = (plan.container.clone(), plan.pauses != PausePlan::default());
+    let mut pauses = waits.then(|| link.expect_pauses(&id));
+    let asked = link.ask_with(Request::Start(Box::new(plan)), vec![root]);
+    tokio::pin!(asked);
+    let mut failed = None;
+    loop {
+        let paused = async {
+            match &mut pauses {
+                Some(pauses) => pauses.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            answer = &mut asked => return failed.map_or(Ok(answer?.0), Err),
+            Some((pid, starting)) = paused => {
+                failed = hooks.on_pause(pid, starting).await.err();
+                link.ask(Request::Proceed { container: id.clone(), go: failed.is_none() }).await?;
+            }
+        }
     }
 }
 

@@ -54,6 +54,7 @@ impl BuiltinEngine {
             exec,
             process: exec_process(&process, config.command.clone(), config.tty),
             cgroup: self.inner.container_cgroup(&container, &sandbox),
+            user: sandbox.config.user_namespace,
         };
         let answer = link.ask_with(Request::Exec(Box::new(plan)), streams.theirs).await;
         match answer.map(|(reply, _)| reply) {
@@ -169,7 +170,7 @@ impl BuiltinEngine {
         }))
     }
 
-    fn running(&self, id: &str) -> Result<(Container, i32), EngineError> {
+    pub(super) fn running(&self, id: &str) -> Result<(Container, i32), EngineError> {
         let container = self.inner.state(|state| state.container(id).map(|entry| entry.container.clone()))?;
         match container.state {
             ContainerState::Running { pid, .. } => Ok((container, pid)),

@@ -61,6 +61,7 @@ struct Waiting {
     closed: bool,
     answers: HashMap<u64, oneshot::Sender<Answer>>,
     execs: HashMap<u64, oneshot::Sender<i32>>,
+    pauses: HashMap<String, mpsc::Sender<(i32, bool)>>,
 }
 
 #[derive(Debug)]
@@ -124,6 +125,20 @@ impl Link {
             Ok(())
         });
         (exec, waiter)
+    }
+
+    /// Where the first process of a container tells that it waits: its id, and whether it is about to execute. To be
+    /// called before it is started, by who lets it go on; there are two places at most. Forgotten when dropped.
+    pub(super) fn expect_pauses(&self, container: &str) -> mpsc::Receiver<(i32, bool)> {
+        let (paused, waiter) = mpsc::channel(2);
+        let _ = self.lock(|waiting| {
+            waiting.pauses.retain(|_, sender| !sender.is_closed());
+            if !waiting.closed {
+                waiting.pauses.insert(container.to_owned(), paused);
+            }
+            Ok(())
+        });
+        waiter
     }
 
     /// Forgets a command that was not started.
@@ -210,6 +225,14 @@ async fn dispatch(inbox: &mut Inbox, shared: &Shared, news: &mpsc::Sender<News>)
                 if let Some(ended) = ended {
                     let _ = ended.send(code);
                 }
+            }
+            ToAgent::Event(Event::Paused { container, pid, starting }) => {
+                take(&mut |waiting| {
+                    if let Some(paused) = waiting.pauses.get(&container) {
+                        // Room for both places; without a receiver nobody launches any more.
+                        let _ = paused.try_send((pid, starting));
+                    }
+                });
             }
             ToAgent::Event(Event::Exited { container, exit }) => {
                 let _ = news.send(News::Exited(container, exit)).await;

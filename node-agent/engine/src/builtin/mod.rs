@@ -4,9 +4,11 @@
 //! is in the file of its subject: [`sandboxes`], [`containers`], [`update`], [`exec`]; what happens after a death is in
 //! [`recover`], the end of a whole cluster in [`purge`].
 
+mod checkpoint;
 mod config;
 mod containers;
 mod exec;
+mod hooks;
 mod link;
 mod purge;
 mod records;
@@ -18,6 +20,7 @@ mod update;
 mod usage;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,7 +35,7 @@ use self::link::{Link, LinkError, News};
 use self::state::State;
 use crate::engine::{
     AttachConfig, Connection, Container, ContainerConfig, ContainerState, Engine, EngineError, EngineEvent, ExecConfig,
-    ExecSession, FsUsage, Image, RegistryAuth, Resources, Sandbox, SandboxConfig, Usage,
+    ExecSession, Features, FsUsage, Image, RegistryAuth, Resources, Sandbox, SandboxConfig, Usage,
 };
 use crate::images::{ImageStore, StoreOptions};
 use crate::runtime::caps::CapabilitySet;
@@ -62,6 +65,7 @@ struct Inner {
     snapshots: Snapshots,
     cgroups: Cgroups,
     own_capabilities: CapabilitySet,
+    features: Features,
     filters: Arc<Filters>,
     state: Mutex<State>,
     events: broadcast::Sender<EngineEvent>,
@@ -192,6 +196,10 @@ impl Engine for BuiltinEngine {
         format!("reeve://{}", env!("CARGO_PKG_VERSION"))
     }
 
+    fn features(&self) -> Features {
+        self.inner.features
+    }
+
     async fn run_pod_sandbox(&self, config: SandboxConfig) -> Result<Sandbox, EngineError> {
         self.run_sandbox(config).await
     }
@@ -297,6 +305,11 @@ impl Engine for BuiltinEngine {
     async fn image_fs_usage(&self) -> Result<FsUsage, EngineError> {
         let inner = Arc::clone(&self.inner);
         blocking(move || usage::of(inner.images.dir())).await
+    }
+
+    async fn checkpoint_container(&self, id: &str, _path: &Path, timeout: Option<Duration>) -> Result<(), EngineError> {
+        self.running(id)?;
+        Err(EngineError::Unsupported(checkpoint::missing(timeout).await))
     }
 
     fn events(&self) -> BoxStream<'static, EngineEvent> {

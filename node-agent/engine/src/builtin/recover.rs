@@ -14,11 +14,11 @@ use super::link::{Link, LinkError, News};
 use super::records::{self, Remembered};
 use super::state::{Entry, Held, exited};
 use super::{BuiltinEngine, EVENTS_BEHIND_MAX, EngineConfig, Inner, Layout, blocking};
-use crate::engine::{ContainerState, EngineError, NamespaceMode, Sandbox, SandboxState};
+use crate::engine::{ContainerState, EngineError, Features, NamespaceMode, Sandbox, SandboxState};
 use crate::images::{ImageStore, StoreOptions, images_dir};
 use crate::runtime::caps::CapabilitySet;
 use crate::runtime::cgroup::{Cgroups, Hierarchies};
-use crate::runtime::namespaces::make_private_mount;
+use crate::runtime::namespaces::{are_user_namespaces_allowed, make_private_mount};
 use crate::snapshot::Snapshots;
 use crate::supervisor::plan::{AdoptPlan, ExitRecord, RunRecord};
 use crate::supervisor::wire::{Hello, Reply, Request};
@@ -76,6 +76,11 @@ impl Inner {
         Ok(Self {
             cgroups: Cgroups::new(hierarchies, config.cgroup_root.clone()),
             own_capabilities: own("CapBnd").intersection(own("CapPrm")),
+            features: Features {
+                user_namespaces: are_user_namespaces_allowed(),
+                recursive_read_only_mounts: true,
+                supplemental_groups_policy: true,
+            },
             filters: Arc::default(),
             config,
             layout,

@@ -1,6 +1,9 @@
 //! Sandboxes: a pod's namespaces and cgroup.
 
+use std::path::PathBuf;
+
 use futures::future::join_all;
+use serde::{Deserialize, Serialize};
 
 use super::link::Link;
 use super::records::{self, SandboxRecord};
@@ -8,11 +11,20 @@ use super::state::not_found;
 use super::{BuiltinEngine, Inner, blocking};
 use crate::engine::{EngineError, NamespaceMode, Resources, Sandbox, SandboxConfig, SandboxState};
 use crate::runtime::namespaces::Pinned;
-use crate::supervisor::plan::{CgroupPlan, InitPlan};
+use crate::supervisor::plan::{CgroupPlan, InitPlan, UserPlan};
 use crate::supervisor::wire::{Reply, Request};
 
 /// `HOST_NAME_MAX` of Linux less the closing zero, and Kubernetes' own limit.
 const HOSTNAME_LEN_MAX: usize = 63;
+
+/// What is ours of groups that another may have made.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct OwnGroups {
+    /// Of the pod's own.
+    groups: CgroupPlan,
+    /// Of those around it, the innermost of each hierarchy first.
+    parents: Vec<PathBuf>,
+}
 
 impl BuiltinEngine {
     pub(super) async fn run_sandbox(&self, config: SandboxConfig) -> Result<Sandbox, EngineError> {
@@ -20,6 +32,7 @@ impl BuiltinEngine {
             return Err(EngineError::Invalid(format!("hostname {:?} is too long", config.hostname)));
         }
         check_cgroup(&config.cgroup)?;
+        check_users(&config)?;
         let id = self.inner.new_id();
         let inner = std::sync::Arc::clone(&self.inner);
         let sandbox = blocking(move || inner.make_sandbox(id, config)).await?;
@@ -44,6 +57,7 @@ impl BuiltinEngine {
         let plan = InitPlan {
             sandbox: sandbox.id.clone(),
             cgroup: inner.init_cgroup(sandbox),
+            user: inner.user_plan(sandbox),
             started: inner.layout.sandbox_run(&sandbox.id).join("init.json"),
         };
         match link.ask(Request::StartInit(plan)).await? {
@@ -92,11 +106,14 @@ impl BuiltinEngine {
 
 impl Inner {
     fn make_sandbox(&self, id: String, config: SandboxConfig) -> Result<Sandbox, EngineError> {
-        let cgroup = self.cgroups.plan(&pod_cgroup(&id, &config), &config.resources);
-        self.cgroups.create(&cgroup, &config.resources).map_err(crate::runtime::cgroup::CgroupError::into_engine)?;
+        self.check_unified(&config.resources)?;
         records::make_dir(&config.log_dir)?;
         let run = self.layout.sandbox_run(&id);
         records::make_dir(&run)?;
+        if let Err(err) = self.make_pod_group(&id, &config) {
+            let _ = records::remove(&run);
+            return Err(err);
+        }
         let pins = Pinned::paths(&run, &config);
         let sandbox = Sandbox {
             netns: pins.net.clone(),
@@ -130,7 +147,11 @@ impl Inner {
             others.into_iter().any(|other| pod_cgroup(&other.id, &other.config) == group)
         });
         if !shared {
-            self.cgroups.remove(&self.cgroups.plan(&group, &sandbox.config.resources)).map_err(fail)?;
+            self.cgroups.remove(&self.own_pod_group(sandbox, &sandbox.config.resources)?).map_err(fail)?;
+        }
+        for parent in self.own_groups(sandbox)?.parents {
+            // One that another pod is in stays; that pod's note has it, too.
+            let _ = std::fs::remove_dir(parent);
         }
         records::remove(&self.layout.sandbox_record(&sandbox.id))?;
         records::remove(&self.layout.sandbox_run(&sandbox.id))
@@ -144,6 +165,65 @@ impl Inner {
     /// Where a sandbox's namespaces are kept.
     pub(super) fn pins(&self, sandbox: &Sandbox) -> Pinned {
         Pinned::paths(&self.layout.sandbox_run(&sandbox.id), &sandbox.config)
+    }
+
+    /// Makes the pod's group. Of one that somebody else may have made it is written down what of it is ours, before it
+    /// is made.
+    fn make_pod_group(&self, id: &str, config: &SandboxConfig) -> Result<(), EngineError> {
+        let fail = crate::runtime::cgroup::CgroupError::into_engine;
+        let plan = self.cgroups.plan(&pod_cgroup(id, config), &config.resources);
+        if !config.cgroup.starts_with('/') {
+            return self.cgroups.create(&plan, &config.resources).map_err(fail);
+        }
+        let mut ours = OwnGroups { groups: self.cgroups.missing(&plan), parents: self.cgroups.missing_parents(&plan) };
+        // What another sandbox has made for the same pod, or around it, is as much ours.
+        for other in self.state(|state| state.sandboxes.values().cloned().collect::<Vec<_>>()) {
+            let before = self.own_groups(&other)?;
+            if other.config.cgroup == config.cgroup {
+                ours.groups.unified = ours.groups.unified.or(before.groups.unified);
+                ours.groups.legacy.extend(before.groups.legacy);
+            }
+            let is_around = |parent: &PathBuf| plan.legacy.iter().chain(&plan.unified).any(|g| g.starts_with(parent));
+            ours.parents.extend(before.parents.into_iter().filter(is_around));
+        }
+        records::write(&self.layout.own_groups(id), &ours)?;
+        self.cgroups.create(&plan, &Resources::default()).map_err(fail)?;
+        self.cgroups.update(&ours.groups, &config.resources).map_err(fail)
+    }
+
+    /// What of the groups of a pod and around it is ours, where another may have made them. Without a note the machine
+    /// was restarted: then nothing is.
+    fn own_groups(&self, sandbox: &Sandbox) -> Result<OwnGroups, EngineError> {
+        Ok(records::read(&self.layout.own_groups(&sandbox.id))?.unwrap_or_default())
+    }
+
+    /// What of a pod's group is ours to limit and to remove.
+    pub(super) fn own_pod_group(&self, sandbox: &Sandbox, resources: &Resources) -> Result<CgroupPlan, EngineError> {
+        if !sandbox.config.cgroup.starts_with('/') {
+            return Ok(self.cgroups.plan(&pod_cgroup(&sandbox.id, &sandbox.config), resources));
+        }
+        Ok(self.own_groups(sandbox)?.groups)
+    }
+
+    /// Files of v2 are for those who have it.
+    pub(super) fn check_unified(&self, resources: &Resources) -> Result<(), EngineError> {
+        let Some(file) = resources.unified.keys().next() else { return Ok(()) };
+        if !self.cgroups.hierarchies().is_unified() {
+            return Err(EngineError::Unsupported(format!(
+                "unified {file} needs cgroup v2 alone, which this node does not have"
+            )));
+        }
+        let is_file = |name: &str| name.contains('.') && !name.contains('/') && !name.starts_with("cgroup.");
+        match resources.unified.keys().find(|name| !is_file(name)) {
+            Some(name) => Err(EngineError::Invalid(format!("unified {name:?} is not a file of a controller"))),
+            None => Ok(()),
+        }
+    }
+
+    /// The user namespace of a sandbox that has one.
+    pub(super) fn user_plan(&self, sandbox: &Sandbox) -> Option<UserPlan> {
+        let (path, ids) = self.pins(sandbox).user.zip(sandbox.config.user_namespace)?;
+        Some(UserPlan { path, ids })
     }
 
     /// The group of the pod's init: v2 allows processes in leaves only.
@@ -179,10 +259,23 @@ pub(super) fn pod_cgroup(id: &str, config: &SandboxConfig) -> String {
 /// A group's path comes from the caller and becomes folders.
 fn check_cgroup(path: &str) -> Result<(), EngineError> {
     let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
-    if path.is_empty() || path.split('/').all(plain) {
+    if path.is_empty() || path.strip_prefix('/').unwrap_or(path).split('/').all(plain) {
         return Ok(());
     }
-    Err(EngineError::Invalid(format!("cgroup path {path:?} must be relative and without empty parts")))
+    Err(EngineError::Invalid(format!("cgroup path {path:?} must be without empty parts and lead nowhere else")))
+}
+
+/// What belongs to the node cannot belong to a pod's user namespace. Ids of the node are not for pods: 0 is root.
+fn check_users(config: &SandboxConfig) -> Result<(), EngineError> {
+    let Some(ids) = config.user_namespace else { return Ok(()) };
+    let refuse = |why: &str| Err(EngineError::Invalid(format!("a sandbox with a user namespace of its own {why}")));
+    if config.host_network || config.host_ipc || config.pid == NamespaceMode::Node {
+        return refuse("cannot have the network, IPC or PID namespace of the node");
+    }
+    if ids.first == 0 || ids.length == 0 || ids.first.checked_add(ids.length - 1).is_none() {
+        return refuse(&format!("cannot map {} ids from {} on", ids.length, ids.first));
+    }
+    Ok(())
 }
 
 /// An answer of the supervisor that is not the hoped-for one, as an error.

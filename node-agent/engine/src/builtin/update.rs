@@ -61,7 +61,7 @@ impl Inner {
     fn change_sandbox(&self, sandbox: &Sandbox, change: &Resources) -> Result<(), EngineError> {
         self.lift_ended_quotas(sandbox);
         let resources = sandbox.config.resources.clone().updated(change);
-        self.change_limits(&self.pod_group(sandbox, &resources), change)?;
+        self.change_limits(&self.own_pod_group(sandbox, &resources)?, change)?;
         let changed = self.state(|state| {
             let known = state.sandboxes.get_mut(&sandbox.id)?;
             known.config.resources = resources;
@@ -89,6 +89,7 @@ impl Inner {
     }
 
     fn change_limits(&self, group: &CgroupPlan, change: &Resources) -> Result<(), EngineError> {
+        self.check_unified(change)?;
         let refuse = |used: u64| {
             let limit = change.memory_limit_bytes.unwrap_or_default();
             Err(EngineError::Invalid(format!("cannot set the memory limit ({limit}) below current usage ({used})")))

@@ -148,7 +148,7 @@ impl Archive {
                 continue;
             }
             if let Some(manifest) = self.manifest(descriptor, INDEX_DEPTH_MAX)? {
-                images.push(NewImage { manifest, names: annotated_names(descriptor), digests: Vec::new() });
+                images.push(NewImage { manifest, names: annotated_names(descriptor), digests: Vec::new(), made: true });
             }
         }
         Ok(images)
@@ -186,7 +186,7 @@ impl Archive {
             layers,
         };
         let manifest = serde_json::to_vec(&manifest).map_err(io::Error::other).step("encode", Path::new("manifest"))?;
-        Ok(NewImage { manifest, names: names(saved)?, digests: Vec::new() })
+        Ok(NewImage { manifest, names: names(saved)?, digests: Vec::new(), made: true })
     }
 
     /// Moves what an image needs into the store.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use sha2::Digest as _;
 use tempfile::{NamedTempFile, TempPath};
 
+use super::arrival::Arriving;
 use super::error::{ImageError, Step};
 use super::reference::Digest;
 
@@ -37,6 +38,8 @@ pub(crate) struct BlobWriter {
     hash: sha2::Sha256,
     size: u64,
     dir: PathBuf,
+    /// Who reads along.
+    arriving: Option<Arriving>,
 }
 
 /// A blob that is written but not in the store yet; holds no descriptor. Dropping it removes it.
@@ -46,6 +49,7 @@ pub(crate) struct Parked {
     dir: PathBuf,
     pub(crate) digest: Digest,
     pub(crate) size: u64,
+    arriving: Option<Arriving>,
 }
 
 impl Blobs {
@@ -95,7 +99,14 @@ impl Blobs {
     /// Starts a new blob.
     pub(crate) fn writer(&self) -> Result<BlobWriter, ImageError> {
         let file = NamedTempFile::new_in(&self.tmp).step("create a file in", &self.tmp)?;
-        Ok(BlobWriter { file, hash: sha2::Sha256::new(), size: 0, dir: self.dir.clone() })
+        Ok(BlobWriter { file, hash: sha2::Sha256::new(), size: 0, dir: self.dir.clone(), arriving: None })
+    }
+
+    /// Starts a new blob that others read while it comes.
+    pub(crate) fn writer_for(&self, arriving: Arriving) -> Result<BlobWriter, ImageError> {
+        let writer = self.writer()?;
+        arriving.begin(writer.file.reopen().step("open", writer.file.path())?);
+        Ok(BlobWriter { arriving: Some(arriving), ..writer })
     }
 
     /// Writes a small blob.
@@ -135,6 +146,9 @@ impl BlobWriter {
     /// Throws away what was written: a transfer starts over.
     pub(crate) fn restart(&mut self) -> io::Result<()> {
         use std::io::Seek as _;
+        if let Some(arriving) = self.arriving.as_ref().filter(|_| self.size > 0) {
+            arriving.lose();
+        }
         self.file.as_file_mut().set_len(0)?;
         self.file.as_file_mut().rewind()?;
         self.hash = sha2::Sha256::new();
@@ -145,7 +159,8 @@ impl BlobWriter {
     /// Ends it, so that its digest is known.
     pub(crate) fn park(self) -> Parked {
         let digest = Digest::from_sha256(&self.hash.finalize());
-        Parked { file: self.file.into_temp_path(), dir: self.dir, digest, size: self.size }
+        let (file, arriving) = (self.file.into_temp_path(), self.arriving);
+        Parked { file, dir: self.dir, digest, size: self.size, arriving }
     }
 
     /// Puts the blob in its place, on disk; refuses content that is not `expected`.
@@ -178,6 +193,9 @@ impl Parked {
         File::open(&self.file).and_then(|file| file.sync_all()).step("sync", &self.file)?;
         self.file.persist(&path).map_err(|error| error.error).step("rename a blob to", &path)?;
         sync_dir(&self.dir)?;
+        if let Some(arriving) = self.arriving {
+            arriving.finish();
+        }
         Ok(Blob { digest: self.digest, size: self.size })
     }
 }
@@ -187,6 +205,9 @@ impl Write for BlobWriter {
         let n = self.file.as_file_mut().write(buf)?;
         self.hash.update(buf.get(..n).unwrap_or_default());
         self.size += n as u64;
+        if let Some(arriving) = &self.arriving {
+            arriving.grew(n as u64);
+        }
         Ok(n)
     }
 

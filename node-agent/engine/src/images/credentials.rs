@@ -107,6 +107,20 @@ impl DockerConfig {
         fits.max_by_key(|(key, _)| bare(key).len()).and_then(|(_, entry)| entry.auth())
     }
 
+    /// Everything that is written for an image, each with the entry it stands under.
+    #[must_use]
+    pub fn all_written_for(&self, image: &Reference) -> Vec<(String, RegistryAuth)> {
+        let fitting = self.auths.iter().filter(|(key, entry)| fits(key, image) && !entry.is_empty());
+        fitting.filter_map(|(key, entry)| Some((bare(key).to_owned(), entry.auth()?))).collect()
+    }
+
+    /// A configuration of these registries, users and passwords.
+    #[must_use]
+    pub fn of_entries(entries: impl Iterator<Item = (String, String, String)>) -> Self {
+        let entry = |(key, username, password)| (key, Entry { username, password, auth: String::new() });
+        Self { auths: entries.map(entry).collect(), ..Self::default() }
+    }
+
     /// Who one is for an image: what its registry's helper says, else what is written. Blocks while a helper runs.
     ///
     /// # Errors
@@ -137,6 +151,40 @@ impl Entry {
         let text = String::from_utf8(decoded).ok()?;
         let (username, password) = text.split_once(':')?;
         Some(RegistryAuth { username: username.to_owned(), password: password.trim_end_matches('\0').to_owned() })
+    }
+}
+
+/// Images by the beginning of their names: `*.registry.io/path`. Source: Kubernetes' `matchImages` (`URLsMatch`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImagePattern {
+    /// The host's parts; `*` within one stands for any characters.
+    host: Vec<String>,
+    port: String,
+    path: String,
+}
+
+impl ImagePattern {
+    /// `None` when it is no host with port and path.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (host, path) = text.find('/').map_or((text, ""), |at| text.split_at(at));
+        let (host, port) = host.rsplit_once(':').unwrap_or((host, ""));
+        let is_plain = |text: &str| !text.contains([' ', '?', '#', '\\', '%']) && !text.chars().any(char::is_control);
+        let fine = !host.contains(':') && port.bytes().all(|b| b.is_ascii_digit()) && is_plain(host) && is_plain(path);
+        let host = host.split('.').map(str::to_owned).collect();
+        fine.then(|| Self { host, port: port.to_owned(), path: path.to_owned() })
+    }
+
+    /// Whether an image is one of them.
+    #[must_use]
+    pub fn matches(&self, image: &Reference) -> bool {
+        let (host, port) = image.domain().rsplit_once(':').unwrap_or((image.domain(), ""));
+        let parts: Vec<&str> = host.split('.').collect();
+        let same = |(pattern, part): (&String, &&str)| glob(pattern, part);
+        port == self.port
+            && parts.len() == self.host.len()
+            && self.host.iter().zip(&parts).all(same)
+            && format!("/{}", image.path()).starts_with(&self.path)
     }
 }
 
@@ -239,6 +287,31 @@ mod tests {
         let old = DockerConfig::parse_entries(br#"{"old.example":{"username":"u","password":"p"}}"#).unwrap();
         assert_eq!(user(&old, "old.example/x").as_deref(), Some("u"));
         assert!(DockerConfig::parse(b"[").is_none());
+    }
+
+    #[test]
+    fn patterns_match_images_as_the_kubelets_do() {
+        for (pattern, image, matches) in [
+            ("a.lan", "a.lan/x:1", true),
+            ("a.lan", "b.a.lan/x", false),
+            ("*.lan", "a.lan/x", true),
+            ("*.lan", "a.b.lan/x", false),
+            ("a*.*.lan", "ab.c.lan/x", true),
+            ("a.lan:5000", "a.lan:5000/x", true),
+            ("a.lan", "a.lan:5000/x", false),
+            ("a.lan/team", "a.lan/team/x", true),
+            ("a.lan/team", "a.lan/teams", true),
+            ("a.lan/team", "a.lan/other", false),
+            ("docker.io", "nginx", true),
+            ("docker.io/library", "nginx", true),
+            ("*", "nginx", false),
+        ] {
+            let pattern = ImagePattern::parse(pattern).unwrap();
+            assert_eq!(pattern.matches(&Reference::parse(image).unwrap()), matches, "{pattern:?} {image}");
+        }
+        for bad in ["a b", "a.lan:x", "a:1:2", "a.lan/?"] {
+            assert_eq!(ImagePattern::parse(bad), None, "{bad}");
+        }
     }
 
     #[test]

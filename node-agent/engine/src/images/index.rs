@@ -45,6 +45,10 @@ pub(crate) struct Record {
     /// Somebody removed it while a container used it: it goes with its last container.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) removed: bool,
+    /// Built or loaded, here or on another node, and not only fetched from a registry: other nodes may have it, for
+    /// there is nobody whose permission it would take.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) made: bool,
 }
 
 /// A layer of an image.
@@ -217,6 +221,7 @@ mod tests {
             created_at: None,
             user: String::new(),
             removed: false,
+            made: false,
         }
     }
 

@@ -22,16 +22,18 @@ use reeve_api::clock::SharedClock;
 
 use crate::build::cache::BuildCache;
 use crate::engine::Image;
-use crate::snapshot::layers::{Layer, Layers};
+use crate::snapshot::layers::{Layer, Layers, OpenLayer};
 pub use crate::snapshot::unpack::Limits;
 
 mod archive;
+mod arrival;
 pub(crate) mod blobs;
 pub(crate) mod changes;
 mod credentials;
 pub(crate) mod error;
 pub(crate) mod index;
 pub(crate) mod manifest;
+pub mod peers;
 pub(crate) mod pull;
 mod push;
 pub(crate) mod reference;
@@ -45,7 +47,7 @@ mod pull_tests;
 pub(crate) mod tests;
 
 use blobs::Blobs;
-pub use credentials::DockerConfig;
+pub use credentials::{DockerConfig, ImagePattern};
 pub use error::ImageError;
 use error::Step;
 use index::{Index, LayerRef, Lock, Record};
@@ -124,6 +126,8 @@ pub(crate) struct NewImage {
     pub(crate) names: Vec<String>,
     /// Normalised names with digest.
     pub(crate) digests: Vec<String>,
+    /// Whether it was built or loaded, see [`Record`].
+    pub(crate) made: bool,
 }
 
 /// Where the images of a cluster lie, in its data folder.
@@ -284,11 +288,13 @@ impl ImageStore {
                     add_all(&mut known.names, new.names);
                     add_all(&mut known.digests, new.digests);
                     known.removed = false;
+                    known.made |= new.made;
                     Ok(known.to_image())
                 }
                 None => {
                     add_all(&mut record.names, new.names);
                     add_all(&mut record.digests, new.digests);
+                    record.made = new.made;
                     let image = record.to_image();
                     records.push(record);
                     Ok(image)
@@ -315,6 +321,11 @@ impl ImageStore {
     /// These layers unpacked, lowest first.
     pub(crate) fn unpack(&self, refs: &[LayerRef]) -> Result<Vec<Layer>, ImageError> {
         self.inner.layers.ensure(refs, &self.inner.blobs, &self.inner.options.limits)
+    }
+
+    /// The same, each that is not unpacked yet from what `open` gives for it, and its size there.
+    pub(crate) fn unpack_from(&self, refs: &[LayerRef], open: &OpenLayer<'_>) -> Result<Vec<Layer>, ImageError> {
+        self.inner.layers.ensure_from(refs, open, &self.inner.options.limits)
     }
 
     pub(crate) fn layers_dir(&self) -> &Path {
@@ -386,6 +397,7 @@ impl ImageStore {
             created_at: config.created().as_deref().and_then(|time| time.parse().ok()),
             user: config.config().as_ref().and_then(|c| c.user().clone()).unwrap_or_default(),
             removed: false,
+            made: false,
         })
     }
 

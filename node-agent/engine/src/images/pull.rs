@@ -9,7 +9,6 @@ use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, Shared};
-use futures::stream::{self, StreamExt, TryStreamExt};
 use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth as Credentials;
@@ -21,12 +20,10 @@ use super::manifest::{
 };
 use super::reference::{Digest, Reference};
 use super::registries::Endpoint;
-use super::transfer::{Blob, Transfer};
+use super::transfer::{Blob, Source, Transfer};
 use super::{ImageStore, NewImage};
 use crate::engine::{Image, RegistryAuth};
 
-/// Layers of one image that travel at the same time; Docker's and containerd's default.
-const DOWNLOADS_MAX: usize = 3;
 /// How often a step is tried, the first time included.
 pub(crate) const ATTEMPTS_MAX: u32 = 4;
 /// Pause after the first failure; it doubles.
@@ -36,7 +33,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time to connect to a mirror: there are others to ask.
 const MIRROR_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A transfer in which nothing arrives for so long is broken off; kubelet's image pull progress deadline.
-const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for a manifest with all its attempts, and for a blob's transfer to begin, logging in included. It bounds
 /// what a malicious registry can send there, too: `oci-client` reads manifests and tokens of any size.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -117,23 +114,19 @@ impl ImageStore {
         let session = blocking(move || store.begin()).await?;
         let (top, manifest_bytes) = registry.resolve().await?;
         let manifest = parse(&manifest_bytes)?;
-        let transfer = Transfer::new(registry.blobs(), self.blobs().clone(), self.limits().transfer_bytes_max);
-        let descriptors: Vec<Descriptor> = std::iter::once(manifest.config).chain(manifest.layers).collect();
-        stream::iter(unique(descriptors))
-            .map(|descriptor| transfer.fetch(descriptor))
-            .buffer_unordered(DOWNLOADS_MAX)
-            .try_collect::<()>()
-            .await?;
+        let transfer =
+            Transfer::new(Source::Registry(registry.blobs()), self.blobs().clone(), self.limits().transfer_bytes_max);
+        transfer.fetch_all(self, manifest).await?;
         let names = reference.tagged().into_iter().collect();
         let digests = vec![format!("{}@{top}", reference.repository())];
-        let (store, new) = (self.clone(), NewImage { manifest: manifest_bytes, names, digests });
+        let (store, new) = (self.clone(), NewImage { manifest: manifest_bytes, names, digests, made: false });
         Ok(blocking(move || store.add(&session, new)).await?)
     }
 }
 
 impl Pulls {
     /// The running transfer of this key, or a new one.
-    fn join<F>(&self, key: Key, start: impl FnOnce() -> F) -> Pull
+    pub(super) fn join<F>(&self, key: Key, start: impl FnOnce() -> F) -> Pull
     where
         F: Future<Output = Result<Image, String>> + Send + 'static,
     {
@@ -330,7 +323,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Manifest, Failure> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Manifest, Failure> {
     match Document::parse("manifest", bytes)? {
         Document::Manifest(manifest) => Ok(manifest),
         Document::Index(_) => Err(Failure::lasting("an index within an index")),

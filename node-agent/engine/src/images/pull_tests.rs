@@ -253,10 +253,12 @@ struct Answer {
     body: Vec<u8>,
     /// Bytes after which the connection is cut.
     cut: Option<usize>,
+    /// Told when the rest may be sent: then it is not cut.
+    goes_on: Option<Arc<tokio::sync::Notify>>,
 }
 
 fn ok(body: &[u8]) -> Answer {
-    Answer { status: 200, headers: String::new(), body: body.to_vec(), cut: None }
+    Answer { status: 200, headers: String::new(), body: body.to_vec(), cut: None, goes_on: None }
 }
 
 type Log = Arc<Mutex<Vec<String>>>;
@@ -298,7 +300,12 @@ async fn lying_registry(answers: Vec<(String, Vec<Answer>)>) -> (String, Log) {
                     answer.headers
                 );
                 let _ = stream.write_all(text.as_bytes()).await;
-                let _ = stream.write_all(&body[..answer.cut.unwrap_or(length).min(length)]).await;
+                let (now, later) = body.split_at(answer.cut.unwrap_or(length).min(length));
+                let _ = stream.write_all(now).await;
+                if let Some(goes_on) = answer.goes_on {
+                    goes_on.notified().await;
+                    let _ = stream.write_all(later).await;
+                }
             });
         }
     });
@@ -339,6 +346,35 @@ async fn a_transfer_that_breaks_off_goes_on_where_it_stopped() {
     fixture.store.pull(&format!("{address}/x:1"), None).await.unwrap();
     let requests = log.lock().unwrap();
     assert!(requests.iter().any(|head| head.contains("range: bytes=4000-")), "{requests:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_layer_is_unpacked_while_it_arrives() {
+    let (mut answers, [_, layer]) = one_image();
+    let goes_on = Arc::new(tokio::sync::Notify::new());
+    edit(&mut answers, &layer, |list| {
+        list[0] = Answer { cut: Some(4000), goes_on: Some(Arc::clone(&goes_on)), ..list[0].clone() };
+    });
+    let (address, log) = lying_registry(answers).await;
+    let fixture = Fixture::new();
+    let (store, name) = (fixture.store.clone(), format!("{address}/x:1"));
+    let pull = tokio::spawn(async move { store.pull(&name, None).await });
+    let begun = || {
+        let entries = fs::read_dir(fixture.store.dir().join("tmp")).unwrap().flatten();
+        entries.into_iter().any(|entry| entry.path().join("fs/a").exists())
+    };
+    for _ in 0..3000 {
+        if begun() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(begun(), "half of the layer is here, and what is in it");
+    assert!(fixture.store.list().unwrap().is_empty());
+    goes_on.notify_one();
+    let image = pull.await.unwrap().unwrap();
+    assert_eq!(image.size_bytes, 8000);
+    assert!(log.lock().unwrap().iter().filter(|head| head.contains("/blobs/")).count() == 2, "nothing travels twice");
 }
 
 #[tokio::test]

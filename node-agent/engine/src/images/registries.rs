@@ -31,6 +31,9 @@ pub struct Registries {
     pub mirrors: BTreeMap<String, Mirror>,
     /// By the host that is spoken to.
     pub configs: BTreeMap<String, HostConfig>,
+    /// Whether images that were built or loaded on one node of the cluster are given to the others; yes unless it says
+    /// no. Ours: k3s has no such field.
+    pub peers: Option<bool>,
 }
 
 /// Where a registry's images are looked for before it is asked itself.
@@ -101,6 +104,11 @@ pub(crate) struct Endpoint {
 }
 
 impl Registries {
+    /// Whether nodes give images to each other.
+    pub(crate) fn gives_to_peers(&self) -> bool {
+        self.peers.unwrap_or(true)
+    }
+
     /// Reads the file; nothing is configured when there is none.
     pub(crate) fn read(path: &Path) -> Result<Self, ImageError> {
         match fs::metadata(path) {

@@ -1,24 +1,44 @@
 //! Fetches one blob: streamed to disk and hashed on the way, taken up again where it broke off, never longer than
 //! it should be.
 
-use std::io::{self, Write};
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
 
 use bytes::Bytes;
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt as _};
 use oci_client::client::BlobResponse;
 use oci_client::manifest::OciDescriptor;
 use tokio::sync::mpsc;
 
+use super::ImageStore;
+use super::arrival::{Arrival, Arriving, Came};
 use super::blobs::{BlobWriter, Blobs};
-use super::manifest::Descriptor;
-use super::pull::{ANSWER_TIMEOUT, ATTEMPTS_MAX, Failure, blocking, failure, with_retries};
+use super::error::ImageError;
+use super::index::LayerRef;
+use super::manifest::{Descriptor, Manifest, parse_config};
+use super::peers::PeerRepository;
+use super::pull::{ANSWER_TIMEOUT, ATTEMPTS_MAX, Failure, blocking, failure, unique, with_retries};
+use super::reference::Digest;
+use crate::snapshot::layers::Compressed;
 
 /// Pieces between the network and the disk. Full: the network waits.
 const PIECES_MAX: usize = 16;
+/// Layers of one image that travel at the same time; Docker's and containerd's default.
+const DOWNLOADS_MAX: usize = 3;
 
-type Pieces = BoxStream<'static, Result<Bytes, io::Error>>;
+/// How far blobs are.
+type Coming = HashMap<Digest, Arrival>;
+pub(super) type Pieces = BoxStream<'static, Result<Bytes, io::Error>>;
 
 /// Where blobs come from.
+pub(crate) enum Source {
+    /// A repository of a registry.
+    Registry(Blob),
+    /// The same of another node.
+    Peer(PeerRepository),
+}
+
+/// A repository of a registry.
 pub(crate) struct Blob {
     pub(crate) client: oci_client::Client,
     pub(crate) address: oci_client::Reference,
@@ -26,19 +46,47 @@ pub(crate) struct Blob {
 
 /// Brings blobs from one repository into the store.
 pub(crate) struct Transfer {
-    source: Blob,
+    source: Source,
     blobs: Blobs,
     bytes_max: u64,
 }
 
 impl Transfer {
-    pub(crate) fn new(source: Blob, blobs: Blobs, bytes_max: u64) -> Self {
+    pub(crate) fn new(source: Source, blobs: Blobs, bytes_max: u64) -> Self {
         Self { source, blobs, bytes_max }
     }
 
+    /// Everything that an image consists of. Layers are unpacked while they arrive, the lowest first; what could not be
+    /// is unpacked when the image is added, and told of there.
+    pub(crate) async fn fetch_all(&self, store: &ImageStore, manifest: Manifest) -> Result<(), Failure> {
+        let config = manifest.config.clone();
+        let layers: Vec<Digest> = manifest.layers.iter().map(|layer| layer.digest.clone()).collect();
+        let descriptors = unique(std::iter::once(manifest.config).chain(manifest.layers).collect());
+        let coming: Coming = descriptors.iter().map(|own| (own.digest.clone(), Arrival::default())).collect();
+        let arriving = |own: &Descriptor| coming.get(&own.digest).map(Arrival::arriving);
+        let fetches: Vec<_> = descriptors.into_iter().map(|own| (arriving(&own), own)).collect();
+        let store = store.clone();
+        let unpacking = tokio::task::spawn_blocking(move || unpack(&store, &config.digest, layers, &coming));
+        let fetched = stream::iter(fetches)
+            .map(|(arriving, descriptor)| self.fetch(descriptor, arriving))
+            .buffer_unordered(DOWNLOADS_MAX)
+            .try_collect::<()>()
+            .await;
+        // Whatever does not come is lost by now, so this ends.
+        match unpacking.await {
+            Ok(Err(error)) => tracing::debug!(%error, "not every layer was unpacked while it arrived"),
+            Err(error) => tracing::warn!(%error, "the thread that unpacks layers died"),
+            Ok(Ok(())) => {}
+        }
+        fetched
+    }
+
     /// The blob is whole and on disk when it returns. What is here already does not travel.
-    pub(crate) async fn fetch(&self, descriptor: Descriptor) -> Result<(), Failure> {
+    async fn fetch(&self, descriptor: Descriptor, arriving: Option<Arriving>) -> Result<(), Failure> {
         if self.blobs.get(&descriptor.digest).is_some() {
+            if let Some(arriving) = arriving {
+                arriving.finish();
+            }
             return Ok(());
         }
         if descriptor.size > self.bytes_max {
@@ -46,7 +94,11 @@ impl Transfer {
             return Err(Failure::lasting(format!("{} has {size} bytes; at most {max} are taken", descriptor.digest)));
         }
         let blobs = self.blobs.clone();
-        let mut writer = blocking(move || blobs.writer()).await?;
+        let begin = move || match arriving {
+            Some(arriving) => blobs.writer_for(arriving),
+            None => blobs.writer(),
+        };
+        let mut writer = blocking(begin).await?;
         for attempt in 1..=ATTEMPTS_MAX {
             let result;
             (writer, result) = self.continue_into(writer, &descriptor).await?;
@@ -89,7 +141,10 @@ impl Transfer {
     /// Asks for the blob from `offset` on. A registry that cannot sends the whole.
     async fn open(&self, descriptor: &Descriptor, offset: u64) -> Result<(Pieces, bool), Failure> {
         let layer = OciDescriptor { digest: descriptor.digest.to_string(), ..OciDescriptor::default() };
-        let Blob { client, address } = &self.source;
+        let Blob { client, address } = match &self.source {
+            Source::Registry(blob) => blob,
+            Source::Peer(repository) => return repository.open(&descriptor.digest, offset).await,
+        };
         let explain = |error| {
             let inner = failure(&error);
             Failure { reason: format!("failed to fetch {}: {}", descriptor.digest, inner.reason), ..inner }
@@ -103,6 +158,34 @@ impl Transfer {
             BlobResponse::Partial(rest) => Ok((rest.stream, true)),
         }
     }
+}
+
+/// Unpacks an image's layers as they come. Blocks until all have come or one does not.
+fn unpack(store: &ImageStore, config: &Digest, layers: Vec<Digest>, coming: &Coming) -> Result<(), ImageError> {
+    let failed = |source| ImageError::Io { step: "read a blob that arrives".to_owned(), source };
+    let missing = || failed(io::ErrorKind::NotFound.into());
+    let arrival = coming.get(config).ok_or_else(missing)?;
+    arrival.wait_whole().map_err(failed)?;
+    let (_, diff_ids) = parse_config(config.as_str(), &store.blobs().read(config)?)?;
+    if diff_ids.len() != layers.len() {
+        return Err(ImageError::invalid(config.as_str(), "it has not as many layers as its manifest"));
+    }
+    let refs: Vec<LayerRef> =
+        layers.into_iter().zip(diff_ids).map(|(blob, diff_id)| LayerRef { blob, diff_id }).collect();
+    store.unpack_from(&refs, &|layer| {
+        let arrival = coming.get(&layer.blob).ok_or_else(missing)?;
+        match arrival.wait().map_err(failed)? {
+            Came::Begun(follower) => {
+                let read = Compressed::SoFar(follower.counter());
+                Ok((Box::new(follower) as Box<dyn Read>, read))
+            }
+            Came::Whole => {
+                let whole = store.blobs().get(&layer.blob).ok_or_else(missing)?;
+                Ok((Box::new(store.blobs().reader(&layer.blob)?), Compressed::Known(whole.size)))
+            }
+        }
+    })?;
+    Ok(())
 }
 
 /// Moves pieces to the disk's thread until the stream ends or fails. The writer comes back either way.

@@ -6,6 +6,7 @@
 
 pub mod caps;
 pub mod cgroup;
+pub mod hooks;
 pub mod namespaces;
 pub mod process;
 pub mod root;

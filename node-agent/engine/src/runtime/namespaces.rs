@@ -14,7 +14,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use rustix::net::{AddressFamily, SocketType, socket};
 
-use crate::engine::SandboxConfig;
+use crate::engine::{SandboxConfig, UserNamespace};
+
+mod users;
 
 /// Size of a pod's `/dev/shm`: containerd's and Docker's.
 const SHM_SIZE: &str = "mode=1777,size=67108864";
@@ -50,6 +52,8 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
 /// Where a sandbox's namespaces are kept. `None` means the node's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pinned {
+    /// Users and groups, and who owns the others.
+    pub user: Option<PathBuf>,
     /// Network.
     pub net: Option<PathBuf>,
     /// IPC.
@@ -65,6 +69,7 @@ impl Pinned {
     #[must_use]
     pub fn paths(dir: &Path, config: &SandboxConfig) -> Self {
         Self {
+            user: config.user_namespace.map(|_| dir.join("user")),
             net: (!config.host_network).then(|| dir.join("net")),
             ipc: (!config.host_ipc).then(|| dir.join("ipc")),
             uts: (!config.host_network).then(|| dir.join("uts")),
@@ -82,7 +87,7 @@ impl Pinned {
     /// Whether everything is still mounted: not after a reboot.
     #[must_use]
     pub fn is_there(&self) -> bool {
-        self.namespaces().all(|(_, _, path)| is_namespace(path))
+        self.namespaces().all(|(_, _, path)| is_namespace(path)) && self.user.as_deref().is_none_or(is_namespace)
     }
 
     /// Makes the namespaces, names the host, brings `lo` up, sets the kernel parameters, and keeps everything.
@@ -91,7 +96,7 @@ impl Pinned {
     /// # Errors
     /// When the kernel refuses; nothing is left then.
     pub fn create(&self, config: &SandboxConfig) -> Result<(), NamespaceError> {
-        let made = self.make_namespaces(config).and_then(|()| self.make_shm());
+        let made = self.make_namespaces(config).and_then(|()| self.make_shm(config.user_namespace));
         if made.is_err() {
             let _ = self.remove();
         }
@@ -103,7 +108,7 @@ impl Pinned {
     /// # Errors
     /// When a mount cannot be taken away.
     pub fn remove(&self) -> Result<(), NamespaceError> {
-        for path in [&self.net, &self.ipc, &self.uts, &self.shm].into_iter().flatten() {
+        for path in [&self.net, &self.ipc, &self.uts, &self.shm, &self.user].into_iter().flatten() {
             unmount(path)?;
             let removed = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
             match removed {
@@ -129,7 +134,10 @@ impl Pinned {
     /// Runs on a thread that ends afterwards: it leaves the node's namespaces for good.
     fn on_own_thread(&self, config: &SandboxConfig) -> Result<(), NamespaceError> {
         let flags = self.namespaces().fold(CloneFlags::empty(), |flags, (_, flag, _)| flags | flag);
-        unshare(flags).step(|| "make the pod's namespaces".to_owned())?;
+        match (&self.user, config.user_namespace) {
+            (Some(path), Some(ids)) => users::enter_others_of(ids, flags, path)?,
+            _ => unshare(flags).step(|| "make the pod's namespaces".to_owned())?,
+        }
         if self.uts.is_some() {
             nix::unistd::sethostname(&config.hostname).step(|| format!("set the host name {:?}", config.hostname))?;
         }
@@ -141,20 +149,33 @@ impl Pinned {
             fs::write(&path, value).step(|| format!("set sysctl {name} to {value:?}"))?;
         }
         for (name, _, path) in self.namespaces() {
-            fs::File::create(path).step(|| format!("make {}", path.display()))?;
-            let own = PathBuf::from(format!("/proc/thread-self/ns/{name}"));
-            mount(Some(&own), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-                .step(|| format!("keep a namespace at {}", path.display()))?;
+            keep(Path::new(&format!("/proc/thread-self/ns/{name}")), path)?;
         }
         Ok(())
     }
 
-    fn make_shm(&self) -> Result<(), NamespaceError> {
+    fn make_shm(&self, user: Option<UserNamespace>) -> Result<(), NamespaceError> {
         let Some(shm) = &self.shm else { return Ok(()) };
         fs::create_dir_all(shm).step(|| format!("make {}", shm.display()))?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        mount(Some("shm"), shm, Some("tmpfs"), flags, Some(SHM_SIZE)).step(|| format!("mount {}", shm.display()))
+        let owner = user.map_or(0, |ids| ids.first);
+        let options = format!("{SHM_SIZE},uid={owner},gid={owner}");
+        mount(Some("shm"), shm, Some("tmpfs"), flags, Some(options.as_str()))
+            .step(|| format!("mount {}", shm.display()))
     }
+}
+
+/// Keeps a namespace at a path.
+fn keep(namespace: &Path, path: &Path) -> Result<(), NamespaceError> {
+    fs::File::create(path).step(|| format!("make {}", path.display()))?;
+    mount(Some(namespace), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .step(|| format!("keep a namespace at {}", path.display()))
+}
+
+/// Whether this kernel has user namespaces and its owner allows any (user_namespaces(7)).
+#[must_use]
+pub fn are_user_namespaces_allowed() -> bool {
+    fs::read_to_string("/proc/sys/user/max_user_namespaces").is_ok_and(|max| max.trim() != "0")
 }
 
 /// Makes a folder a private mount, so that what is mounted below it travels nowhere. Idempotent.

@@ -10,7 +10,7 @@ use super::seccomp::cache::Source;
 use super::seccomp::default::default_profile;
 use super::seccomp::{CompileError, Filters, Profile, compile};
 use super::users::{User, UserError, UserRequest, resolve};
-use crate::engine::{ContainerConfig, Seccomp, Security};
+use crate::engine::{ContainerConfig, Seccomp, Security, UserNamespace};
 use crate::supervisor::plan::{BpfProgram, ProcessPlan};
 
 /// What containerd and Docker give an image that sets no `PATH`.
@@ -35,6 +35,16 @@ pub enum ProcessError {
     /// The process would be root.
     #[error("container has runAsNonRoot and image will run as root")]
     Root,
+    /// A user or group that the pod's user namespace does not have.
+    #[error("{what} {id} is not mapped: the pod's user namespace has {length} ids")]
+    NotMapped {
+        /// `user`, `group`
+        what: &'static str,
+        /// Which.
+        id: u32,
+        /// How many there are.
+        length: u32,
+    },
     /// A capability does not exist.
     #[error(transparent)]
     Capability(#[from] UnknownCapability),
@@ -60,6 +70,8 @@ pub struct Surroundings {
     pub group: String,
     /// The pod's host name.
     pub hostname: String,
+    /// The pod's user namespace, if it has one.
+    pub users: Option<UserNamespace>,
     /// What the engine itself may do: nobody can give more.
     pub own_capabilities: CapabilitySet,
     /// System call filters that were compiled before.
@@ -150,6 +162,13 @@ fn user(security: &Security, image: Option<&ImageConfig>, around: &Surroundings)
     let user = resolve(&request, &around.passwd, &around.group)?;
     if security.run_as_non_root && user.uid == 0 {
         return Err(ProcessError::Root);
+    }
+    if let Some(users) = around.users {
+        let groups = user.groups.iter().chain([&user.gid]).map(|gid| ("group", *gid));
+        let unmapped = [("user", user.uid)].into_iter().chain(groups).find(|(_, id)| users.on_node(*id).is_none());
+        if let Some((what, id)) = unmapped {
+            return Err(ProcessError::NotMapped { what, id, length: users.length });
+        }
     }
     Ok(user)
 }
@@ -296,6 +315,20 @@ mod tests {
         config.security.run_as_user = Some(5);
         config.working_dir = "x".to_owned();
         assert!(error(&config).contains("must be an absolute path"));
+    }
+
+    #[test]
+    fn a_user_that_the_pods_namespace_does_not_have_is_told_before_anything_starts() {
+        let users = Some(UserNamespace { first: 1 << 16, length: 1 << 16 });
+        let error = |edit: fn(&mut Security)| {
+            let mut config = ContainerConfig { command: strings(&["x"]), ..ContainerConfig::default() };
+            edit(&mut config.security);
+            compile_process(&config, None, &Surroundings { users, ..around() }).map(drop).map_err(|err| err.to_string())
+        };
+        assert_eq!(error(|own| own.run_as_user = Some(65_535)), Ok(()));
+        let told = |what: &str| Err(format!("{what} 65536 is not mapped: the pod's user namespace has 65536 ids"));
+        assert_eq!(error(|own| own.run_as_user = Some(65_536)), told("user"));
+        assert_eq!(error(|own| own.supplemental_groups = vec![65_536]), told("group"));
     }
 
     #[test]

@@ -76,11 +76,15 @@ pub struct RootInputs<'a> {
     pub cgroup: &'a CgroupPlan,
     /// Where the process starts; made when missing.
     pub cwd: &'a str,
+    /// Whether the pod has a user namespace of its own, in which nobody may make device nodes.
+    pub own_users: bool,
 }
 
 /// A device that a container may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceNode {
+    /// Path on the node.
+    pub source: String,
     /// Path in the container.
     pub target: String,
     /// File type and permissions.
@@ -145,6 +149,7 @@ fn node(source: &Path, target: &Path, permissions: &str) -> Option<DeviceNode> {
         return None;
     }
     Some(DeviceNode {
+        source: source.to_string_lossy().into_owned(),
         target: normalize(&target.to_string_lossy()),
         mode: metadata.mode(),
         major: libc::major(metadata.rdev()),
@@ -164,18 +169,11 @@ pub fn compile_root(
 ) -> Result<Vec<RootOp>, RootError> {
     let privileged = config.security.privileged;
     let mut ops = vec![mount("proc", "/proc", &[], NOSUID | NODEV | NOEXEC)];
-    ops.extend(dev(inputs.shm));
+    ops.extend(dev(inputs));
     let sys = NOSUID | NODEV | NOEXEC | if privileged { 0 } else { RDONLY };
     ops.push(mount("sysfs", "/sys", &[], sys));
     ops.extend(cgroup_mounts(inputs, privileged));
-    for device in devices {
-        ops.push(RootOp::Device {
-            target: device.target.clone(),
-            mode: device.mode,
-            major: device.major,
-            minor: device.minor,
-        });
-    }
+    ops.extend(devices.iter().map(|device| device_op(device.clone(), inputs.own_users)));
     for wanted in &config.mounts {
         if !wanted.target.is_absolute() {
             return Err(RootError::Relative(wanted.target.clone()));
@@ -184,6 +182,7 @@ pub fn compile_root(
             source: wanted.source.to_string_lossy().into_owned(),
             target: normalize(&wanted.target.to_string_lossy()),
             recursive: true,
+            id_mapped: inputs.own_users,
             attributes: if wanted.read_only { RDONLY } else { 0 },
             deep: wanted.read_only && wanted.recursive_read_only,
             propagation: wanted.propagation,
@@ -223,28 +222,45 @@ pub fn normalize(path: &str) -> String {
 }
 
 /// `/dev`: a tmpfs with the usual nodes, terminals of its own, the pod's shared memory.
-fn dev(shm: Option<&Path>) -> Vec<RootOp> {
+fn dev(inputs: &RootInputs<'_>) -> Vec<RootOp> {
     let mut ops = vec![
         mount("tmpfs", "/dev", &[("mode", "755"), ("size", "65536k")], NOSUID),
         mount("devpts", "/dev/pts", &[("mode", "0620"), ("ptmxmode", "0666"), ("gid", "5")], NOSUID | NOEXEC),
         mount("mqueue", "/dev/mqueue", &[], NOSUID | NODEV | NOEXEC),
-        RootOp::Bind {
-            source: shm.unwrap_or(Path::new("/dev/shm")).to_string_lossy().into_owned(),
-            target: "/dev/shm".to_owned(),
-            recursive: false,
-            attributes: NOSUID | NODEV | NOEXEC,
-            deep: false,
-            propagation: Propagation::Private,
-        },
+        bind(inputs.shm.unwrap_or(Path::new("/dev/shm")), "/dev/shm", NOSUID | NODEV | NOEXEC),
     ];
-    ops.extend(DEVICES.iter().map(|(name, major, minor)| RootOp::Device {
+    let nodes = DEVICES.iter().map(|(name, major, minor)| DeviceNode {
+        source: format!("/dev/{name}"),
         target: format!("/dev/{name}"),
         mode: libc::S_IFCHR | 0o666,
         major: *major,
         minor: *minor,
-    }));
+        permissions: String::new(),
+    });
+    ops.extend(nodes.map(|node| device_op(node, inputs.own_users)));
     ops.extend(LINKS.iter().map(|(target, to)| RootOp::Symlink { to: (*to).to_owned(), target: (*target).to_owned() }));
     ops
+}
+
+/// Makes a device node; where nobody may, shows the node's own.
+fn device_op(node: DeviceNode, own_users: bool) -> RootOp {
+    if own_users {
+        return bind(Path::new(&node.source), &node.target, NOSUID | NOEXEC);
+    }
+    RootOp::Device { target: node.target, mode: node.mode, major: node.major, minor: node.minor }
+}
+
+/// Something of the node that is no volume, by itself and under the node's ids.
+fn bind(source: &Path, target: &str, attributes: u64) -> RootOp {
+    RootOp::Bind {
+        source: source.to_string_lossy().into_owned(),
+        target: target.to_owned(),
+        recursive: false,
+        id_mapped: false,
+        attributes,
+        deep: false,
+        propagation: Propagation::Private,
+    }
 }
 
 /// `/sys/fs/cgroup`: the container's own groups, as its cgroup namespace shows them.
@@ -256,14 +272,7 @@ fn cgroup_mounts(inputs: &RootInputs<'_>, privileged: bool) -> Vec<RootOp> {
     }
     let mut ops = vec![mount("tmpfs", target, &[("mode", "755")], NOSUID | NODEV | NOEXEC)];
     for (name, group) in inputs.hierarchies.legacy_names().zip(&inputs.cgroup.legacy) {
-        ops.push(RootOp::Bind {
-            source: group.to_string_lossy().into_owned(),
-            target: format!("{target}/{name}"),
-            recursive: false,
-            attributes,
-            deep: false,
-            propagation: Propagation::Private,
-        });
+        ops.push(bind(group, &format!("{target}/{name}"), attributes));
     }
     if !privileged {
         ops.push(RootOp::ReadOnly { target: target.to_owned() });
@@ -286,10 +295,28 @@ mod tests {
     use crate::engine::Mount;
 
     fn compiled(config: &ContainerConfig) -> Vec<RootOp> {
+        compiled_for(config, false)
+    }
+
+    fn compiled_for(config: &ContainerConfig, own_users: bool) -> Vec<RootOp> {
         let hierarchies = Hierarchies::default();
         let cgroup = CgroupPlan::default();
-        let inputs = RootInputs { shm: None, hierarchies: &hierarchies, cgroup: &cgroup, cwd: "/srv" };
+        let inputs = RootInputs { shm: None, hierarchies: &hierarchies, cgroup: &cgroup, cwd: "/srv", own_users };
         compile_root(config, &[], &inputs).unwrap()
+    }
+
+    #[test]
+    fn with_users_of_its_own_a_container_has_the_nodes_device_nodes_and_its_volumes_ids_are_mapped() {
+        let volume = Mount { source: "/v".into(), target: "/data".into(), ..Mount::default() };
+        let ops = compiled_for(&ContainerConfig { mounts: vec![volume], ..ContainerConfig::default() }, true);
+        assert!(!ops.iter().any(|op| matches!(op, RootOp::Device { .. })));
+        let mapped = ops.iter().filter_map(|op| match op {
+            RootOp::Bind { target, id_mapped, .. } => Some((target.as_str(), *id_mapped)),
+            _ => None,
+        });
+        let mapped: Vec<_> = mapped.collect();
+        assert!(mapped.contains(&("/dev/null", false)) && mapped.contains(&("/dev/shm", false)), "{mapped:?}");
+        assert!(mapped.contains(&("/data", true)), "{mapped:?}");
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
@@ -23,6 +25,19 @@ const NAME_LEN: usize = 20;
 const EMPTY: &str = "empty";
 /// Up to this many entries each file is synced by itself; beyond, the whole file system at once is cheaper.
 const SYNC_EACH_MAX: u64 = 64;
+
+/// Opens a layer's blob.
+pub(crate) type OpenLayer<'o> = dyn Fn(&LayerRef) -> Result<(Box<dyn Read + 'o>, Compressed), ImageError> + 'o;
+
+/// How large a layer is before it is unpacked, which bounds what it may unpack to.
+#[derive(Debug, Clone)]
+pub(crate) enum Compressed {
+    /// All of it is here.
+    Known(u64),
+    /// What has been read of it by now, while it arrives. A layer whose beginning unpacks to more than its whole may is
+    /// refused then, and has another chance when its size is known.
+    SoFar(Arc<AtomicU64>),
+}
 
 /// The folder of layers.
 #[derive(Debug, Clone)]
@@ -68,6 +83,21 @@ impl Layers {
 
     /// All these layers unpacked, lowest first. Those that are here already cost one look.
     pub(crate) fn ensure(&self, refs: &[LayerRef], blobs: &Blobs, limits: &Limits) -> Result<Vec<Layer>, ImageError> {
+        let open = |layer: &LayerRef| {
+            let file = blobs.reader(&layer.blob)?;
+            let size = file.metadata().step("stat", &blobs.path(&layer.blob))?.len();
+            Ok((Box::new(file) as Box<dyn Read>, Compressed::Known(size)))
+        };
+        self.ensure_from(refs, &open, limits)
+    }
+
+    /// The same, from wherever `open` finds the layers that are not here.
+    pub(crate) fn ensure_from(
+        &self,
+        refs: &[LayerRef],
+        open: &OpenLayer<'_>,
+        limits: &Limits,
+    ) -> Result<Vec<Layer>, ImageError> {
         let chain = chain_ids(refs.iter().map(|layer| &layer.diff_id));
         let mut done: Vec<Layer> = Vec::with_capacity(refs.len());
         for (layer, chain_id) in refs.iter().zip(&chain) {
@@ -75,7 +105,7 @@ impl Layers {
                 Some(found) => found,
                 None => {
                     let parents: Vec<PathBuf> = done.iter().rev().map(|l| self.dir.join(&l.path)).collect();
-                    self.unpack(layer, chain_id, &parents, (blobs, limits))?
+                    self.unpack(layer, chain_id, &parents, (open, limits))?
                 }
             };
             done.push(found);
@@ -122,13 +152,13 @@ impl Layers {
         layer: &LayerRef,
         chain_id: &Digest,
         parents: &[PathBuf],
-        (blobs, limits): (&Blobs, &Limits),
+        (open, limits): (&OpenLayer<'_>, &Limits),
     ) -> Result<Layer, ImageError> {
         let staging = tempfile::tempdir_in(&self.tmp).step("create a folder in", &self.tmp)?;
         let files = staging.path().join("fs");
         fs::create_dir(&files).step("create", &files)?;
-        let (done, diff_id) = unpack_blob(&blobs.reader(&layer.blob)?, &files, parents, limits)
-            .map_err(|error| in_layer(&layer.blob, error))?;
+        let (done, diff_id) =
+            unpack_blob(open(layer)?, &files, parents, limits).map_err(|error| in_layer(&layer.blob, error))?;
         check(&diff_id, &layer.diff_id)?;
         let about = About { chain_id: chain_id.clone(), bytes: done.bytes };
         let about_path = staging.path().join("layer.json");
@@ -159,17 +189,13 @@ fn in_layer(blob: &Digest, error: ImageError) -> ImageError {
 
 /// Unpacks a blob and answers with the digest of its uncompressed bytes, all of them to the end.
 fn unpack_blob(
-    blob: &File,
+    (blob, compressed): (Box<dyn Read + '_>, Compressed),
     files: &Path,
     parents: &[PathBuf],
     limits: &Limits,
 ) -> Result<(Unpacked, Digest), ImageError> {
-    let compressed = blob.metadata().step("stat", files)?.len();
-    let ratio_bytes = compressed.saturating_mul(limits.ratio_max).max(limits.ratio_bytes_min);
-    // Headers and padding come on top of the files' bytes.
-    let max = ratio_bytes.min(limits.layer_bytes_max.saturating_mul(2));
-    let hashed =
-        Hashed { inner: decompressed(blob).step("decompress into", files)?, hash: sha2::Sha256::new(), left: max };
+    let inner = decompressed(blob).step("decompress into", files)?;
+    let hashed = Hashed { inner, hash: sha2::Sha256::new(), passed: 0, compressed, limits: *limits };
     let mut archive = TarReader::new(hashed);
     let done = unpack(&mut archive, files, parents, limits)
         .map_err(|error| ImageError::invalid("layer", error.to_string()))?;
@@ -195,16 +221,30 @@ pub(crate) fn decompressed<'a>(source: impl Read + 'a) -> io::Result<Box<dyn Rea
 struct Hashed<R> {
     inner: R,
     hash: sha2::Sha256,
-    left: u64,
+    passed: u64,
+    compressed: Compressed,
+    limits: Limits,
+}
+
+impl<R> Hashed<R> {
+    /// Bytes that may have passed by now. Headers and padding come on top of the files' bytes.
+    fn max(&self) -> u64 {
+        let compressed = match &self.compressed {
+            Compressed::Known(size) => *size,
+            Compressed::SoFar(read) => read.load(Ordering::Relaxed),
+        };
+        let ratio_bytes = compressed.saturating_mul(self.limits.ratio_max).max(self.limits.ratio_bytes_min);
+        ratio_bytes.min(self.limits.layer_bytes_max.saturating_mul(2))
+    }
 }
 
 impl<R: Read> Read for Hashed<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buf)?;
-        self.left = self
-            .left
-            .checked_sub(n as u64)
-            .ok_or_else(|| io::Error::other("the layer unpacks to far more than its size allows"))?;
+        self.passed += n as u64;
+        if self.passed > self.max() {
+            return Err(io::Error::other("the layer unpacks to far more than its size allows"));
+        }
         self.hash.update(buf.get(..n).unwrap_or_default());
         Ok(n)
     }

@@ -25,12 +25,14 @@ use rustix::mount::{
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
+use crate::engine::UserNamespace;
 use crate::images::ImageStore;
 use crate::images::error::{ImageError, Step};
 
 use layers::{Layer, Layers};
 use root::Root;
 
+mod id_mapped;
 pub(crate) mod layers;
 pub(crate) mod root;
 pub(crate) mod tar;
@@ -122,17 +124,20 @@ impl Snapshots {
     /// Mounts it. The mount is in no namespace until somebody attaches what comes back, and goes with the last that
     /// holds it. Nothing else may have it mounted.
     pub fn mount(&self, rootfs: &Rootfs) -> Result<OwnedFd, ImageError> {
-        // What an earlier mount left here would stop this one (`volatile` marks its work folder as unclean).
-        if rootfs.work.join("work").exists() {
-            remove_tree(&rootfs.work)?;
-            fs::create_dir(&rootfs.work).step("create", &rootfs.work)?;
-        }
+        clean(rootfs)?;
         let mounted = match mount_detached(rootfs) {
             // Linux before 6.7, or a path that cannot be said so.
             Err(Errno::INVAL) => self.mount_aside(rootfs)?,
             other => other.map_err(io::Error::from),
         };
         mounted.step("mount an overlay for", &rootfs.path)
+    }
+
+    /// [`Snapshots::mount`] for a pod with users of its own: owner 0 of the image's files is 0 in the user namespace at
+    /// `user`, which maps `ids`. Linux 5.19, on a file system that knows id-mapped mounts.
+    pub(crate) fn mount_for(&self, rootfs: &Rootfs, user: &Path, ids: UserNamespace) -> Result<OwnedFd, ImageError> {
+        clean(rootfs)?;
+        id_mapped::mount(rootfs, user, ids).step("mount an id-mapped overlay for", &rootfs.path)
     }
 
     /// Mounts it at [`Rootfs::path`], in this process's mount namespace, unless it is; the mount outlives the process.
@@ -251,6 +256,15 @@ fn apart<T: Send + 'static>(
 fn leave_propagation() -> io::Result<()> {
     let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
     Ok(nix::mount::mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)?)
+}
+
+/// What an earlier mount left in the work folder would stop the next one (`volatile` marks it as unclean).
+fn clean(rootfs: &Rootfs) -> Result<(), ImageError> {
+    if rootfs.work.join("work").exists() {
+        remove_tree(&rootfs.work)?;
+        fs::create_dir(&rootfs.work).step("create", &rootfs.work)?;
+    }
+    Ok(())
 }
 
 /// One layer after the other, so that their number is not bounded by a page. For what the options mean see

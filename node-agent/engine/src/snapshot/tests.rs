@@ -234,6 +234,30 @@ fn a_bomb_is_stopped_long_before_it_is_unpacked() {
 }
 
 #[test]
+fn a_layer_that_arrives_unpacks_to_no_more_than_what_has_come_allows() {
+    use crate::images::Digest;
+    use crate::snapshot::layers::Compressed;
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { ratio_bytes_min: 1 << 20, ratio_max: 10, ..Limits::default() };
+    let clock = reeve_api::clock::RealClock::shared();
+    let store = crate::images::ImageStore::open_with(dir.path(), clock, limits.into()).unwrap();
+    let zeros = LayerTar::default().file("zeros", &"\0".repeat(8 << 20)).0;
+    let blob = zstd::encode_all(zeros.as_slice(), 1).unwrap();
+    let refs = [crate::images::index::LayerRef { blob: Digest::of(&blob), diff_id: Digest::of(&zeros) }];
+    let unpack = |compressed: Compressed| {
+        let open = |_: &crate::images::index::LayerRef| {
+            Ok((Box::new(std::io::Cursor::new(blob.clone())) as Box<dyn std::io::Read>, compressed.clone()))
+        };
+        store.unpack_from(&refs, &open).map(|layers| layers[0].bytes)
+    };
+    let come = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(8 << 10));
+    let error = unpack(Compressed::SoFar(come)).unwrap_err().to_string();
+    assert!(error.contains("unpacks to far more than its size allows"), "{error}");
+    assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+    assert_eq!(unpack(Compressed::Known(1 << 20)).unwrap(), 8 << 20, "it has another chance");
+}
+
+#[test]
 fn a_folder_the_layer_only_implies_looks_as_in_the_layers_below() {
     if !is_root() {
         return;

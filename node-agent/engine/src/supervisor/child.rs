@@ -10,18 +10,28 @@ use std::ffi::{c_int, c_long, c_uint, c_void};
 use std::ptr;
 
 use super::child_root::is_kind;
-use super::prepare::{Entry, Prepared, PreparedProcess};
+use super::prepare::{Entry, Pause, Prepared, PreparedProcess};
 
 /// Which step failed. The number travels through a pipe; the texts are in [`super::failure`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum Step {
+    /// No failure: the process lives in a user namespace of its own, and this is its id (see [`super::child_user`]).
+    Born = 0,
+    /// No failure either: it waits for its launcher; the index says where (see [`pause`]).
+    Paused,
+    /// Its launcher says that it is not to go on.
+    Hook,
     /// Writing itself into a v1 cgroup; the index names it.
-    Cgroup = 1,
+    Cgroup,
     /// Joining a pinned namespace, or a container's.
     Namespace,
     /// Making a cgroup namespace.
     CgroupNamespace,
+    /// Joining the pod's user namespace, or being born there.
+    UserNamespace,
+    /// Id-mapping the source of a bind mount; the index names the operation.
+    IdMap,
     /// Opening the source of a bind mount; the index names the operation.
     BindSource,
     /// Making the root a mount of its own.
@@ -88,19 +98,27 @@ struct CapData {
     inheritable: u32,
 }
 
+/// What lets a process that waits go on; anything else, or an end, does not.
+pub(super) const GO: u8 = b'!';
+
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 /// Runs the prepared process; never returns.
 pub(super) fn run(prepared: &Prepared) -> ! {
     let result = become_container(prepared);
     if let Err(failure) = result {
-        // SAFETY: writes 12 bytes of a plain structure into a pipe that is ours.
-        unsafe {
-            libc::write(prepared.error_pipe, ptr::from_ref(&failure).cast::<c_void>(), FAILURE_SIZE);
-        }
+        report(prepared.error_pipe, failure);
     }
     // SAFETY: ends the process without running anything of the copied program.
     unsafe { libc::_exit(128) }
+}
+
+/// Tells the supervisor.
+pub(super) fn report(pipe: c_int, what: Failure) {
+    // SAFETY: writes 12 bytes of a plain structure into a pipe that is ours.
+    unsafe {
+        libc::write(pipe, ptr::from_ref(&what).cast::<c_void>(), FAILURE_SIZE);
+    }
 }
 
 /// Runs as the init of a pod's PID namespace: reaps until it is killed.
@@ -131,25 +149,27 @@ pub(super) fn run_init(legacy_groups: &[c_int]) -> ! {
 fn become_container(prepared: &Prepared) -> Attempt {
     reset_signals();
     join_cgroups(&prepared.legacy_groups)?;
-    set_oom_score(&prepared.process);
     match &prepared.entry {
-        Entry::New { namespaces, root } => {
+        Entry::New { user, namespaces, root } => {
+            // In a user namespace both were done before it was entered: here nobody has the right any more.
+            if user.is_none() {
+                set_oom_score(&prepared.process);
+                own_streams(prepared);
+            }
             for (index, namespace) in namespaces.iter().enumerate() {
                 // SAFETY: a descriptor of a pinned namespace, opened by the parent.
                 check(unsafe { libc::syscall(libc::SYS_setns, *namespace, 0) }, Step::Namespace, index)?;
             }
             // SAFETY: constants only.
             check(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_NEWCGROUP) }, Step::CgroupNamespace, 0)?;
-            super::child_root::make_root(root, prepared.streams)?;
+            super::child_root::make_root(root, *user, prepared)?;
+            pause(prepared.pause.filter(|pause| pause.at.starting), 1)?;
         }
-        Entry::Join { pidfd } => {
-            let all = libc::CLONE_NEWNS
-                | libc::CLONE_NEWNET
-                | libc::CLONE_NEWIPC
-                | libc::CLONE_NEWUTS
-                | libc::CLONE_NEWCGROUP;
+        Entry::Join { pidfd, namespaces } => {
+            set_oom_score(&prepared.process);
+            own_streams(prepared);
             // SAFETY: a pidfd held by the parent.
-            check(unsafe { libc::syscall(libc::SYS_setns, *pidfd, all) }, Step::Namespace, 0)?;
+            check(unsafe { libc::syscall(libc::SYS_setns, *pidfd, *namespaces) }, Step::Namespace, 0)?;
         }
     }
     connect_streams(prepared)?;
@@ -157,8 +177,18 @@ fn become_container(prepared: &Prepared) -> Attempt {
     execute(&prepared.process)
 }
 
+/// Waits to be told to go on.
+pub(super) fn pause(pause: Option<Pause>, place: usize) -> Attempt {
+    let Some(pause) = pause else { return Ok(()) };
+    report(pause.error_pipe, Failure { step: Step::Paused as u32, index: number(place), errno: 0 });
+    let mut byte = 0_u8;
+    // SAFETY: reads one byte into room for it.
+    let len = unsafe { libc::read(pause.go, (&raw mut byte).cast(), 1) };
+    if len == 1 && byte == GO { Ok(()) } else { Err(Failure { step: Step::Hook as u32, index: 0, errno: 0 }) }
+}
+
 /// The supervisor ignores SIGPIPE (Rust does) and blocks nothing; a container starts with the defaults.
-fn reset_signals() {
+pub(super) fn reset_signals() {
     // SAFETY: sets default dispositions and an empty mask; `zeroed` is a valid `sigset_t`.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
@@ -179,7 +209,7 @@ fn join_cgroups(groups: &[c_int]) -> Attempt {
 }
 
 /// Refusals are no error: a root without CAP_SYS_RESOURCE may not lower it, and the agent has said so.
-fn set_oom_score(process: &PreparedProcess) {
+pub(super) fn set_oom_score(process: &PreparedProcess) {
     let Some(text) = &process.oom_score_adj else { return };
     // SAFETY: opens, writes and closes one file of our own.
     unsafe {
@@ -191,6 +221,16 @@ fn set_oom_score(process: &PreparedProcess) {
     }
 }
 
+/// A container's user must be able to reopen /dev/stdout. Never gives away the node's own /dev/null.
+pub(super) fn own_streams(prepared: &Prepared) {
+    for stream in prepared.streams {
+        if prepared.process.terminal || is_kind(stream, libc::S_IFIFO) {
+            // SAFETY: a descriptor that the parent opened for this process. A refusal shows when it is reopened.
+            unsafe { libc::fchown(stream, prepared.process.owner, u32::MAX) };
+        }
+    }
+}
+
 /// Puts the streams at 0, 1 and 2 (the parent keeps them above), closes all else but the error pipe: what is still
 /// open here could be walked through by way of `/proc/self/fd` (CVE-2024-21626).
 fn connect_streams(prepared: &Prepared) -> Attempt {
@@ -198,10 +238,6 @@ fn connect_streams(prepared: &Prepared) -> Attempt {
     // SAFETY: duplicates descriptors that the parent opened for this process.
     unsafe {
         for (index, (from, to)) in prepared.streams.iter().zip(0..).enumerate() {
-            // A container's user must be able to reopen /dev/stdout. Never the node's own /dev/null.
-            if process.terminal || is_kind(*from, libc::S_IFIFO) {
-                libc::fchown(*from, process.uid, u32::MAX);
-            }
             check(libc::dup2(*from, to).into(), Step::Streams, index)?;
         }
         let pipe = c_uint::try_from(prepared.error_pipe).unwrap_or(0);

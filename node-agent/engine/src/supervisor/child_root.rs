@@ -8,8 +8,8 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulong};
 use std::ptr;
 
-use super::child::{Attempt, Failure, Step, check, check_fd, errno, fail, number};
-use super::prepare::{PreparedOp, PreparedRoot};
+use super::child::{Attempt, Failure, Step, check, check_fd, errno, fail, number, pause};
+use super::prepare::{Prepared, PreparedOp, PreparedRoot};
 
 /// `struct open_how` of `openat2(2)`.
 #[repr(C)]
@@ -21,6 +21,7 @@ struct OpenHow {
 
 /// `struct mount_attr` of `mount_setattr(2)`.
 #[repr(C)]
+#[derive(Default)]
 struct MountAttr {
     set: u64,
     clear: u64,
@@ -37,18 +38,38 @@ const FSCONFIG_SET_FLAG: c_uint = 0;
 const FSCONFIG_SET_STRING: c_uint = 1;
 const FSCONFIG_CMD_CREATE: c_uint = 6;
 const MOUNT_ATTR_RDONLY: u64 = 1;
+const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
 const PATH_LEN_MAX: usize = 4096;
 const EMPTY: *const c_char = c"".as_ptr();
 
-/// Builds the container's mount namespace and changes into it.
+/// Opens what of the node is shown inside; `user` is the pod's user namespace, for whose ids mounts are mapped.
 ///
-/// The sources are opened before the tree becomes a slave of the node's, so that a mount that must travel both
-/// ways stays a peer of its source.
-pub(super) fn make_root(root: &PreparedRoot, streams: [c_int; 3]) -> Attempt {
+/// Before the tree becomes a slave of the node's, so that a mount that must travel both ways stays a peer of its
+/// source.
+pub(super) fn open_sources(root: &PreparedRoot, user: Option<c_int>) -> Attempt {
     for (index, op) in root.ops.iter().enumerate() {
-        if let PreparedOp::Bind { source, recursive, fd, .. } = op {
+        if let PreparedOp::Bind { source, recursive, id_mapped, fd, .. } = op {
             fd.set(open_tree(libc::AT_FDCWD, source, *recursive, Step::BindSource, index)?);
+            if let Some(user) = user.filter(|_| *id_mapped) {
+                map_ids(fd.get(), user, *recursive, index)?;
+            }
         }
+    }
+    Ok(())
+}
+
+/// What is mounted below a volume may be of a kind that knows no id-mapped mounts; then only the volume itself is.
+fn map_ids(mount: c_int, user: c_int, recursive: bool, index: usize) -> Attempt {
+    let attr = MountAttr { set: MOUNT_ATTR_IDMAP, userns_fd: u64::from(user.cast_unsigned()), ..MountAttr::default() };
+    let whole = set_attr(mount, &attr, recursive, Step::IdMap, index);
+    if whole.is_ok() || !recursive { whole } else { set_attr(mount, &attr, false, Step::IdMap, index) }
+}
+
+/// Builds the container's mount namespace and changes into it. In a user namespace of its own the process is its root
+/// afterwards: files belong to somebody there only if it makes them as one of its users. The sources are open then.
+pub(super) fn make_root(root: &PreparedRoot, user: Option<c_int>, prepared: &Prepared) -> Attempt {
+    if user.is_none() {
+        open_sources(root, None)?;
     }
     // SAFETY: changes propagation in our own mount namespace only.
     unsafe {
@@ -63,9 +84,13 @@ pub(super) fn make_root(root: &PreparedRoot, streams: [c_int; 3]) -> Attempt {
     // SAFETY: attaches a tree of ours at a path of the node, in our own mount namespace.
     let moved = unsafe { libc::syscall(libc::SYS_move_mount, rootfd, EMPTY, to, path, flags) };
     check(moved, Step::Root, 1)?;
-    for (index, op) in root.ops.iter().enumerate() {
-        apply(op, rootfd, index, streams)?;
+    if user.is_some() {
+        super::child_user::become_root()?;
     }
+    for (index, op) in root.ops.iter().enumerate() {
+        apply(op, rootfd, index, prepared.streams)?;
+    }
+    pause(prepared.pause.filter(|pause| pause.at.created), 0)?;
     pivot(rootfd, root.read_only)
 }
 
@@ -199,11 +224,15 @@ fn attach(mount: c_int, at: c_int, index: usize) -> Attempt {
 }
 
 fn set_mount(fd: c_int, set: u64, propagation: c_ulong, recursive: bool, step: Step, index: usize) -> Attempt {
-    let attr = MountAttr { set, clear: 0, propagation, userns_fd: 0 };
+    set_attr(fd, &MountAttr { set, propagation, ..MountAttr::default() }, recursive, step, index)
+}
+
+fn set_attr(fd: c_int, attr: &MountAttr, recursive: bool, step: Step, index: usize) -> Attempt {
     let flags = libc::AT_EMPTY_PATH.cast_unsigned() | if recursive { AT_RECURSIVE } else { 0 };
     // SAFETY: mount_setattr(2) with a structure of the size given.
-    let done =
-        unsafe { libc::syscall(libc::SYS_mount_setattr, fd, EMPTY, flags, &raw const attr, size_of::<MountAttr>()) };
+    let done = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, fd, EMPTY, flags, ptr::from_ref(attr), size_of::<MountAttr>())
+    };
     check(done, step, index)
 }
 

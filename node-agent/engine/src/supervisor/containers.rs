@@ -6,17 +6,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::event::epoll::EventFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::child::{FAILURE_SIZE, Failure, Step};
+use super::child::{self, Failure, Step};
 use super::failure;
 use super::launch::{self, Child, PidNamespace};
 use super::plan::{
-    AdoptPlan, CgroupPlan, ExecPlan, ExitRecord, LaunchPlan, PidPlan, RecordPlan, RunRecord, StreamPlan,
+    AdoptPlan, CgroupPlan, ExecPlan, ExitRecord, LaunchPlan, PausePlan, PidPlan, RecordPlan, RunRecord, StreamPlan,
 };
 use super::prepare::{self, PrepareError};
 use super::process::{self, Ended};
 use super::server::{CONTAINERS_MAX, ExecKey, Server, Source};
 use super::streams::{Ours, Streams};
-use super::wire::Reply;
+use super::wire::{Event, Reply};
 use crate::logs::writer::{Command, write_record};
 
 /// Who asked: a connection, and the number of its request.
@@ -58,6 +58,17 @@ pub(super) struct Launch {
     pub(super) error_pipe: OwnedFd,
     pub(super) child: Child,
     pub(super) what: Launched,
+    /// What lets it go on from where it waits, if it does so anywhere.
+    pub(super) go: Option<OwnedFd>,
+}
+
+impl Launch {
+    /// The process that went ahead has borne this one, and ends.
+    fn bear(&mut self, pid: i32) -> Result<(), PrepareError> {
+        let ahead = std::mem::replace(&mut self.child, launch::born(pid)?);
+        launch::bury(&ahead);
+        Ok(())
+    }
 }
 
 /// What is being launched.
@@ -87,12 +98,19 @@ impl Server {
         let (error_pipe, writer) =
             pipe_with(PipeFlags::CLOEXEC).map_err(|err| failed("make a pipe", err.raw_os_error()))?;
         let streams = Streams::open(&plan)?;
-        let prepared =
-            prepare::first_process(&plan, root.as_fd(), streams.theirs(), writer.as_fd(), streams.terminal())?;
+        let (wait, go) = match plan.pauses {
+            PausePlan { created: false, starting: false } => (None, None),
+            _ => pipe_with(PipeFlags::CLOEXEC)
+                .map(|(wait, go)| (Some(wait), Some(go)))
+                .map_err(|err| failed("make a pipe", err.raw_os_error()))?,
+        };
+        let wait = wait.as_ref().map(AsFd::as_fd);
+        let (theirs, terminal) = (streams.theirs(), streams.terminal());
+        let prepared = prepare::first_process(&plan, root.as_fd(), theirs, writer.as_fd(), terminal, wait)?;
         let child = launch::start(&prepared, &plan.cgroup, pid, true)?;
         drop(writer);
         let ours = streams.into_ours().map_err(|err| failed("keep a terminal", err.raw_os_error().unwrap_or(0)))?;
-        self.await_launch(Launch { asker, error_pipe, child, what: Launched::Container(Box::new(plan), ours) })
+        self.await_launch(Launch { asker, error_pipe, child, what: Launched::Container(Box::new(plan), ours), go })
     }
 
     /// Never two copies: neither one that is known here, nor one that a dead supervisor left.
@@ -124,21 +142,56 @@ impl Server {
 
     /// A process has executed its command, or gave up.
     pub(super) fn on_launch(&mut self, id: u64) {
-        let Some(launch) = self.launches.remove(&id) else { return };
+        let Some(mut launch) = self.launches.remove(&id) else { return };
+        let report = launch::read_report(launch.error_pipe.as_fd());
+        if let Some(Failure { step, errno: pid, .. }) = report
+            && step == Step::Born as u32
+        {
+            return match launch.bear(pid) {
+                Ok(()) => drop(self.launches.insert(id, launch)),
+                Err(err) => {
+                    self.unwatch(&launch.error_pipe, &Source::Launch(id));
+                    self.reply(launch.asker.0, launch.asker.1, err.into());
+                }
+            };
+        }
+        if report.is_some_and(|report| report.step == Step::Paused as u32) {
+            let starting = report.is_some_and(|report| report.index > 0);
+            return self.on_paused(id, launch, starting);
+        }
         self.unwatch(&launch.error_pipe, &Source::Launch(id));
-        let mut report = [0_u8; FAILURE_SIZE];
-        let len = rustix::io::read(&launch.error_pipe, &mut report).unwrap_or(0);
-        let report = Failure::from_bytes(report.get(..len).unwrap_or_default());
         let (connection, request) = launch.asker;
         let reply = match (report, launch.what) {
             (None, Launched::Container(plan, ours)) => self.on_started(*plan, launch.child, ours),
             (None, Launched::Exec(_, key)) => self.on_exec_started(key, launch.child),
             (Some(report), what) => {
-                bury(&launch.child);
+                launch::bury(&launch.child);
                 explain(report, &what)
             }
         };
         self.reply(connection, request, reply);
+    }
+
+    /// A process waits for who has started it. Without that one it gives up.
+    fn on_paused(&mut self, id: u64, mut launch: Launch, starting: bool) {
+        let (connection, pid) = (launch.asker.0, launch.child.pid);
+        if !self.connections.contains_key(&connection) {
+            launch.go = None;
+        }
+        if let Launched::Container(plan, _) = &launch.what {
+            let event = Event::Paused { container: plan.container.clone(), pid, starting };
+            self.launches.insert(id, launch);
+            self.tell(connection, &event);
+        }
+    }
+
+    /// Lets a process go on from where it waits, or has it give up.
+    pub(super) fn proceed(&mut self, id: &str, go: bool) -> Reply {
+        let own = |launch: &&Launch| matches!(&launch.what, Launched::Container(plan, _) if plan.container == id);
+        let waiting = self.launches.values().find(own).and_then(|launch| launch.go.as_ref());
+        let Some(pipe) = waiting else { return Reply::NotFound };
+        let byte = if go { child::GO } else { 0 };
+        done(rustix::io::write(pipe, &[byte]).map(drop).map_err(io::Error::from), "let a container go on")
     }
 
     fn on_started(&mut self, plan: LaunchPlan, process: Child, ours: Ours) -> Reply {
@@ -263,6 +316,10 @@ impl Server {
     fn kill_launch(&self, id: &str) -> Reply {
         let own = |launch: &&Launch| matches!(&launch.what, Launched::Container(plan, _) if plan.container == id);
         let Some(launch) = self.launches.values().find(own) else { return Reply::NotFound };
+        // The one that goes ahead may have borne another of which it could not tell yet.
+        if let Launched::Container(plan, _) = &launch.what {
+            process::kill_cgroup(&plan.cgroup);
+        }
         done(process::signal(launch.child.pidfd.as_fd(), libc::SIGKILL), "kill a container")
     }
 
@@ -321,12 +378,6 @@ pub(super) fn done(outcome: io::Result<()>, step: &str) -> Reply {
         Ok(()) => Reply::Done,
         Err(err) => failed(step, err.raw_os_error().unwrap_or(libc::EINVAL)),
     }
-}
-
-/// Waits for a process that is at its `_exit`.
-fn bury(child: &Child) {
-    let options = rustix::process::WaitIdOptions::EXITED;
-    let _ = rustix::process::waitid(rustix::process::WaitId::PidFd(child.pidfd.as_fd()), options);
 }
 
 fn explain(report: Failure, what: &Launched) -> Reply {

@@ -37,7 +37,7 @@ impl Server {
         let child = launch::start(&prepared, &plan.cgroup, PidNamespace::Of(pidfd), false)?;
         drop(writer);
         let key = (asker.0, plan.exec);
-        self.await_launch(Launch { asker, error_pipe, child, what: Launched::Exec(Box::new(plan), key) })
+        self.await_launch(Launch { asker, error_pipe, child, what: Launched::Exec(Box::new(plan), key), go: None })
     }
 
     /// A command has been executed.
@@ -83,7 +83,7 @@ impl Server {
         if let Some(init) = adopt_init(plan) {
             return self.take_in_init(plan.sandbox.clone(), init);
         }
-        let init = match launch::start_init(&plan.cgroup) {
+        let init = match launch::start_init(&plan.cgroup, plan.user.as_ref()) {
             Ok(init) => init,
             Err(err) => return err.into(),
         };

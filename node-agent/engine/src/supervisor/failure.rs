@@ -28,12 +28,16 @@ pub(super) fn describe(failure: Failure, plan: &LaunchPlan) -> String {
             Some(RootOp::Bind { source, target, .. }) if step == Step::BindSource as u32 => {
                 format!("error mounting {source:?} to rootfs at {target:?}: {reason}")
             }
+            Some(RootOp::Bind { source, .. }) if step == Step::IdMap as u32 => format!(
+                "failed to set MOUNT_ATTR_IDMAP on {source}: {reason} (maybe the filesystem used doesn't support idmap \
+                 mounts on this kernel?)"
+            ),
             Some(op) => format!("failed to {op}: {reason}"),
             None => format!("failed to mount /dev/console: {reason}"),
         }
     };
     match failure.step {
-        step if step == Step::BindSource as u32 || step == Step::Op as u32 => op(step),
+        step if [Step::BindSource, Step::IdMap, Step::Op].iter().any(|own| *own as u32 == step) => op(step),
         step if step == Step::Cgroup as u32 => {
             let group = plan.cgroup.legacy.get(index).map(|p| p.display().to_string()).unwrap_or_default();
             format!("failed to join cgroup {group}: {reason}")
@@ -48,10 +52,12 @@ pub(super) fn describe_process(failure: Failure, process: &ProcessPlan) -> Strin
     let reason = reason(failure.errno);
     let command = process.argv.first().map_or("", String::as_str);
     let candidate = process.candidates.get(failure.index as usize).map_or(command, String::as_str);
-    let steps: [(Step, &str); 11] = [
+    let steps: [(Step, &str); 13] = [
+        (Step::Hook, "run a hook"),
         (Step::Cgroup, "join a cgroup"),
         (Step::Namespace, "join the namespaces"),
         (Step::CgroupNamespace, "make a cgroup namespace"),
+        (Step::UserNamespace, "enter the pod's user namespace"),
         (Step::Pivot, "change into the root"),
         (Step::Streams, "connect the standard streams"),
         (Step::Terminal, "make the terminal the controlling one"),

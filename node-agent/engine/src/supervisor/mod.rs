@@ -5,6 +5,7 @@
 
 mod child;
 mod child_root;
+mod child_user;
 mod connection;
 mod containers;
 mod execs;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{LogLimits, Propagation};
+use crate::engine::{LogLimits, Propagation, UserNamespace};
 
 /// Everything needed to start a container's first process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -31,11 +31,26 @@ pub struct LaunchPlan {
     pub streams: StreamPlan,
     /// Files that tell the next supervisor and the agent what happened.
     pub records: RecordPlan,
+    /// Where it waits to be told to go on.
+    #[serde(default)]
+    pub pauses: PausePlan,
+}
+
+/// Where a container's first process waits for its launcher, who has hooks to run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PausePlan {
+    /// With its namespaces and its root, before it changes into that.
+    pub created: bool,
+    /// Inside, before its command.
+    pub starting: bool,
 }
 
 /// Which namespaces the first process gets. Mount and cgroup namespaces are always its own.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct NamespacePlan {
+    /// The pod's user namespace; `None` keeps the node's.
+    #[serde(default)]
+    pub user: Option<UserPlan>,
     /// Pinned network namespace; `None` keeps the node's.
     pub net: Option<PathBuf>,
     /// Pinned IPC namespace; `None` keeps the node's.
@@ -44,6 +59,15 @@ pub struct NamespacePlan {
     pub uts: Option<PathBuf>,
     /// Its PID namespace.
     pub pid: PidPlan,
+}
+
+/// A pinned user namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserPlan {
+    /// Where it is kept.
+    pub path: PathBuf,
+    /// What it maps.
+    pub ids: UserNamespace,
 }
 
 /// Where a container's process ids come from.
@@ -83,6 +107,9 @@ pub enum RootOp {
         target: String,
         /// With what is mounted below the source.
         recursive: bool,
+        /// Whether ids on the disk are those inside the pod's user namespace, if it has one.
+        #[serde(default)]
+        id_mapped: bool,
         /// `MOUNT_ATTR_*` bits.
         attributes: u64,
         /// Whether they hold for what is mounted below, too.
@@ -265,6 +292,9 @@ pub struct InitPlan {
     pub sandbox: String,
     /// Where it is counted.
     pub cgroup: CgroupPlan,
+    /// The pod's user namespace, if it has one.
+    #[serde(default)]
+    pub user: Option<UserPlan>,
     /// Written before anybody hears of the start.
     pub started: PathBuf,
 }
@@ -280,6 +310,9 @@ pub struct ExecPlan {
     pub process: ProcessPlan,
     /// Where it is counted.
     pub cgroup: CgroupPlan,
+    /// What the user namespace of the container's pod maps, if it has one.
+    #[serde(default)]
+    pub user: Option<UserNamespace>,
 }
 
 /// Bytes as base64: a filter of 600 instructions in JSON numbers would be three times as long.

@@ -12,9 +12,9 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::plan::{BpfProgram, CgroupPlan, ExecPlan, LaunchPlan, ProcessPlan, RootOp};
+use super::plan::{BpfProgram, CgroupPlan, ExecPlan, LaunchPlan, PausePlan, ProcessPlan, RootOp, UserPlan};
 use super::terminal::Terminal;
-use crate::engine::Propagation;
+use crate::engine::{Propagation, UserNamespace};
 
 /// Kernel's limit of a seccomp program (`BPF_MAXINSNS`).
 const FILTER_LEN_MAX: usize = 4096;
@@ -43,8 +43,20 @@ pub(super) struct Prepared {
     pub(super) error_pipe: c_int,
     /// Who it is and what it executes.
     pub(super) process: PreparedProcess,
+    /// Where it waits, and for what.
+    pub(super) pause: Option<Pause>,
     /// Keeps the descriptors above open until the child has its own.
     pub(super) _held: Vec<OwnedFd>,
+}
+
+/// Where a process waits to be told to go on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pause {
+    pub(super) at: PausePlan,
+    /// Where it tells that it waits.
+    pub(super) error_pipe: c_int,
+    /// What it reads a byte from.
+    pub(super) go: c_int,
 }
 
 /// How a process gets into its namespaces.
@@ -52,6 +64,8 @@ pub(super) struct Prepared {
 pub(super) enum Entry {
     /// It is the first: joins the pod's and builds its own root.
     New {
+        /// The pod's pinned user namespace, if it has one; its process is then born by another (`child_user.rs`).
+        user: Option<c_int>,
         /// The pod's pinned namespaces.
         namespaces: Vec<c_int>,
         /// Its root.
@@ -61,6 +75,8 @@ pub(super) enum Entry {
     Join {
         /// The container's first process.
         pidfd: c_int,
+        /// `CLONE_NEW…` of the namespaces that differ from the node's, but for the PID namespace.
+        namespaces: c_int,
     },
 }
 
@@ -93,6 +109,7 @@ pub(super) enum PreparedOp {
         source: CString,
         target: CString,
         recursive: bool,
+        id_mapped: bool,
         attributes: u64,
         deep: bool,
         propagation: c_ulong,
@@ -130,6 +147,8 @@ pub(super) struct PreparedProcess {
     pub(super) candidates: Vec<CString>,
     pub(super) cwd: CString,
     pub(super) uid: u32,
+    /// The same as the node sees it: whose the streams become.
+    pub(super) owner: u32,
     pub(super) gid: u32,
     pub(super) groups: Vec<u32>,
     pub(super) capabilities: u64,
@@ -175,6 +194,7 @@ pub(super) fn first_process(
     streams: [BorrowedFd<'_>; 3],
     error_pipe: BorrowedFd<'_>,
     terminal: Option<&Terminal>,
+    go: Option<BorrowedFd<'_>>,
 ) -> Result<Prepared, PrepareError> {
     let mut held = Vec::new();
     let mut namespaces = Vec::new();
@@ -184,6 +204,8 @@ pub(super) fn first_process(
         namespaces.push(fd.as_raw_fd());
         held.push(fd);
     }
+    let ids = plan.namespaces.user.as_ref().map(|user| user.ids);
+    let user = plan.namespaces.user.as_ref().map(|user| open_user(user, &mut held)).transpose()?;
     let legacy_groups = open_groups(&plan.cgroup, &mut held)?;
     let mut ops = plan.root_ops.iter().map(|op| prepare_op(op, terminal)).collect::<Result<Vec<_>, _>>()?;
     if terminal.is_some() {
@@ -192,11 +214,12 @@ pub(super) fn first_process(
     let root =
         PreparedRoot { mount: root.as_raw_fd(), path: c_path(&plan.rootfs)?, read_only: plan.rootfs_read_only, ops };
     Ok(Prepared {
-        entry: Entry::New { namespaces, root },
+        entry: Entry::New { user, namespaces, root },
         legacy_groups,
         streams: streams.map(|s| s.as_raw_fd()),
         error_pipe: error_pipe.as_raw_fd(),
-        process: prepare_process(&plan.process)?,
+        process: prepare_process(&plan.process, ids)?,
+        pause: go.map(|go| Pause { at: plan.pauses, error_pipe: error_pipe.as_raw_fd(), go: go.as_raw_fd() }),
         _held: held,
     })
 }
@@ -210,14 +233,26 @@ pub(super) fn exec_process(
 ) -> Result<Prepared, PrepareError> {
     let mut held = Vec::new();
     let legacy_groups = open_groups(&plan.cgroup, &mut held)?;
+    let all = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+    // The node's own user namespace is not one to join: the kernel refuses it.
+    let namespaces = if plan.user.is_some() { all | libc::CLONE_NEWUSER } else { all };
     Ok(Prepared {
-        entry: Entry::Join { pidfd: pidfd.as_raw_fd() },
+        entry: Entry::Join { pidfd: pidfd.as_raw_fd(), namespaces },
         legacy_groups,
         streams: streams.map(|s| s.as_raw_fd()),
         error_pipe: error_pipe.as_raw_fd(),
-        process: prepare_process(&plan.process)?,
+        process: prepare_process(&plan.process, plan.user)?,
+        pause: None,
         _held: held,
     })
+}
+
+/// Opens a pinned user namespace.
+pub(super) fn open_user(user: &UserPlan, held: &mut Vec<OwnedFd>) -> Result<c_int, PrepareError> {
+    let fd = open(&user.path, OFlags::RDONLY, "open namespace")?;
+    let raw = fd.as_raw_fd();
+    held.push(fd);
+    Ok(raw)
 }
 
 /// Opens `tasks` of each v1 group. Not `cgroup.procs`: a single thread that moves itself takes no lock of the whole
@@ -255,10 +290,11 @@ fn prepare_op(op: &RootOp, terminal: Option<&Terminal>) -> Result<PreparedOp, Pr
                 attributes: *attributes,
             },
         },
-        RootOp::Bind { source, target, recursive, attributes, deep, propagation } => PreparedOp::Bind {
+        RootOp::Bind { source, target, recursive, id_mapped, attributes, deep, propagation } => PreparedOp::Bind {
             source: c_string(source)?,
             target: c_string(target)?,
             recursive: *recursive,
+            id_mapped: *id_mapped,
             attributes: *attributes,
             deep: *deep,
             propagation: match propagation {
@@ -278,7 +314,7 @@ fn prepare_op(op: &RootOp, terminal: Option<&Terminal>) -> Result<PreparedOp, Pr
     })
 }
 
-fn prepare_process(plan: &ProcessPlan) -> Result<PreparedProcess, PrepareError> {
+fn prepare_process(plan: &ProcessPlan, ids: Option<UserNamespace>) -> Result<PreparedProcess, PrepareError> {
     let own = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     Ok(PreparedProcess {
         argv: StringArray::new(&plan.argv)?,
@@ -286,6 +322,7 @@ fn prepare_process(plan: &ProcessPlan) -> Result<PreparedProcess, PrepareError> 
         candidates: plan.candidates.iter().map(|c| c_string(c)).collect::<Result<_, _>>()?,
         cwd: c_string(&plan.cwd)?,
         uid: plan.uid,
+        owner: ids.and_then(|ids| ids.on_node(plan.uid)).unwrap_or(plan.uid),
         gid: plan.gid,
         groups: plan.groups.clone(),
         capabilities: plan.capabilities,

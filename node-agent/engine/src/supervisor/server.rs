@@ -259,6 +259,10 @@ impl Server {
         if let Some(connection) = self.connections.remove(&id) {
             self.unwatch(connection.socket(), &Source::Connection(id));
         }
+        // What waits for it waits in vain.
+        for launch in self.launches.values_mut().filter(|launch| launch.asker.0 == id) {
+            launch.go = None;
+        }
         for (_, exec) in self.execs.iter().filter(|((connection, _), _)| *connection == id) {
             let _ = super::process::signal(exec.pidfd.as_fd(), libc::SIGKILL);
         }
@@ -284,6 +288,7 @@ impl Server {
                 Err(reply) => reply,
             },
             Request::KillExec(exec) => self.kill_exec((connection, exec)),
+            Request::Proceed { container, go } => self.proceed(&container, go),
             Request::Signal { container, signal } => self.signal(&container, signal),
             Request::Kill(container) => self.kill(&container),
             Request::KillInit(sandbox) => self.kill_init(&sandbox),

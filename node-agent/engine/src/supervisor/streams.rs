@@ -55,7 +55,15 @@ impl Streams {
             RootOp::Mount { fs, options, .. } if fs == "devpts" => Some(options.as_slice()),
             _ => None,
         });
-        let terminal = Terminal::new(options.unwrap_or_default()).map_err(|err| fail("make a terminal", err))?;
+        let mut options = options.unwrap_or_default().to_vec();
+        // Mounted by us, it takes the node's ids.
+        if let Some(user) = &plan.namespaces.user
+            && let Some((_, gid)) = options.iter_mut().find(|(key, _)| key == "gid")
+        {
+            let on_node = gid.parse().ok().and_then(|gid| user.ids.on_node(gid));
+            *gid = on_node.unwrap_or(user.ids.first).to_string();
+        }
+        let terminal = Terminal::new(&options).map_err(|err| fail("make a terminal", err))?;
         let stdin = terminal.slave().try_clone_to_owned().map_err(|err| fail("duplicate a terminal", err))?;
         let ours = Ours { stdin_keeper: None, sources: Vec::new(), master: None };
         Ok(Self { stdin, outputs: Vec::new(), terminal: Some(terminal), ours })

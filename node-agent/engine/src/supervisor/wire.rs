@@ -42,6 +42,13 @@ pub enum Request {
     Exec(Box<ExecPlan>),
     /// Kill an exec'd command.
     KillExec(u64),
+    /// Let a container's first process go on from where it waits, or give up.
+    Proceed {
+        /// The container.
+        container: String,
+        /// Whether to go on.
+        go: bool,
+    },
     /// Send a signal to a container's first process.
     Signal {
         /// The container.
@@ -125,6 +132,15 @@ pub enum Event {
         container: String,
         /// How.
         exit: ExitRecord,
+    },
+    /// The first process of a container that this connection starts waits for [`Request::Proceed`].
+    Paused {
+        /// The container.
+        container: String,
+        /// The process.
+        pid: i32,
+        /// Where, see [`super::plan::PausePlan`].
+        starting: bool,
     },
     /// An exec'd command of this connection has ended.
     ExecExited {

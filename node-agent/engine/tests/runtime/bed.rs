@@ -160,6 +160,7 @@ fn config(dir: &Path, cgroup_root: &str) -> EngineConfig {
         cgroup_root: cgroup_root.to_owned(),
         supervisor_program: "/proc/self/exe".into(),
         ends_with_engine: false,
+        hook_dirs: vec![dir.join("hooks.d")],
         clock: RealClock::shared(),
         rng: SeededRng::shared(),
     }

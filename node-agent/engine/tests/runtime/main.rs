@@ -7,6 +7,8 @@ mod adoption;
 mod bed;
 mod build;
 mod exec;
+mod groups;
+mod hooks;
 mod isolation;
 mod lifecycle;
 mod seam;
@@ -14,6 +16,7 @@ mod speed;
 #[path = "../suite/mod.rs"]
 mod suite;
 mod update;
+mod users;
 
 use std::process::ExitCode;
 
@@ -55,6 +58,9 @@ fn main() -> ExitCode {
         exec::all(),
         isolation::all(),
         update::all(),
+        users::all(),
+        groups::all(),
+        hooks::all(),
         adoption::all(),
         build::all(),
         speed::all(),

@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::future::LocalBoxFuture;
 use reeve_engine::engine::{
-    AttachConfig, Container, ContainerConfig, ContainerState, EngineError, ExecConfig, ExecSession, OutputStream,
-    Resources, Sandbox, SandboxConfig, SandboxState, SharedEngine,
+    AttachConfig, Container, ContainerConfig, ContainerState, EngineError, ExecConfig, ExecSession, Mount,
+    OutputStream, Resources, Sandbox, SandboxConfig, SandboxState, SharedEngine, UserNamespace,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -53,12 +53,17 @@ promises![
     new_limits_and_notes_are_kept,
     a_log_goes_on_in_a_new_file,
     what_runs_uses_something,
+    a_pod_may_have_users_of_its_own,
     what_is_gone_can_be_stopped_and_removed_again,
 ];
 
 impl Ground {
     async fn sandbox(&self) -> Sandbox {
-        let config = SandboxConfig {
+        self.engine.run_pod_sandbox(self.sandbox_config()).await.unwrap()
+    }
+
+    fn sandbox_config(&self) -> SandboxConfig {
+        SandboxConfig {
             name: self.name.clone(),
             namespace: "default".to_owned(),
             uid: format!("uid-{}", self.name),
@@ -67,8 +72,7 @@ impl Ground {
             log_dir: self.dir.join(&self.name),
             labels: BTreeMap::from([("label".to_owned(), "kept".to_owned())]),
             ..SandboxConfig::default()
-        };
-        self.engine.run_pod_sandbox(config).await.unwrap()
+        }
     }
 
     fn script(&self, pod: &Sandbox, script: &str) -> ContainerConfig {
@@ -322,6 +326,30 @@ async fn what_runs_uses_something(ground: &Ground) {
     };
     tokio::time::timeout(WAIT_MAX, used).await.expect("it is counted");
     assert!(ground.engine.image_fs_usage().await.unwrap().used_bytes > 0);
+    ground.remove(&pod).await;
+}
+
+async fn a_pod_may_have_users_of_its_own(ground: &Ground) {
+    if !ground.engine.features().user_namespaces {
+        println!("SKIPPED: {} has no user namespaces", ground.engine.version());
+        return;
+    }
+    let ids = UserNamespace { first: 701 << 16, length: 1 << 16 };
+    let config = SandboxConfig { user_namespace: Some(ids), ..ground.sandbox_config() };
+    let pod = ground.engine.run_pod_sandbox(config).await.unwrap();
+    let volume = ground.dir.join("of-users");
+    std::fs::create_dir_all(&volume).unwrap();
+    let mut config = ground.script(&pod, "touch /v/file; exec sleep 1000");
+    config.mounts = vec![Mount { source: volume.clone(), target: "/v".into(), ..Mount::default() }];
+    let id = ground.start(&pod, config).await;
+    let session = ground.exec(&id, "id -u; cat /proc/self/uid_map", |_| ()).await;
+    let told = text(session.stdout).await;
+    let words: Vec<&str> = told.split_whitespace().collect();
+    assert_eq!(words, ["0", "0", &ids.first.to_string(), &ids.length.to_string()]);
+    let owner = || std::fs::metadata(volume.join("file")).map(|file| std::os::unix::fs::MetadataExt::uid(&file));
+    eventually("its file is there", || owner().is_ok()).await;
+    assert_eq!(owner().unwrap(), 0, "ids on the disk are those inside");
+    assert_eq!(ground.engine.list_pod_sandboxes().await.unwrap()[0].config.user_namespace, Some(ids));
     ground.remove(&pod).await;
 }
 

@@ -41,9 +41,18 @@ pub struct Legacy {
     pub controllers: Vec<String>,
     /// Where our root group goes.
     pub base: PathBuf,
+    /// Where it is mounted; empty in a record of an engine that did not write it.
+    #[serde(default)]
+    pub top: PathBuf,
 }
 
 impl Legacy {
+    /// Where a group's path from the top of the hierarchy begins.
+    #[must_use]
+    pub fn top(&self) -> &Path {
+        if self.top.as_os_str().is_empty() { &self.base } else { &self.top }
+    }
+
     /// Whether it carries a controller.
     #[must_use]
     pub fn has(&self, controller: &str) -> bool {
@@ -98,7 +107,7 @@ impl Hierarchies {
             if found.legacy_of(first).is_none() {
                 let base = mount.point.join(own_path(own, first, &mount.root));
                 let name = mount.point.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                found.legacy.push(Legacy { name, controllers, base });
+                found.legacy.push(Legacy { name, controllers, base, top: mount.point });
             }
         }
         found.legacy.sort_by_key(|h| h.controllers.iter().any(|name| name == "cpuset"));
@@ -191,6 +200,7 @@ mod tests {
         let own = "8:pids:/\n4:memory:/session/x\n1:cpu,cpuacct:/\n0::/\n";
         let found = Hierarchies::parse(HYBRID, own, |_| "hugetlb".to_owned()).unwrap();
         assert_eq!(found.legacy_of("memory").unwrap().base, Path::new("/sys/fs/cgroup/memory/session/x"));
+        assert_eq!(found.legacy_of("memory").unwrap().top(), Path::new("/sys/fs/cgroup/memory"));
         assert_eq!(found.legacy_of("cpuacct").unwrap().name, "cpu,cpuacct");
         assert_eq!(found.unified.as_ref().unwrap().controllers, Vec::<String>::new());
         assert_eq!(found.legacy_names().last(), Some("cpuset"), "used on demand, so it comes last");

@@ -40,15 +40,17 @@ pub fn legacy(resources: &Resources, controllers: &[String], memory_now: Option<
     set("cpu", "cpu.cfs_period_us", resources.cpu_period_us.filter(|p| *p > 0).map(|period| period.to_string()));
     set("cpu", "cpu.cfs_quota_us", resources.cpu_quota_us.map(|quota| quota.max(-1).to_string()));
     let memory = positive(resources.memory_limit_bytes);
-    let mut files = ["memory.limit_in_bytes", SWAP_FILES[0]];
+    let both = resources.memory_swap_bytes.or(memory);
+    let mut files = [("memory.limit_in_bytes", memory), (SWAP_FILES[0], both)];
     if memory.zip(memory_now).is_some_and(|(memory, now)| memory > now) {
         files.reverse();
     }
-    for file in files {
-        set("memory", file, memory.map(|limit| limit.to_string()));
+    for (file, limit) in files {
+        set("memory", file, limit.map(|limit| limit.to_string()));
     }
     set("pids", "pids.max", resources.pids_max.map(pids));
     set("cpuset", "cpuset.cpus", resources.cpuset_cpus.clone());
+    set("cpuset", "cpuset.mems", resources.cpuset_mems.clone());
     settings
 }
 
@@ -71,10 +73,16 @@ pub fn unified(resources: &Resources, controllers: &[String]) -> Vec<Setting> {
     set("cpu", "cpu.max", cpu_max);
     let memory = positive(resources.memory_limit_bytes);
     set("memory", "memory.max", memory.map(|limit| limit.to_string()));
-    // No swap, so that the limit cannot be passed by swapping (the kubelet's `NoSwap`).
-    set("memory", SWAP_FILES[1], memory.map(|_| "0".to_owned()));
+    // No swap, so that the limit cannot be passed by swapping (the kubelet's `NoSwap`), unless it is asked for.
+    let swap = match (resources.memory_swap_bytes, memory) {
+        (Some(both), _) if both < 0 => Some("max".to_owned()),
+        (Some(both), Some(memory)) => Some(both.saturating_sub(memory).max(0).to_string()),
+        (_, memory) => memory.map(|_| "0".to_owned()),
+    };
+    set("memory", SWAP_FILES[1], swap);
     set("pids", "pids.max", resources.pids_max.map(pids));
     set("cpuset", "cpuset.cpus", resources.cpuset_cpus.clone());
+    set("cpuset", "cpuset.mems", resources.cpuset_mems.clone());
     settings
 }
 
@@ -177,6 +185,19 @@ mod tests {
             assert_eq!(text(&legacy(&resources, &controllers, now)), format!("{limit} {both}"));
         }
         assert!(is_of_swap("memory.swap.max") && !is_of_swap("memory.max"));
+    }
+
+    #[test]
+    fn swap_beyond_the_memory_is_what_is_asked_for() {
+        let controllers = ["memory".to_owned()];
+        for (both, v1, v2) in [(Some(150), "150", "50"), (Some(-1), "-1", "max"), (None, "100", "0")] {
+            let resources =
+                Resources { memory_limit_bytes: Some(100), memory_swap_bytes: both, ..Resources::default() };
+            let expected = format!("memory.limit_in_bytes=100 memory.memsw.limit_in_bytes={v1}");
+            assert_eq!(text(&legacy(&resources, &controllers, None)), expected);
+            let expected = format!("memory.max=100 memory.swap.max={v2}");
+            assert_eq!(text(&unified(&resources, &controllers)), expected);
+        }
     }
 
     #[test]

@@ -91,14 +91,21 @@ impl Cgroups {
         &self.hierarchies
     }
 
-    /// The groups of a container, or of a pod, by its path below the engine's root.
+    /// The groups of a container, or of a pod, by its path below the engine's root; one that begins with a slash is
+    /// from the top of each hierarchy.
     #[must_use]
     pub fn plan(&self, group: &str, resources: &Resources) -> CgroupPlan {
-        let unified = self.hierarchies.unified.as_ref().map(|unified| unified.base.join(&self.root).join(group));
-        let wanted = |name: &str| name != "cpuset" || resources.cpuset_cpus.is_some();
+        let from_top = group.strip_prefix('/');
+        let place = |base: &Path, top: &Path| match from_top {
+            Some(group) => top.join(group),
+            None => base.join(&self.root).join(group),
+        };
+        let unified = self.hierarchies.unified.as_ref().map(|unified| place(&unified.base, &unified.base));
+        let uses_cpuset = resources.cpuset_cpus.is_some() || resources.cpuset_mems.is_some();
+        let wanted = |name: &str| name != "cpuset" || uses_cpuset;
         let legacy = self.hierarchies.legacy.iter().filter(|h| h.controllers.iter().any(|name| wanted(name)));
-        let legacy: Vec<PathBuf> = legacy.map(|h| h.base.join(&self.root).join(group)).collect();
-        let v1_memory = self.hierarchies.legacy_of("memory").map(|h| h.base.join(&self.root).join(group));
+        let legacy: Vec<PathBuf> = legacy.map(|h| place(&h.base, h.top())).collect();
+        let v1_memory = self.hierarchies.legacy_of("memory").map(|h| place(&h.base, h.top()));
         let oom_events = match v1_memory {
             Some(memory) => Some(memory.join("memory.oom_control")),
             None => unified.as_ref().map(|unified| unified.join("memory.events")),
@@ -116,12 +123,34 @@ impl Cgroups {
         }
         for (hierarchy, group) in self.legacy_groups(plan) {
             if hierarchy.has("cpuset") {
-                create_cpuset(&hierarchy.base, group)?;
+                create_cpuset(hierarchy.top(), group)?;
             } else {
                 fs::create_dir_all(group).step("make", group)?;
             }
         }
         self.limit(plan, resources)
+    }
+
+    /// Of a plan's groups those that are not there yet.
+    #[must_use]
+    pub fn missing(&self, plan: &CgroupPlan) -> CgroupPlan {
+        CgroupPlan {
+            unified: plan.unified.clone().filter(|group| !group.is_dir()),
+            legacy: plan.legacy.iter().filter(|group| !group.is_dir()).cloned().collect(),
+            oom_events: plan.oom_events.clone(),
+        }
+    }
+
+    /// Groups around those of a plan that are not there yet, the innermost of each hierarchy first.
+    #[must_use]
+    pub fn missing_parents(&self, plan: &CgroupPlan) -> Vec<PathBuf> {
+        let unified = self.hierarchies.unified.as_ref().zip(plan.unified.as_deref());
+        let unified = unified.map(|(unified, group)| (unified.base.as_path(), group));
+        let legacy = self.legacy_groups(plan).map(|(hierarchy, group)| (hierarchy.top(), group));
+        let around = legacy.chain(unified).flat_map(|(top, group)| {
+            group.ancestors().skip(1).take_while(move |parent| parent.starts_with(top) && *parent != top)
+        });
+        around.filter(|parent| !parent.is_dir()).map(Path::to_owned).collect()
     }
 
     /// Changes the limits of groups in which processes may run. One that is new here, a v1 cpuset, takes them in.
@@ -133,7 +162,7 @@ impl Cgroups {
         let (Some((hierarchy, cpuset)), Some(home)) = (found, plan.legacy.iter().find(|group| group.is_dir())) else {
             return self.limit(plan, resources);
         };
-        create_cpuset(&hierarchy.base, cpuset)?;
+        create_cpuset(hierarchy.top(), cpuset)?;
         self.limit(plan, resources)?;
         take_in(home, cpuset)
     }
@@ -141,13 +170,17 @@ impl Cgroups {
     fn limit(&self, plan: &CgroupPlan, resources: &Resources) -> Result<(), CgroupError> {
         let set = |group: &Path, settings: Vec<limits::Setting>| {
             settings.into_iter().try_for_each(|(file, value)| match fs::write(group.join(file), value) {
-                // Absent where swap is not counted, refused where it is in use: a bound besides the memory limit.
-                Err(_) if limits::is_of_swap(file) => Ok(()),
+                // Absent where swap is not counted, refused where it is in use: a bound besides the memory limit,
+                // unless somebody asked for it.
+                Err(_) if limits::is_of_swap(file) && resources.memory_swap_bytes.is_none() => Ok(()),
                 other => other.step("write", &group.join(file)),
             })
         };
         if let Some((unified, group)) = self.hierarchies.unified.as_ref().zip(plan.unified.as_ref()) {
             set(group, limits::unified(resources, &unified.controllers))?;
+            for (file, value) in &resources.unified {
+                write(&group.join(file), value)?;
+            }
         }
         for (hierarchy, group) in self.legacy_groups(plan) {
             let now = fs::read_to_string(group.join("memory.limit_in_bytes")).ok();
@@ -169,7 +202,7 @@ impl Cgroups {
     /// The v1 groups of a plan, each with its hierarchy.
     fn legacy_groups<'p>(&self, plan: &'p CgroupPlan) -> impl Iterator<Item = (&hierarchy::Legacy, &'p Path)> {
         plan.legacy.iter().filter_map(|group| {
-            let hierarchy = self.hierarchies.legacy.iter().find(|h| group.starts_with(&h.base))?;
+            let hierarchy = self.hierarchies.legacy.iter().find(|h| group.starts_with(h.top()))?;
             Some((hierarchy, group.as_path()))
         })
     }
@@ -195,7 +228,7 @@ impl Cgroups {
     /// When the kernel refuses.
     pub fn restrict_devices(&self, plan: &CgroupPlan, rules: &[DeviceRule]) -> Result<(), CgroupError> {
         if let Some(hierarchy) = self.hierarchies.legacy_of("devices") {
-            let Some(group) = plan.legacy.iter().find(|group| group.starts_with(&hierarchy.base)) else {
+            let Some(group) = plan.legacy.iter().find(|group| group.starts_with(hierarchy.top())) else {
                 return Ok(());
             };
             write(&group.join("devices.deny"), "a")?;
