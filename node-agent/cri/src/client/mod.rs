@@ -16,10 +16,10 @@ use std::sync::Arc;
 
 use hyper_util::rt::TokioIo;
 use reeve_api::clock::SharedClock;
-use reeve_engine::engine::{EngineError, EngineEvent};
-use reeve_proto::cri::VersionRequest;
+use reeve_engine::engine::{EngineError, EngineEvent, Features};
 use reeve_proto::cri::image_service_client::ImageServiceClient;
 use reeve_proto::cri::runtime_service_client::RuntimeServiceClient;
+use reeve_proto::cri::{StatusRequest, StatusResponse, VersionRequest};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -63,6 +63,7 @@ pub struct CriEngine {
 struct Inner {
     channel: Channel,
     version: String,
+    features: Features,
     config: CriClientConfig,
     notes: Notes,
     events: broadcast::Sender<EngineEvent>,
@@ -101,10 +102,14 @@ impl CriEngine {
         let about = runtime.version(VersionRequest { version: String::new() }).await;
         let about = about.map_err(|status| error::of(&status, "ask for the version of", &config.endpoint))?;
         let about = about.into_inner();
+        // One that does not say what it can is not asked for it.
+        let features = runtime.status(StatusRequest { verbose: false }).await;
+        let features = features.map(|answer| features_of(answer.into_inner())).unwrap_or_default();
         let engine = Self {
             inner: Arc::new(Inner {
                 channel,
                 version: format!("{}://{}", about.runtime_name, about.runtime_version),
+                features,
                 config,
                 notes,
                 events: broadcast::Sender::new(EVENTS_BEHIND_MAX),
@@ -124,5 +129,16 @@ impl CriEngine {
 
     fn image_service(&self) -> ImageServiceClient<Channel> {
         ImageServiceClient::new(self.inner.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+}
+
+/// What a runtime says of the one kind of containers that we ask for.
+fn features_of(status: StatusResponse) -> Features {
+    let own = status.runtime_handlers.into_iter().find(|handler| handler.name.is_empty());
+    let own = own.and_then(|handler| handler.features).unwrap_or_default();
+    Features {
+        user_namespaces: own.user_namespaces,
+        recursive_read_only_mounts: own.recursive_read_only_mounts,
+        supplemental_groups_policy: status.features.unwrap_or_default().supplemental_groups_policy,
     }
 }

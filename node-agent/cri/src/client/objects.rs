@@ -53,6 +53,16 @@ impl CriEngine {
         let mut request = container::to_request(&pod.id, own);
         let sandbox_config = self.sandbox_request(&pod.config)?;
         if let Some(config) = &mut request.config {
+            if let Some(ids) = pod.config.user_namespace {
+                let mappings = sandbox::to_mappings(ids);
+                for mount in &mut config.mounts {
+                    (mount.uid_mappings, mount.gid_mappings) = (mappings.clone(), mappings.clone());
+                }
+            }
+            let context = config.linux.as_mut().and_then(|linux| linux.security_context.as_mut());
+            if let Some(options) = context.and_then(|context| context.namespace_options.as_mut()) {
+                options.userns_options = Some(sandbox::to_users(pod.config.user_namespace));
+            }
             let relative = own.log_path.strip_prefix(&pod.config.log_dir);
             let relative = relative.unwrap_or(&own.log_path);
             config.log_path = relative.to_string_lossy().into_owned();

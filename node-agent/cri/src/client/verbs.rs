@@ -1,21 +1,22 @@
 //! The engine's verbs, each a call or two.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use reeve_engine::engine::{
     AttachConfig, Connection, Container, ContainerConfig, Engine, EngineError, EngineEvent, ExecConfig, ExecSession,
-    FsUsage, Image, RegistryAuth, Resources, Sandbox, SandboxConfig, Usage,
+    Features, FsUsage, Image, RegistryAuth, Resources, Sandbox, SandboxConfig, Usage,
 };
 use reeve_proto::cri::{
-    AttachRequest, ContainerStatsFilter, ContainerStatsRequest, CreateContainerRequest, ExecRequest, FilesystemUsage,
-    ImageFsInfoRequest, ImageSpec, ImageStatusRequest, ListContainerStatsRequest, ListImagesRequest,
-    PodSandboxStatsRequest, PortForwardRequest, PullImageRequest, RemoveContainerRequest, RemoveImageRequest,
-    RemovePodSandboxRequest, ReopenContainerLogRequest, RunPodSandboxRequest, StartContainerRequest,
-    StopContainerRequest, StopPodSandboxRequest, UpdateContainerResourcesRequest, UpdatePodSandboxResourcesRequest,
+    AttachRequest, CheckpointContainerRequest, ContainerStatsFilter, ContainerStatsRequest, CreateContainerRequest,
+    ExecRequest, FilesystemUsage, ImageFsInfoRequest, ImageSpec, ImageStatusRequest, ListContainerStatsRequest,
+    ListImagesRequest, PodSandboxStatsRequest, PortForwardRequest, PullImageRequest, RemoveContainerRequest,
+    RemoveImageRequest, RemovePodSandboxRequest, ReopenContainerLogRequest, RunPodSandboxRequest,
+    StartContainerRequest, StopContainerRequest, StopPodSandboxRequest, UpdateContainerResourcesRequest,
+    UpdatePodSandboxResourcesRequest,
 };
 use reeve_streaming::client;
 use reeve_streaming::remote::{Kind, StreamOptions};
@@ -29,6 +30,10 @@ use crate::convert::{image, resources, stats};
 impl Engine for CriEngine {
     fn version(&self) -> String {
         self.inner.version.clone()
+    }
+
+    fn features(&self) -> Features {
+        self.inner.features
     }
 
     async fn run_pod_sandbox(&self, config: SandboxConfig) -> Result<Sandbox, EngineError> {
@@ -229,6 +234,16 @@ impl Engine for CriEngine {
         let answer = self.image_service().image_fs_info(ImageFsInfoRequest {}).await;
         let answer = answer.map_err(|status| error::of(&status, "look at", "images"))?.into_inner();
         Ok(folder(answer.image_filesystems.into_iter().next()))
+    }
+
+    async fn checkpoint_container(&self, id: &str, path: &Path, timeout: Option<Duration>) -> Result<(), EngineError> {
+        let request = CheckpointContainerRequest {
+            container_id: id.to_owned(),
+            location: path.to_string_lossy().into_owned(),
+            timeout: timeout.map_or(0, |own| i64::try_from(own.as_secs()).unwrap_or(i64::MAX)),
+        };
+        let made = self.runtime().checkpoint_container(request).await;
+        made.map(drop).map_err(|status| error::of(&status, "checkpoint container", id))
     }
 
     fn events(&self) -> BoxStream<'static, EngineEvent> {

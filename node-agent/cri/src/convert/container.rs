@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use reeve_engine::engine::{Container, ContainerConfig, ContainerState, Device, LogLimits, Mount, Propagation};
+use reeve_engine::engine::{
+    Container, ContainerConfig, ContainerState, Device, LogLimits, Mount, Propagation, UserNamespace,
+};
 use reeve_proto::cri::{
     self, Container as Listed, ContainerMetadata, ContainerResources, ContainerState as CriState, ContainerStatus,
     ContainerUser, CreateContainerRequest, ImageSpec, KeyValue, LinuxContainerConfig, LinuxContainerUser,
     MountPropagation, NamespaceMode as CriMode, NamespaceOption,
 };
 
-use super::{RECORD, Refused, filled, from_record, nanoseconds, nanoseconds_or_none, resources, security, signal};
-use super::{sandbox, to_record};
+use super::sandbox;
+use super::{Refused, filled, from_record, nanoseconds, nanoseconds_or_none, noted, resources, security, signal};
 
 /// Where nothing is kept.
 const NOWHERE: &str = "/dev/null";
@@ -60,7 +62,7 @@ pub fn to_engine(request: &CreateContainerRequest, log_dir: &Path) -> Result<Con
         log_limits: LogLimits::default(),
         stop_signal: signal::to_name(config.stop_signal),
         labels: BTreeMap::new(),
-        annotations: BTreeMap::from([(RECORD.to_owned(), to_record(&record))]),
+        annotations: noted(&config.annotations, &record),
     })
 }
 
@@ -75,15 +77,31 @@ fn variable(given: &KeyValue) -> Result<(String, String), Refused> {
     Ok((given.key.clone(), value))
 }
 
+/// Refuses mounts whose ids are mapped otherwise than the engine does it: all of a pod's as the pod's own, and none
+/// where it has none.
+///
+/// # Errors
+/// With the mount's path.
+pub fn check_mappings(request: &CreateContainerRequest, pod: Option<UserNamespace>) -> Result<(), Refused> {
+    let mounts = request.config.iter().flat_map(|config| &config.mounts);
+    for mount in mounts.filter(|mount| !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty()) {
+        let path = &mount.container_path;
+        let wanted = sandbox::ids(&mount.uid_mappings, &mount.gid_mappings)?;
+        if pod != Some(wanted) {
+            return Err(Refused::new(format!(
+                "the ids of {path} must be mapped as the pod's user namespace maps them"
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn mount(given: &cri::Mount) -> Result<Mount, Refused> {
     if given.container_path.is_empty() {
         return Err(Refused::new("a mount must have a container path"));
     }
     if given.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
         return Err(Refused::new(format!("image volumes are not supported: {}", given.container_path)));
-    }
-    if !given.uid_mappings.is_empty() || !given.gid_mappings.is_empty() {
-        return Err(Refused::new(format!("id-mapped mounts are not supported: {}", given.container_path)));
     }
     if given.recursive_read_only && (!given.readonly || given.propagation() != MountPropagation::PropagationPrivate) {
         let path = &given.container_path;

@@ -35,6 +35,12 @@ pub fn to_record(message: &impl prost::Message) -> String {
     STANDARD.encode(message.encode_to_vec())
 }
 
+/// Annotations as hooks see them, with the whole message beside them.
+fn noted(given: &HashMap<String, String>, message: &impl prost::Message) -> BTreeMap<String, String> {
+    let given = given.iter().map(|(name, value)| (name.clone(), value.clone()));
+    given.chain([(RECORD.to_owned(), to_record(message))]).collect()
+}
+
 /// The message of a record; `None` where somebody else than we has made what it describes.
 #[must_use]
 pub fn from_record<M: prost::Message + Default>(annotations: &BTreeMap<String, String>) -> Option<M> {

@@ -1,5 +1,7 @@
 //! Limits and shares.
 
+use std::collections::BTreeMap;
+
 use reeve_engine::engine::Resources;
 use reeve_proto::cri::LinuxContainerResources;
 
@@ -8,30 +10,21 @@ use super::{Refused, filled, positive};
 /// What a kubelet says of every container on cgroup v2, and the engine does by itself: all its processes end together.
 const AS_EVER: (&str, &str) = ("memory.oom.group", "1");
 
-/// Refuses limits that this engine does not set. What only says how it is anyway is taken: no swap beyond the memory,
-/// no huge pages.
+/// Refuses limits that this engine does not set: a number of huge pages. None at all is taken, as of every container of
+/// a kubelet, whose own group of the pod sees to it.
 ///
 /// # Errors
 /// With the limit's name and value.
 pub fn check(given: &LinuxContainerResources) -> Result<(), Refused> {
     let refuse = |what: String| Err(Refused::new(format!("{what} is not supported")));
-    if !given.cpuset_mems.is_empty() {
-        return refuse(format!("cpuset_mems {:?}", given.cpuset_mems));
-    }
     if let Some(huge) = given.hugepage_limits.iter().find(|huge| huge.limit > 0) {
         return refuse(format!("a limit of {} bytes of {} huge pages", huge.limit, huge.page_size));
     }
-    let swap = given.memory_swap_limit_in_bytes;
-    if swap != 0 && swap != given.memory_limit_in_bytes {
-        return refuse(format!(
-            "memory_swap_limit_in_bytes {swap} beside memory_limit_in_bytes {}",
-            given.memory_limit_in_bytes
-        ));
+    let (swap, memory) = (given.memory_swap_limit_in_bytes, given.memory_limit_in_bytes);
+    if swap > 0 && swap < memory {
+        return refuse(format!("memory_swap_limit_in_bytes {swap} below memory_limit_in_bytes {memory}"));
     }
-    match given.unified.iter().find(|(file, value)| (file.as_str(), value.as_str()) != AS_EVER) {
-        Some((file, value)) => refuse(format!("unified {file}={value}")),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// What a container or pod may use; zero and empty mean not set.
@@ -46,7 +39,17 @@ pub fn to_engine(given: &LinuxContainerResources) -> Resources {
         pids_max: None,
         oom_score_adj: i32::try_from(given.oom_score_adj).ok(),
         cpuset_cpus: filled(&given.cpuset_cpus),
+        cpuset_mems: filled(&given.cpuset_mems),
+        // The memory's own limit is what there is without being asked for.
+        memory_swap_bytes: Some(given.memory_swap_limit_in_bytes)
+            .filter(|swap| *swap != 0 && *swap != given.memory_limit_in_bytes),
+        unified: unified(given),
     }
+}
+
+fn unified(given: &LinuxContainerResources) -> BTreeMap<String, String> {
+    let said = given.unified.iter().filter(|(file, value)| (file.as_str(), value.as_str()) != AS_EVER);
+    said.map(|(file, value)| (file.clone(), value.clone())).collect()
 }
 
 /// A change of limits: the OOM score stays, because processes have it already.
@@ -65,6 +68,9 @@ pub fn to_cri(own: &Resources) -> LinuxContainerResources {
         memory_limit_in_bytes: own.memory_limit_bytes.unwrap_or_default(),
         oom_score_adj: own.oom_score_adj.unwrap_or_default().into(),
         cpuset_cpus: own.cpuset_cpus.clone().unwrap_or_default(),
+        cpuset_mems: own.cpuset_mems.clone().unwrap_or_default(),
+        memory_swap_limit_in_bytes: own.memory_swap_bytes.unwrap_or_default(),
+        unified: own.unified.clone().into_iter().collect(),
         ..LinuxContainerResources::default()
     }
 }
@@ -91,18 +97,13 @@ mod tests {
             assert_eq!(said, Ok(()));
         }
         for (said, why) in [
-            (told(|given| given.cpuset_mems = "0".to_owned()), "cpuset_mems \"0\" is not supported"),
             (
-                told(|given| given.memory_swap_limit_in_bytes = -1),
-                "memory_swap_limit_in_bytes -1 beside memory_limit_in_bytes 7 is not supported",
+                told(|given| given.memory_swap_limit_in_bytes = 5),
+                "memory_swap_limit_in_bytes 5 below memory_limit_in_bytes 7 is not supported",
             ),
             (
                 told(|given| given.hugepage_limits = vec![HugepageLimit { page_size: "2MB".to_owned(), limit: 9 }]),
                 "a limit of 9 bytes of 2MB huge pages is not supported",
-            ),
-            (
-                told(|given| drop(given.unified.insert("memory.high".to_owned(), "5".to_owned()))),
-                "unified memory.high=5 is not supported",
             ),
         ] {
             assert_eq!(said.unwrap_err(), why);
@@ -119,8 +120,16 @@ mod tests {
             pids_max: None,
             oom_score_adj: Some(-997),
             cpuset_cpus: Some("0-1".to_owned()),
+            cpuset_mems: Some("0".to_owned()),
+            memory_swap_bytes: Some(-1),
+            unified: BTreeMap::from([("memory.high".to_owned(), "7".to_owned())]),
         };
         assert_eq!(to_engine(&to_cri(&own)), own);
+        let mut given = to_cri(&own);
+        given.unified.insert(AS_EVER.0.to_owned(), AS_EVER.1.to_owned());
+        given.memory_swap_limit_in_bytes = given.memory_limit_in_bytes;
+        let plain = Resources { memory_swap_bytes: None, ..own };
+        assert_eq!(to_engine(&given), plain, "what is so anyway is no limit");
         let none = Resources { oom_score_adj: Some(0), ..Resources::default() };
         assert_eq!(to_engine(&LinuxContainerResources::default()), none);
         assert_eq!(to_change(&LinuxContainerResources::default()), Resources::default());

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use reeve_engine::engine::{NamespaceMode, Resources, Sandbox, SandboxConfig, SandboxState};
+use reeve_engine::engine::{NamespaceMode, Resources, Sandbox, SandboxConfig, SandboxState, UserNamespace};
 use reeve_proto::cri::{
-    LinuxPodSandboxConfig, LinuxPodSandboxStatus, LinuxSandboxSecurityContext, Namespace, NamespaceMode as CriMode,
-    NamespaceOption, PodIp, PodSandbox, PodSandboxConfig, PodSandboxMetadata, PodSandboxNetworkStatus, PodSandboxState,
-    PodSandboxStatus, RunPodSandboxRequest,
+    IdMapping, LinuxPodSandboxConfig, LinuxPodSandboxStatus, LinuxSandboxSecurityContext, Namespace,
+    NamespaceMode as CriMode, NamespaceOption, PodIp, PodSandbox, PodSandboxConfig, PodSandboxMetadata,
+    PodSandboxNetworkStatus, PodSandboxState, PodSandboxStatus, RunPodSandboxRequest, UserNamespace as CriUsers,
 };
 
-use super::{RECORD, Refused, from_record, nanoseconds, resources, to_record};
+use super::{Refused, from_record, nanoseconds, noted, resources};
 
 /// What a sandbox is to be. `node` is the node's own host name.
 ///
@@ -21,7 +21,7 @@ pub fn to_engine(request: &RunPodSandboxRequest, node: &str) -> Result<SandboxCo
     let metadata = config.metadata.as_ref().ok_or_else(|| Refused::new("sandbox config must include metadata"))?;
     let linux = config.linux.clone().unwrap_or_default();
     let options = options(&linux);
-    check_user_namespace(&options)?;
+    let user_namespace = user_namespace(&options)?;
     linux.resources.as_ref().map_or(Ok(()), super::resources::check)?;
     let host_network = options.network() == CriMode::Node;
     let hostname = match config.hostname.as_str() {
@@ -38,13 +38,14 @@ pub fn to_engine(request: &RunPodSandboxRequest, node: &str) -> Result<SandboxCo
         host_network,
         host_ipc: options.ipc() == CriMode::Node,
         pid: mode(options.pid()),
+        user_namespace,
         privileged: linux.security_context.as_ref().is_some_and(|context| context.privileged),
-        cgroup: cgroup(&linux.cgroup_parent),
+        cgroup: cgroup(&linux.cgroup_parent)?,
         resources: pod_resources(&linux),
         sysctls: linux.sysctls.into_iter().collect(),
         log_dir: PathBuf::from(&config.log_directory),
         labels: BTreeMap::new(),
-        annotations: BTreeMap::from([(RECORD.to_owned(), to_record(request))]),
+        annotations: noted(&config.annotations, request),
     })
 }
 
@@ -54,11 +55,45 @@ fn options(linux: &LinuxPodSandboxConfig) -> NamespaceOption {
 }
 
 /// Whoever asks for a user namespace counts on it.
-fn check_user_namespace(options: &NamespaceOption) -> Result<(), Refused> {
-    match &options.userns_options {
-        Some(wanted) if wanted.mode() == CriMode::Pod => Err(Refused::new("user namespaces are not supported")),
-        _ => Ok(()),
+fn user_namespace(options: &NamespaceOption) -> Result<Option<UserNamespace>, Refused> {
+    let Some(wanted) = &options.userns_options else { return Ok(None) };
+    match wanted.mode() {
+        CriMode::Node if wanted.uids.is_empty() && wanted.gids.is_empty() => Ok(None),
+        CriMode::Node => Err(Refused::new("user namespace mode is NODE, but ids are mapped")),
+        CriMode::Pod => ids(&wanted.uids, &wanted.gids).map(Some),
+        other => Err(Refused::new(format!("unsupported user namespace mode {}", other.as_str_name()))),
     }
+}
+
+/// What two lists of mappings say: one range, the same for users and groups, that begins with root.
+///
+/// # Errors
+/// When they say something else, which the engine does not have.
+pub fn ids(uids: &[IdMapping], gids: &[IdMapping]) -> Result<UserNamespace, Refused> {
+    let [own] = uids else {
+        return Err(Refused::new(format!("only one range of ids can be mapped, got {}", uids.len())));
+    };
+    if uids != gids {
+        return Err(Refused::new("users and groups must be mapped alike"));
+    }
+    if own.container_id != 0 || own.length == 0 {
+        return Err(Refused::new("id 0 must be mapped"));
+    }
+    Ok(UserNamespace { first: own.host_id, length: own.length })
+}
+
+/// The same for another runtime.
+#[must_use]
+pub fn to_mappings(own: UserNamespace) -> Vec<IdMapping> {
+    vec![IdMapping { host_id: own.first, container_id: 0, length: own.length }]
+}
+
+/// What is said of a pod's users to another runtime.
+#[must_use]
+pub fn to_users(own: Option<UserNamespace>) -> CriUsers {
+    let mappings = own.map(to_mappings).unwrap_or_default();
+    let mode = if own.is_some() { CriMode::Pod } else { CriMode::Node };
+    CriUsers { mode: mode.into(), uids: mappings.clone(), gids: mappings }
 }
 
 /// Which PID namespace containers use; `TARGET` says more than this, and is the container's own matter.
@@ -81,9 +116,15 @@ pub fn to_mode(own: NamespaceMode) -> CriMode {
     }
 }
 
-/// The pod's group below the engine's own. Empty parts and those that lead elsewhere are the engine's to refuse.
-fn cgroup(parent: &str) -> String {
-    parent.trim_matches('/').to_owned()
+/// The pod's group: with a leading slash from the top of every hierarchy, where a kubelet makes it, else below the
+/// engine's own. Empty parts and those that lead elsewhere are the engine's to refuse.
+fn cgroup(parent: &str) -> Result<String, Refused> {
+    if parent.ends_with(".slice") {
+        let why = "is one of systemd's slices, and the cgroup driver of this runtime is cgroupfs";
+        return Err(Refused::new(format!("cgroup_parent {parent:?} {why}")));
+    }
+    let plain = parent.trim_end_matches('/');
+    Ok(if plain.starts_with('/') { format!("/{}", plain.trim_start_matches('/')) } else { plain.to_owned() })
 }
 
 /// What a pod as a whole may use: its containers' sum, and what it costs itself.
@@ -123,10 +164,11 @@ pub fn to_request(own: &SandboxConfig) -> RunPodSandboxRequest {
         network: network.into(),
         pid: to_mode(own.pid).into(),
         ipc: ipc.into(),
+        userns_options: Some(to_users(own.user_namespace)),
         ..NamespaceOption::default()
     };
     let linux = LinuxPodSandboxConfig {
-        cgroup_parent: if own.cgroup.is_empty() { String::new() } else { format!("/{}", own.cgroup) },
+        cgroup_parent: own.cgroup.clone(),
         security_context: Some(LinuxSandboxSecurityContext {
             namespace_options: Some(options),
             privileged: own.privileged,
@@ -204,8 +246,6 @@ pub fn status(sandbox: &Sandbox, addresses: &[String]) -> PodSandboxStatus {
 
 #[cfg(test)]
 mod tests {
-    use reeve_proto::cri::UserNamespace;
-
     use super::*;
 
     fn request_of(linux: LinuxPodSandboxConfig) -> RunPodSandboxRequest {
@@ -229,7 +269,7 @@ mod tests {
         let linux = LinuxPodSandboxConfig { cgroup_parent: "/kubepods/podu1".to_owned(), ..with(options) };
         let request = request_of(linux);
         let config = to_engine(&request, "node1").expect("valid");
-        assert_eq!((config.hostname.as_str(), config.cgroup.as_str()), ("node1", "kubepods/podu1"));
+        assert_eq!((config.hostname.as_str(), config.cgroup.as_str()), ("node1", "/kubepods/podu1"));
         assert!(config.host_network && !config.host_ipc && config.pid == NamespaceMode::Container);
         let sandbox = Sandbox {
             id: "s".to_owned(),
@@ -247,12 +287,36 @@ mod tests {
     }
 
     #[test]
-    fn a_user_namespace_is_refused_not_left_out() {
-        let wanted = UserNamespace { mode: CriMode::Pod.into(), ..UserNamespace::default() };
-        let linux = with(NamespaceOption { userns_options: Some(wanted), ..NamespaceOption::default() });
-        assert_eq!(to_engine(&request_of(linux), "n").expect_err("refused").0, "user namespaces are not supported");
-        let none = UserNamespace { mode: CriMode::Node.into(), ..UserNamespace::default() };
-        let linux = with(NamespaceOption { userns_options: Some(none), ..NamespaceOption::default() });
-        assert!(to_engine(&request_of(linux), "n").is_ok());
+    fn a_kubelets_group_is_where_it_has_made_it() {
+        for (parent, own) in [("", ""), ("/", ""), ("/a/b/", "/a/b"), ("a/b", "a/b"), ("//a", "/a")] {
+            assert_eq!(cgroup(parent).as_deref(), Ok(own), "{parent}");
+        }
+        let refused = cgroup("kubepods-besteffort.slice").expect_err("refused").0;
+        assert!(refused.contains("the cgroup driver of this runtime is cgroupfs"), "{refused}");
+    }
+
+    #[test]
+    fn a_user_namespace_is_made_as_it_is_asked_for_or_refused() {
+        let asked = |mode: CriMode, ranges: &[(u32, u32, u32)]| {
+            let mapping = |(host_id, container_id, length): &(u32, u32, u32)| IdMapping {
+                host_id: *host_id,
+                container_id: *container_id,
+                length: *length,
+            };
+            let mappings: Vec<IdMapping> = ranges.iter().map(mapping).collect();
+            let users = CriUsers { mode: mode.into(), uids: mappings.clone(), gids: mappings };
+            let linux = with(NamespaceOption { userns_options: Some(users), ..NamespaceOption::default() });
+            to_engine(&request_of(linux), "n").map(|own| own.user_namespace).map_err(|refused| refused.0)
+        };
+        let own = UserNamespace { first: 65_536, length: 65_536 };
+        assert_eq!(asked(CriMode::Pod, &[(65_536, 0, 65_536)]), Ok(Some(own)));
+        assert_eq!(asked(CriMode::Node, &[]), Ok(None));
+        let refused = |mode, ranges| asked(mode, ranges).expect_err("refused");
+        assert_eq!(refused(CriMode::Pod, &[]), "only one range of ids can be mapped, got 0");
+        assert_eq!(refused(CriMode::Pod, &[(65_536, 1, 9)]), "id 0 must be mapped");
+        assert_eq!(refused(CriMode::Node, &[(65_536, 0, 9)]), "user namespace mode is NODE, but ids are mapped");
+        assert_eq!(refused(CriMode::Container, &[]), "unsupported user namespace mode CONTAINER");
+        let sent = to_request(&SandboxConfig { user_namespace: Some(own), ..SandboxConfig::default() });
+        assert_eq!(to_engine(&sent, "n").map(|back| back.user_namespace), Ok(Some(own)), "both ways");
     }
 }

@@ -42,7 +42,11 @@ impl Shared {
                 message: format!("Network plugin returns error: {why}"),
             },
         };
-        let features = RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false };
+        let own = self.engine.features();
+        let features = RuntimeHandlerFeatures {
+            recursive_read_only_mounts: own.recursive_read_only_mounts,
+            user_namespaces: own.user_namespaces,
+        };
         let handlers = HANDLERS.map(|name| RuntimeHandler { name: name.to_owned(), features: Some(features) });
         let info = is_verbose.then(|| {
             let info = json!({"dir": self.dir, "streams": self.streams.address().to_string(),
@@ -53,7 +57,10 @@ impl Shared {
             status: Some(RuntimeStatus { conditions: vec![is_ready("RuntimeReady"), network_condition] }),
             info: info.unwrap_or_default(),
             runtime_handlers: handlers.to_vec(),
-            features: Some(RuntimeFeatures { supplemental_groups_policy: true, user_namespaces_host_network: false }),
+            features: Some(RuntimeFeatures {
+                supplemental_groups_policy: own.supplemental_groups_policy,
+                user_namespaces_host_network: false,
+            }),
         }
     }
 

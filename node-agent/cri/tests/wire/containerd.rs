@@ -13,7 +13,7 @@ use crate::{client, prove_all};
 /// Programs without which there is nothing to test.
 const PROGRAMS: [&str; 3] = ["containerd", "ctr", "runc"];
 /// Where Debian has CNI plugins.
-const PLUGINS: &str = "/usr/lib/cni";
+pub(crate) const PLUGINS: &str = "/usr/lib/cni";
 /// Addresses of the test's pods; nobody else's on a machine that runs tests.
 const SUBNET: &str = "10.213.77.0/24";
 

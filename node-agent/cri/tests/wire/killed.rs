@@ -27,13 +27,17 @@ pub(crate) fn serve(dir: &Path) -> ! {
 }
 
 /// A server in a process of its own.
-struct Server(Child);
+pub(crate) struct Server(Child);
 
 impl Server {
     async fn start(dir: &Path) -> (Self, CriEngine) {
+        Self::start_by(Command::new(std::env::current_exe().unwrap()), dir).await
+    }
+
+    /// The same, by a command that has the program as its last word.
+    pub(crate) async fn start_by(mut command: Command, dir: &Path) -> (Self, CriEngine) {
         let _ = std::fs::remove_file(dir.join("serving"));
-        let program = std::env::current_exe().unwrap();
-        let child = Command::new(program).arg(SERVE).arg(dir).stdin(Stdio::null()).spawn().unwrap();
+        let child = command.arg(SERVE).arg(dir).stdin(Stdio::null()).spawn().unwrap();
         let server = Self(child);
         crate::bed::eventually("it serves", || dir.join("serving").exists()).await;
         (server, client(&dir.join("engine.sock"), dir).await)

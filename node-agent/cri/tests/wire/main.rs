@@ -12,6 +12,7 @@ mod killed;
 mod ours;
 #[path = "../../../engine/tests/suite/mod.rs"]
 mod suite;
+mod wired;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -42,6 +43,10 @@ fn main() -> ExitCode {
         Test {
             name: "a_server_that_is_killed_at_any_stage_knows_everything_again",
             run: || Box::pin(killed::knows_everything_again()),
+        },
+        Test {
+            name: "pods_wired_by_real_plugins_reach_each_other_and_leave_nothing",
+            run: || Box::pin(wired::pods_reach_each_other()),
         },
         Test { name: "containerd_keeps_every_promise", run: || Box::pin(containerd::keeps_every_promise()) },
     ];

@@ -11,12 +11,13 @@ use reeve_engine::engine::SharedEngine;
 use crate::bed::Bed;
 use crate::{client, prove_all};
 
-/// Serves an engine on a socket in its folder; pods have their loopback only.
+/// Serves an engine on a socket in its folder; pods have their loopback, and the network in `net.d` if there is one.
 pub(crate) async fn server(engine: SharedEngine, dir: &Path) -> (CriServer, PathBuf) {
     let cri = dir.join("cri");
+    let (conf_dir, bin_dirs) = (dir.join("net.d"), vec![PathBuf::from(crate::containerd::PLUGINS)]);
     let config = CriConfig {
         engine,
-        cni: CniConfig { conf_dir: dir.join("none"), bin_dirs: Vec::new(), record_dir: cri.join("networks") },
+        cni: CniConfig { conf_dir, bin_dirs, record_dir: cri.join("networks") },
         dir: cri,
         clock: RealClock::shared(),
         version: "0.0.0".to_owned(),
