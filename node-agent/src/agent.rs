@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::{Api, Client};
@@ -11,16 +12,21 @@ use reeve_api::drain::EndpointDrain;
 use reeve_api::rng::SharedRng;
 use reeve_client::{Component, EventRecorder, Informer, InformerOptions, TaskPanicked, wait_for_sync};
 use reeve_engine::engine::SharedEngine;
+use reeve_engine::images::peers::PeerClient;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, PeersConfig};
+use crate::credentials::CredentialProviders;
 use crate::net::PodNetwork;
 use crate::node::machine::Capacity;
 use crate::node::{lease, register, report};
 use crate::objects::ObjectCache;
+use crate::peers::serve::Offers;
+use crate::peers::{ImagePeers, PeerParts};
 use crate::pod::context::NodeContext;
 use crate::pod::table;
+use crate::pod::user_ids::UserIds;
 use crate::pod::view::Views;
 use crate::server::stats::Seen;
 use crate::server::{Backend, KubeletServer, ServerError};
@@ -29,6 +35,8 @@ use crate::server::{Backend, KubeletServer, ServerError};
 pub struct AgentSeams {
     /// The API, as `system:node:NAME`.
     pub client: Client,
+    /// The API, as somebody who may read all Nodes: the proxy of this node. A node itself may read its own only.
+    pub nodes: Client,
     /// Containers and images.
     pub engine: SharedEngine,
     /// This node's proxy.
@@ -45,6 +53,8 @@ pub struct AgentSeams {
 pub struct NodeAgent {
     config: crate::config::NodeConfig,
     server: KubeletServer,
+    credentials: Option<CredentialProviders>,
+    peers: Option<(PeersConfig, PeerClient)>,
     seams: AgentSeams,
 }
 
@@ -55,7 +65,8 @@ impl NodeAgent {
     /// When certificates or listener cannot be used.
     pub fn new(config: AgentConfig, seams: AgentSeams) -> Result<Self, ServerError> {
         let server = KubeletServer::new(config.server)?;
-        Ok(Self { config: config.node, server, seams })
+        let peers = config.peers.map(|peers| crate::peers::client(&peers).map(|client| (peers, client))).transpose()?;
+        Ok(Self { config: config.node, server, credentials: config.credentials, peers, seams })
     }
 
     /// The port the server listens on.
@@ -69,7 +80,7 @@ impl NodeAgent {
     /// # Errors
     /// When a part without which the agent does not work has panicked.
     pub async fn run(self) -> Result<(), TaskPanicked> {
-        let AgentSeams { client, engine, drain, clock, rng, shutdown } = self.seams;
+        let AgentSeams { client, nodes: all_nodes, engine, drain, clock, rng, shutdown } = self.seams;
         let component = Component::new(client, clock, rng, shutdown);
         let name = self.config.node_name.clone();
         let nodes = Informer::<Node>::start(
@@ -89,7 +100,17 @@ impl NodeAgent {
         );
         let (network, network_ready) = watch::channel(None);
         let images = watch::Sender::new(0_u64);
+        let offers = self.peers.as_ref().map(|(peers, _)| Offers::new(peers.store.clone()));
+        let peers = self.peers.map(|(own, client)| {
+            ImagePeers::start(
+                &component,
+                Api::all(all_nodes),
+                PeerParts { store: own.store, client, own: name.clone() },
+            )
+        });
+        let announced = peers.as_ref().map(ImagePeers::changed);
         let node = Arc::new(NodeContext {
+            user_ids: UserIds::of_node(self.config.max_pods, component.rng.clone()).await,
             capacity: Capacity::of_machine(&self.config.data_dir),
             config: self.config,
             engine,
@@ -99,28 +120,23 @@ impl NodeAgent {
             services: services.clone(),
             node: nodes.store().clone(),
             images: images.subscribe(),
+            credentials: self.credentials,
+            peers,
             network: network_ready,
             component: component.clone(),
         });
         let views = Views::default();
         let port = self.server.port();
-        let backend = Arc::new(Backend { node: Arc::clone(&node), views: views.clone(), seen: Seen::default() });
+        let backend =
+            Arc::new(Backend { node: Arc::clone(&node), views: views.clone(), seen: Seen::default(), offers });
         component.spawn_vital("kubelet server", self.server.run(backend));
         let reporter = Arc::clone(&node);
         component.spawn_vital("node status", async move {
             register(&reporter, port).await;
-            let renewer = Arc::clone(&reporter);
-            reporter.component.spawn_vital("node lease", lease::renew(renewer));
+            reporter.component.spawn_vital("node lease", lease::renew(Arc::clone(&reporter)));
             report(reporter, port).await;
         });
-        let mut changes = node.engine.image_changes();
-        component.spawn_vital("image changes", async move {
-            while changes.next().await.is_some() {
-                images.send_modify(|version| *version = version.wrapping_add(1));
-            }
-            // Dropping the sender would tell everybody to stop listening.
-            std::future::pending::<()>().await;
-        });
+        component.spawn_vital("image changes", count_images(node.engine.image_changes(), announced, images));
         component.spawn_vital("node network", bring_up_network(Arc::clone(&node), nodes, network));
         let pod_component = component.clone();
         component.spawn_vital("pods", async move {
@@ -131,6 +147,33 @@ impl NodeAgent {
         });
         component.stopped().await;
         component.outcome()
+    }
+}
+
+/// Counts what comes and goes of the node's images, and of those that other nodes have made.
+async fn count_images(
+    mut changes: BoxStream<'static, ()>,
+    mut announced: Option<watch::Receiver<u64>>,
+    images: watch::Sender<u64>,
+) {
+    loop {
+        let changed = tokio::select! {
+            change = changes.next() => change.is_some(),
+            changed = next_of(&mut announced) => changed,
+        };
+        if !changed {
+            // Dropping the sender would tell everybody to stop listening.
+            return std::future::pending().await;
+        }
+        images.send_modify(|version| *version = version.wrapping_add(1));
+    }
+}
+
+/// Returns after the next change; never where nothing is followed.
+async fn next_of(changed: &mut Option<watch::Receiver<u64>>) -> bool {
+    match changed {
+        Some(changed) => changed.changed().await.is_ok(),
+        None => std::future::pending().await,
     }
 }
 

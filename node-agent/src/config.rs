@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
+use reeve_engine::images::ImageStore;
+use rustls::client::ResolvesClientCert;
 use rustls::server::ResolvesServerCert;
+
+use crate::credentials::CredentialProviders;
 
 /// Everything a [`crate::NodeAgent`] is built from, besides its seams.
 #[derive(Debug)]
@@ -14,6 +18,10 @@ pub struct AgentConfig {
     pub node: NodeConfig,
     /// The server for logs, exec and attach.
     pub server: ServerConfig,
+    /// Whom to ask who one is at images' registries, besides pods' secrets.
+    pub credentials: Option<CredentialProviders>,
+    /// The exchange of images with other nodes, if it takes part.
+    pub peers: Option<PeersConfig>,
 }
 
 /// Facts about the node and its cluster.
@@ -69,6 +77,19 @@ pub struct ServerConfig {
     pub client_ca_pem: String,
     /// Common name a client's certificate must carry: `kube-apiserver-kubelet-client`.
     pub client_name: String,
+    /// Authority that signs other nodes' client certificates (the cluster's), PEM; `None`: they are refused.
+    pub node_ca_pem: Option<String>,
+}
+
+/// How images that were made on one node get to the others. Not for nodes whose containers another runtime runs.
+#[derive(Debug, Clone)]
+pub struct PeersConfig {
+    /// The images of this node.
+    pub store: ImageStore,
+    /// Authority that signs what other nodes' kubelets show (the cluster's), PEM.
+    pub ca_pem: String,
+    /// What is presented to them: `system:node:NAME` of the group `system:nodes`; may change while the agent runs.
+    pub certificate: Arc<dyn ResolvesClientCert>,
 }
 
 impl NodeConfig {

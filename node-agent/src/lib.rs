@@ -9,10 +9,12 @@
 
 mod agent;
 mod config;
+mod credentials;
 mod logs;
 mod net;
 mod node;
 mod objects;
+mod peers;
 mod pod;
 mod probe;
 mod server;
@@ -21,6 +23,7 @@ mod testing;
 mod volume;
 
 pub use agent::{AgentSeams, NodeAgent};
-pub use config::{AgentConfig, NodeConfig, Reserved, ServerConfig, node_link};
+pub use config::{AgentConfig, NodeConfig, PeersConfig, Reserved, ServerConfig, node_link};
+pub use credentials::CredentialProviders;
 pub use net::{NetError, cleanup as cleanup_network, pod_link_prefix};
 pub use server::ServerError;

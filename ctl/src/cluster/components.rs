@@ -15,7 +15,8 @@ use reeve_apiserver::registry::UserInfo;
 use reeve_apiserver::{AboutCluster, ApiServer, RENEWAL_INTERVAL};
 use reeve_client::Component;
 use reeve_engine::engine::SharedEngine;
-use reeve_node_agent::{AgentConfig, AgentSeams, NodeAgent, NodeConfig, Reserved, ServerConfig};
+use reeve_engine::images::ImageStore;
+use reeve_node_agent::{AgentConfig, AgentSeams, NodeAgent, NodeConfig, PeersConfig, Reserved, ServerConfig};
 use reeve_proxy::{Proxy, ProxyConfig};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +26,7 @@ use super::control::{self, ApiPlace, DOMAIN, Own, Way};
 use super::error::ClusterError;
 use super::etcd::OpenStore;
 use super::identity;
-use super::runtime::Runtime;
+use super::runtime::{CredentialChoice, Runtime};
 use crate::backup::Subject;
 use crate::backup::schedule::Scheduled;
 
@@ -71,7 +72,8 @@ pub(crate) async fn start(own: Surroundings) -> Result<Running, ClusterError> {
     let pki = open_pki(&own)?;
     let engine = Runtime::open(&own.paths, &own.config);
     let (engine, store) = tokio::join!(engine, super::etcd::open(&own));
-    let engine = engine?.shared();
+    let engine = engine?;
+    let (images, engine) = (engine.images(), engine.shared());
     let mut store = store?;
     let renewal = store.serve(&own, &pki).await?;
     let shutdown = CancellationToken::new();
@@ -86,7 +88,7 @@ pub(crate) async fn start(own: Surroundings) -> Result<Running, ClusterError> {
         server.serve(listener).map_err(|err| ClusterError::component("API server", err))?;
     }
     let mut tasks = JoinSet::new();
-    start_components(&own, &server, &pki, engine, (&shutdown, &mut tasks))?;
+    start_components(&own, &server, &pki, (engine, images), (&shutdown, &mut tasks))?;
     start_backups(&own, &server, &store, (&shutdown, &mut tasks));
     if let Some(renewal) = renewal {
         let ending = shutdown.clone();
@@ -174,7 +176,7 @@ fn start_components(
     own: &Surroundings,
     server: &ApiServer,
     pki: &Pki,
-    engine: SharedEngine,
+    (engine, images): (SharedEngine, Option<ImageStore>),
     (shutdown, tasks): Tasks<'_>,
 ) -> Result<(), ClusterError> {
     let surroundings = Own { clock: own.clock.clone(), rng: own.rng.clone(), shutdown: shutdown.clone() };
@@ -188,6 +190,7 @@ fn start_components(
     let proxy = Proxy::new(proxy_config(own), component.clone());
     let seams = AgentSeams {
         client: server.client(identity::node(&own.node_name)),
+        nodes: server.client(identity::proxy()),
         engine,
         drain: proxy.drain(),
         clock: own.clock.clone(),
@@ -198,7 +201,7 @@ fn start_components(
         proxy.run().await.map_err(|err| ClusterError::component("proxy", err))?;
         component.outcome().map_err(|err| ClusterError::component("proxy", err))
     });
-    let (config, renewal) = agent_config(own, pki)?;
+    let (config, renewal) = agent_config(own, pki, images)?;
     let ending = shutdown.clone();
     tasks.spawn(async move {
         ending.run_until_cancelled(renewal).await;
@@ -233,17 +236,29 @@ fn proxy_config(own: &Surroundings) -> ProxyConfig {
     }
 }
 
-/// The agent's configuration, and what keeps its certificate valid while it runs.
+/// A certificate of the node, and what keeps it valid while it is used.
+fn live(
+    issue: impl Fn() -> Result<CertKey, PkiError> + Clone + Send + Sync + 'static,
+) -> Result<(Arc<LiveCertificate>, impl Future<Output = ()> + Send + 'static), ClusterError> {
+    let first = issue().map_err(|err| ClusterError::component("certificates", err))?;
+    let certificate = LiveCertificate::new(&first).map_err(|err| ClusterError::component("certificates", err))?;
+    Ok((Arc::clone(&certificate), keep_valid(certificate, issue)))
+}
+
+/// The agent's configuration, and what keeps its certificates valid while it runs.
 fn agent_config(
     own: &Surroundings,
     pki: &Pki,
+    images: Option<ImageStore>,
 ) -> Result<(AgentConfig, impl Future<Output = ()> + Send + 'static), ClusterError> {
     let addresses: [IpAddr; 2] = [own.node_ip.into(), Ipv4Addr::LOCALHOST.into()];
     let (pki_of_node, node, clock) = (pki.clone(), own.node_name.clone(), own.clock.clone());
-    let issue = move || pki_of_node.node_serving(&node, &addresses, clock.now());
-    let serving = issue().map_err(|err| ClusterError::component("certificates", err))?;
-    let certificate = LiveCertificate::new(&serving).map_err(|err| ClusterError::component("certificates", err))?;
-    let renewal = keep_valid(Arc::clone(&certificate), issue);
+    let (certificate, renewal) = live(move || pki_of_node.node_serving(&node, &addresses, clock.now()))?;
+    let (pki_of_node, node, clock) = (pki.clone(), own.node_name.clone(), own.clock.clone());
+    let (client, client_renewal) = live(move || pki_of_node.node_client(&node, clock.now()))?;
+    let renewal = async move {
+        tokio::join!(renewal, client_renewal);
+    };
     let listener = own.kubelet_listener.try_clone().map_err(|err| ClusterError::io("share a listener", err))?;
     let config = AgentConfig {
         node: NodeConfig {
@@ -266,7 +281,10 @@ fn agent_config(
             certificate,
             client_ca_pem: pki.kubelet_client_ca_pem().to_owned(),
             client_name: KUBELET_CLIENT.to_owned(),
+            node_ca_pem: Some(pki.ca_pem().to_owned()),
         },
+        credentials: own.config.credentials.as_ref().map(CredentialChoice::open).transpose()?,
+        peers: images.map(|store| PeersConfig { store, ca_pem: pki.ca_pem().to_owned(), certificate: client }),
     };
     Ok((config, renewal))
 }

@@ -55,6 +55,9 @@ pub(crate) struct ClusterConfig {
     /// The container runtime that runs the containers, if not the built-in engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
+    /// Who is asked who one is at images' registries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<super::runtime::CredentialChoice>,
 }
 
 impl ClusterConfig {
@@ -225,6 +228,7 @@ pub(crate) fn create(
         etcd: None,
         etcd_port: None,
         runtime: None,
+        credentials: None,
     })
 }
 
@@ -261,6 +265,7 @@ mod tests {
             etcd: None,
             etcd_port: None,
             runtime: None,
+            credentials: None,
         }
     }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::components::{Surroundings, keep_valid};
 use super::error::{ClusterError, at, with_causes};
+use super::store::StoreArgs;
 
 /// What all keys begin with in somebody else's etcd, unless told otherwise: not what Kubernetes' own begin with.
 const PREFIX: &str = "/reeve";
@@ -56,6 +57,25 @@ pub(crate) struct EtcdChoice {
     /// Certificate and key to show them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_files: Option<(PathBuf, PathBuf)>,
+}
+
+impl EtcdChoice {
+    /// The flags that say the same, for another server.
+    pub(super) fn flags(&self) -> String {
+        let mut flags = format!("--etcd-servers {}", self.servers.join(","));
+        let mut add = |flag: &str, value: &dyn std::fmt::Display| flags.push_str(&format!(" --etcd-{flag} {value}"));
+        if self.prefix != PREFIX {
+            add("prefix", &self.prefix);
+        }
+        if let Some(file) = &self.ca_file {
+            add("cafile", &file.display());
+        }
+        if let Some((certificate, key)) = &self.client_files {
+            add("certfile", &certificate.display());
+            add("keyfile", &key.display());
+        }
+        flags
+    }
 }
 
 impl EtcdArgs {
@@ -100,7 +120,18 @@ pub(crate) fn chosen(
         let rule = "the cluster's state lies in an etcd, which has a port of its own".to_owned();
         return Err(ClusterError::Invalid { what, value, rule });
     }
-    Ok((given.or(etcd), args.etcd_port.or(port)))
+    let etcd = given.or(etcd);
+    let port = args.etcd_port.or(port).filter(|_| etcd.is_none());
+    Ok((etcd, port))
+}
+
+/// Refuses what an etcd decides for itself.
+pub(crate) fn check_store(etcd: Option<&EtcdChoice>, args: &StoreArgs) -> Result<(), ClusterError> {
+    let quota = args.quota_backend_bytes.filter(|_| etcd.is_some());
+    quota.map_or(Ok(()), |bytes| {
+        let rule = "the state lies in an etcd, which has a quota of its own".to_owned();
+        Err(ClusterError::Invalid { what: "--quota-backend-bytes", value: bytes.to_string(), rule })
+    })
 }
 
 /// The store of a cluster that runs.
@@ -114,7 +145,9 @@ pub(crate) struct OpenStore {
 /// Opens the store that the cluster has chosen.
 pub(crate) async fn open(own: &Surroundings) -> Result<OpenStore, ClusterError> {
     if let Some(choice) = &own.config.etcd {
-        return Ok(OpenStore { kv: connect(choice).await?, own: None, port: None });
+        let kv = connect(choice).await?;
+        refuse_servers(&kv, choice).await?;
+        return Ok(OpenStore { kv, own: None, port: None });
     }
     let config = StoreConfig::new(own.paths.data_dir.join("store"), own.clock.clone(), own.rng.clone());
     let store = Store::open(StoreConfig { limits: own.config.store.limits(), ..config })
@@ -127,6 +160,17 @@ pub(crate) async fn open(own: &Surroundings) -> Result<OpenStore, ClusterError> 
 pub(super) async fn connect(choice: &EtcdChoice) -> Result<SharedKv, ClusterError> {
     let kv = EtcdKv::connect(config_of(choice)?).await.map_err(|err| ClusterError::component("etcd", err))?;
     Ok(kv)
+}
+
+/// Refuses the state of a control plane of servers: those have its keys, and would go on writing.
+async fn refuse_servers(kv: &SharedKv, choice: &EtcdChoice) -> Result<(), ClusterError> {
+    let owner = reeve_apiserver::join::owner(kv).await.map_err(|err| ClusterError::component("etcd", err))?;
+    let Some(_) = owner else { return Ok(()) };
+    Err(ClusterError::Told(format!(
+        "the etcd at {} holds under {:?} a control plane of servers (`reeve server`): choose another --etcd-prefix",
+        choice.servers.join(","),
+        choice.prefix
+    )))
 }
 
 fn config_of(choice: &EtcdChoice) -> Result<EtcdConfig, ClusterError> {

@@ -8,6 +8,7 @@ use nix::mount::MntFlags;
 use reeve_api::clock::RealClock;
 use reeve_api::rng::SeededRng;
 use reeve_engine::builtin::EngineConfig;
+use reeve_engine::runtime::hooks;
 
 use super::config::{ClusterConfig, Paths};
 use super::error::{ClusterError, at};
@@ -25,6 +26,7 @@ pub(crate) fn engine_config(paths: &Paths, name: &str) -> EngineConfig {
         cgroup_root: format!("reeve-{name}"),
         supervisor_program: "/proc/self/exe".into(),
         ends_with_engine: false,
+        hook_dirs: hooks::DIRS.map(PathBuf::from).to_vec(),
         clock: RealClock::shared(),
         rng: SeededRng::shared(),
     }

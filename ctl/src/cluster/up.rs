@@ -122,6 +122,7 @@ fn prepare(args: &UpArgs, paths: &Paths) -> Result<ClusterConfig, ClusterError> 
     let elsewhere = "`reeve down --purge` first, or another --name";
     let (etcd, etcd_port) =
         super::etcd::chosen((config.etcd.clone(), config.etcd_port), &args.etcd, is_new, elsewhere)?;
+    super::etcd::check_store(etcd.as_ref(), &args.store)?;
     let config = ClusterConfig { etcd, etcd_port, ..config };
     let config = super::runtime::chosen(config, &args.runtime, is_new)?;
     // First the claim: it tells `down` where the rest is.

@@ -21,8 +21,6 @@ use status::{Facts, Pressure, labels, status};
 const REPORT_EVERY: Duration = Duration::from_secs(300);
 /// How often memory, disk and processes are looked at. Source: kubelet `housekeeping` of its eviction manager.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// Images that are reported at most. Source: kubelet `nodeStatusMaxImages`.
-const IMAGES_MAX: usize = 50;
 
 /// Creates the Node, or takes over the one there is.
 pub(crate) async fn register(node: &NodeContext, port: u16) {
@@ -69,8 +67,9 @@ async fn facts(node: &NodeContext, port: u16) -> Facts {
         capacity: node.capacity,
         system,
         pressure,
-        images: images.into_iter().take(IMAGES_MAX).collect(),
+        images,
         runtime: node.engine.version(),
+        features: node.engine.features(),
         port,
         network_ready: node.network.borrow().is_some(),
     }

@@ -5,14 +5,16 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
+    NodeRuntimeHandlerFeatures, NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use reeve_engine::engine::Image;
+use reeve_engine::engine::{Features, Image};
 
 use super::machine::{Capacity, System, architecture, disk, memory, pids};
 use crate::config::NodeConfig;
+use crate::peers::TOLD_MAX;
 
 /// Available memory below this is pressure. Source: kubelet default eviction threshold.
 const MEMORY_MIN_BYTES: u64 = 100 << 20;
@@ -50,6 +52,7 @@ pub(crate) struct Facts {
     pub(crate) pressure: Pressure,
     pub(crate) images: Vec<Image>,
     pub(crate) runtime: String,
+    pub(crate) features: Features,
     pub(crate) port: u16,
     pub(crate) network_ready: bool,
 }
@@ -83,6 +86,14 @@ pub(crate) fn status(facts: &Facts, before: Option<&NodeStatus>, now: Timestamp)
         capacity: Some(resources(&facts.capacity, config.max_pods)),
         allocatable: Some(resources(&facts.capacity.less(&config.reserved), config.max_pods)),
         conditions: Some(conditions(facts, before, now)),
+        features: Some(NodeFeatures { supplemental_groups_policy: Some(facts.features.supplemental_groups_policy) }),
+        runtime_handlers: Some(vec![NodeRuntimeHandler {
+            name: Some(String::new()),
+            features: Some(NodeRuntimeHandlerFeatures {
+                recursive_read_only_mounts: Some(facts.features.recursive_read_only_mounts),
+                user_namespaces: Some(facts.features.user_namespaces),
+            }),
+        }]),
         declared_features: Some(FEATURES.map(str::to_owned).to_vec()),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(facts.port) }),
@@ -123,7 +134,10 @@ fn images(images: &[Image]) -> Vec<ContainerImage> {
         names: Some(image.digests.iter().chain(&image.tags).cloned().collect()),
         size_bytes: i64::try_from(image.size_bytes).ok(),
     };
-    let mut list: Vec<_> = images.iter().map(one).collect();
+    // The largest ones, as the kubelet; but first those that were made here, of which other nodes hear in no other way.
+    let mut images: Vec<&Image> = images.iter().collect();
+    images.sort_by_key(|image| (!image.digests.is_empty(), std::cmp::Reverse(image.size_bytes)));
+    let mut list: Vec<_> = images.into_iter().take(TOLD_MAX).map(one).collect();
     list.sort_by_key(|image| std::cmp::Reverse(image.size_bytes));
     list
 }
@@ -219,6 +233,7 @@ mod tests {
             pressure: Pressure::default(),
             images: vec![],
             runtime: "reeve://0.1.0".to_owned(),
+            features: Features { user_namespaces: true, ..Features::default() },
             port: 10250,
             network_ready: true,
         }
@@ -245,6 +260,23 @@ mod tests {
             third.conditions.as_ref().unwrap()[0].message.as_deref(),
             Some("kubelet has insufficient memory available")
         );
+    }
+
+    #[test]
+    fn of_many_images_those_that_were_made_here_and_the_largest_are_told() {
+        let image = |size_bytes: u64, digests: Vec<String>| Image {
+            id: format!("sha256:{size_bytes}"),
+            tags: vec![format!("docker.io/x/y:{size_bytes}")],
+            digests,
+            size_bytes,
+            created_at: None,
+            user: String::new(),
+        };
+        let mut all: Vec<Image> = (10..100).map(|size| image(size, vec![format!("docker.io/x/y@{size}")])).collect();
+        all.push(image(1, Vec::new()));
+        let told: Vec<_> = images(&all).iter().map(|image| image.size_bytes.unwrap()).collect();
+        assert_eq!(told.len(), TOLD_MAX);
+        assert_eq!((told[0], told[48], told[49]), (99, 51, 1));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A pod's whole life with an engine and an API in memory: real actor, real table, real files.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use super::actor::{Beginning, Input, PodHandle, start};
 use super::adopt::{Remains, adopt};
 use super::context::NodeContext;
 use super::state::PodState;
+use super::user_ids::UserIds;
 use super::view::Views;
 use crate::node::machine::Capacity;
 use crate::objects::ObjectCache;
@@ -78,6 +80,12 @@ fn none(what: &'static str, id: &str) -> EngineError {
 impl Engine for MemoryEngine {
     fn version(&self) -> String {
         "reeve://test".to_owned()
+    }
+    async fn checkpoint_container(&self, _: &str, _: &Path, _: Option<Duration>) -> Result<(), EngineError> {
+        Err(EngineError::Unsupported("checkpoints".to_owned()))
+    }
+    fn features(&self) -> Features {
+        Features { user_namespaces: true, ..Features::default() }
     }
     async fn run_pod_sandbox(&self, config: SandboxConfig) -> Result<Sandbox, EngineError> {
         let id = format!("sandbox-{}", config.attempt);
@@ -312,7 +320,10 @@ impl Rig {
             node: nodes.store().clone(),
             capacity: Capacity { cpu_milli: 1000, memory_bytes: 1 << 30, storage_bytes: 1 << 30 },
             images: images.subscribe(),
+            credentials: None,
+            peers: None,
             network: watch::channel(None).1,
+            user_ids: UserIds::beyond_the_nodes(component.rng.clone()),
             component,
         };
         Self { node: Arc::new(node), engine, api, images, _dir: dir }
@@ -444,6 +455,18 @@ async fn an_image_that_appears_ends_the_back_off_at_once() {
     rig.engine.images.lock().unwrap().push("elsewhere:1".to_owned());
     rig.images.send_modify(|version| *version += 1);
     rig.status(|status| status["phase"] == "Running").await;
+}
+
+#[tokio::test]
+async fn an_image_that_was_only_built_is_used_where_no_registry_has_it_although_it_is_always_pulled() {
+    let rig = Rig::new();
+    rig.engine.images.lock().unwrap().push("built".to_owned());
+    let mut always = pod("built");
+    always.spec.as_mut().unwrap().containers[0].image_pull_policy = Some("Always".to_owned());
+    let _handle = rig.start(PodState::new(Arc::new(always), rig.node.now()));
+    rig.status(|status| status["phase"] == "Running").await;
+    rig.event("Pulling: Pulling image \"built\"").await;
+    rig.event("Pulled: Container image \"built\" already present on machine and can be accessed by the pod").await;
 }
 
 #[tokio::test]

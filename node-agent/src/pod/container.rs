@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
-use reeve_engine::engine::{ContainerConfig, Device, Image, LogLimits, Mount, NamespaceMode, SandboxConfig};
+use reeve_engine::engine::{
+    ContainerConfig, Device, Image, LogLimits, Mount, NamespaceMode, SandboxConfig, UserNamespace,
+};
 
 use super::env::{EnvError, environment, service_links};
 use super::expand::{TooLong, expand};
@@ -78,7 +80,12 @@ pub(crate) struct ContainerInputs<'i> {
 }
 
 /// The sandbox of a pod.
-pub(crate) fn sandbox_config(node: &NodeContext, pod: &Pod, attempt: u32) -> SandboxConfig {
+pub(crate) fn sandbox_config(
+    node: &NodeContext,
+    pod: &Pod,
+    attempt: u32,
+    user_namespace: Option<UserNamespace>,
+) -> SandboxConfig {
     let (spec, meta) = (spec(pod), &pod.metadata);
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let (name, namespace, uid) = (text(&meta.name), text(&meta.namespace), text(&meta.uid));
@@ -95,13 +102,15 @@ pub(crate) fn sandbox_config(node: &NodeContext, pod: &Pod, attempt: u32) -> San
         host_network: spec.host_network == Some(true),
         host_ipc: spec.host_ipc == Some(true),
         pid,
+        user_namespace,
         privileged: all_containers(spec).any(is_privileged),
         cgroup: cgroup(pod),
         resources: pod_resources(spec),
         sysctls: sysctls.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
         log_dir: node.config.log_dir(&namespace, &name, &uid),
         labels: pod_labels(pod),
-        annotations: BTreeMap::new(),
+        // A runtime's hooks go by them.
+        annotations: pod.metadata.annotations.clone().unwrap_or_default(),
         attempt,
         name,
         namespace,

@@ -9,10 +9,13 @@ use reeve_engine::engine::SharedEngine;
 use tokio::sync::watch;
 
 use super::field::Surroundings;
+use super::user_ids::UserIds;
 use crate::config::NodeConfig;
+use crate::credentials::CredentialProviders;
 use crate::net::PodNetwork;
 use crate::node::machine::Capacity;
 use crate::objects::ObjectCache;
+use crate::peers::ImagePeers;
 
 /// The surroundings of every pod actor. One per agent.
 pub(crate) struct NodeContext {
@@ -28,6 +31,12 @@ pub(crate) struct NodeContext {
     pub(crate) capacity: Capacity,
     /// Counts the changes of the images that are here.
     pub(crate) images: watch::Receiver<u64>,
+    /// Whom else to ask who one is at a registry.
+    pub(crate) credentials: Option<CredentialProviders>,
+    /// The other nodes, as far as they give images to this one.
+    pub(crate) peers: Option<ImagePeers>,
+    /// Which ids of the node pods have.
+    pub(crate) user_ids: UserIds,
     /// The pod network, as soon as the node has its range.
     pub(crate) network: watch::Receiver<Option<Arc<PodNetwork>>>,
 }

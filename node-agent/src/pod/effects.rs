@@ -104,7 +104,7 @@ impl PodEffects {
 
     async fn try_create_sandbox(&self, attempt: u32) -> Result<NewSandbox, String> {
         let host_network = spec(&self.pod).host_network == Some(true);
-        let config = sandbox_config(&self.node, &self.pod, attempt);
+        let config = sandbox_config(&self.node, &self.pod, attempt, self.own_users().await?);
         let sandbox = self.node.engine.run_pod_sandbox(config).await.map_err(|error| error.to_string())?;
         match self.furnish(&sandbox, host_network).await {
             Ok(ips) => Ok(NewSandbox { id: sandbox.id, ips, resources: sandbox.config.resources }),
@@ -114,6 +114,19 @@ impl PodEffects {
                 Err(message)
             }
         }
+    }
+
+    /// The ids of a pod that is to have users of its own.
+    async fn own_users(&self) -> Result<Option<engine::UserNamespace>, String> {
+        if spec(&self.pod).host_users != Some(false) {
+            return Ok(None);
+        }
+        if !self.node.engine.features().user_namespaces {
+            return Err("can't set `spec.hostUsers: false`, runtime does not support user namespaces".to_owned());
+        }
+        let (node, uid) = (Arc::clone(&self.node), self.uid().to_owned());
+        let given = tokio::task::spawn_blocking(move || node.user_ids.of_pod(&uid, &node.config.pod_dir(&uid))).await;
+        given.map_err(|error| error.to_string())?.map(Some).map_err(|error| error.to_string())
     }
 
     /// Leads the pod's ports of the node to its address.
@@ -384,6 +397,7 @@ impl PodEffects {
         }
         let dir = self.node.config.pod_dir(self.uid());
         volume::tear_down(dir).await.map_err(|error| format!("failed to remove the pod's volumes: {error}"))?;
+        self.node.user_ids.release(self.uid());
         if remove {
             self.remove_logs().await;
         }

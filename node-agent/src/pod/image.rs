@@ -2,13 +2,14 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use reeve_client::EventType;
-use reeve_engine::engine::{Image, RegistryAuth};
+use reeve_engine::engine::{EngineError, Image, RegistryAuth};
 use reeve_engine::images::{DockerConfig, Reference, ReferenceError};
 
 use super::context::{NodeContext, about_container};
 use super::env::Lookup;
 use super::state::spec;
 use crate::objects::PodObjects;
+use crate::peers::ImagePeers;
 
 /// Why an image is not here: `reason` is what the container waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +42,7 @@ pub(crate) async fn fetch(
     let present = present
         .map_err(|error| failed_look("ImageInspectError", format!("Failed to inspect image \"{image}\": {error}")))?;
     if let Some(present) = present.filter(|_| policy != "Always") {
-        let message = format!("Container image \"{image}\" already present on machine and can be accessed by the pod");
-        say(EventType::Normal, "Pulled", message);
+        say(EventType::Normal, "Pulled", present_message(image));
         return Ok(present);
     }
     if policy == "Never" {
@@ -52,9 +52,8 @@ pub(crate) async fn fetch(
         return Err(ImageFailure { reason: "ErrImageNeverPull", message });
     }
     say(EventType::Normal, "Pulling", format!("Pulling image \"{image}\""));
-    objects.synced().await;
     let began = node.component.clock.monotonic();
-    match node.engine.pull_image(image, credentials(pod, objects, image)).await {
+    match obtain(node, pod, objects, image, policy).await {
         Ok(pulled) => {
             let took = super::hooks::go_seconds(node.component.clock.monotonic().saturating_sub(began));
             let size = pulled.size_bytes;
@@ -65,12 +64,65 @@ pub(crate) async fn fetch(
             Ok(pulled)
         }
         Err(error) => {
+            // No registry has ever had it, so the newest there is is here.
+            if let Some(made) = made_here(node, image).await {
+                say(EventType::Normal, "Pulled", present_message(image));
+                return Ok(made);
+            }
             let message = error.to_string();
             say(EventType::Warning, "Failed", format!("Failed to pull image \"{image}\": {message}"));
             say(EventType::Warning, "Failed", "Error: ErrImagePull".to_owned());
             Err(ImageFailure { reason: "ErrImagePull", message })
         }
     }
+}
+
+/// The image from wherever the policy lets it come. What was made on another node comes from there: with `Always` after
+/// the registry was asked, else before, for so it is where the image is here already.
+async fn obtain(
+    node: &NodeContext,
+    pod: &Pod,
+    objects: &PodObjects,
+    image: &str,
+    policy: &str,
+) -> Result<Image, EngineError> {
+    let peers = node.peers.as_ref();
+    let first = peers.filter(|_| policy != "Always");
+    if let Some(peers) = first
+        && let Some(found) = peers.fetch(image).await
+    {
+        return Ok(found);
+    }
+    objects.synced().await;
+    let pulled = tokio::select! {
+        pulled = pull(node, pod, objects, image) => pulled,
+        found = appears(first, image) => return Ok(found),
+    };
+    let (Err(_), Some(peers)) = (&pulled, peers) else { return pulled };
+    let found = match peers.fetch(image).await {
+        Some(found) => Some(found),
+        None => peers.search(image).await,
+    };
+    found.map_or(pulled, Ok)
+}
+
+/// Returns when another node has made the image while a registry was being asked for it.
+async fn appears(peers: Option<&ImagePeers>, image: &str) -> Image {
+    match peers {
+        Some(peers) => peers.appears(image).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The image, if it is here and only because it was built or loaded.
+async fn made_here(node: &NodeContext, image: &str) -> Option<Image> {
+    let present = node.engine.image_status(image).await.ok().flatten();
+    present.filter(|image| image.digests.is_empty())
+}
+
+/// Source: kubelet `EnsureImageExists`.
+fn present_message(image: &str) -> String {
+    format!("Container image \"{image}\" already present on machine and can be accessed by the pod")
 }
 
 /// Source: kubelet `applyDefaultImageTag`.
@@ -88,19 +140,55 @@ pub(crate) fn pull_policy<'c>(container: &'c Container, image: &str) -> &'c str 
     if latest && !image.contains('@') { "Always" } else { "IfNotPresent" }
 }
 
-/// What the pod's `imagePullSecrets` say about the registry of `image`.
-fn credentials(pod: &Pod, objects: &PodObjects, image: &str) -> Option<RegistryAuth> {
-    let names = spec(pod).image_pull_secrets.iter().flatten();
-    names.filter_map(|reference| objects.secret(&reference.name)).find_map(|secret| from_secret(&secret, image))
+/// The image from its registry, with whatever credentials it gives it for. Source: kubelet `PullImage`.
+async fn pull(node: &NodeContext, pod: &Pod, objects: &PodObjects, image: &str) -> Result<Image, EngineError> {
+    let all = credentials(node, pod, objects, image).await;
+    if all.is_empty() {
+        return node.engine.pull_image(image, None).await;
+    }
+    let mut reasons: Vec<String> = Vec::new();
+    for auth in all {
+        match node.engine.pull_image(image, Some(auth)).await {
+            Ok(pulled) => return Ok(pulled),
+            Err(error) => {
+                let reason = error.to_string();
+                if !reasons.contains(&reason) {
+                    reasons.push(reason);
+                }
+            }
+        }
+    }
+    let reason = if let [only] = reasons.as_slice() { only.clone() } else { format!("[{}]", reasons.join(", ")) };
+    Err(EngineError::Pull { image: image.to_owned(), reason })
 }
 
-fn from_secret(secret: &Secret, image: &str) -> Option<RegistryAuth> {
+/// Who one may be at the registry of `image`: what the pod's `imagePullSecrets` say, then what credential providers do.
+async fn credentials(node: &NodeContext, pod: &Pod, objects: &PodObjects, image: &str) -> Vec<RegistryAuth> {
+    let Ok(image) = Reference::parse(image) else { return Vec::new() };
+    let names = spec(pod).image_pull_secrets.iter().flatten();
+    let secrets = names.filter_map(|reference| objects.secret(&reference.name));
+    let secrets: Vec<DockerConfig> = secrets.filter_map(|secret| from_secret(&secret)).collect();
+    let mut all = fitting(secrets.iter(), &image);
+    if let Some(providers) = &node.credentials {
+        let said = providers.provide(&node.component, pod, &image).await;
+        all.extend(fitting(said.iter().map(AsRef::as_ref), &image));
+    }
+    all
+}
+
+/// What configurations say about an image, the entry that says most of its name first. Source: `BasicDockerKeyring`.
+fn fitting<'c>(configs: impl Iterator<Item = &'c DockerConfig>, image: &Reference) -> Vec<RegistryAuth> {
+    let mut found: Vec<(String, RegistryAuth)> = configs.flat_map(|config| config.all_written_for(image)).collect();
+    found.sort_by(|(one, _), (other, _)| other.cmp(one));
+    found.into_iter().map(|(_, auth)| auth).collect()
+}
+
+fn from_secret(secret: &Secret) -> Option<DockerConfig> {
     let data = secret.data.as_ref()?;
-    let config = match data.get(".dockerconfigjson") {
+    match data.get(".dockerconfigjson") {
         Some(config) => DockerConfig::parse(&config.0),
         None => DockerConfig::parse_entries(&data.get(".dockercfg")?.0),
-    };
-    config?.written_for(&Reference::parse(image).ok()?)
+    }
 }
 
 #[cfg(test)]
@@ -142,9 +230,16 @@ mod tests {
         let encoded = base64::engine::general_purpose::STANDARD.encode(config.to_string());
         let secret: Secret =
             serde_json::from_value(serde_json::json!({ "data": { ".dockerconfigjson": encoded } })).unwrap();
-        let of = |image: &str| from_secret(&secret, image).map(|auth| (auth.username, auth.password));
-        assert_eq!(of("registry.example:5000/a:1"), Some(("u".to_owned(), "p".to_owned())));
-        assert_eq!(of("nginx:1"), Some(("hub".to_owned(), "secret:x".to_owned())));
-        assert_eq!(of("other.example/a"), None);
+        let (config, more) = (from_secret(&secret).unwrap(), [("registry.example:5000/a", "most", "m")]);
+        let more = more.map(|(key, user, password)| (key.to_owned(), user.to_owned(), password.to_owned()));
+        let more = DockerConfig::of_entries(more.into_iter());
+        let of = |image: &str| {
+            let all = fitting([&config, &more].into_iter(), &Reference::parse(image).unwrap());
+            all.into_iter().map(|auth| format!("{}:{}", auth.username, auth.password)).collect::<Vec<_>>()
+        };
+        assert_eq!(of("registry.example:5000/b:1"), ["u:p"]);
+        assert_eq!(of("registry.example:5000/a:1"), ["most:m", "u:p"], "all are tried, what says most first");
+        assert_eq!(of("nginx:1"), ["hub:secret:x"]);
+        assert_eq!(of("other.example/a"), Vec::<String>::new());
     }
 }

@@ -86,6 +86,7 @@ pub(crate) async fn run(node: Arc<NodeContext>, pods: Informer<Pod>, views: View
     }
     // Before any pod begins: a folder that is made from here on belongs to one.
     let folders = pod_folders(&table.node).await;
+    recall_user_ids(&table.node, folders.clone()).await;
     let handler = Arc::clone(&news);
     pods.on_change(move |change| handler.on_change(change));
     table.hand_on(news.take()).await;
@@ -295,6 +296,8 @@ impl PodTable {
     fn clear_orphans(&mut self, pods: &Informer<Pod>, mut folders: Vec<String>) {
         let known: Vec<String> = pods.store().list().iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
         folders.retain(|uid| !known.contains(uid));
+        // Of a pod that the engine does not know nothing runs that could have ids.
+        folders.iter().filter(|uid| !self.remains.knows(uid)).for_each(|uid| self.node.user_ids.release(uid));
         for (uid, remains) in std::mem::take(&mut self.remains).into_orphans() {
             tracing::info!(uid, "removing what is left of a pod that is gone");
             let node = Arc::clone(&self.node);
@@ -302,6 +305,7 @@ impl PodTable {
                 for sandbox in &remains.sandboxes {
                     remove_for_good(&node, &sandbox.id).await;
                 }
+                node.user_ids.release(&uid);
             });
         }
         let node = Arc::clone(&self.node);
@@ -371,6 +375,15 @@ async fn pod_folders(node: &NodeContext) -> Vec<String> {
         names.push(entry.file_name().to_string_lossy().into_owned());
     }
     names
+}
+
+/// Before anybody is given ids: those of earlier pods are taken.
+async fn recall_user_ids(node: &Arc<NodeContext>, folders: Vec<String>) {
+    let node = Arc::clone(node);
+    let recall = move || folders.iter().for_each(|uid| node.user_ids.recall(uid, &node.config.pod_dir(uid)));
+    if let Err(error) = tokio::task::spawn_blocking(recall).await {
+        tracing::error!(%error, "the ids of earlier pods are not known");
+    }
 }
 
 /// Removes the folders of pods that are no longer in the API; again, where that fails.

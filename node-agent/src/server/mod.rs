@@ -1,6 +1,8 @@
 //! The kubelet's server: container logs, exec, attach, port forwarding, `/pods`, `/healthz`, `/configz`,
-//! `/stats/summary`, `/metrics`; TLS, for the API server only.
+//! `/stats/summary`, `/metrics`; TLS, for the API server only. Other nodes get the images that were made here.
 
+mod checkpoint;
+pub(crate) mod gate;
 mod logs;
 pub(crate) mod stats;
 mod streams;
@@ -15,16 +17,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use reeve_streaming::remote::Kind;
 pub(crate) use reeve_streaming::{Answer, query, text};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig as TlsConfig};
+use rustls::ServerConfig as TlsConfig;
+use rustls::server::ResolvesServerCert;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
-use x509_parser::parse_x509_certificate;
 
+use self::gate::{Caller, Gate};
 use crate::config::ServerConfig;
+use crate::peers::serve::Offers;
 use crate::pod::context::NodeContext;
 use crate::pod::view::Views;
 
@@ -55,13 +56,15 @@ pub(crate) struct Backend {
     pub(crate) views: Views,
     /// What rates of usage are computed from.
     pub(crate) seen: stats::Seen,
+    /// What other nodes may have.
+    pub(crate) offers: Option<Offers>,
 }
 
 /// A server that is set up but does not accept yet.
 pub(crate) struct KubeletServer {
     listener: TcpListener,
     tls: TlsAcceptor,
-    client_name: String,
+    gate: Arc<Gate>,
     port: u16,
 }
 
@@ -71,8 +74,10 @@ impl KubeletServer {
         config.listener.set_nonblocking(true).map_err(ServerError::Listener)?;
         let listener = TcpListener::from_std(config.listener).map_err(ServerError::Listener)?;
         let port = listener.local_addr().map_err(ServerError::Listener)?.port();
-        let tls = tls(config.certificate, &config.client_ca_pem)?;
-        Ok(Self { listener, tls: TlsAcceptor::from(Arc::new(tls)), client_name: config.client_name, port })
+        let gate = Gate::new(&config.client_ca_pem, config.client_name, config.node_ca_pem.as_deref())?;
+        let gate = Arc::new(gate);
+        let tls = tls(config.certificate, Arc::clone(&gate))?;
+        Ok(Self { listener, tls: TlsAcceptor::from(Arc::new(tls)), gate, port })
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -96,56 +101,49 @@ impl KubeletServer {
     }
 
     fn serve(&self, stream: TcpStream, slot: OwnedSemaphorePermit, backend: &Arc<Backend>) {
-        let (tls, name, backend) = (self.tls.clone(), self.client_name.clone(), Arc::clone(backend));
+        let (tls, gate, backend) = (self.tls.clone(), Arc::clone(&self.gate), Arc::clone(backend));
         backend.node.component.clone().spawn("kubelet connection", async move {
             let _slot = slot;
-            if let Err(error) = serve_one(stream, &tls, &name, backend).await {
+            let told = |caller, request| {
+                let backend = Arc::clone(&backend);
+                async move { answer(&backend, caller, request).await }
+            };
+            if let Err(error) = serve_one(stream, &tls, &gate, told).await {
                 tracing::debug!(%error, "a connection ended");
             }
         });
     }
 }
 
-fn tls(shown: Arc<dyn ResolvesServerCert>, ca_pem: &str) -> Result<TlsConfig, ServerError> {
-    let bad = |what: &'static str| move |reason: String| ServerError::Pem { what, reason };
-    let authorities = CertificateDer::pem_slice_iter(ca_pem.as_bytes()).collect::<Result<Vec<_>, _>>();
-    let mut roots = RootCertStore::empty();
-    for ca in authorities.map_err(|error| bad("client CA")(format!("{error:?}")))? {
-        roots.add(ca).map_err(|error| bad("client CA")(error.to_string()))?;
-    }
+pub(crate) fn tls(shown: Arc<dyn ResolvesServerCert>, gate: Arc<Gate>) -> Result<TlsConfig, ServerError> {
+    let bad = |reason: String| ServerError::Pem { what: "TLS versions", reason };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
-    let verifier = verifier.map_err(|error| bad("client CA")(error.to_string()))?;
     let mut config = TlsConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| bad("TLS versions")(error.to_string()))?
-        .with_client_cert_verifier(verifier)
+        .map_err(|error| bad(error.to_string()))?
+        .with_client_cert_verifier(gate)
         .with_cert_resolver(shown);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
 
-async fn serve_one(
+/// Serves one connection: `answer` is told who asks.
+pub(crate) async fn serve_one<F>(
     stream: TcpStream,
     tls: &TlsAcceptor,
-    client_name: &str,
-    backend: Arc<Backend>,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    gate: &Gate,
+    answer: impl Fn(Caller, Request<Incoming>) -> F,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+where
+    F: Future<Output = Answer>,
+{
     // Small frames of a terminal must not wait for each other.
     stream.set_nodelay(true)?;
     let stream = tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await??;
-    let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let allowed = peer.is_some_and(|cert| common_name(cert).as_deref() == Some(client_name));
+    let caller = gate.caller(stream.get_ref().1.peer_certificates());
     let service = service_fn(move |request: Request<Incoming>| {
-        let backend = Arc::clone(&backend);
-        async move {
-            let answer = if allowed {
-                route(&backend, request).await
-            } else {
-                text(StatusCode::FORBIDDEN, "Forbidden: only the API server may talk to this node")
-            };
-            Ok::<_, Infallible>(answer)
-        }
+        let answer = answer(caller.clone(), request);
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -156,10 +154,15 @@ async fn serve_one(
     Ok(())
 }
 
-fn common_name(cert: &CertificateDer<'_>) -> Option<String> {
-    let (_, parsed) = parse_x509_certificate(cert).ok()?;
-    let name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
-    Some(name.to_owned())
+/// Each caller gets what is theirs.
+async fn answer(backend: &Arc<Backend>, caller: Caller, request: Request<Incoming>) -> Answer {
+    match (caller, &backend.offers) {
+        (Caller::ApiServer, _) => route(backend, request).await,
+        (Caller::Node(_), Some(offers)) if crate::peers::serve::is_for_it(request.uri().path()) => {
+            offers.answer(&request).await
+        }
+        _ => text(StatusCode::FORBIDDEN, "Forbidden: only the API server may talk to this node"),
+    }
 }
 
 async fn route(backend: &Arc<Backend>, request: Request<Incoming>) -> Answer {
@@ -181,6 +184,10 @@ async fn route(backend: &Arc<Backend>, request: Request<Incoming>) -> Answer {
         }
         ["attach", namespace, pod, container] => {
             streams::remote(backend, &Target { namespace, pod, container }, Kind::Attach, request)
+        }
+        ["checkpoint", namespace, pod, container] if *request.method() == Method::POST => {
+            let query = query(request.uri().query());
+            checkpoint::make(backend, &Target { namespace, pod, container }, &query).await
         }
         ["portForward", namespace, pod] => streams::port_forward(backend, namespace, pod, request).await,
         _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),

@@ -129,7 +129,7 @@ fn api_text(error: &kube::Error) -> String {
     }
 }
 
-fn bound_to(pod: &Pod) -> BoundObjectReference {
+pub(crate) fn bound_to(pod: &Pod) -> BoundObjectReference {
     BoundObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Pod".to_owned()),

@@ -130,9 +130,10 @@ impl Actor {
             if pull_policy(container, &image) == "Always" {
                 continue;
             }
-            let engine = Arc::clone(&self.node.engine);
+            let node = Arc::clone(&self.node);
             self.spawn("image", async move {
-                let here = matches!(engine.image_status(&image).await, Ok(Some(_)));
+                let announced = node.peers.as_ref().is_some_and(|peers| peers.is_announced(&image));
+                let here = announced || matches!(node.engine.image_status(&image).await, Ok(Some(_)));
                 Input::ImageSeen { slot: index, here }
             });
         }
