@@ -4,6 +4,7 @@
 pub mod binary;
 pub mod cluster;
 pub mod command;
+pub mod etcds;
 mod leftovers;
 pub mod machine;
 pub mod patience;

@@ -13,6 +13,7 @@ mod hostnet;
 mod input;
 mod killed;
 mod kubeconfig;
+mod peers;
 mod places;
 mod pods;
 mod probes;

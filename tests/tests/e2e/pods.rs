@@ -84,7 +84,8 @@ fn exec_carries_streams_exit_codes_and_terminals() {
         assert!(missing.refused().contains("no-such-command"));
 
         let mut terminal = Terminal::start(&mut kubectl(&["exec", "-it", "target", "--", "sh"]));
-        terminal.type_in("stty size; tty && echo on a terminal\n");
+        // The size is told when the command already runs.
+        terminal.type_in("until stty size | grep 30; do sleep 0.1; done; tty && echo on a terminal\n");
         terminal.shows("30 100");
         terminal.shows("on a terminal\r\n");
         terminal.type_in("exit 5\n");
@@ -356,4 +357,34 @@ fn what_cannot_start_says_why() {
     }
     space.kubectl(&["create", "configmap", "missing", "--from-literal=a=b"]).done();
     space.wait("pod/noconfig", "jsonpath={.status.containerStatuses[0].state.terminated.reason}=Completed");
+}
+
+#[test]
+fn pods_with_users_of_their_own_share_no_id_with_the_node_or_each_other() {
+    let space = Cluster::shared().space("users");
+    let volumes = r#""hostUsers": false, "volumes": [{"name": "data", "emptyDir": {}}],"#;
+    let container = format!(
+        r#"{}, "volumeMounts": [{{"name": "data", "mountPath": "/data"}}]"#,
+        script("echo mine > /data/file; exec sleep 600")
+    );
+    let first_id = |name: &str| -> u32 {
+        space.apply(&pod(name, &container, volumes));
+        space.ready(name);
+        let map = space.sh(name, "cat /proc/self/uid_map");
+        let words: Vec<u32> = map.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let [0, first, 65_536] = words[..] else { panic!("{map}") };
+        assert!(first >= 65_536 && first % 65_536 == 0, "{map}");
+        let token = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+        let seen = space.sh(name, &format!("id -u; stat -c %u /data/file /etc/hosts; wc -c < {token}"));
+        let seen: Vec<u32> = seen.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        assert!(seen[..3] == [0, 0, 0] && seen[3] > 0, "{seen:?}");
+        first
+    };
+    assert_ne!(first_id("one"), first_id("other"));
+    let host = pod("host", &container, &format!(r#"{volumes} "hostNetwork": true, "hostPID": true,"#));
+    let refused = space.kubectl_with(&["apply", "-f", "-"], &host).refused();
+    for field in ["spec.hostNetwork", "spec.HostPID"] {
+        assert!(refused.contains(&format!("{field}: Forbidden: when `hostUsers` is false")), "{refused}");
+    }
+    space.kubectl(&["delete", "pod", "one", "other"]).done();
 }

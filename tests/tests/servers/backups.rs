@@ -5,6 +5,7 @@ use std::path::Path;
 use reeve_tests::patience::eventually;
 use reeve_tests::servers::{Servers, joining};
 
+use super::s3::{Bucket, CREDENTIALS};
 use super::{join, members};
 
 fn text(path: &Path) -> String {
@@ -97,11 +98,14 @@ fn bad_inputs_are_refused(servers: &Servers, file: &Path, sealed: &Path) {
 }
 
 #[test]
-fn one_server_at_a_time_makes_scheduled_backups_and_the_next_one_goes_on() {
+fn one_server_at_a_time_makes_scheduled_backups_in_s3_and_the_next_one_goes_on() {
     let mut servers = Servers::prepare();
     ["a", "b", "c"].iter().for_each(|name| servers.add_machine(name));
-    let place = servers.file("kept");
-    let flags = ["--backup-schedule", "1s", "--backup-keep", "2", "--backup-to", &text(&place)];
+    let (bucket, credentials) = (Bucket::serve(servers.pin()), servers.file("credentials"));
+    std::fs::write(&credentials, CREDENTIALS).expect("a file");
+    let (place, credentials) = (bucket.address("nightly"), text(&credentials));
+    let flags = ["--backup-schedule", "1s", "--backup-keep", "2", "--backup-to", &place];
+    let flags = [&flags[..], &["--backup-credentials", &credentials]].concat();
     servers.start("a", &flags);
     let joined = servers.join_arguments("a");
     let joined: Vec<&str> = joined.iter().map(String::as_str).collect();
@@ -109,7 +113,7 @@ fn one_server_at_a_time_makes_scheduled_backups_and_the_next_one_goes_on() {
     // It was not told to make any, and never does.
     servers.start("c", &joined);
     let names = |asked: &str| -> Vec<String> {
-        let listed = servers.reeve(asked, &["backup", "list", &text(&place)]);
+        let listed = servers.reeve(asked, &["backup", "list", &place, "--credentials", &credentials]);
         listed.stdout.lines().skip(1).filter_map(|line| line.split_whitespace().last().map(str::to_owned)).collect()
     };
     eventually("there are as many as are kept", || match names("a") {
@@ -131,6 +135,12 @@ fn one_server_at_a_time_makes_scheduled_backups_and_the_next_one_goes_on() {
     });
     let metrics = servers.kubectl("b", &["get", "--raw", "/metrics"]).text();
     assert!(metrics.contains("reeve_backups_total{result=\"success\"}"), "{metrics}");
+    // No more lies there than is kept, but for one that is being made; and it is whole.
+    let there = bucket.names();
+    assert!(there.len() <= 3 && there.iter().all(|name| name.starts_with("nightly/reeve-")), "{there:?}");
+    let copy = servers.file("copy");
+    std::fs::write(&copy, bucket.object(there.last().expect("a backup"))).expect("a file");
+    servers.reeve("b", &["backup", "check", &text(&copy)]).done();
 }
 
 const HOLDER: &str = "jsonpath={.spec.holderIdentity}";

@@ -1,5 +1,7 @@
 //! A server whose data is not that of the others is found out, whatever has happened to its disk.
 
+use reeve_store::FileViews;
+use reeve_store::view::{ViewBatch, Views as _, Visit};
 use reeve_tests::patience::eventually;
 use reeve_tests::servers::joining;
 
@@ -7,15 +9,19 @@ use super::{follower, leader, members, three};
 
 /// Takes an object out of what a stopped server has on disk, as a fault of a disk or a program might.
 fn lose(data_dir: &std::path::Path, name: &str) {
-    let view = data_dir.join("store/view");
-    let newest = std::fs::read_dir(&view).expect("the view").flatten().max_by_key(|entry| entry.file_name());
-    let database = newest.expect("a view").path().join("sled");
-    let db = sled::Config::new().path(database).flush_every_ms(None).open().expect("the database");
+    let view = FileViews::new(data_dir.join("store/view")).open().expect("the view");
     let holds = |key: &[u8]| key.windows(name.len()).any(|part| part == name.as_bytes());
-    let lost: Vec<_> = db.iter().keys().filter_map(Result::ok).filter(|key| holds(key)).collect();
-    assert!(!lost.is_empty(), "{name} is on disk");
-    lost.iter().for_each(|key| drop(db.remove(key).expect("removed")));
-    db.flush().expect("flushed");
+    let mut batch = ViewBatch::default();
+    let mut look = |key: &[u8], _: &[u8]| {
+        if holds(key) {
+            batch.remove(key.to_vec());
+        }
+        Visit::Next
+    };
+    view.visit(&[0], &[0xff], &mut look).expect("every record");
+    assert!(!batch.changes.is_empty(), "{name} is on disk");
+    view.apply(batch).expect("removed");
+    view.sync().expect("written");
 }
 
 #[test]

@@ -5,8 +5,10 @@
 mod backups;
 mod changes;
 mod corrupt;
+mod in_etcd;
 mod load;
 mod outbound;
+mod s3;
 
 use std::time::Duration;
 
