@@ -14,6 +14,10 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+mod resources;
+
+pub use resources::{InterfaceUsage, IoLimit, IoUsage, Pressure, Resources, Stall, Usage};
+
 /// Runs pods' sandboxes and containers and keeps their images.
 #[async_trait::async_trait]
 pub trait Engine: Send + Sync + 'static {
@@ -212,53 +216,6 @@ pub struct Sandbox {
     /// Its addresses, where the engine has wired it itself: then nobody else may.
     #[serde(default)]
     pub ips: Vec<std::net::IpAddr>,
-}
-
-/// Limits and shares, as in the OCI runtime configuration. `None` means not set.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Resources {
-    /// cgroup v1 CPU shares (2 to 262,144); converted on v2.
-    pub cpu_shares: Option<u64>,
-    /// Microseconds of CPU time per period.
-    pub cpu_quota_us: Option<i64>,
-    /// The period in microseconds.
-    pub cpu_period_us: Option<u64>,
-    /// Bytes of memory.
-    pub memory_limit_bytes: Option<i64>,
-    /// Number of processes.
-    pub pids_max: Option<i64>,
-    /// OOM score adjustment, −1000 to 1000. A root that may not lower it goes on and says so once.
-    pub oom_score_adj: Option<i32>,
-    /// CPUs, `0-1`.
-    pub cpuset_cpus: Option<String>,
-    /// Nodes of memory, `0-1`.
-    #[serde(default)]
-    pub cpuset_mems: Option<String>,
-    /// Bytes of memory and swap together, -1 for as much swap as there is; `None`: no swap beyond the memory's limit.
-    #[serde(default)]
-    pub memory_swap_bytes: Option<i64>,
-    /// Files of the v2 group by name, and what to write there; refused where v2 has no controllers.
-    #[serde(default)]
-    pub unified: BTreeMap<String, String>,
-}
-
-impl Resources {
-    /// These with what `change` says instead; what it does not say stays.
-    #[must_use]
-    pub fn updated(self, change: &Self) -> Self {
-        Self {
-            cpu_shares: change.cpu_shares.or(self.cpu_shares),
-            cpu_quota_us: change.cpu_quota_us.or(self.cpu_quota_us),
-            cpu_period_us: change.cpu_period_us.or(self.cpu_period_us),
-            memory_limit_bytes: change.memory_limit_bytes.or(self.memory_limit_bytes),
-            pids_max: change.pids_max.or(self.pids_max),
-            oom_score_adj: change.oom_score_adj.or(self.oom_score_adj),
-            cpuset_cpus: change.cpuset_cpus.clone().or(self.cpuset_cpus),
-            cpuset_mems: change.cpuset_mems.clone().or(self.cpuset_mems),
-            memory_swap_bytes: change.memory_swap_bytes.or(self.memory_swap_bytes),
-            unified: self.unified.into_iter().chain(change.unified.clone()).collect(),
-        }
-    }
 }
 
 /// How mounts made later travel between node and container.
@@ -466,25 +423,6 @@ pub struct Container {
     pub state: ContainerState,
     /// When it was prepared.
     pub created_at: Timestamp,
-}
-
-/// What a container has used and uses. What the kernel does not count is left out.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// CPU time since it was started.
-    pub cpu_nanoseconds: Option<u64>,
-    /// Memory, file pages included.
-    pub memory_bytes: Option<u64>,
-    /// Memory without file pages that could be given back at once.
-    pub working_set_bytes: Option<u64>,
-    /// Memory that is no file's.
-    pub rss_bytes: Option<u64>,
-    /// Page faults since it was started.
-    pub page_faults: Option<u64>,
-    /// Those that had to read.
-    pub major_page_faults: Option<u64>,
-    /// Processes and threads.
-    pub processes: Option<u64>,
 }
 
 /// What a folder takes on disk.

@@ -114,7 +114,8 @@ impl Engine for CriEngine {
         let listed = self.runtime().list_container_stats(ListContainerStatsRequest { filter: Some(filter) }).await;
         let listed = listed.map_err(|status| error::of(&status, "list", "usage"))?.into_inner();
         let used = listed.stats.into_iter().filter_map(|own| {
-            Some((own.attributes?.id, stats::to_engine(own.cpu.as_ref(), own.memory.as_ref(), None)))
+            let used = stats::of_container(&own);
+            Some((own.attributes?.id, used))
         });
         Ok(used.collect())
     }
@@ -123,8 +124,7 @@ impl Engine for CriEngine {
         let request = PodSandboxStatsRequest { pod_sandbox_id: id.to_owned() };
         let used = self.runtime().pod_sandbox_stats(request).await;
         let used = used.map_err(|status| error::of(&status, "look at sandbox", id))?.into_inner();
-        let linux = used.stats.and_then(|stats| stats.linux).unwrap_or_default();
-        Ok(stats::to_engine(linux.cpu.as_ref(), linux.memory.as_ref(), linux.process.as_ref()))
+        Ok(stats::of_pod(&used.stats.and_then(|stats| stats.linux).unwrap_or_default()))
     }
 
     async fn update_container_resources(

@@ -3,23 +3,19 @@
 use std::collections::BTreeMap;
 
 use reeve_engine::engine::Resources;
-use reeve_proto::cri::LinuxContainerResources;
+use reeve_proto::cri::{HugepageLimit, LinuxContainerResources};
 
 use super::{Refused, filled, positive};
 
 /// What a kubelet says of every container on cgroup v2, and the engine does by itself: all its processes end together.
 const AS_EVER: (&str, &str) = ("memory.oom.group", "1");
 
-/// Refuses limits that this engine does not set: a number of huge pages. None at all is taken, as of every container of
-/// a kubelet, whose own group of the pod sees to it.
+/// Refuses limits that contradict each other.
 ///
 /// # Errors
 /// With the limit's name and value.
 pub fn check(given: &LinuxContainerResources) -> Result<(), Refused> {
     let refuse = |what: String| Err(Refused::new(format!("{what} is not supported")));
-    if let Some(huge) = given.hugepage_limits.iter().find(|huge| huge.limit > 0) {
-        return refuse(format!("a limit of {} bytes of {} huge pages", huge.limit, huge.page_size));
-    }
     let (swap, memory) = (given.memory_swap_limit_in_bytes, given.memory_limit_in_bytes);
     if swap > 0 && swap < memory {
         return refuse(format!("memory_swap_limit_in_bytes {swap} below memory_limit_in_bytes {memory}"));
@@ -43,7 +39,9 @@ pub fn to_engine(given: &LinuxContainerResources) -> Resources {
         // The memory's own limit is what there is without being asked for.
         memory_swap_bytes: Some(given.memory_swap_limit_in_bytes)
             .filter(|swap| *swap != 0 && *swap != given.memory_limit_in_bytes),
+        hugepages: given.hugepage_limits.iter().map(|huge| (huge.page_size.clone(), huge.limit)).collect(),
         unified: unified(given),
+        ..Resources::default()
     }
 }
 
@@ -70,15 +68,18 @@ pub fn to_cri(own: &Resources) -> LinuxContainerResources {
         cpuset_cpus: own.cpuset_cpus.clone().unwrap_or_default(),
         cpuset_mems: own.cpuset_mems.clone().unwrap_or_default(),
         memory_swap_limit_in_bytes: own.memory_swap_bytes.unwrap_or_default(),
+        hugepage_limits: hugepages(own),
         unified: own.unified.clone().into_iter().collect(),
         ..LinuxContainerResources::default()
     }
 }
 
+fn hugepages(own: &Resources) -> Vec<HugepageLimit> {
+    own.hugepages.iter().map(|(size, limit)| HugepageLimit { page_size: size.clone(), limit: *limit }).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use reeve_proto::cri::HugepageLimit;
-
     use super::*;
 
     #[test]
@@ -91,23 +92,12 @@ mod tests {
         for said in [
             told(|_| ()),
             told(|given| given.memory_swap_limit_in_bytes = 7),
-            told(|given| given.hugepage_limits = vec![HugepageLimit { page_size: "2MB".to_owned(), limit: 0 }]),
             told(|given| drop(given.unified.insert("memory.oom.group".to_owned(), "1".to_owned()))),
         ] {
             assert_eq!(said, Ok(()));
         }
-        for (said, why) in [
-            (
-                told(|given| given.memory_swap_limit_in_bytes = 5),
-                "memory_swap_limit_in_bytes 5 below memory_limit_in_bytes 7 is not supported",
-            ),
-            (
-                told(|given| given.hugepage_limits = vec![HugepageLimit { page_size: "2MB".to_owned(), limit: 9 }]),
-                "a limit of 9 bytes of 2MB huge pages is not supported",
-            ),
-        ] {
-            assert_eq!(said.unwrap_err(), why);
-        }
+        let below = told(|given| given.memory_swap_limit_in_bytes = 5);
+        assert_eq!(below.unwrap_err(), "memory_swap_limit_in_bytes 5 below memory_limit_in_bytes 7 is not supported");
     }
 
     #[test]
@@ -122,7 +112,9 @@ mod tests {
             cpuset_cpus: Some("0-1".to_owned()),
             cpuset_mems: Some("0".to_owned()),
             memory_swap_bytes: Some(-1),
+            hugepages: BTreeMap::from([("2MB".to_owned(), 4 << 20)]),
             unified: BTreeMap::from([("memory.high".to_owned(), "7".to_owned())]),
+            ..Resources::default()
         };
         assert_eq!(to_engine(&to_cri(&own)), own);
         let mut given = to_cri(&own);

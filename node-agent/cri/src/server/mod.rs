@@ -11,7 +11,6 @@ mod exec;
 mod files;
 mod images;
 mod metrics;
-mod network;
 mod runtime;
 mod sandboxes;
 mod stats;

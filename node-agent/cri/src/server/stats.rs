@@ -11,8 +11,8 @@ use reeve_proto::cri::{
 };
 use tonic::Status;
 
+use super::Shared;
 use super::error::{self, Answer};
-use super::{Shared, network};
 use crate::convert::{self, container, sandbox, stats};
 
 /// How old the size of a folder may be: looking at every file is slow.
@@ -112,8 +112,8 @@ impl Shared {
             cpu: Some(stats::cpu(usage, now, rate)),
             memory: Some(stats::memory(usage, now, limit)),
             writable_layer: self.writable_layer(&own.id, now).await,
-            swap: Some(stats::swap(now)),
-            io: None,
+            swap: Some(stats::swap(usage, now)),
+            io: stats::io(usage, now),
         }
     }
 
@@ -162,10 +162,6 @@ impl Shared {
         let containers = self.list_container_stats(Some(filter)).await?;
         let (now, listed) = (self.now(), sandbox::listed(own));
         let rate = self.seen.rate(&own.id, self.clock.monotonic(), usage.cpu_nanoseconds);
-        let network = match &own.netns {
-            Some(netns) => network::usage(netns.clone(), now).await,
-            None => None,
-        };
         Ok(PodSandboxStats {
             attributes: Some(PodSandboxAttributes {
                 id: listed.id,
@@ -176,10 +172,10 @@ impl Shared {
             linux: Some(LinuxPodSandboxStats {
                 cpu: Some(stats::cpu(&usage, now, rate)),
                 memory: Some(stats::memory(&usage, now, own.config.resources.memory_limit_bytes)),
-                network,
+                network: stats::network(&usage, now),
                 process: Some(stats::processes(&usage, now)),
                 containers,
-                io: None,
+                io: stats::io(&usage, now),
             }),
         })
     }

@@ -245,7 +245,7 @@ impl Inner {
             parse_signal(signal).ok_or_else(|| EngineError::Invalid(format!("unknown signal {signal:?}")))?;
         }
         let devices = devices(config)?;
-        self.check_unified(&config.resources)?;
+        self.check_limits(&config.resources)?;
         let rootfs = match base {
             Some(base) => self.snapshots.prepare_on(id, String::new(), &base.layers)?,
             None => self.snapshots.prepare(id, image)?,

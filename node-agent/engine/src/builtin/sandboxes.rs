@@ -106,7 +106,7 @@ impl BuiltinEngine {
 
 impl Inner {
     fn make_sandbox(&self, id: String, config: SandboxConfig) -> Result<Sandbox, EngineError> {
-        self.check_unified(&config.resources)?;
+        self.check_limits(&config.resources)?;
         records::make_dir(&config.log_dir)?;
         let run = self.layout.sandbox_run(&id);
         records::make_dir(&run)?;
@@ -205,17 +205,41 @@ impl Inner {
         Ok(self.own_groups(sandbox)?.groups)
     }
 
-    /// Files of v2 are for those who have it.
-    pub(super) fn check_unified(&self, resources: &Resources) -> Result<(), EngineError> {
-        let Some(file) = resources.unified.keys().next() else { return Ok(()) };
-        if !self.cgroups.hierarchies().is_unified() {
-            return Err(EngineError::Unsupported(format!(
-                "unified {file} needs cgroup v2 alone, which this node does not have"
-            )));
+    /// Whether this node's kernel can set what is asked for.
+    pub(super) fn check_limits(&self, resources: &Resources) -> Result<(), EngineError> {
+        let has = self.cgroups.hierarchies();
+        let needs_v2 = |what: String| {
+            Err(EngineError::Unsupported(format!("{what} needs cgroup v2 alone, which this node does not have")))
+        };
+        let no_controller = |what: String, name: &str| {
+            Err(EngineError::Unsupported(format!(
+                "{what} needs the cgroup controller {name}, which this node does not have"
+            )))
+        };
+        if let Some(weight) = resources.io_weight.filter(|weight| !(10..=1000).contains(weight)) {
+            return Err(EngineError::Invalid(format!("io weight {weight}: must be between 10 and 1000")));
         }
-        let is_file = |name: &str| name.contains('.') && !name.contains('/') && !name.starts_with("cgroup.");
-        match resources.unified.keys().find(|name| !is_file(name)) {
-            Some(name) => Err(EngineError::Invalid(format!("unified {name:?} is not a file of a controller"))),
+        if (resources.io_weight.is_some() || !resources.io_limits.is_empty()) && !has.offers("io", "blkio") {
+            return no_controller("a limit of disks".to_owned(), "io");
+        }
+        if let Some(size) = resources.hugepages.keys().find(|size| !size.bytes().all(|b| b.is_ascii_alphanumeric())) {
+            return Err(EngineError::Invalid(format!("{size:?} is not a size of huge pages")));
+        }
+        if let Some((size, bytes)) = resources.hugepages.iter().find(|(_, bytes)| **bytes > 0) {
+            if !has.offers("hugetlb", "hugetlb") {
+                return no_controller(format!("a limit of {bytes} bytes of {size} huge pages"), "hugetlb");
+            }
+        }
+        if has.is_unified() {
+            let is_file = |name: &str| name.contains('.') && !name.contains('/') && !name.starts_with("cgroup.");
+            return match resources.unified.keys().find(|name| !is_file(name)) {
+                Some(name) => Err(EngineError::Invalid(format!("unified {name:?} is not a file of a controller"))),
+                None => Ok(()),
+            };
+        }
+        match resources.unified.keys().next() {
+            Some(file) => needs_v2(format!("unified {file}")),
+            None if resources.memory_high_bytes.is_some() => needs_v2("memory.high".to_owned()),
             None => Ok(()),
         }
     }

@@ -9,6 +9,7 @@ use super::state::{not_found, word};
 use super::{BuiltinEngine, Inner, blocking};
 use crate::engine::{Container, ContainerState, EngineError, Resources, Sandbox, Usage};
 use crate::runtime::cgroup::{CgroupError, usage};
+use crate::runtime::interfaces;
 use crate::supervisor::plan::CgroupPlan;
 
 impl BuiltinEngine {
@@ -41,7 +42,13 @@ impl BuiltinEngine {
     pub(super) async fn sandbox_usage(&self, id: &str) -> Result<Usage, EngineError> {
         let sandbox = self.inner.sandbox(id)?;
         let inner = Arc::clone(&self.inner);
-        blocking(move || Ok(usage::read(&inner.pod_group(&sandbox, &sandbox.config.resources)))).await
+        blocking(move || {
+            let used = usage::read(&inner.pod_group(&sandbox, &sandbox.config.resources));
+            // What ends while somebody looks has no traffic any more.
+            let interfaces = sandbox.netns.as_deref().and_then(|netns| interfaces::read(netns).ok());
+            Ok(Usage { interfaces: interfaces.unwrap_or_default(), ..used })
+        })
+        .await
     }
 }
 
@@ -89,7 +96,7 @@ impl Inner {
     }
 
     fn change_limits(&self, group: &CgroupPlan, change: &Resources) -> Result<(), EngineError> {
-        self.check_unified(change)?;
+        self.check_limits(change)?;
         let refuse = |used: u64| {
             let limit = change.memory_limit_bytes.unwrap_or_default();
             Err(EngineError::Invalid(format!("cannot set the memory limit ({limit}) below current usage ({used})")))

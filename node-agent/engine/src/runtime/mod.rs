@@ -2,11 +2,12 @@
 //! plan names (cgroups, pinned namespaces).
 //!
 //! Compiling is pure ([`process`], [`root`], [`users`], [`caps`], [`seccomp`]); what touches the kernel is in
-//! [`cgroup`] and [`namespaces`]. Starting processes is the supervisor's.
+//! [`cgroup`], [`interfaces`] and [`namespaces`]. Starting processes is the supervisor's.
 
 pub mod caps;
 pub mod cgroup;
 pub mod hooks;
+pub mod interfaces;
 pub mod namespaces;
 pub mod process;
 pub mod root;

@@ -2,8 +2,11 @@
 
 use std::fs;
 
+use reeve_engine::engine::Pressure;
+use reeve_engine::runtime::cgroup::usage::pressure;
+
 /// What the machine has used and uses.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Machine {
     /// CPU time of all that was not idle, since the machine started.
     pub(super) cpu_nanoseconds: u64,
@@ -15,12 +18,22 @@ pub(super) struct Machine {
     pub(super) rss_bytes: u64,
     /// Seconds since 1970.
     pub(super) started_at: i64,
+    /// Time lost waiting for CPUs; `None` where the kernel does not count it, as the two below.
+    pub(super) cpu_pressure: Option<Pressure>,
+    pub(super) memory_pressure: Option<Pressure>,
+    pub(super) io_pressure: Option<Pressure>,
 }
 
 /// Looks at the machine.
 pub(super) fn look() -> Machine {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    parse(&read("/proc/stat"), &read("/proc/meminfo"))
+    let lost = |of: &str| fs::read_to_string(format!("/proc/pressure/{of}")).ok().map(|text| pressure(&text));
+    Machine {
+        cpu_pressure: lost("cpu"),
+        memory_pressure: lost("memory"),
+        io_pressure: lost("io"),
+        ..parse(&read("/proc/stat"), &read("/proc/meminfo"))
+    }
 }
 
 /// Source: proc_stat(5), proc_meminfo(5).
@@ -43,6 +56,7 @@ fn parse(stat: &str, meminfo: &str) -> Machine {
         available_bytes: memory("MemAvailable"),
         rss_bytes: memory("AnonPages"),
         started_at: line("btime ").trim().parse().unwrap_or(0),
+        ..Machine::default()
     }
 }
 
@@ -62,6 +76,7 @@ mod tests {
             available_bytes: 700 * 1024,
             rss_bytes: 90 * 1024,
             started_at: 1_700_000_000,
+            ..Machine::default()
         };
         assert_eq!(parse(stat, meminfo), wanted);
         assert!(look().cpu_nanoseconds > 0 && look().memory_bytes > 0);

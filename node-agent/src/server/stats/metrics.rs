@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use reeve_engine::engine::{Container, ContainerState, Usage};
 
-use super::{Measured, machine, summary};
+use super::{Measured, machine};
 use crate::pod::view::ContainerView;
 
 /// Seconds of a time in nanoseconds.
@@ -52,7 +52,7 @@ fn family(
 /// What `/metrics/resource` says; without pods, that they could not be looked at.
 pub(super) fn resources(pods: Option<&[Measured]>, now: Timestamp) -> String {
     let mut out = String::new();
-    let totals: Vec<Usage> = pods.unwrap_or_default().iter().map(total).collect();
+    let totals: Vec<Usage> = pods.unwrap_or_default().iter().map(Measured::whole).collect();
     let (mut containers, mut whole): (Vec<Row<'_>>, Vec<Row<'_>>) = (Vec::new(), Vec::new());
     for (measured, total) in pods.unwrap_or_default().iter().zip(&totals) {
         let meta = &measured.pod.metadata;
@@ -103,10 +103,6 @@ pub(super) fn resources(pods: Option<&[Measured]>, now: Timestamp) -> String {
     out
 }
 
-fn total(measured: &Measured) -> Usage {
-    measured.containers.iter().fold(Usage::default(), |sum, one| summary::added(&sum, &one.usage))
-}
-
 /// What `/metrics` says of the agent itself.
 pub(super) fn own(node: &str, pods: &[(Arc<Pod>, Vec<ContainerView>)], containers: &[Container]) -> String {
     let mut out = String::new();
@@ -143,7 +139,8 @@ mod tests {
         let usage = Usage { cpu_nanoseconds: Some(1_500_000_000), working_set_bytes: Some(4096), ..Usage::default() };
         let pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}})).unwrap();
         let containers = vec![MeasuredContainer { id: "i".to_owned(), name: "c".to_owned(), started_at: at, usage }];
-        let text = resources(Some(&[Measured { pod: Arc::new(pod), containers }]), at);
+        let measured = Measured { pod: Arc::new(pod), sandbox: None, usage: Usage::default(), containers };
+        let text = resources(Some(&[measured]), at);
         for line in [
             "container_cpu_usage_seconds_total{container=\"c\",namespace=\"n\",pod=\"p\"} 1.5 1700000000000",
             "container_memory_working_set_bytes{container=\"c\",namespace=\"n\",pod=\"p\"} 4096 1700000000000",

@@ -15,7 +15,7 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use reeve_engine::engine::{ContainerState, Usage};
+use reeve_engine::engine::{ContainerState, Sandbox, SandboxState, Usage};
 
 use super::{Answer, Backend, text};
 
@@ -55,14 +55,20 @@ impl Seen {
     fn retain(&self, alive: &[Measured]) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.retain(|id, _| {
-            id.is_empty() || alive.iter().any(|pod| pod.containers.iter().any(|container| container.id == *id))
+            let is_of = |pod: &Measured| {
+                pod.sandbox.as_ref() == Some(id) || pod.containers.iter().any(|container| container.id == *id)
+            };
+            id.is_empty() || alive.iter().any(is_of)
         });
     }
 }
 
-/// A pod with what its running containers use.
+/// A pod with what it uses, all in all and by its running containers.
 pub(super) struct Measured {
     pod: std::sync::Arc<Pod>,
+    /// Of its running sandbox.
+    sandbox: Option<String>,
+    usage: Usage,
     containers: Vec<MeasuredContainer>,
 }
 
@@ -77,6 +83,7 @@ pub(super) struct MeasuredContainer {
 async fn measure(backend: &Backend) -> Result<Vec<Measured>, String> {
     let engine = &backend.node.engine;
     let containers = engine.list_containers().await.map_err(|error| error.to_string())?;
+    let sandboxes = engine.list_pod_sandboxes().await.map_err(|error| error.to_string())?;
     let mut usage = engine.usage().await.map_err(|error| error.to_string())?;
     let mut measured = Vec::new();
     for (pod, views) in backend.views.containers() {
@@ -88,10 +95,22 @@ async fn measure(backend: &Backend) -> Result<Vec<Measured>, String> {
             let Some(usage) = usage.remove(&id) else { continue };
             own.push(MeasuredContainer { id, name: view.name, started_at, usage });
         }
-        measured.push(Measured { pod, containers: own });
+        let sandbox = sandbox_of(&pod, &sandboxes);
+        // One that goes at this very moment uses nothing any more.
+        let whole = match &sandbox {
+            Some(id) => engine.pod_sandbox_usage(id).await.unwrap_or_default(),
+            None => Usage::default(),
+        };
+        measured.push(Measured { pod, sandbox, usage: whole, containers: own });
     }
     backend.seen.retain(&measured);
     Ok(measured)
+}
+
+fn sandbox_of(pod: &Pod, sandboxes: &[Sandbox]) -> Option<String> {
+    let uid = pod.metadata.uid.as_deref()?;
+    let own = sandboxes.iter().find(|own| own.config.uid == uid && own.state == SandboxState::Ready);
+    own.map(|own| own.id.clone())
 }
 
 /// `/stats/summary`

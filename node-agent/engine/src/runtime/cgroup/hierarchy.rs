@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// Controllers that we set limits with, or that a container must not share with the node.
-const USED: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "devices", "cpuset"];
+/// Controllers that we set limits with, count with, or that a container must not share with the node.
+const USED: [&str; 8] = ["cpu", "cpuacct", "memory", "pids", "devices", "blkio", "hugetlb", "cpuset"];
 /// Controllers of v2 that we hand down.
-const USED_UNIFIED: [&str; 4] = ["cpu", "cpuset", "memory", "pids"];
+const USED_UNIFIED: [&str; 6] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"];
 
 /// The host's cgroup mounts, as far as we use them. Kept in the run folder: containers outlive the process that
 /// looked, and the next one may be in another group.
@@ -119,12 +119,18 @@ impl Hierarchies {
             return Err(HierarchyError::NotMounted);
         }
         for needed in ["cpu", "memory", "pids"] {
-            let in_unified = self.unified.as_ref().is_some_and(|u| u.controllers.iter().any(|name| name == needed));
-            if !in_unified && self.legacy_of(needed).is_none() {
+            if !self.offers(needed, needed) {
                 return Err(HierarchyError::Missing(needed));
             }
         }
         Ok(self)
+    }
+
+    /// Whether a controller is there, on v2 under one of its names or on v1 under the other.
+    #[must_use]
+    pub fn offers(&self, unified: &str, legacy: &str) -> bool {
+        let in_unified = self.unified.as_ref().is_some_and(|own| own.controllers.iter().any(|name| name == unified));
+        in_unified || self.legacy_of(legacy).is_some()
     }
 
     /// Whether v2 carries everything.
@@ -202,7 +208,8 @@ mod tests {
         assert_eq!(found.legacy_of("memory").unwrap().base, Path::new("/sys/fs/cgroup/memory/session/x"));
         assert_eq!(found.legacy_of("memory").unwrap().top(), Path::new("/sys/fs/cgroup/memory"));
         assert_eq!(found.legacy_of("cpuacct").unwrap().name, "cpu,cpuacct");
-        assert_eq!(found.unified.as_ref().unwrap().controllers, Vec::<String>::new());
+        assert_eq!(found.unified.as_ref().unwrap().controllers, ["hugetlb"], "what v1 does not have");
+        assert!(found.offers("hugetlb", "hugetlb") && found.offers("memory", "memory") && !found.offers("io", "blkio"));
         assert_eq!(found.legacy_names().last(), Some("cpuset"), "used on demand, so it comes last");
         assert!(!found.is_unified());
     }
@@ -214,7 +221,7 @@ mod tests {
         let found = Hierarchies::parse(mounts, own, |_| "cpuset cpu io memory pids\n".to_owned()).unwrap();
         let unified = found.unified.as_ref().unwrap();
         assert_eq!(unified.base, Path::new("/sys/fs/cgroup"));
-        assert_eq!(unified.controllers, ["cpuset", "cpu", "memory", "pids"]);
+        assert_eq!(unified.controllers, ["cpuset", "cpu", "io", "memory", "pids"]);
         assert!(found.is_unified());
     }
 

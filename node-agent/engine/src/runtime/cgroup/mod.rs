@@ -169,12 +169,22 @@ impl Cgroups {
 
     fn limit(&self, plan: &CgroupPlan, resources: &Resources) -> Result<(), CgroupError> {
         let set = |group: &Path, settings: Vec<limits::Setting>| {
-            settings.into_iter().try_for_each(|(file, value)| match fs::write(group.join(file), value) {
-                // Absent where swap is not counted, refused where it is in use: a bound besides the memory limit,
-                // unless somebody asked for it.
-                Err(_) if limits::is_of_swap(file) && resources.memory_swap_bytes.is_none() => Ok(()),
-                other => other.step("write", &group.join(file)),
-            })
+            // The last one's: a kernel has one of the files, or none.
+            let mut weight = Ok(());
+            for (file, value) in settings {
+                let path = group.join(&*file);
+                match fs::write(&path, value) {
+                    // Absent where swap is not counted, refused where it is in use: a bound besides the memory limit,
+                    // unless somebody asked for it.
+                    Err(_) if limits::is_of_swap(&file) && resources.memory_swap_bytes.is_none() => {}
+                    Err(err) if limits::is_of_reserved_pages(&file) && err.kind() == io::ErrorKind::NotFound => {}
+                    Err(err) if limits::is_of_io_weight(&file) && err.kind() == io::ErrorKind::NotFound => {
+                        weight = Err(err).step("write", &path);
+                    }
+                    other => other.step("write", &path)?,
+                }
+            }
+            weight
         };
         if let Some((unified, group)) = self.hierarchies.unified.as_ref().zip(plan.unified.as_ref()) {
             set(group, limits::unified(resources, &unified.controllers))?;
