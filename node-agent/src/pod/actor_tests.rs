@@ -81,6 +81,12 @@ impl Engine for MemoryEngine {
     fn version(&self) -> String {
         "reeve://test".to_owned()
     }
+    async fn pause_container(&self, _: &str) -> Result<(), EngineError> {
+        Err(EngineError::Unsupported("pausing".to_owned()))
+    }
+    async fn resume_container(&self, _: &str) -> Result<(), EngineError> {
+        Err(EngineError::Unsupported("resuming".to_owned()))
+    }
     async fn checkpoint_container(&self, _: &str, _: &Path, _: Option<Duration>) -> Result<(), EngineError> {
         Err(EngineError::Unsupported("checkpoints".to_owned()))
     }

@@ -127,6 +127,14 @@ impl Engine for CriEngine {
         Ok(stats::of_pod(&used.stats.and_then(|stats| stats.linux).unwrap_or_default()))
     }
 
+    async fn pause_container(&self, _id: &str) -> Result<(), EngineError> {
+        Err(EngineError::Unsupported("CRI has no word for pausing a container".to_owned()))
+    }
+
+    async fn resume_container(&self, _id: &str) -> Result<(), EngineError> {
+        Err(EngineError::Unsupported("CRI has no word for resuming a container".to_owned()))
+    }
+
     async fn update_container_resources(
         &self,
         id: &str,

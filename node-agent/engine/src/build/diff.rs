@@ -5,16 +5,19 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
 use super::layer::{LayerWriter, Meta};
+use crate::images::ImageStore;
+use crate::images::error::{ImageError, Step as _};
 use crate::snapshot::root::Root;
 use crate::snapshot::tar::{Entry, Kind};
+use crate::snapshot::{Rootfs, open_merged};
 
 /// How deep folders may nest.
 const DEPTH_MAX: usize = 256;
@@ -26,11 +29,11 @@ const OPAQUE: &str = "trusted.overlay.opaque";
 
 /// Writes the changes in the folder `upper` upon `image`. `stubs` are places that were made only to mount something
 /// there: left out as long as nothing is in them.
-pub(super) fn write(
+pub(super) fn write<W: Write>(
     upper: &Path,
     image: &Root,
     stubs: &BTreeSet<PathBuf>,
-    layer: &mut LayerWriter,
+    layer: &mut LayerWriter<W>,
 ) -> Result<(), String> {
     let root = Root::open(upper).map_err(|errno| at(upper, errno))?;
     let mut diff = Diff { root: &root, image, stubs, layer, links: HashMap::new(), pending: Vec::new() };
@@ -45,18 +48,50 @@ pub(super) fn between(before: &Root, after: &Root, layer: &mut LayerWriter) -> R
     diff.compare(Path::new(""), 0)
 }
 
-struct Diff<'a> {
+/// Writes what a container has changed upon its image as a layer into a file. `mounted` is where something is mounted in
+/// it: places that were made only for that are left out.
+pub(crate) fn write_changes(
+    store: &ImageStore,
+    rootfs: &Rootfs,
+    mounted: &[PathBuf],
+    place: &Path,
+) -> Result<(), ImageError> {
+    let (_, layers) = store.unpacked(&rootfs.image)?;
+    let image = open_merged(store.layers_dir(), &layers)?;
+    let stubs = stubs(&image, mounted);
+    let file = BufWriter::new(File::create_new(place).step("create", place)?);
+    let mut layer = LayerWriter::new(file, None);
+    let failed = |why: String| io::Error::other(why);
+    write(&rootfs.upper, &image, &stubs, &mut layer).map_err(failed).step("write", place)?;
+    layer.end().and_then(|mut file| file.flush()).step("write", place)
+}
+
+/// Places that an image lacks and where something is mounted: `mounted`, what is around it, and what every container has.
+pub(super) fn stubs(image: &Root, mounted: &[PathBuf]) -> BTreeSet<PathBuf> {
+    let places = ["proc", "sys", "dev"].into_iter().map(PathBuf::from);
+    let mut stubs: BTreeSet<PathBuf> = places.collect();
+    for target in mounted {
+        let parts = target.components().filter(|part| matches!(part, Component::Normal(_)));
+        let path: PathBuf = parts.collect();
+        let real = image.real_path(&path).unwrap_or(path);
+        stubs.extend(real.ancestors().filter(|path| !path.as_os_str().is_empty()).map(Path::to_owned));
+    }
+    stubs.retain(|path| image.lstat(path).is_err());
+    stubs
+}
+
+struct Diff<'a, W: Write> {
     root: &'a Root,
     image: &'a Root,
     stubs: &'a BTreeSet<PathBuf>,
-    layer: &'a mut LayerWriter,
+    layer: &'a mut LayerWriter<W>,
     /// Files with several names, and the name that came first.
     links: HashMap<(u64, u64), PathBuf>,
     /// Folders on the way that nothing has been written in yet.
     pending: Vec<(PathBuf, Entry)>,
 }
 
-impl Diff<'_> {
+impl<W: Write> Diff<'_, W> {
     fn folder(&mut self, dir: &Path, depth: usize) -> Result<(), String> {
         if depth > DEPTH_MAX {
             return Err(format!("{}: too many nested directories", dir.display()));

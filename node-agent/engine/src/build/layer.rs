@@ -1,7 +1,7 @@
 //! Writes a layer: a tar stream straight into the content store. The same entries give the same bytes, so that a
 //! layer that is here already is found again by its digest.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -20,17 +20,17 @@ pub(super) struct Meta {
     pub(super) mtime: i64,
 }
 
-/// A layer being written.
-pub(super) struct LayerWriter {
-    tar: tar::Builder<BlobWriter>,
+/// A layer being written, into the content store or elsewhere.
+pub(super) struct LayerWriter<W: Write = BlobWriter> {
+    tar: tar::Builder<W>,
     /// All times, if they are to be the same (`SOURCE_DATE_EPOCH`).
     epoch: Option<i64>,
     entries: u64,
 }
 
-impl LayerWriter {
-    pub(super) fn new(blob: BlobWriter, epoch: Option<i64>) -> Self {
-        Self { tar: tar::Builder::new(blob), epoch, entries: 0 }
+impl<W: Write> LayerWriter<W> {
+    pub(super) fn new(out: W, epoch: Option<i64>) -> Self {
+        Self { tar: tar::Builder::new(out), epoch, entries: 0 }
     }
 
     pub(super) fn dir(&mut self, path: &Path, meta: Meta) -> io::Result<()> {
@@ -87,13 +87,9 @@ impl LayerWriter {
         }
     }
 
-    /// Ends the layer and puts it into the store; `None` when nothing is in it.
-    pub(super) fn finish(self) -> Result<Option<Blob>, ImageError> {
-        if self.entries == 0 {
-            return Ok(None);
-        }
-        let io = |source| ImageError::Io { step: "write a layer".to_owned(), source };
-        self.tar.into_inner().map_err(io)?.commit(None).map(Some)
+    /// Ends the layer.
+    pub(super) fn end(self) -> io::Result<W> {
+        self.tar.into_inner()
     }
 
     fn header(&mut self, kind: EntryType, meta: Meta, size: u64) -> Header {
@@ -106,6 +102,17 @@ impl LayerWriter {
         header.set_gid(meta.gid.into());
         header.set_mtime(u64::try_from(self.epoch.unwrap_or(meta.mtime)).unwrap_or(0));
         header
+    }
+}
+
+impl LayerWriter {
+    /// Ends the layer and puts it into the store; `None` when nothing is in it.
+    pub(super) fn finish(self) -> Result<Option<Blob>, ImageError> {
+        if self.entries == 0 {
+            return Ok(None);
+        }
+        let io = |source| ImageError::Io { step: "write a layer".to_owned(), source };
+        self.end().map_err(io)?.commit(None).map(Some)
     }
 }
 

@@ -40,6 +40,8 @@ mod tell;
 mod words;
 mod worker;
 
+pub(crate) use diff::write_changes;
+
 #[cfg(test)]
 mod tests;
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::FileTypeExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use nix::mount::{MntFlags, MsFlags};
@@ -451,17 +451,8 @@ impl Runner<'_, '_> {
 
     /// Places that exist in the container only because something is mounted there.
     fn stubs(&mut self, mounts: &[Mount]) -> Result<BTreeSet<PathBuf>, StageError> {
-        let places = ["proc", "sys", "dev"].into_iter().map(PathBuf::from);
-        let view = self.view()?;
-        let mut stubs: BTreeSet<PathBuf> = places.collect();
-        for mount in mounts {
-            let parts = mount.target.components().filter(|part| matches!(part, Component::Normal(_)));
-            let path: PathBuf = parts.collect();
-            let real = view.real_path(&path).unwrap_or(path);
-            stubs.extend(real.ancestors().filter(|path| !path.as_os_str().is_empty()).map(Path::to_owned));
-        }
-        stubs.retain(|path| view.lstat(path).is_err());
-        Ok(stubs)
+        let targets: Vec<PathBuf> = mounts.iter().map(|mount| mount.target.clone()).collect();
+        Ok(diff::stubs(self.view()?, &targets))
     }
 }
 

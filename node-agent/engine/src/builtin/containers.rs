@@ -16,6 +16,7 @@ use super::state::{Entry, Held, exited, word};
 use super::{BuiltinEngine, Inner, blocking};
 use crate::engine::{Container, ContainerConfig, ContainerState, EngineError, NamespaceMode, ProcessUser, Sandbox};
 use crate::runtime::cgroup::limits::device_rules;
+use crate::runtime::cgroup::{CgroupError, freezer};
 use crate::runtime::hooks::Stage;
 use crate::runtime::process::{Surroundings, compile_process};
 use crate::runtime::root::{DeviceNode, RootInputs, compile_root, find_devices, node_devices};
@@ -156,6 +157,7 @@ impl BuiltinEngine {
                 Reply::Done | Reply::NotFound => {}
                 other => return Err(unexpected("stop the container", other)),
             }
+            self.wake(&container).await;
             if tokio::time::timeout(grace, ended.wait_for(|ended| *ended)).await.is_ok() {
                 return Ok(());
             }
@@ -170,6 +172,21 @@ impl BuiltinEngine {
                 step: format!("kill container {id}"),
                 source: std::io::ErrorKind::TimedOut.into(),
             }),
+        }
+    }
+
+    /// What is held still hears no signal but the last one.
+    async fn wake(&self, container: &Container) {
+        let (inner, container) = (Arc::clone(&self.inner), container.clone());
+        let woken = blocking(move || {
+            let group = inner.container_cgroup(&container, &inner.sandbox(&container.sandbox)?);
+            if freezer::is_frozen(&group) {
+                freezer::thaw(&group).map_err(CgroupError::into_engine)?;
+            }
+            Ok(())
+        });
+        if let Err(err) = woken.await {
+            tracing::warn!(%err, "a paused container that is to stop cannot be woken");
         }
     }
 

@@ -19,6 +19,7 @@ use crate::engine::{
     AttachConfig, Container, ContainerState, EngineError, ExecConfig, ExecSession, ExitFuture, InputStream,
     OutputStream,
 };
+use crate::runtime::cgroup::freezer;
 use crate::runtime::process::exec_process;
 use crate::supervisor::plan::{ExecPlan, ProcessPlan};
 use crate::supervisor::terminal::open_in_container;
@@ -45,6 +46,11 @@ impl BuiltinEngine {
         let (container, pid) = self.running(id)?;
         let process = self.process_of(&container, pid).await?;
         let sandbox = self.inner.sandbox(&container.sandbox)?;
+        let cgroup = self.inner.container_cgroup(&container, &sandbox);
+        // Born into the frozen group the command would never begin.
+        if freezer::is_frozen(&cgroup) {
+            return Err(EngineError::WrongState { id: id.to_owned(), state: "paused" });
+        }
         let streams = open_streams(pid, &config)
             .map_err(|source| EngineError::Io { step: format!("open streams into container {id}"), source })?;
         let link = self.inner.link().await?;
@@ -53,7 +59,7 @@ impl BuiltinEngine {
             container: id.to_owned(),
             exec,
             process: exec_process(&process, config.command.clone(), config.tty),
-            cgroup: self.inner.container_cgroup(&container, &sandbox),
+            cgroup,
             user: sandbox.config.user_namespace,
         };
         let answer = link.ask_with(Request::Exec(Box::new(plan)), streams.theirs).await;

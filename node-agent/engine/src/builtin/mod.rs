@@ -262,6 +262,14 @@ impl Engine for BuiltinEngine {
         self.sandbox_usage(id).await
     }
 
+    async fn pause_container(&self, id: &str) -> Result<(), EngineError> {
+        self.set_paused(id, true).await
+    }
+
+    async fn resume_container(&self, id: &str) -> Result<(), EngineError> {
+        self.set_paused(id, false).await
+    }
+
     async fn update_container_resources(
         &self,
         id: &str,
@@ -307,9 +315,8 @@ impl Engine for BuiltinEngine {
         blocking(move || usage::of(inner.images.dir())).await
     }
 
-    async fn checkpoint_container(&self, id: &str, _path: &Path, timeout: Option<Duration>) -> Result<(), EngineError> {
-        self.running(id)?;
-        Err(EngineError::Unsupported(checkpoint::missing(timeout).await))
+    async fn checkpoint_container(&self, id: &str, path: &Path, timeout: Option<Duration>) -> Result<(), EngineError> {
+        self.checkpoint(id, path, timeout).await
     }
 
     fn events(&self) -> BoxStream<'static, EngineEvent> {

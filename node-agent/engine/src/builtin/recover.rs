@@ -244,8 +244,19 @@ impl BuiltinEngine {
         }
     }
 
+    fn wake_from_checkpoint(&self, id: &str) {
+        let found = self.inner.state(|state| {
+            let container = &state.containers.get(id)?.container;
+            Some((container.clone(), state.sandboxes.get(&container.sandbox)?.clone()))
+        });
+        if let Some((container, sandbox)) = found {
+            self.inner.end_checkpoint(&container, &sandbox);
+        }
+    }
+
     /// Notes that a container runs, and holds what must outlive the supervisor.
     async fn hold(&self, link: &Link, id: &str, run: RunRecord) {
+        self.wake_from_checkpoint(id);
         let held_already =
             self.inner.state(|state| state.containers.get(id).is_some_and(|entry| entry.held.pidfd.is_some()));
         let config = self.inner.state(|state| state.container(id).map(|entry| entry.container.config.clone()));

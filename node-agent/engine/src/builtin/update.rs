@@ -8,7 +8,7 @@ use super::sandboxes::pod_cgroup;
 use super::state::{not_found, word};
 use super::{BuiltinEngine, Inner, blocking};
 use crate::engine::{Container, ContainerState, EngineError, Resources, Sandbox, Usage};
-use crate::runtime::cgroup::{CgroupError, usage};
+use crate::runtime::cgroup::{CgroupError, freezer, usage};
 use crate::runtime::interfaces;
 use crate::supervisor::plan::CgroupPlan;
 
@@ -37,6 +37,18 @@ impl BuiltinEngine {
         let sandbox = self.inner.ready_sandbox(id)?;
         let inner = Arc::clone(&self.inner);
         blocking(move || inner.change_sandbox(&sandbox, &resources)).await
+    }
+
+    /// Holds a container's processes still, or lets them go on.
+    pub(super) async fn set_paused(&self, id: &str, paused: bool) -> Result<(), EngineError> {
+        let (container, _) = self.running(id)?;
+        let inner = Arc::clone(&self.inner);
+        blocking(move || {
+            let group = inner.container_cgroup(&container, &inner.sandbox(&container.sandbox)?);
+            let done = if paused { freezer::freeze(&group) } else { freezer::thaw(&group) };
+            done.map_err(CgroupError::into_engine)
+        })
+        .await
     }
 
     pub(super) async fn sandbox_usage(&self, id: &str) -> Result<Usage, EngineError> {

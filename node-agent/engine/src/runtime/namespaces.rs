@@ -243,7 +243,7 @@ fn unmount(path: &Path) -> Result<(), NamespaceError> {
 }
 
 /// Octal escapes of mountinfo: space, tab, line end, backslash.
-fn unescape(text: &str) -> PathBuf {
+pub(crate) fn unescape(text: &str) -> PathBuf {
     let text = text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
     PathBuf::from(text)
 }

@@ -6,6 +6,7 @@
 mod adoption;
 mod bed;
 mod build;
+mod checkpoint;
 mod exec;
 mod groups;
 mod hooks;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         users::all(),
         groups::all(),
         hooks::all(),
+        checkpoint::all(),
         adoption::all(),
         build::all(),
         speed::all(),

@@ -6,6 +6,7 @@
 //! [`limits`]; v2's device filter is in [`device_filter`].
 
 pub mod device_filter;
+pub mod freezer;
 pub mod hierarchy;
 pub mod limits;
 pub mod usage;
@@ -258,7 +259,7 @@ impl Cgroups {
     /// When a process will not go.
     pub fn remove(&self, plan: &CgroupPlan) -> Result<(), CgroupError> {
         if let Some(unified) = &plan.unified {
-            wait_empty(unified);
+            wait_for(unified, EMPTY_WAIT_MAX, |events| !events.contains("populated 1"));
         }
         for group in plan.legacy.iter().chain(&plan.unified) {
             remove_tree(group)?;
@@ -376,20 +377,20 @@ fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
     fs::write(path, value).step("write", path)
 }
 
-/// Waits for the event that v2 gives when the last process of a group has gone.
-fn wait_empty(group: &Path) {
-    let Ok(events) = fs::File::open(group.join("cgroup.events")) else { return };
-    let timeout = Timespec { tv_sec: i64::try_from(EMPTY_WAIT_MAX.as_secs()).unwrap_or(5), tv_nsec: 0 };
+/// Waits for an event of a v2 group; whether it came. Of one that is gone nothing comes.
+fn wait_for(group: &Path, max: Duration, holds: impl Fn(&str) -> bool) -> bool {
+    let Ok(events) = fs::File::open(group.join("cgroup.events")) else { return false };
+    let timeout = Timespec { tv_sec: i64::try_from(max.as_secs()).unwrap_or(5), tv_nsec: 0 };
     loop {
         // Read through the polled file: what comes after this very reading wakes the poll.
         let mut text = [0; 128];
         let len = events.read_at(&mut text, 0).unwrap_or(0);
-        if !String::from_utf8_lossy(text.get(..len).unwrap_or_default()).contains("populated 1") {
-            return;
+        if holds(&String::from_utf8_lossy(text.get(..len).unwrap_or_default())) {
+            return true;
         }
         let mut fds = [PollFd::new(&events, PollFlags::PRI)];
         if !matches!(poll(&mut fds, Some(&timeout)), Ok(n) if n > 0) {
-            return;
+            return false;
         }
     }
 }
