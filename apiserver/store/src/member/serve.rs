@@ -102,13 +102,17 @@ impl Member {
         self.say(to, Kind::Piece(piece), false);
     }
 
-    /// Somebody makes its state of a snapshot, or goes on from there.
+    /// Somebody makes its state of a snapshot, or goes on from there. Raft's own word of that may get lost: without one
+    /// it would wait for ever.
     pub(super) fn on_installing(&mut self, from: u64, goes_on: bool) {
         if goes_on {
             self.outgoing.note(from, self.parts.clock.monotonic());
-        } else {
-            self.outgoing.asked.remove(&from);
-            self.outgoing.files.remove(&from);
+            return;
+        }
+        self.outgoing.asked.remove(&from);
+        self.outgoing.files.remove(&from);
+        if self.leads() {
+            self.node.report_snapshot(from, SnapshotStatus::Finish); // of no effect when Raft has heard of it
         }
     }
 

@@ -224,7 +224,8 @@ async fn members(world: &World, newcomer: &mut u64) {
             let Some(voter) = world.pick(&voters) else { return };
             (format!("replace {voter} by {learner}"), store.replace(voter, learner).await)
         }
-        (3, _) => {
+        // A store that has shrunk to one member shows nothing of members that agree.
+        (3, _) if voters.len() > 2 => {
             let all: Vec<u64> = status.members.iter().map(|m| m.id).collect();
             let Some(id) = world.pick(&all) else { return };
             (format!("remove {id}"), store.remove(id).await)
