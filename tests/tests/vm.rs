@@ -86,6 +86,8 @@ fn on_pure_cgroup_v2_pods_are_limited_counted_killed_and_removed_also_in_a_conta
     let inside = vm.run("reeve exec bounded -- sh -c 'cat /proc/self/cgroup; exit 3'");
     assert_eq!((inside.code, inside.stdout.lines().next()), (3, Some("0::/")), "{inside}");
     assert_eq!(vm.sh("reeve logs bounded"), "hello\n");
+    assert_is_counted(&mut vm);
+    assert_is_checkpointed(&mut vm);
     vm.sh("reeve wait pod/greedy --for=jsonpath='{.status.phase}'=Failed --timeout=120s").clear();
     let ended = json(&mut vm, "pod greedy")["status"]["containerStatuses"][0]["state"]["terminated"].clone();
     assert_eq!((ended["reason"].as_str(), ended["exitCode"].as_i64()), (Some("OOMKilled"), Some(137)), "{ended}");
@@ -94,6 +96,42 @@ fn on_pure_cgroup_v2_pods_are_limited_counted_killed_and_removed_also_in_a_conta
     vm.sh("reeve down --purge").clear();
     assert_eq!(vm.sh(LEFT), "", "down --purge leaves nothing");
     assert_works_in_a_cgroup_namespace(&mut vm);
+}
+
+/// What the pod waits for, reads, writes and sends is in the summary.
+fn assert_is_counted(vm: &mut Vm) {
+    let summary = vm.sh("reeve get --raw /api/v1/nodes/reeve-vm/proxy/stats/summary");
+    let summary: Value = serde_json::from_str(&summary).expect("JSON");
+    let pods = summary["pods"].as_array().expect("pods");
+    let pod = pods.iter().find(|pod| pod["podRef"]["name"] == "bounded").expect("the pod");
+    for whose in [&summary["node"], pod, &pod["containers"][0]] {
+        for what in ["cpu", "memory", "io"] {
+            assert!(whose[what]["psi"]["some"]["total"].is_u64(), "{what}: {whose}");
+        }
+    }
+    assert_eq!(pod["network"]["name"], "eth0", "{pod}");
+    assert!(pod["memory"]["workingSetBytes"].as_u64().is_some_and(|bytes| bytes > 0), "{pod}");
+    assert!(pod["containers"][0]["swap"]["swapUsageBytes"].is_u64(), "{pod}");
+}
+
+/// The kubelet's checkpoint, where the machine has CRIU; the container goes on.
+fn assert_is_checkpointed(vm: &mut Vm) {
+    let criu = vm.run("criu check");
+    let ask = "echo '{}' | reeve create --raw /api/v1/nodes/reeve-vm/proxy/checkpoint/default/bounded/main -f -";
+    if criu.code != 0 {
+        eprintln!("SKIPPED in part: CRIU does not work in the machine: {criu}");
+        let said = vm.run(ask);
+        assert!(said.code != 0 && said.to_string().contains("checkpoints need CRIU"), "{said}");
+        return;
+    }
+    let answer: Value = serde_json::from_str(&vm.sh(ask)).expect("JSON");
+    let place = answer["items"][0].as_str().expect("a place");
+    let files = vm.sh(&format!("stat -c %a {place}; tar tf {place}"));
+    for file in ["600", "checkpoint/inventory.img", "config.dump", "rootfs-diff.tar"] {
+        assert!(files.lines().any(|line| line == file), "{file}: {files}");
+    }
+    assert_eq!(vm.sh("reeve exec bounded -- echo lives"), "lives\n");
+    assert_eq!(vm.sh("reeve get pod bounded -o jsonpath='{.status.containerStatuses[0].restartCount}'"), "0");
 }
 
 /// The limits change in the running container's group, and one that is passed already kills nothing.

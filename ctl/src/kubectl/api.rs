@@ -139,6 +139,11 @@ impl Api {
         self.request(Method::GET, url, "*/*", None).await
     }
 
+    /// `POST` of JSON, unseen; the answer as it comes.
+    pub(crate) async fn post_raw(&self, url: &Url, body: Bytes) -> Result<Bytes, CliError> {
+        self.request(Method::POST, url, "*/*", Some((Content::Json, body))).await
+    }
+
     /// Any request with a body; the answer as JSON.
     pub(crate) async fn send(
         &self,

@@ -53,10 +53,7 @@ pub(crate) fn read(args: &FileArgs) -> Result<Vec<Manifest>, CliError> {
     let mut manifests = Vec::new();
     for name in &args.filename {
         if name == "-" {
-            let mut text = Vec::new();
-            let read = std::io::stdin().lock().take(INPUT_MAX).read_to_end(&mut text);
-            read.map_err(|err| CliError::plain(format!("cannot read standard input: {err}")))?;
-            parse(&text, "STDIN", &mut manifests)?;
+            parse(&read_whole(name)?, "STDIN", &mut manifests)?;
         } else if name.starts_with("http://") || name.starts_with("https://") {
             return Err(CliError::plain(format!("{name}: addresses are not fetched; download it and name the file")));
         } else {
@@ -66,6 +63,17 @@ pub(crate) fn read(args: &FileArgs) -> Result<Vec<Manifest>, CliError> {
         }
     }
     Ok(manifests)
+}
+
+/// A whole file, or standard input for `-`, within limits.
+pub(super) fn read_whole(name: &str) -> Result<Vec<u8>, CliError> {
+    if name != "-" {
+        return read_file(Path::new(name));
+    }
+    let mut text = Vec::new();
+    let read = std::io::stdin().lock().take(INPUT_MAX).read_to_end(&mut text);
+    read.map_err(|err| CliError::plain(format!("cannot read standard input: {err}")))?;
+    Ok(text)
 }
 
 /// A whole file, within limits.

@@ -15,7 +15,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::api::{Api, Content};
+use super::api::{Api, Content, Url};
 use super::apply::{set_namespace, with_annotation};
 use super::args::{DryRun, DryRunArgs, FileArgs, ValidateArgs, program};
 use super::error::CliError;
@@ -52,6 +52,9 @@ pub(crate) struct CreateArgs {
     pub files: FileArgs,
     #[command(flatten)]
     pub common: CommonArgs,
+    /// Send the file as it is to this path and print what comes
+    #[arg(long, value_name = "PATH")]
+    pub raw: Option<String>,
 }
 
 /// `create TYPE`
@@ -82,6 +85,7 @@ pub(crate) enum Generator {
 /// Runs the verb.
 pub(crate) async fn run(args: CreateArgs, api: &Api) -> Result<(), CliError> {
     match args.what {
+        None if args.raw.is_some() => raw(&args, api).await,
         None => from_files(&args.files, &args.common, api).await,
         Some(Generator::Configmap(args)) => config::run(&args, api).await,
         Some(Generator::Deployment(args)) => workload::run(&args, api).await,
@@ -91,6 +95,19 @@ pub(crate) async fn run(args: CreateArgs, api: &Api) -> Result<(), CliError> {
         Some(Generator::Serviceaccount(args)) => small::service_account(&args, api).await,
         Some(Generator::Token(args)) => token::run(&args, api).await,
     }
+}
+
+/// The file as it is, and the answer as it comes.
+async fn raw(args: &CreateArgs, api: &Api) -> Result<(), CliError> {
+    let [file] = args.files.filename.as_slice() else {
+        return Err(CliError::plain("--raw can only use a single local file or stdin"));
+    };
+    let path = args.raw.as_deref().unwrap_or_default();
+    if !path.starts_with('/') {
+        return Err(CliError::plain(format!("--raw {path:?}: must be a path of the server that begins with /")));
+    }
+    let answer = api.post_raw(&Url::new(path), manifest::read_whole(file)?.into()).await?;
+    write(&String::from_utf8_lossy(&answer))
 }
 
 async fn from_files(files: &FileArgs, common: &CommonArgs, api: &Api) -> Result<(), CliError> {

@@ -113,7 +113,7 @@ pub(super) struct Dump<'a> {
 pub(super) fn dump_arguments(dump: &Dump<'_>) -> Vec<String> {
     let mut arguments: Vec<String> = ["dump", "--leave-running", "--manage-cgroups=ignore", "--tcp-established"]
         .into_iter()
-        .chain(["--file-locks", "--ext-unix-sk", "-v2", "--log-file", "dump.log"])
+        .chain(["--network-lock", "nftables", "--file-locks", "--ext-unix-sk", "-v2", "--log-file", "dump.log"])
         .map(str::to_owned)
         .collect();
     if dump.terminal {
