@@ -25,6 +25,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rcgen::{CertificateParams, Issuer, KeyPair};
 
+use crate::auth::MASTERS;
+
 pub use etcd::EtcdCertificates;
 pub use leaf::Usage;
 use leaf::{Authority, LeafPlan};
@@ -139,9 +141,10 @@ impl Pki {
         let etcd_ca = open_authority(&config.dir, "etcd-ca", "reeve-etcd-ca", now)?;
         file::write_if_changed(&config.dir.join("ca.crt"), &cluster_ca.cert_key.cert_pem)?;
         let leaf = |name: &str, authority: &Authority, plan: &LeafPlan| open_leaf(&config.dir, name, authority, plan);
-        let admin = leaf("admin", &cluster_ca, &LeafPlan::client("kubernetes-admin", &["system:masters"], now))?;
+        let admin = leaf("admin", &cluster_ca, &LeafPlan::client("kubernetes-admin", &[MASTERS], now))?;
         let serving = leaf("apiserver", &cluster_ca, &serving_plan(config, now))?;
-        let client = LeafPlan::client("kube-apiserver-kubelet-client", &[], now);
+        // A stock kubelet asks the API server whether a client may what it wants: the API server itself may.
+        let client = LeafPlan::client("kube-apiserver-kubelet-client", &[MASTERS], now);
         let kubelet_client = leaf("apiserver-kubelet-client", &kubelet_client_ca, &client)?;
         let client = LeafPlan::client(FRONT_PROXY_CLIENT, &[], now);
         let front_proxy_client = leaf("front-proxy-client", &front_proxy_ca, &client)?;

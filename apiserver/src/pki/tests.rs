@@ -62,6 +62,20 @@ fn certificates_hold_on_machines_whose_clocks_are_half_a_day_behind() {
 }
 
 #[test]
+fn a_kubelet_that_asks_who_may_is_told_that_the_api_server_may() {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject as _;
+    use x509_parser::prelude::{FromDer as _, X509Certificate};
+    let home = tempfile::tempdir().unwrap();
+    let pki = Pki::open(&config(home.path()), now()).unwrap();
+    let der = CertificateDer::from_pem_slice(pki.kubelet_client().cert_pem.as_bytes()).unwrap();
+    let (_, parsed) = X509Certificate::from_der(&der).unwrap();
+    let groups: Vec<_> = parsed.subject().iter_organization().map(|name| name.as_str().unwrap()).collect();
+    let names: Vec<_> = parsed.subject().iter_common_name().map(|name| name.as_str().unwrap()).collect();
+    assert_eq!((names, groups), (vec!["kube-apiserver-kubelet-client"], vec!["system:masters"]));
+}
+
+#[test]
 fn a_damaged_certificate_is_re_issued_and_a_damaged_authority_is_refused() {
     let home = tempfile::tempdir().unwrap();
     let config = config(home.path());
