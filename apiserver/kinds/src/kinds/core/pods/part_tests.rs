@@ -96,3 +96,16 @@ fn ephemeral_containers_only_come() {
         ],
     );
 }
+
+#[test]
+fn a_pod_without_amounts_of_its_own_may_be_given_some_and_only_of_processor_and_memory() {
+    let mut given = json!({ "requests": { "cpu": "150m" }, "limits": { "cpu": "1" } });
+    check(Part::Resize, |pod| pod["spec"]["resources"] = given.clone(), &[]);
+    given["requests"]["hugepages-2Mi"] = "2Mi".into();
+    given["limits"]["hugepages-2Mi"] = "2Mi".into();
+    check(
+        Part::Resize,
+        |pod| pod["spec"]["resources"] = given,
+        &["spec: Forbidden: only cpu and memory resources are mutable at pod-level"],
+    );
+}

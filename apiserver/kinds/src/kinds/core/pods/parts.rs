@@ -193,7 +193,10 @@ fn pod_level(spec: &Value, was: &Value, masked: &mut Value, path: &Path<'_>, err
         mask_amounts(&mut resources, old);
         set(masked, "resources", resources);
     }
-    if plain(get(masked, "resources")) != plain(old) {
+    // Of a pod that had none, nothing may be left.
+    let left = plain(get(masked, "resources"));
+    let is_nothing = old.is_null() && left.as_object().is_some_and(Map::is_empty);
+    if left != plain(old) && !is_nothing {
         errors.forbidden(path, "only cpu and memory resources are mutable at pod-level");
     }
 }
