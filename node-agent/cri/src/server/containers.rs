@@ -37,6 +37,7 @@ impl Shared {
         if let Some(target) = &config.pid_of {
             config.pid_of = Some(self.target(target, &pod.id).await?);
         }
+        files::make_sources(&config.mounts).map_err(Status::unknown)?;
         let read_only = config.security.read_only_rootfs;
         files::add_mounts(&files::dir(&self.dir, &pod.id), &mut config.mounts, read_only);
         let id = self.engine.create_container(&pod.id, config).await.map_err(error::engine)?;

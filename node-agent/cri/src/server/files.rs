@@ -1,7 +1,8 @@
 //! `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of a sandbox: every container sees them that brings none of
-//! its own. The kubelet brings its own hosts file, and no others.
+//! its own. The kubelet brings its own hosts file, and no others. And the node's folders that a container sees.
 
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use reeve_engine::engine::{Mount, SandboxConfig};
@@ -69,6 +70,19 @@ pub(super) fn add_mounts(dir: &Path, mounts: &mut Vec<Mount>, read_only: bool) {
     }
 }
 
+/// Makes the folders of the node that a container is to see and that are not there: who has a `hostPath` volume of no
+/// type counts on the runtime for it.
+pub(super) fn make_sources(mounts: &[Mount]) -> Result<(), String> {
+    for path in mounts.iter().map(|mount| &mount.source) {
+        if path.as_os_str().is_empty() || path.exists() {
+            continue;
+        }
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path);
+        made.map_err(|error| format!("failed to mkdir {:?}: {error}", path.display().to_string()))?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,5 +104,19 @@ mod tests {
         add_mounts(dir.path(), &mut mounts, true);
         let targets: Vec<_> = mounts.iter().map(|mount| mount.target.to_string_lossy().into_owned()).collect();
         assert_eq!(targets, ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"]);
+    }
+
+    #[test]
+    fn a_folder_of_the_node_that_is_not_there_is_made_and_a_link_that_leads_nowhere_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |source: &Path| [Mount { source: source.to_owned(), ..Mount::default() }];
+        let missing = dir.path().join("a/b");
+        make_sources(&of(&missing)).unwrap();
+        assert!(missing.is_dir());
+        make_sources(&of(&missing)).unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path().join("nowhere"), &link).unwrap();
+        let refused = make_sources(&of(&link)).unwrap_err();
+        assert!(refused.starts_with(&format!("failed to mkdir \"{}\": ", link.display())), "{refused}");
     }
 }
