@@ -42,7 +42,7 @@ impl Shared {
         files::add_mounts(&files::dir(&self.dir, &pod.id), &mut config.mounts, read_only);
         let id = self.engine.create_container(&pod.id, config).await.map_err(error::engine)?;
         let made = self.engine.container_status(&id).await.map_err(error::engine)?;
-        self.tell_of_container(&made, ContainerEventType::ContainerCreatedEvent);
+        self.tell_of_container(&made, ContainerEventType::ContainerCreatedEvent).await;
         Ok(id)
     }
 
@@ -74,7 +74,7 @@ impl Shared {
         let Some(found) = self.find_container(id).await? else { return Ok(()) };
         self.engine.remove_container(&found.id).await.map_err(error::engine)?;
         self.forget(&found.id);
-        self.tell_of_container(&found, ContainerEventType::ContainerDeletedEvent);
+        self.tell_of_container(&found, ContainerEventType::ContainerDeletedEvent).await;
         Ok(())
     }
 

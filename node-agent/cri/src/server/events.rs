@@ -10,7 +10,6 @@ use tokio::sync::broadcast;
 use tonic::Status;
 
 use super::Shared;
-use crate::convert::container;
 
 /// Events that a follower may be behind; then its stream ends, and it lists and follows again.
 const BEHIND_MAX: usize = 1024;
@@ -54,46 +53,38 @@ impl Shared {
         self.events.follow().take_until(stop.cancelled_owned()).boxed()
     }
 
-    /// A container has started or ended: its pod is told as it is now.
+    /// A container has started or ended.
     pub(super) async fn on_container(&self, own: &Container) {
         let kind = match own.state {
             ContainerState::Created => return,
             ContainerState::Running { .. } => ContainerEventType::ContainerStartedEvent,
             ContainerState::Exited { .. } => ContainerEventType::ContainerStoppedEvent,
         };
-        let Ok(Some(pod)) = self.find_sandbox(&own.sandbox).await else { return };
-        let mut statuses = self.statuses_of(&pod.id).await.unwrap_or_default();
-        if !statuses.iter().any(|status| status.id == own.id) {
-            statuses.push(container::status(own, None));
-        }
-        self.events.tell(ContainerEventResponse {
-            container_id: own.id.clone(),
-            container_event_type: kind.into(),
-            created_at: self.now(),
-            pod_sandbox_status: Some(self.status_of(&pod)),
-            containers_statuses: statuses,
-        });
+        self.tell_of_container(own, kind).await;
     }
 
-    /// A container was made or removed.
-    pub(super) fn tell_of_container(&self, own: &Container, kind: ContainerEventType) {
-        self.events.tell(ContainerEventResponse {
-            container_id: own.id.clone(),
-            container_event_type: kind.into(),
-            created_at: self.now(),
-            pod_sandbox_status: None,
-            containers_statuses: vec![container::status(own, None)],
-        });
+    /// Something happened to a container: its pod is told as it is now.
+    pub(super) async fn tell_of_container(&self, own: &Container, kind: ContainerEventType) {
+        let Ok(Some(pod)) = self.find_sandbox(&own.sandbox).await else { return };
+        self.tell(&own.id, &pod, kind).await;
     }
 
     /// A sandbox was made, started, stopped or removed.
-    pub(super) fn tell_of_sandbox(&self, own: &Sandbox, kind: ContainerEventType) {
+    pub(super) async fn tell_of_sandbox(&self, own: &Sandbox, kind: ContainerEventType) {
+        self.tell(&own.id, own, kind).await;
+    }
+
+    /// Every event has all of the pod: a kubelet believes that what is not in it is not there.
+    pub(super) async fn tell(&self, id: &str, pod: &Sandbox, kind: ContainerEventType) {
+        // Taken first: of two that overlap, the one that has looked later counts.
+        let created_at = self.now();
+        let Ok(containers_statuses) = self.statuses_of(&pod.id).await else { return self.events.break_off() };
         self.events.tell(ContainerEventResponse {
-            container_id: own.id.clone(),
+            container_id: id.to_owned(),
             container_event_type: kind.into(),
-            created_at: self.now(),
-            pod_sandbox_status: Some(self.status_of(own)),
-            containers_statuses: Vec::new(),
+            created_at,
+            pod_sandbox_status: Some(self.status_of(pod)),
+            containers_statuses,
         });
     }
 }

@@ -35,8 +35,8 @@ impl Shared {
             }
             return Err(status);
         }
-        self.tell_of_sandbox(&made, ContainerEventType::ContainerCreatedEvent);
-        self.tell_of_sandbox(&made, ContainerEventType::ContainerStartedEvent);
+        self.tell_of_sandbox(&made, ContainerEventType::ContainerCreatedEvent).await;
+        self.tell_of_sandbox(&made, ContainerEventType::ContainerStartedEvent).await;
         Ok(made.id)
     }
 
@@ -67,7 +67,7 @@ impl Shared {
         detached.map_err(|error| error::network("destroy", &found.id, &error))?;
         self.engine.stop_pod_sandbox(&found.id).await.map_err(error::engine)?;
         if found.state == SandboxState::Ready {
-            self.tell_of_sandbox(&self.sandbox(&found.id).await?, ContainerEventType::ContainerStoppedEvent);
+            self.tell_of_sandbox(&self.sandbox(&found.id).await?, ContainerEventType::ContainerStoppedEvent).await;
         }
         Ok(())
     }
@@ -84,11 +84,11 @@ impl Shared {
             }
             _ => {}
         }
-        for container in containers.iter().filter(|own| own.sandbox == found.id) {
-            self.tell_of_container(container, ContainerEventType::ContainerDeletedEvent);
-        }
         let gone = Sandbox { state: SandboxState::NotReady, ..found };
-        self.tell_of_sandbox(&gone, ContainerEventType::ContainerDeletedEvent);
+        for container in containers.iter().filter(|own| own.sandbox == gone.id) {
+            self.tell(&container.id, &gone, ContainerEventType::ContainerDeletedEvent).await;
+        }
+        self.tell_of_sandbox(&gone, ContainerEventType::ContainerDeletedEvent).await;
         Ok(())
     }
 

@@ -13,6 +13,7 @@ mod ours;
 #[path = "../../../engine/tests/suite/mod.rs"]
 mod suite;
 mod wired;
+mod words;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -28,6 +29,12 @@ use suite::{ALL, Ground};
 struct Test {
     name: &'static str,
     run: fn() -> LocalBoxFuture<'static, ()>,
+}
+
+macro_rules! of_words {
+    ($($name:ident),* $(,)?) => {
+        [$(Test { name: concat!("words::", stringify!($name)), run: || Box::pin(words::$name()) }),*]
+    };
 }
 
 fn main() -> ExitCode {
@@ -50,6 +57,20 @@ fn main() -> ExitCode {
         },
         Test { name: "containerd_keeps_every_promise", run: || Box::pin(containerd::keeps_every_promise()) },
     ];
+    let words = of_words![
+        codes_tell_what_is_wrong,
+        a_container_is_told_as_it_was_made_at_every_stage,
+        lists_are_filtered_by_every_field,
+        an_image_goes_by_all_its_names_and_with_any_of_them,
+        a_volumes_folder_is_made_and_a_link_to_one_followed,
+        a_pod_has_the_name_servers_and_parameters_it_is_given,
+        namespaces_are_shared_as_asked,
+        who_a_process_is_and_what_it_may_do_is_as_asked_or_refused,
+        the_memory_limit_and_a_missing_command_are_told_by_their_reasons,
+        every_event_has_the_whole_pod,
+        what_is_used_is_told_with_whose_it_is,
+    ];
+    let tests: Vec<Test> = tests.into_iter().chain(words).collect();
     if args.iter().any(|arg| arg == "--list") {
         tests.iter().for_each(|test| println!("{}: test", test.name));
         return ExitCode::SUCCESS;
