@@ -107,11 +107,13 @@ impl Shared {
         &self,
         request: PodSandboxStatusRequest,
     ) -> Answer<PodSandboxStatusResponse> {
+        // Taken first: what happens while we look is newer, and a kubelet must believe the event that tells it.
+        let timestamp = self.now();
         let found = self.sandbox(&request.pod_sandbox_id).await?;
         let info = if request.verbose { information(&found) } else { HashMap::new() };
         let containers = self.statuses_of(&found.id).await?;
         let status = Some(self.status_of(&found));
-        Ok(PodSandboxStatusResponse { status, info, containers_statuses: containers, timestamp: self.now() })
+        Ok(PodSandboxStatusResponse { status, info, containers_statuses: containers, timestamp })
     }
 
     /// A sandbox with its addresses.

@@ -581,6 +581,54 @@ pub(crate) async fn every_event_has_the_whole_pod() {
     wire.close().await;
 }
 
+/// A kubelet keeps of a status and an event what says that it is newer: a status that says so of what it has seen
+/// before a start hides the start, and the kubelet starts the container once more.
+pub(crate) async fn a_status_is_never_older_than_it_says() {
+    const ROUNDS: usize = 20;
+    const AT_ONCE: usize = 4;
+    let wire = Arc::new(Wire::new().await);
+    let mut events = wire.runtime.clone().get_container_events(cri::GetEventsRequest {}).await.unwrap().into_inner();
+    let pod = wire.run(wire.pod("web")).await.unwrap();
+    for round in 0..ROUNDS {
+        let id = wire.create(&pod, script(&format!("app-{round}"), "exec sleep 1000")).await.unwrap();
+        let watching = (0..AT_ONCE).map(|_| {
+            let (wire, pod, id) = (Arc::clone(&wire), pod.clone(), id.clone());
+            tokio::spawn(async move {
+                let mut last_before = 0;
+                loop {
+                    let told = wire.pod_status(&pod).await.unwrap();
+                    let own = told.containers_statuses.iter().find(|status| status.id == id).unwrap();
+                    if own.state() == ContainerState::ContainerRunning {
+                        return last_before;
+                    }
+                    last_before = last_before.max(told.timestamp);
+                }
+            })
+        });
+        let watching: Vec<_> = watching.collect();
+        wire.start(&id).await.unwrap();
+        let started = async {
+            loop {
+                let event = events.message().await.unwrap().expect("it goes on");
+                if event.container_id == id && event.container_event_type() == ContainerEventType::ContainerStartedEvent
+                {
+                    return event.created_at;
+                }
+            }
+        };
+        let started = tokio::time::timeout(WAIT_MAX, started).await.expect("the start is told");
+        for watcher in watching {
+            let before = watcher.await.unwrap();
+            assert!(
+                before < started,
+                "round {round}: what was seen before the start says {} ns later",
+                before - started
+            );
+        }
+    }
+    Arc::into_inner(wire).expect("nobody else's").close().await;
+}
+
 pub(crate) async fn what_is_used_is_told_with_whose_it_is() {
     let wire = Wire::new().await;
     let pod = wire.run(wire.pod("web")).await.unwrap();
