@@ -210,7 +210,7 @@ pub(crate) async fn text_in_the_dockerfile_becomes_files_and_scripts() {
         .await;
     assert_eq!(built.output, ["reeve 1", "reeve 2", "script /dev/pipes/EOF"]);
     let said = kitchen.ask("cat /a /b /etc/app/conf /etc/app/raw").await;
-    assert_eq!(said, "$literal\nx\nname=\"reeve\" \\$x\nname=$NAME");
+    assert_eq!(said, "$literal\nx\nname=\"reeve\" $x\nname=$NAME");
     kitchen.done().await;
 }
 
