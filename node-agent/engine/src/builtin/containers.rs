@@ -347,11 +347,14 @@ impl Inner {
             None => self.compile(container, sandbox, root.as_fd())?,
         };
         let pins = self.pins(sandbox);
+        let image = config.security.read_only_rootfs.then(|| self.images.config(&config.image)).transpose()?;
+        let volumes = image.as_ref().map(image_volumes).unwrap_or_default();
         let inputs = RootInputs {
             shm: pins.shm.as_deref(),
             hierarchies: self.cgroups.hierarchies(),
             cgroup: &cgroup,
             cwd: &process.cwd,
+            volumes: &volumes,
             own_users: pins.user.is_some(),
         };
         let root_ops =
@@ -455,6 +458,11 @@ impl Inner {
             config.as_ref().and_then(|config| config.config().as_ref()).and_then(|c| c.stop_signal().as_deref());
         signal.and_then(parse_signal).unwrap_or(libc::SIGTERM)
     }
+}
+
+/// What an image calls its volumes.
+fn image_volumes(image: &oci_spec::image::ImageConfiguration) -> Vec<String> {
+    image.config().as_ref().and_then(|config| config.volumes().clone()).unwrap_or_default()
 }
 
 /// Has a container started; runs its hooks where its process waits for them.

@@ -46,6 +46,8 @@ const LINKS: [(&str, &str); 6] = [
     ("/dev/core", "/proc/kcore"),
 ];
 
+/// Most volumes that an image may have.
+const VOLUMES_MAX: usize = 256;
 /// Most devices of the node shown to a privileged container.
 const NODE_DEVICES_MAX: usize = 4096;
 
@@ -55,6 +57,9 @@ pub enum RootError {
     /// The path leads nowhere sensible.
     #[error("mount path {0:?} must be absolute")]
     Relative(PathBuf),
+    /// The image wants more than anybody needs.
+    #[error("the image has {0} volumes: there may be at most {VOLUMES_MAX}")]
+    Volumes(usize),
     /// There is no such device.
     #[error("error gathering device information while adding custom device {path:?}: {reason}")]
     Device {
@@ -76,6 +81,9 @@ pub struct RootInputs<'a> {
     pub cgroup: &'a CgroupPlan,
     /// Where the process starts; made when missing.
     pub cwd: &'a str,
+    /// The image's own volumes (`VOLUME`): what they hold may be written in a read-only root, too, as containerd has
+    /// it. In any other root they are folders like all.
+    pub volumes: &'a [String],
     /// Whether the pod has a user namespace of its own, in which nobody may make device nodes.
     pub own_users: bool,
 }
@@ -168,7 +176,8 @@ pub fn compile_root(
     inputs: &RootInputs<'_>,
 ) -> Result<Vec<RootOp>, RootError> {
     let privileged = config.security.privileged;
-    let mut ops = vec![mount("proc", "/proc", &[], NOSUID | NODEV | NOEXEC)];
+    let mut ops = image_volumes(config, inputs.volumes)?;
+    ops.push(mount("proc", "/proc", &[], NOSUID | NODEV | NOEXEC));
     ops.extend(dev(inputs));
     let sys = NOSUID | NODEV | NOEXEC | if privileged { 0 } else { RDONLY };
     ops.push(mount("sysfs", "/sys", &[], sys));
@@ -195,6 +204,19 @@ pub fn compile_root(
         ops.extend(read_only.map(|target| RootOp::ReadOnly { target }));
     }
     Ok(ops)
+}
+
+/// Before all mounts, which may cover them.
+fn image_volumes(config: &ContainerConfig, volumes: &[String]) -> Result<Vec<RootOp>, RootError> {
+    if !config.security.read_only_rootfs {
+        return Ok(Vec::new());
+    }
+    if volumes.len() > VOLUMES_MAX {
+        return Err(RootError::Volumes(volumes.len()));
+    }
+    let mounted = |target: &String| config.mounts.iter().any(|m| normalize(&m.target.to_string_lossy()) == *target);
+    let targets = volumes.iter().map(|volume| normalize(volume)).filter(|target| target != "/" && !mounted(target));
+    Ok(targets.map(|target| RootOp::Writable { target }).collect())
 }
 
 /// What the caller wants, else our own list.
@@ -301,7 +323,8 @@ mod tests {
     fn compiled_for(config: &ContainerConfig, own_users: bool) -> Vec<RootOp> {
         let hierarchies = Hierarchies::default();
         let cgroup = CgroupPlan::default();
-        let inputs = RootInputs { shm: None, hierarchies: &hierarchies, cgroup: &cgroup, cwd: "/srv", own_users };
+        let inputs =
+            RootInputs { shm: None, hierarchies: &hierarchies, cgroup: &cgroup, cwd: "/srv", volumes: &[], own_users };
         compile_root(config, &[], &inputs).unwrap()
     }
 
@@ -317,6 +340,26 @@ mod tests {
         let mapped: Vec<_> = mapped.collect();
         assert!(mapped.contains(&("/dev/null", false)) && mapped.contains(&("/dev/shm", false)), "{mapped:?}");
         assert!(mapped.contains(&("/data", true)), "{mapped:?}");
+    }
+
+    #[test]
+    fn the_volumes_of_an_image_stay_writable_unless_the_pod_mounts_something_there() {
+        let volume = Mount { source: "/v".into(), target: "/data/".into(), ..Mount::default() };
+        let mut config = ContainerConfig { mounts: vec![volume], ..ContainerConfig::default() };
+        let writable = |config: &ContainerConfig, volumes: &[String]| {
+            let ops = image_volumes(config, volumes)?;
+            let targets =
+                ops.into_iter().map(|op| if let RootOp::Writable { target } = op { target } else { panic!() });
+            Ok::<Vec<String>, RootError>(targets.collect())
+        };
+        let volumes = ["/data", "/var/../cache/", "/", "tmp"].map(str::to_owned);
+        assert_eq!(writable(&config, &volumes), Ok(Vec::new()), "the whole root is");
+        config.security.read_only_rootfs = true;
+        assert_eq!(writable(&config, &volumes), Ok(vec!["/cache".to_owned(), "/tmp".to_owned()]));
+        assert_eq!(
+            writable(&config, &vec!["/x".to_owned(); VOLUMES_MAX + 1]),
+            Err(RootError::Volumes(VOLUMES_MAX + 1))
+        );
     }
 
     #[test]

@@ -152,6 +152,12 @@ fn apply(op: &PreparedOp, rootfd: c_int, index: usize, streams: [c_int; 3]) -> A
             set_mount(tree, MOUNT_ATTR_RDONLY, 0, true, Step::Op, index)?;
             attach(tree, at, index)
         }
+        PreparedOp::Writable { target } => {
+            // A mount of its own, which the root's attributes do not reach.
+            let at = open_or_make(rootfd, target, true, index)?;
+            let tree = clone_tree(at, false, index)?;
+            attach(tree, at, index)
+        }
     }
 }
 

@@ -151,6 +151,11 @@ pub enum RootOp {
         /// What.
         target: String,
     },
+    /// Keeps a folder of the root writable when the root becomes read-only; made when missing.
+    Writable {
+        /// Which.
+        target: String,
+    },
 }
 
 impl fmt::Display for RootOp {
@@ -163,6 +168,7 @@ impl fmt::Display for RootOp {
             Self::Folder { target } => write!(f, "make folder {target}"),
             Self::Mask { target } => write!(f, "mask {target}"),
             Self::ReadOnly { target } => write!(f, "make {target} read-only"),
+            Self::Writable { target } => write!(f, "keep {target} writable"),
         }
     }
 }

@@ -133,6 +133,9 @@ pub(super) enum PreparedOp {
     ReadOnly {
         target: CString,
     },
+    Writable {
+        target: CString,
+    },
     /// Shows the terminal under a path.
     Console {
         target: CString,
@@ -311,6 +314,7 @@ fn prepare_op(op: &RootOp, terminal: Option<&Terminal>) -> Result<PreparedOp, Pr
         RootOp::Folder { target } => PreparedOp::Folder { target: c_string(target)? },
         RootOp::Mask { target } => PreparedOp::Mask { target: c_string(target)? },
         RootOp::ReadOnly { target } => PreparedOp::ReadOnly { target: c_string(target)? },
+        RootOp::Writable { target } => PreparedOp::Writable { target: c_string(target)? },
     })
 }
 

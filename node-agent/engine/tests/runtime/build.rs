@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use reeve_engine::build::{BuildError, BuildRequest, Progress, Secret, build};
-use reeve_engine::engine::{ContainerConfig, Image};
+use reeve_engine::engine::{ContainerConfig, Image, Mount};
 
 use crate::bed::Bed;
 
@@ -23,6 +23,7 @@ crate::tests![
     a_command_sees_of_the_context_what_is_not_ignored,
     a_cache_begins_as_what_a_stage_holds,
     a_command_is_led_to_the_agent_of_whoever_builds,
+    what_an_image_calls_a_volume_can_be_written_in_a_read_only_root,
 ];
 
 /// A bed and a build context.
@@ -232,6 +233,30 @@ pub(crate) async fn a_command_without_a_network_has_none() {
         .build("FROM busybox\nRUN --network=none ip -o link | wc -l\nRUN test -s /etc/hosts && echo there\n")
         .await;
     assert_eq!(built.output, ["1", "there"]);
+    kitchen.done().await;
+}
+
+pub(crate) async fn what_an_image_calls_a_volume_can_be_written_in_a_read_only_root() {
+    let kitchen = Kitchen::new().await;
+    kitchen
+        .build(
+            "FROM busybox\nRUN mkdir -p /data/sub /var/mine && echo kept >/data/sub/f && stat -c %u /data\n\
+             VOLUME /data /made /var/mine/ /proc\nVOLUME [\"/escape/x\", \"/\"]\n",
+        )
+        .await;
+    let image = kitchen.bed.engine.images().get("out").unwrap().unwrap().id;
+    let mine = kitchen.bed.dir().join("mine");
+    std::fs::create_dir(&mine).unwrap();
+    let script = "cat /data/sub/f; echo new >/data/sub/f && cat /data/sub/f; touch /made/g && ls /made; \
+                  touch /no /bin/no 2>&1; ls /var/mine; touch /var/mine/no 2>&1; ls -d /proc/1; ls /tmp";
+    let mut config = ContainerConfig { image, ..kitchen.bed.script("volumes", script) };
+    config.security.read_only_rootfs = true;
+    config.mounts = vec![Mount { source: mine, target: "/var/mine".into(), read_only: true, ..Mount::default() }];
+    let (code, said) = kitchen.bed.run(config).await;
+    let refused = |path: &str| format!("touch: {path}: Read-only file system\n");
+    let [no, bin, mine] = ["/no", "/bin/no", "/var/mine/no"].map(refused);
+    assert_eq!((code, said), (0, format!("kept\nnew\ng\n{no}{bin}{mine}/proc/1\nx\n")));
+    assert_eq!(kitchen.ask("cat /data/sub/f; ls /made 2>/dev/null; true").await, "kept", "the image is as it was");
     kitchen.done().await;
 }
 
