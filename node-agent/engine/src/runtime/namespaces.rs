@@ -21,6 +21,11 @@ mod users;
 /// Size of a pod's `/dev/shm`: containerd's and Docker's.
 const SHM_SIZE: &str = "mode=1777,size=67108864";
 
+/// What everybody may do in a pod's network, unless the pod says otherwise: listen on ports below 1024, and (but with
+/// users of its own, where such groups do not exist) send echo requests. containerd's defaults since 2.0.
+const UNPRIVILEGED: [(&str, &str); 2] =
+    [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
+
 /// A namespace that could not be made or kept.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to {step}")]
@@ -143,15 +148,19 @@ impl Pinned {
         }
         if self.net.is_some() {
             bring_loopback_up().step(|| "bring up lo in the pod's network namespace".to_owned())?;
+            let defaults = if config.user_namespace.is_some() { &UNPRIVILEGED[..1] } else { &UNPRIVILEGED };
+            defaults.iter().try_for_each(|(name, value)| self.set(name, value))?;
         }
-        for (name, value) in &config.sysctls {
-            let path = sysctl_path(name, self.net.is_some(), self.ipc.is_some())?;
-            fs::write(&path, value).step(|| format!("set sysctl {name} to {value:?}"))?;
-        }
+        config.sysctls.iter().try_for_each(|(name, value)| self.set(name, value))?;
         for (name, _, path) in self.namespaces() {
             keep(Path::new(&format!("/proc/thread-self/ns/{name}")), path)?;
         }
         Ok(())
+    }
+
+    fn set(&self, name: &str, value: &str) -> Result<(), NamespaceError> {
+        let path = sysctl_path(name, self.net.is_some(), self.ipc.is_some())?;
+        fs::write(&path, value).step(|| format!("set sysctl {name} to {value:?}"))
     }
 
     fn make_shm(&self, user: Option<UserNamespace>) -> Result<(), NamespaceError> {

@@ -9,6 +9,7 @@ crate::tests![
     forbidden_system_calls_and_devices_are_refused,
     a_privileged_container_is_not_restricted,
     no_new_privs_is_set_exactly_when_asked,
+    whoever_has_no_rights_may_listen_on_any_port_of_the_pod,
     a_read_only_root_is_read_only_and_volumes_are_not,
     read_only_holds_below_what_is_mounted_inside_only_if_asked,
     a_container_tells_who_its_process_is,
@@ -49,6 +50,33 @@ async fn forbidden_system_calls_and_devices_are_refused() {
         assert!(text.contains(refused), "{refused}: {text}");
     }
     assert!(text.ends_with("1\nchroot\n"), "{text}");
+    bed.close().await;
+}
+
+async fn whoever_has_no_rights_may_listen_on_any_port_of_the_pod() {
+    let bed = Bed::new().await;
+    let script = "grep CapEff /proc/self/status; (nc -l -p 80 </dev/null &) ; \
+                  until echo heard | nc 127.0.0.1 80 2>/dev/null; do :; done; \
+                  cat /proc/sys/net/ipv4/ping_group_range";
+    let mut config = bed.script("low", script);
+    config.security.run_as_user = Some(1000);
+    config.security.capabilities_drop = vec!["ALL".to_owned()];
+    let (code, text) = bed.run(config).await;
+    assert_eq!(code, 0, "{text}");
+    for words in ["CapEff:\t0000000000000000\n", "0\t2147483647\n"] {
+        assert!(text.contains(words), "{words:?}: {text}");
+    }
+    let own = [("net.ipv4.ip_unprivileged_port_start".to_owned(), "1024".to_owned())].into();
+    let config = SandboxConfig { sysctls: own, ..bed.sandbox_config() };
+    let sandbox = bed.engine.run_pod_sandbox(config).await.unwrap();
+    let mut listen = bed.script("own", "nc -l -p 80 2>&1; cat /proc/sys/net/ipv4/ip_unprivileged_port_start");
+    listen.security.run_as_user = Some(1000);
+    let log = listen.log_path.clone();
+    let id = bed.start(&sandbox, listen).await;
+    bed.end(&id).await;
+    let text = log_text(&log);
+    assert!(text.contains("Permission denied") && text.ends_with("1024\n"), "the pod decides: {text}");
+    bed.engine.remove_pod_sandbox(&sandbox.id).await.unwrap();
     bed.close().await;
 }
 
