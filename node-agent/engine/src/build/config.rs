@@ -108,6 +108,13 @@ impl Config {
         }
     }
 
+    /// Gives a base image that has no PATH the one that programs need.
+    pub(super) fn ensure_path(&mut self) {
+        if !self.env().iter().any(|(key, _)| key == "PATH") {
+            self.set_env("PATH", DEFAULT_PATH);
+        }
+    }
+
     /// `/` when unset.
     pub(super) fn workdir(&self) -> String {
         let dir = self.config.get("WorkingDir").and_then(Value::as_str);
@@ -229,16 +236,24 @@ impl Config {
     }
 }
 
-/// Go's durations as far as HEALTHCHECK needs them: `1m30s`, `500ms`.
+/// Go's durations as far as HEALTHCHECK needs them: `1m30s`, `500ms`, `1.5s`.
 fn duration_ns(text: &str) -> Option<u64> {
     let mut rest = text;
     let mut total: u64 = 0;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (number, after) = rest.split_at(digits);
+        let (whole, part) = number.split_once('.').unwrap_or((number, ""));
         let units = [("ms", 1_000_000), ("us", 1_000), ("ns", 1), ("h", 3_600_000_000_000), ("m", 60_000_000_000)];
         let (unit, ns) = units.into_iter().chain([("s", 1_000_000_000)]).find(|(unit, _)| after.starts_with(unit))?;
-        total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(ns)?)?;
+        if whole.is_empty() && part.is_empty() {
+            return None;
+        }
+        let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+        // What lies behind the ninth digit is less than a nanosecond, of seconds.
+        let part: String = part.chars().chain(std::iter::repeat('0')).take(9).collect();
+        let part = u128::from(part.parse::<u64>().ok()?) * u128::from(ns) / 1_000_000_000;
+        total = total.checked_add(whole.checked_mul(ns)?)?.checked_add(u64::try_from(part).ok()?)?;
         rest = after.strip_prefix(unit)?;
     }
     (!text.is_empty()).then_some(total)
@@ -255,6 +270,10 @@ mod tests {
             ("1m30s", Some(90_000_000_000)),
             ("500ms", Some(500_000_000)),
             ("1h", Some(3_600_000_000_000)),
+            ("1.5s", Some(1_500_000_000)),
+            (".5m", Some(30_000_000_000)),
+            (".s", None),
+            ("1.2.3s", None),
             ("", None),
             ("5", None),
             ("s", None),

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
+use super::chmod::Chmod;
 use super::diff::entry_of;
 use super::glob::{Ignore, Pattern, clean};
 use super::layer::{LayerWriter, Meta};
@@ -46,8 +47,8 @@ pub(super) struct Order<'a> {
     /// Absolute; ends with a slash if it was written so.
     pub(super) dest: &'a str,
     pub(super) owner: Option<(u32, u32)>,
-    pub(super) mode: Option<u32>,
-    /// Unpack local tar archives: ADD.
+    pub(super) mode: Option<&'a Chmod>,
+    /// Unpack tar archives: what ADD does with those of the context.
     pub(super) extract: bool,
 }
 
@@ -59,6 +60,8 @@ pub(super) struct Inline {
     pub(super) file: File,
     pub(super) mode: u32,
     pub(super) mtime: i64,
+    /// Unpack it if it is an archive.
+    pub(super) unpack: bool,
 }
 
 /// A file without a name that holds some text.
@@ -80,16 +83,20 @@ pub(super) fn copy(order: &Order<'_>, image: &Root, layer: &mut LayerWriter) -> 
         matches.extend(order.matches(pattern)?.into_iter().map(|path| (path, pivot)));
     }
     let folder = order.dest.ends_with('/');
+    let target = image.real_path(Path::new(order.dest)).map_err(|errno| at(order.dest, errno))?;
+    let existing = image.lstat(&target).ok();
+    let is_dir = existing.as_ref().is_some_and(|stat| kind(stat) == FileType::Directory);
     let sources = order.patterns.len() + order.inline.len();
-    if (matches.len() + order.inline.len() > 1 || sources > 1) && !folder {
+    if !folder && (sources > 1 || matches.len() > 1 && !is_dir) {
         let keyword = order.keyword;
         return Err(format!(
             "When using {keyword} with more than one source file, the destination must be a directory and end with a /"
         ));
     }
-    let target = image.real_path(Path::new(order.dest)).map_err(|errno| at(order.dest, errno))?;
-    let existing = image.lstat(&target).ok();
-    let is_dir = existing.as_ref().is_some_and(|stat| kind(stat) == FileType::Directory);
+    // Patterns that nothing fits ask for nothing.
+    if matches.is_empty() && order.inline.is_empty() {
+        return Ok(());
+    }
     if existing.is_some() && !is_dir && folder {
         return Err(format!("cannot copy to non-directory: {}", order.dest));
     }
@@ -112,7 +119,7 @@ pub(super) fn copy(order: &Order<'_>, image: &Root, layer: &mut LayerWriter) -> 
 }
 
 impl Order<'_> {
-    /// The files of the tree that a source names, sorted; never none.
+    /// The files of the tree that a source names, sorted. None only of a pattern: as with BuildKit that is no mistake.
     fn matches(&self, source: &str) -> Result<Vec<PathBuf>, String> {
         let path = clean(source)?;
         let nothing = || {
@@ -124,22 +131,31 @@ impl Order<'_> {
             format!("{} failed: file not found {place}: stat {source}: file does not exist", self.keyword)
         };
         let mut found = vec![PathBuf::new()];
-        for part in path.split('/').filter(|part| !part.is_empty()) {
+        let mut parts = path.split('/').filter(|part| !part.is_empty()).peekable();
+        while let Some(part) = parts.next() {
             let mut next = Vec::new();
             for dir in &found {
+                if part == "**" && self.parents {
+                    // At the end the folder itself stands for all that is in it.
+                    self.folders(dir, parts.peek().map_or(DEPTH_MAX, |_| 0), &mut next)?;
+                    continue;
+                }
                 if !part.contains(['*', '?', '[', '\\']) {
                     next.push(dir.join(part));
                     continue;
                 }
                 let pattern = Pattern::parse(part)?;
-                // What is no folder holds no match.
-                let names = self.source.root.list(dir).unwrap_or_default();
+                let names = match self.source.root.list(dir) {
+                    Err(Errno::XDEV) => return Err(outside(dir)),
+                    // What is no folder holds no match.
+                    other => other.unwrap_or_default(),
+                };
                 next.extend(names.iter().filter(|n| pattern.matches(&n.to_string_lossy())).map(|n| dir.join(n)));
             }
             found = next;
         }
         let mut kept = Vec::new();
-        for path in found {
+        for path in found.into_iter().collect::<BTreeSet<_>>() {
             match self.source.root.stat(&path) {
                 Ok(stat) if !self.excludes(&path) || self.holds_exceptions(&path, &stat, 0) => kept.push(path),
                 Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => {}
@@ -147,7 +163,25 @@ impl Order<'_> {
                 Err(errno) => return Err(at(source, errno)),
             }
         }
-        if kept.is_empty() { Err(nothing()) } else { Ok(kept) }
+        if kept.is_empty() && !is_pattern(&path) { Err(nothing()) } else { Ok(kept) }
+    }
+
+    /// A folder and all below it; only itself at the greatest depth.
+    fn folders(&self, dir: &Path, depth: usize, out: &mut Vec<PathBuf>) -> Result<(), String> {
+        out.push(dir.to_owned());
+        if depth >= DEPTH_MAX {
+            return Ok(());
+        }
+        // What is no folder holds none.
+        for name in self.source.root.list(dir).unwrap_or_default() {
+            let path = dir.join(name);
+            let stat = self.source.root.lstat(&path).map_err(|errno| at(&path, errno))?;
+            let wanted = || !self.excludes(&path) || self.holds_exceptions(&path, &stat, depth);
+            if kind(&stat) == FileType::Directory && wanted() {
+                self.folders(&path, depth + 1, out)?;
+            }
+        }
+        Ok(())
     }
 
     /// How many folders at the beginning of a source are not made in the destination: those before `/./`.
@@ -186,7 +220,20 @@ impl Order<'_> {
     fn meta(&self, stat: &Stat) -> Meta {
         let kept = if self.source.keep_owner { (stat.st_uid, stat.st_gid) } else { (0, 0) };
         let (uid, gid) = self.owner.unwrap_or(kept);
-        Meta { uid, gid, mode: self.mode.unwrap_or(stat.st_mode & 0o7777), mtime: stat.st_mtime }
+        let mode = self.chmod(stat.st_mode & 0o7777, kind(stat) == FileType::Directory);
+        Meta { uid, gid, mode, mtime: stat.st_mtime }
+    }
+
+    fn chmod(&self, mode: u32, folder: bool) -> u32 {
+        self.mode.map_or(mode, |chmod| chmod.apply(mode, folder))
+    }
+
+    /// What a folder is like that had to be made: not as the source's, but as was said. Changes of a mode are for what
+    /// is copied.
+    fn new_dir(&self) -> Meta {
+        let (uid, gid) = self.owner.unwrap_or((0, 0));
+        let mode = if let Some(Chmod::To(mode)) = self.mode { *mode } else { NEW_DIR.mode };
+        Meta { uid, gid, mode, ..NEW_DIR }
     }
 }
 
@@ -208,8 +255,12 @@ impl Copier<'_> {
             if self.image.lstat(target).is_ok_and(|stat| kind(&stat) != FileType::Directory) {
                 return Err(format!("cannot copy to non-directory: {}", self.order.dest));
             }
-            self.make_parents(target.parent().unwrap_or(Path::new("")))?;
-            self.make_top(target, &stat)?;
+            if self.order.parents {
+                self.make_parents(target.parent().unwrap_or(Path::new("")))?;
+                self.make_top(target, &stat)?;
+            } else {
+                self.make_parents(target)?;
+            }
             source.clone_into(&mut self.top);
             return self.contents(source, target, 0);
         }
@@ -217,8 +268,11 @@ impl Copier<'_> {
         if self.order.leaves_out(Path::new(name)) {
             return Ok(());
         }
-        if self.order.extract && self.extract(source, target)? {
-            return Ok(());
+        if self.order.extract {
+            let file = self.order.source.root.file(source).map_err(|errno| at(source, errno))?;
+            if self.extract(file, source, target)? {
+                return Ok(());
+            }
         }
         let target = if into { target.join(name) } else { target.to_owned() };
         self.make_parents(target.parent().unwrap_or(Path::new("")))?;
@@ -226,6 +280,12 @@ impl Copier<'_> {
     }
 
     fn inline(&mut self, file: &Inline, target: &Path, into: bool) -> Result<(), String> {
+        if file.unpack {
+            let archive = file.file.try_clone().map_err(|error| at(&file.name, error))?;
+            if self.extract(archive, Path::new(&file.name), target)? {
+                return Ok(());
+            }
+        }
         if into && file.name.is_empty() {
             return Err("cannot determine filename from url: name the destination itself".to_owned());
         }
@@ -234,12 +294,12 @@ impl Copier<'_> {
         self.check_over(&target, FileType::RegularFile)?;
         let size = file.file.metadata().map_err(|error| at(&target, error))?.len();
         let (uid, gid) = self.order.owner.unwrap_or((0, 0));
-        let meta = Meta { uid, gid, mode: self.order.mode.unwrap_or(file.mode), mtime: file.mtime };
+        let meta = Meta { uid, gid, mode: self.order.chmod(file.mode, false), mtime: file.mtime };
         let written = self.layer.file(&target, meta, size, &file.file);
         written.map_err(|error| at(&target, error))
     }
 
-    /// The folder that takes a folder's contents: one that is there stays as it is.
+    /// A folder that was named itself: one that is there stays as it is.
     fn make_top(&mut self, target: &Path, stat: &Stat) -> Result<(), String> {
         if target.as_os_str().is_empty() || self.image.lstat(target).is_ok() || !self.made.insert(target.to_owned()) {
             return Ok(());
@@ -330,8 +390,7 @@ impl Copier<'_> {
     }
 
     /// Unpacks an archive below `target`; answers `false` when the file is none.
-    fn extract(&mut self, source: &Path, target: &Path) -> Result<bool, String> {
-        let mut file = self.order.source.root.file(source).map_err(|errno| at(source, errno))?;
+    fn extract(&mut self, mut file: File, source: &Path, target: &Path) -> Result<bool, String> {
         if !is_archive(&mut file).map_err(|error| at(source, error))? {
             return Ok(false);
         }
@@ -362,8 +421,7 @@ impl Copier<'_> {
     /// Writes the folders on the way that neither the image nor this layer has.
     fn make_parents(&mut self, dir: &Path) -> Result<(), String> {
         for dir in missing(self.image, &self.made, dir)? {
-            let (uid, gid) = self.order.owner.unwrap_or((0, 0));
-            self.layer.dir(&dir, Meta { uid, gid, ..NEW_DIR }).map_err(|error| at(&dir, error))?;
+            self.layer.dir(&dir, self.order.new_dir()).map_err(|error| at(&dir, error))?;
             self.made.insert(dir);
         }
         Ok(())
@@ -385,10 +443,11 @@ impl Copier<'_> {
 const NEW_DIR: Meta = Meta { uid: 0, gid: 0, mode: 0o755, mtime: 0 };
 
 /// Makes a folder and those above it, as far as the image lacks them: WORKDIR.
-pub(super) fn make_dir(path: &Path, image: &Root, layer: &mut LayerWriter) -> Result<(), String> {
+pub(super) fn make_dir(path: &Path, owner: (u32, u32), image: &Root, layer: &mut LayerWriter) -> Result<(), String> {
     let path = image.real_path(path).map_err(|errno| at(path, errno))?;
+    let (uid, gid) = owner;
     for dir in missing(image, &BTreeSet::new(), &path)? {
-        layer.dir(&dir, NEW_DIR).map_err(|error| at(&dir, error))?;
+        layer.dir(&dir, Meta { uid, gid, ..NEW_DIR }).map_err(|error| at(&dir, error))?;
     }
     Ok(())
 }
@@ -436,6 +495,19 @@ fn is_archive(file: &mut File) -> Result<bool, String> {
     };
     file.rewind().map_err(|error| error.to_string())?;
     Ok(is_archive)
+}
+
+/// Whether a source may name several files, or none.
+fn is_pattern(source: &str) -> bool {
+    let mut chars = source.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '*' | '?' | '[' => return true,
+            '\\' => drop(chars.next()),
+            _ => {}
+        }
+    }
+    false
 }
 
 fn kind(stat: &Stat) -> FileType {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::heredoc::{Heredoc, Lines};
-use super::mounts::{self, Fields, MountSpec};
+use super::mounts::{self, Fields};
 use super::words;
 use super::{Fail, fail};
 
@@ -58,6 +58,8 @@ pub(super) struct Run {
     pub(super) mounts: Vec<Fields>,
     /// `--network=none`: no network but `lo`.
     pub(super) offline: bool,
+    /// `--security=insecure`: refused, if the result needs it.
+    pub(super) privileged: bool,
     pub(super) heredocs: Vec<Heredoc>,
 }
 
@@ -71,6 +73,8 @@ pub(super) struct Files {
     pub(super) checksum: Option<String>,
     /// ADD of a repository: with its `.git`.
     pub(super) keep_git_dir: bool,
+    /// ADD: whether archives are unpacked; unsaid, those of the context are and those from the web are not.
+    pub(super) unpack: Option<bool>,
     /// Patterns of what is left out.
     pub(super) excludes: Vec<String>,
     /// The folders on the way to a source are made in the image, too.
@@ -126,28 +130,30 @@ pub(super) fn parse(text: &str) -> Result<Dockerfile, Fail> {
     Ok(Dockerfile { escape, instructions })
 }
 
-/// `# escape=X` and others at the very top. Answers the escape character.
+/// `# escape=X` and others at the very top; the first comment that is none of them ends them. Answers the escape
+/// character.
 fn directives(text: &str) -> Result<char, Fail> {
-    let mut escape = None;
+    let (mut escape, mut seen) = ('\\', Vec::new());
     for (index, line) in text.lines().enumerate() {
         let Some(comment) = line.trim_start().strip_prefix('#') else { break };
         let Some((key, value)) = comment.split_once('=') else { break };
-        let key = key.trim();
-        if key.is_empty() || !key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        let key = key.trim().to_ascii_lowercase();
+        if !matches!(key.as_str(), "syntax" | "escape" | "check") {
             break;
         }
-        if key.eq_ignore_ascii_case("escape") {
-            let value = match value.trim() {
+        if key == "escape" {
+            escape = match value.trim() {
                 "\\" => '\\',
                 "`" => '`',
                 other => return Err(fail(index + 1, format!("invalid ESCAPE {other:?}: it must be \\ or `"))),
             };
-            if escape.replace(value).is_some() {
-                return Err(fail(index + 1, "only one escape parser directive can be used"));
-            }
         }
+        if seen.contains(&key) {
+            return Err(fail(index + 1, format!("only one {key} parser directive can be used")));
+        }
+        seen.push(key);
     }
-    Ok(escape.unwrap_or('\\'))
+    Ok(escape)
 }
 
 /// An instruction that an image has for those who build on it.
@@ -163,7 +169,7 @@ fn allowed_flags(keyword: &str) -> &'static [&'static str] {
     match keyword {
         "FROM" => &["platform"],
         "COPY" => &["from", "chown", "chmod", "link", "exclude", "parents"],
-        "ADD" => &["chown", "chmod", "link", "checksum", "exclude", "keep-git-dir"],
+        "ADD" => &["chown", "chmod", "link", "checksum", "exclude", "keep-git-dir", "unpack"],
         "RUN" => &["mount", "network", "security"],
         "HEALTHCHECK" => &["interval", "timeout", "start-period", "start-interval", "retries"],
         _ => &[],
@@ -179,8 +185,6 @@ fn operation(text: &str, heredocs: Vec<Heredoc>, escape: char) -> Result<Op, Str
         return Err(format!("{keyword} requires at least one argument"));
     }
     flags.check(keyword)?;
-    let command = |text: &str| json(text).map_or_else(|| Command::Shell(text.to_owned()), Command::Exec);
-    let list = |text: &str| json(text).unwrap_or_else(|| text.split_whitespace().map(str::to_owned).collect());
     Ok(match keyword {
         "FROM" => from(flags, rest)?,
         "ARG" => Op::Arg(words::split(rest, escape).iter().map(|word| argument(word)).collect()),
@@ -191,17 +195,17 @@ fn operation(text: &str, heredocs: Vec<Heredoc>, escape: char) -> Result<Op, Str
         "WORKDIR" => Op::Workdir(rest.to_owned()),
         "USER" => Op::User(one("USER", rest)?),
         "EXPOSE" => Op::Expose(rest.split_whitespace().map(str::to_owned).collect()),
-        "VOLUME" => Op::Volume(list(rest)),
+        "VOLUME" => Op::Volume(at_least_one(keyword, json(rest)?.unwrap_or_else(|| words_of(rest)))?),
         "STOPSIGNAL" => Op::StopSignal(one("STOPSIGNAL", rest)?),
-        "ENTRYPOINT" => Op::Entrypoint(command(rest)),
-        "CMD" => Op::Cmd(command(rest)),
-        "SHELL" => match json(rest) {
-            Some(words) if !words.is_empty() => Op::Shell(words),
-            _ => return Err("SHELL requires the arguments to be in JSON form".to_owned()),
+        "ENTRYPOINT" => Op::Entrypoint(command(rest)?),
+        "CMD" => Op::Cmd(command(rest)?),
+        "SHELL" => match json(rest)? {
+            Some(words) => Op::Shell(at_least_one(keyword, words)?),
+            None => return Err("SHELL requires the arguments to be in JSON form".to_owned()),
         },
-        "HEALTHCHECK" => health(flags.into_map(), rest, command)?,
+        "HEALTHCHECK" => health(flags.into_map(), rest)?,
         "MAINTAINER" => Op::Maintainer(rest.to_owned()),
-        "RUN" => Op::Run(run(flags, command(rest), heredocs)?),
+        "RUN" => Op::Run(run(flags, command(rest)?, heredocs)?),
         "ONBUILD" => on_build(rest, heredocs, escape)?,
         other => return Err(format!("unknown instruction: {other}")),
     })
@@ -230,6 +234,16 @@ impl Flags {
         Some(self.0.remove(at).1)
     }
 
+    /// One that is on or off; alone it is on.
+    fn switch(&mut self, name: &str) -> Result<Option<bool>, String> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        match value.as_str() {
+            "true" | "True" | "TRUE" | "t" | "T" | "1" => Ok(Some(true)),
+            "false" | "False" | "FALSE" | "f" | "F" | "0" => Ok(Some(false)),
+            other => Err(format!("expecting boolean value for flag {name}, not: {other}")),
+        }
+    }
+
     fn take_all(&mut self, name: &str) -> Vec<String> {
         std::iter::from_fn(|| self.take(name)).collect()
     }
@@ -241,19 +255,18 @@ impl Flags {
 
 fn run(mut flags: Flags, command: Command, heredocs: Vec<Heredoc>) -> Result<Run, String> {
     let mounts = flags.take_all("mount").iter().map(|mount| mounts::fields(mount)).collect::<Result<Vec<_>, _>>()?;
-    for mount in &mounts {
-        MountSpec::parse(mount)?;
-    }
+    mounts.iter().try_for_each(mounts::check)?;
     let offline = match flags.take("network").as_deref() {
         None | Some("default" | "host") => false,
         Some("none") => true,
         Some(other) => return Err(format!("unsupported network mode {other:?}")),
     };
-    match flags.take("security").as_deref() {
-        None | Some("sandbox") => {}
-        Some(other) => return Err(format!("security mode {other:?} is not supported: builds are never privileged")),
-    }
-    Ok(Run { command, mounts, offline, heredocs })
+    let privileged = match flags.take("security").as_deref() {
+        None | Some("sandbox") => false,
+        Some("insecure") => true,
+        Some(other) => return Err(format!("security {other:?} is not valid")),
+    };
+    Ok(Run { command, mounts, offline, privileged, heredocs })
 }
 
 /// The instruction is read now, so that a mistake shows here and not with whoever builds on the image.
@@ -272,12 +285,13 @@ fn on_build(rest: &str, heredocs: Vec<Heredoc>, escape: char) -> Result<Op, Stri
     Ok(Op::OnBuild(text))
 }
 
-/// `--name=value` words before the arguments.
+/// `--name=value` words before the arguments. Blanks are part of a word within quotes, or behind a backslash.
 fn flags(mut rest: &str) -> Result<(Flags, &str), String> {
     let mut flags = Flags::default();
-    while let Some(flag) = rest.strip_prefix("--") {
-        let (word, after) = flag.split_once(char::is_whitespace).unwrap_or((flag, ""));
+    while rest.starts_with("--") {
+        let (word, after) = flag(rest);
         rest = after.trim_start();
+        let word = word.strip_prefix("--").unwrap_or_default();
         if word.is_empty() {
             break;
         }
@@ -285,6 +299,22 @@ fn flags(mut rest: &str) -> Result<(Flags, &str), String> {
         flags.0.push((name.to_owned(), value.to_owned()));
     }
     Ok((flags, rest))
+}
+
+/// The first word without its quotes and escapes, and what follows it.
+fn flag(text: &str) -> (String, &str) {
+    let (mut word, mut quote) = (String::new(), None);
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            c if quote == Some(c) => quote = None,
+            '"' | '\'' if quote.is_none() => quote = Some(c),
+            '\\' => word.extend(chars.next().map(|(_, c)| c)),
+            c if quote.is_none() && c.is_whitespace() => return (word, text.get(at..).unwrap_or_default()),
+            c => word.push(c),
+        }
+    }
+    (word, "")
 }
 
 fn from(mut flags: Flags, rest: &str) -> Result<Op, String> {
@@ -307,26 +337,34 @@ fn from(mut flags: Flags, rest: &str) -> Result<Op, String> {
 }
 
 fn files(keyword: &str, mut flags: Flags, rest: &str, heredocs: Vec<Heredoc>) -> Result<Files, String> {
-    let mut sources = json(rest).unwrap_or_else(|| rest.split_whitespace().map(str::to_owned).collect());
+    let mut sources = json(rest)?.unwrap_or_else(|| words_of(rest));
     let dest = sources.pop().unwrap_or_default();
     if sources.is_empty() || heredocs.iter().any(|heredoc| heredoc.word == dest) {
         return Err(format!("{keyword} requires at least two arguments, but only one was provided"));
     }
+    flags.switch("link")?;
+    let from = flags.take("from");
+    if from.as_ref().is_some_and(|from| from.contains('$')) {
+        return Err("variable expansion is not supported for --from, define a new stage with FROM using ARG from \
+                    global scope as a workaround"
+            .to_owned());
+    }
     Ok(Files {
-        from: flags.take("from"),
+        from,
         chown: flags.take("chown"),
         chmod: flags.take("chmod"),
         checksum: flags.take("checksum"),
-        keep_git_dir: flags.take("keep-git-dir").is_some_and(|value| value != "false"),
+        keep_git_dir: flags.switch("keep-git-dir")?.unwrap_or(false),
+        unpack: flags.switch("unpack")?,
         excludes: flags.take_all("exclude"),
-        parents: flags.take("parents").is_some_and(|value| value != "false"),
+        parents: flags.switch("parents")?.unwrap_or(false),
         sources,
         heredocs,
         dest,
     })
 }
 
-fn health(flags: BTreeMap<String, String>, rest: &str, command: impl Fn(&str) -> Command) -> Result<Op, String> {
+fn health(flags: BTreeMap<String, String>, rest: &str) -> Result<Op, String> {
     let (kind, words) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     if kind.eq_ignore_ascii_case("NONE") && words.trim().is_empty() {
         return Ok(Op::Healthcheck(Health { command: None, flags }));
@@ -334,7 +372,7 @@ fn health(flags: BTreeMap<String, String>, rest: &str, command: impl Fn(&str) ->
     if !kind.eq_ignore_ascii_case("CMD") || words.trim().is_empty() {
         return Err(format!("unknown type {kind:?} in HEALTHCHECK (try CMD)"));
     }
-    Ok(Op::Healthcheck(Health { command: Some(command(words.trim())), flags }))
+    Ok(Op::Healthcheck(Health { command: Some(command(words.trim())?), flags }))
 }
 
 /// `k=v k2="v 2"`, or the old `k the whole rest`.
@@ -367,9 +405,30 @@ fn one(keyword: &str, rest: &str) -> Result<String, String> {
     Ok(rest.to_owned())
 }
 
-/// The JSON form: an array of strings. Anything else is the shell form, as Docker has it.
-fn json(text: &str) -> Option<Vec<String>> {
-    if text.starts_with('[') { serde_json::from_str(text).ok() } else { None }
+/// A command in either form.
+fn command(text: &str) -> Result<Command, String> {
+    Ok(json(text)?.map_or_else(|| Command::Shell(text.to_owned()), Command::Exec))
+}
+
+fn words_of(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+fn at_least_one(keyword: &str, words: Vec<String>) -> Result<Vec<String>, String> {
+    if words.is_empty() { Err(format!("{keyword} requires at least one argument")) } else { Ok(words) }
+}
+
+/// The JSON form: an array of strings. What is no array at all is the shell form, as Docker has it.
+fn json(text: &str) -> Result<Option<Vec<String>>, String> {
+    if !text.starts_with('[') {
+        return Ok(None);
+    }
+    let Ok(values) = serde_json::from_str::<Vec<serde_json::Value>>(text) else { return Ok(None) };
+    let words = values.into_iter().map(|value| match value {
+        serde_json::Value::String(word) => Ok(word),
+        _ => Err("when using JSON array syntax, arrays must be comprised of strings only".to_owned()),
+    });
+    words.collect::<Result<_, _>>().map(Some)
 }
 
 #[cfg(test)]
@@ -400,6 +459,8 @@ mod tests {
         assert_eq!(ops(text)[1].0, 3);
         assert_eq!(ops(text)[2].1, Op::Workdir("C:\\".to_owned()));
         assert!(matches!(&ops(text)[0].1, Op::From { name: Some(name), .. } if name == "build"));
+        let late = "# other=1\n# escape=`\nFROM x\nCMD a \\\n b";
+        assert_eq!(ops(late)[1].1, Op::Cmd(Command::Shell("a  b".to_owned())));
     }
 
     #[test]
@@ -424,6 +485,19 @@ mod tests {
     }
 
     #[test]
+    fn flags_may_be_quoted() {
+        let text = "FROM x\nCOPY --chown=\"$A:$B\" --from='base' a /b\nHEALTHCHECK --interval=\"5s\" CMD x\n\
+                    RUN --mount=type=bind,target=\"/a b\" --network=none\tls\\ -l\n";
+        let ops: Vec<Op> = ops(text).into_iter().skip(1).map(|(_, op)| op).collect();
+        let Op::Copy(files) = &ops[0] else { panic!() };
+        assert_eq!((files.chown.as_deref(), files.from.as_deref()), (Some("$A:$B"), Some("base")));
+        assert!(matches!(&ops[1], Op::Healthcheck(health) if health.flags["interval"] == "5s"));
+        let Op::Run(run) = &ops[2] else { panic!() };
+        assert_eq!(run.mounts[0][1], ("target".to_owned(), Some("/a b".to_owned())));
+        assert_eq!((run.offline, &run.command), (true, &Command::Shell("ls\\ -l".to_owned())));
+    }
+
+    #[test]
     fn what_is_wrong_is_refused_with_its_line() {
         for (text, line, words) in [
             ("", 1, "file with no instructions"),
@@ -438,8 +512,14 @@ mod tests {
             ("FROM x\nCOPY a <<EOF\nEOF", 2, "COPY requires at least two arguments"),
             ("FROM x\nRUN --mount=type=x,target=/y z", 2, "unsupported mount type \"x\""),
             ("FROM x\nRUN --network=some z", 2, "unsupported network mode \"some\""),
-            ("FROM x\nRUN --security=insecure z", 2, "builds are never privileged"),
+            ("FROM x\nRUN --security=some z", 2, "security \"some\" is not valid"),
             ("FROM x\nCOPY --unpack a b", 2, "unknown flag: --unpack of COPY"),
+            ("FROM x\nADD --unpack=maybe a b", 2, "expecting boolean value for flag unpack, not: maybe"),
+            ("FROM x\nCOPY --link=2 a b", 2, "expecting boolean value for flag link, not: 2"),
+            ("FROM x\nCOPY --from=$A a b", 2, "variable expansion is not supported for --from"),
+            ("FROM x\nRUN --mount=from=$A,target=/x y", 2, "'from' doesn't support variable expansion"),
+            ("FROM x\nCMD [\"a\", 1]", 2, "arrays must be comprised of strings only"),
+            ("FROM x\nVOLUME []", 2, "VOLUME requires at least one argument"),
             ("FROM x\nCOPY --chown=1 --chown=2 a b", 2, "duplicate flag specified: --chown"),
             ("FROM x\nENV a", 2, "ENV must have two arguments"),
             ("FROM x\nENV a=1 b", 2, "can't find = in \"b\""),
@@ -450,6 +530,7 @@ mod tests {
             ("FROM x\nONBUILD ONBUILD USER a", 2, "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"),
             ("FROM x\nONBUILD FROM y", 2, "FROM isn't allowed as an ONBUILD trigger"),
             ("# escape=x\nFROM x", 1, "invalid ESCAPE"),
+            ("# Syntax=x\n#syntax = y\nFROM x", 2, "only one syntax parser directive can be used"),
         ] {
             let failure = parse(text).unwrap_err();
             assert_eq!(failure.line, line, "{text}: {}", failure.message);

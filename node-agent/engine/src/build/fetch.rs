@@ -30,7 +30,7 @@ pub(super) fn fetch(store: &ImageStore, url: &str, checksum: Option<&str>) -> Re
         return Err(format!("digest mismatch {digest}: {wanted}"));
     }
     file.rewind().map_err(|error| error.to_string())?;
-    Ok(Inline { name, file, mode: MODE, mtime })
+    Ok(Inline { name, file, mode: MODE, mtime, unpack: false })
 }
 
 /// The last part of a URL's path; `None` when there is none.

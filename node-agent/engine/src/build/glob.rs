@@ -75,18 +75,20 @@ impl Ignore {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut rules = Vec::new();
         for (index, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
+            // A comment begins with the line, as with Docker.
+            if line.trim().is_empty() || line.starts_with('#') {
                 continue;
             }
+            let line = line.trim();
             let (pattern, includes) = match line.strip_prefix('!') {
                 Some(rest) => (rest.trim_start(), true),
                 None => (line, false),
             };
-            let pattern = clean(pattern).map_err(|message| (index + 1, message))?;
             if pattern.is_empty() {
-                return Err((index + 1, format!("{line:?} excludes nothing or everything")));
+                return Err((index + 1, "illegal exclusion pattern: \"!\"".to_owned()));
             }
+            // What stands for the context itself or for something outside of it fits no file in it.
+            let Some(pattern) = clean(pattern).ok().filter(|pattern| !pattern.is_empty()) else { continue };
             let pattern = Pattern::parse(&pattern).map_err(|message| (index + 1, message))?;
             rules.push(Rule { pattern, includes });
         }
@@ -177,7 +179,9 @@ mod tests {
         ] {
             assert_eq!(ignore.excludes(path), excluded, "{path}");
         }
-        assert_eq!(Ignore::parse("a\n../b\n").unwrap_err().0, 2);
+        let ignore = Ignore::parse("../b\n.\n/\n./\n#a\n #c\n").unwrap();
+        assert!(!ignore.excludes("b") && !ignore.excludes("#a") && ignore.excludes("#c"));
+        assert_eq!(Ignore::parse("a\n !\n").unwrap_err(), (2, "illegal exclusion pattern: \"!\"".to_owned()));
         assert!(!Ignore::parse("a\n").unwrap().has_exceptions());
     }
 }

@@ -21,6 +21,7 @@ use crate::snapshot::root::Root;
 
 mod board;
 pub(crate) mod cache;
+mod chmod;
 mod config;
 mod copy;
 mod diff;
@@ -249,9 +250,13 @@ fn parse_tag(tag: &str) -> Result<String, BuildError> {
 
 /// The Dockerfile's name for messages, and its text.
 fn read_dockerfile(context: &Root, request: &BuildRequest) -> Result<(String, String), BuildError> {
+    let in_context = |name: &str| (name.to_owned(), context.file(Path::new(name)).map_err(Into::into));
     let (name, opened) = match &request.dockerfile {
         Some(path) => (path.display().to_string(), std::fs::File::open(path)),
-        None => ("Dockerfile".to_owned(), context.file(Path::new("Dockerfile")).map_err(Into::into)),
+        None => match (in_context("Dockerfile"), in_context("dockerfile")) {
+            ((_, Err(_)), lower @ (_, Ok(_))) => lower,
+            (upper, _) => upper,
+        },
     };
     let text = opened.and_then(read_text);
     match text {

@@ -67,6 +67,15 @@ pub(super) fn origin(fields: &Fields) -> Option<&str> {
     fields.iter().find(|(key, _)| key == "from").and_then(|(_, value)| value.as_deref())
 }
 
+/// What can be known of a mount before its variables are.
+pub(super) fn check(fields: &Fields) -> Result<(), String> {
+    if origin(fields).is_some_and(|from| from.contains('$')) {
+        return Err("'from' doesn't support variable expansion, define alias stage instead".to_owned());
+    }
+    let later = fields.iter().any(|(_, value)| value.as_ref().is_some_and(|value| value.contains('$')));
+    if later { Ok(()) } else { MountSpec::parse(fields).map(|_| ()) }
+}
+
 impl MountSpec {
     /// Reads the fields of one mount.
     pub(super) fn parse(fields: &Fields) -> Result<Self, String> {
@@ -77,8 +86,8 @@ impl MountSpec {
             "cache" => {
                 &["id", "from", "source", "src", "sharing", "ro", "readonly", "rw", "readwrite", "mode", "uid", "gid"]
             }
-            "tmpfs" => &["size"],
-            "secret" => &["id", "required", "env", "mode", "uid", "gid"],
+            "tmpfs" => &["size", "ro", "readonly", "rw", "readwrite"],
+            "secret" => &["id", "source", "src", "required", "env", "mode", "uid", "gid", "ro", "readonly"],
             "ssh" => &["id", "required", "mode", "uid", "gid"],
             other => return Err(format!("unsupported mount type {other:?}")),
         };
@@ -110,8 +119,8 @@ impl MountSpec {
             }
             _ => return fields.secret(target),
         };
-        let target = target.filter(|target| !target.is_empty()).ok_or("invalid mount: target is required")?;
-        Ok(Self { target: target.into(), kind })
+        // Without one it is the working folder.
+        Ok(Self { target: target.unwrap_or_default().into(), kind })
     }
 }
 
@@ -170,7 +179,11 @@ impl Reader<'_> {
     fn secret(&self, target: Option<String>) -> Result<MountSpec, String> {
         let env = self.text(&["env"])?;
         let last = target.as_deref().and_then(|target| target.rsplit('/').next()).map(str::to_owned);
-        let id = self.text(&["id"])?.or(last).filter(|id| !id.is_empty());
+        let (id, source) = (self.text(&["id"])?, self.text(&["source", "src"])?);
+        if id.is_some() && source.is_some() {
+            return Err("both source and id can't be set".to_owned());
+        }
+        let id = id.or(source).or(last).filter(|id| !id.is_empty());
         let id = id.ok_or("one of source, target required for a secret")?;
         let as_file = target.is_some() || env.is_none();
         let target = target.unwrap_or_else(|| format!("/run/secrets/{id}"));
@@ -217,6 +230,8 @@ mod tests {
             owner,
         };
         assert_eq!(cache, expected);
+        assert_eq!(parse("from=other").unwrap().target, PathBuf::new(), "the working folder");
+        assert_eq!(parse("type=secret,src=token").unwrap(), parse("type=secret,id=token,ro").unwrap());
         let secret = parse("type=secret,id=token").unwrap();
         assert_eq!(secret.target, PathBuf::from("/run/secrets/token"));
         assert!(matches!(secret.kind, Kind::Secret { owner: Owner { mode: 0o400, .. }, as_file: true, .. }));
@@ -232,7 +247,7 @@ mod tests {
     fn what_is_wrong_with_a_mount_is_said() {
         for (text, words) in [
             ("", "--mount needs options"),
-            ("type=cache", "target is required"),
+            ("type=secret,id=a,source=b", "both source and id can't be set"),
             ("type=nfs,target=/x", "unsupported mount type \"nfs\""),
             ("type=ssh,source=/x", "unexpected key 'source' for mount type \"ssh\""),
             ("type=tmpfs,target=/x,from=y", "unexpected key 'from' for mount type \"tmpfs\""),

@@ -37,31 +37,28 @@ use crate::snapshot::root::Root;
 use crate::snapshot::tar::TarReader;
 use crate::snapshot::unpack::{copy_attributes, unpack};
 
-/// ARGs that commands get without having been declared, and on which nothing depends.
-const PREDEFINED: [&str; 10] = [
-    "HTTP_PROXY",
-    "http_proxy",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "FTP_PROXY",
-    "ftp_proxy",
-    "NO_PROXY",
-    "no_proxy",
-    "ALL_PROXY",
-    "all_proxy",
-];
+/// ARGs that commands get without having been declared, and on which nothing depends. Given in one case, commands see
+/// them in both.
+const PREDEFINED: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"];
 /// Largest secret, as BuildKit has it.
 const SECRET_BYTES_MAX: u64 = 500 << 10;
 /// How deep a folder of the context that a command sees may nest.
 const DEPTH_MAX: usize = 256;
-/// Where a here-document that is a program of its own lies.
-const SCRIPT: &str = "/dev/pipes/EOF";
+/// Where a here-document that is a program of its own lies, under its name.
+const SCRIPTS: &str = "/dev/pipes";
 /// Changes when the same command may give something else than before.
 const KEY_FORM: u32 = 1;
 
 /// Whether an ARG needs no declaration.
 pub(super) fn is_predefined(arg: &str) -> bool {
-    PREDEFINED.contains(&arg)
+    PREDEFINED.iter().any(|known| *known == arg || known.to_ascii_uppercase() == arg)
+}
+
+/// A here-document that is a program of its own.
+struct Script {
+    /// Where the command finds it.
+    path: String,
+    content: String,
 }
 
 /// What a command sees besides its root, and what must be kept and taken away again.
@@ -80,10 +77,14 @@ impl Runner<'_, '_> {
     /// Runs a command, unless it is known what that gives.
     pub(super) fn run(&mut self, run: &Run, reporter: &mut Reporter<'_, '_>) -> Result<(), StageError> {
         let at = |message: String| StageError::At(fail(0, message));
+        if run.privileged {
+            let message = "security mode \"insecure\" is not supported: builds are never privileged";
+            return Err(at(message.to_owned()));
+        }
         let specs = run.mounts.iter().map(|fields| self.expand_mount(fields)).collect::<Result<Vec<_>, _>>();
         let specs = specs.map_err(at)?;
         let (argv, script) = self.command_line(run);
-        let key = self.key(run, &argv, script.as_deref(), &specs)?;
+        let key = self.key(run, &argv, script.as_ref(), &specs)?;
         if let Some(layer) = self.build.cache.get(&key).filter(|layer| self.is_here(layer.as_ref()))
             && !self.build.request.no_cache
         {
@@ -96,7 +97,7 @@ impl Runner<'_, '_> {
         let build = self.build;
         let worker = self.worker().map_err(|error| at(words(&error)))?;
         let mut sight = Sight::default();
-        let seen = self.look(&specs, script.as_deref(), &worker, &mut sight);
+        let seen = self.look(&specs, script.as_ref(), &worker, &mut sight);
         let done = seen.and_then(|()| self.run_in(&worker, run, argv, &mut sight, reporter));
         let gone = sight.take_away(&worker);
         let layer = done?;
@@ -166,16 +167,21 @@ impl Runner<'_, '_> {
         };
         let mut spec = MountSpec::parse(&fields.iter().map(expand).collect::<Result<_, _>>()?)?;
         spec.target = absolute(&self.config().workdir(), &spec.target.display().to_string()).into();
+        if spec.target == Path::new("/") {
+            return Err("invalid mount target \"/\"".to_owned());
+        }
         Ok(spec)
     }
 
     /// What is executed, and a here-document that is a program itself.
-    fn command_line(&self, run: &Run) -> (Vec<String>, Option<String>) {
+    fn command_line(&self, run: &Run) -> (Vec<String>, Option<Script>) {
         let line = match (&run.command, run.heredocs.as_slice()) {
             (Command::Shell(line), [only]) if *line == only.word => {
                 let content = only.content();
                 if content.starts_with("#!") {
-                    return (vec![SCRIPT.to_owned()], Some(content));
+                    // No slash makes it lie elsewhere.
+                    let path = format!("{SCRIPTS}/{}", only.name.replace('/', "_"));
+                    return (vec![path.clone()], Some(Script { path, content }));
                 }
                 content
             }
@@ -192,8 +198,13 @@ impl Runner<'_, '_> {
     /// Variables of a command: those of the image win over ARGs.
     fn command_env(&self, more: &[(String, String)]) -> Vec<(String, String)> {
         let given = &self.build.request.build_args;
-        let predefined = PREDEFINED.iter().filter_map(|name| Some(((*name).to_owned(), given.get(*name)?.clone())));
-        let mut env: BTreeMap<String, String> = predefined.collect();
+        let mut env = BTreeMap::new();
+        for name in PREDEFINED {
+            let upper = name.to_ascii_uppercase();
+            if let Some(value) = given.get(name).or_else(|| given.get(&upper)) {
+                env.extend([(name.to_owned(), value.clone()), (upper, value.clone())]);
+            }
+        }
         env.extend(self.args().iter().map(|(key, value)| (key.clone(), value.clone())));
         env.extend(self.config().env());
         env.extend(more.iter().cloned());
@@ -205,7 +216,7 @@ impl Runner<'_, '_> {
         &mut self,
         run: &Run,
         argv: &[String],
-        script: Option<&str>,
+        script: Option<&Script>,
         specs: &[MountSpec],
     ) -> Result<Digest, StageError> {
         let mut mounts = Vec::new();
@@ -227,7 +238,7 @@ impl Runner<'_, '_> {
             "form": KEY_FORM,
             "layers": layers,
             "argv": argv,
-            "script": script,
+            "script": script.map(|script| &script.content),
             "args": declared,
             "env": env,
             "user": self.config().user(),
@@ -273,7 +284,7 @@ impl Runner<'_, '_> {
     fn look(
         &mut self,
         specs: &[MountSpec],
-        script: Option<&str>,
+        script: Option<&Script>,
         worker: &Worker,
         sight: &mut Sight,
     ) -> Result<(), StageError> {
@@ -320,10 +331,10 @@ impl Runner<'_, '_> {
             };
             sight.mounts.push(Mount { source, target: target.clone(), read_only, ..Mount::default() });
         }
-        if let Some(script) = script {
-            let path = worker.place("script", false)?.join("EOF");
-            place_file(&path, script.as_bytes(), Owner { uid: 0, gid: 0, mode: 0o755 })?;
-            sight.mounts.push(Mount { source: path, target: SCRIPT.into(), read_only: true, ..Mount::default() });
+        if let Some(Script { path: target, content }) = script {
+            let path = worker.place("script", false)?.join("script");
+            place_file(&path, content.as_bytes(), Owner { uid: 0, gid: 0, mode: 0o755 })?;
+            sight.mounts.push(Mount { source: path, target: target.into(), read_only: true, ..Mount::default() });
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::board::Claim;
+use super::chmod::Chmod;
 use super::config::Config;
 use super::copy::{self, Inline, Order, Source};
 use super::diff;
@@ -22,7 +23,8 @@ use super::{Build, Fail, fail, git};
 use crate::engine::Image;
 use crate::images::error::{ImageError, Step};
 use crate::images::index::{LayerRef, Record};
-use crate::images::manifest::{Descriptor, LAYERS_MAX, Manifest, OCI_CONFIG, OCI_MANIFEST, layer_media_type};
+use crate::images::manifest::{Descriptor, LAYERS_MAX, Manifest, OCI_CONFIG, OCI_MANIFEST};
+use crate::images::manifest::{architecture, layer_media_type};
 use crate::images::{DockerConfig, ImageStore, NewImage, Reference, Session};
 use crate::snapshot::open_merged;
 use crate::snapshot::root::Root;
@@ -54,6 +56,8 @@ pub(super) struct Done {
     layers: Vec<LayerRef>,
     /// How many of them, the lowest, are those of the image at the bottom of it.
     of_base: usize,
+    /// Declared in it: a stage upon it has them, too.
+    args: BTreeMap<String, String>,
 }
 
 /// What COPY and ADD name.
@@ -127,14 +131,15 @@ impl Build<'_> {
     /// What a stage is called in the progress; alone it needs no name.
     fn shown(&self, index: usize, stage: &Stage) -> Option<String> {
         let several = self.plan.stages.len() > 1;
-        several.then(|| stage.name.clone().unwrap_or_else(|| format!("stage-{index}")))
+        several.then(|| stage.shown(index))
     }
 
     fn run_stage(&self, index: usize, stage: &Stage) -> Result<Done, StageError> {
         let mut reporter = self.teller.stage(self.shown(index, stage), stage.instructions.len() + 1);
         self.check_stop()?;
         reporter.step(&stage.from.text);
-        let Done { mut config, layers, of_base } = self.base(stage)?;
+        let Done { mut config, layers, of_base, args } = self.base(stage)?;
+        config.ensure_path();
         let line = stage.from.line;
         let triggers = config.take_triggers().into_iter().map(|text| {
             let op = dockerfile::trigger(&text, self.escape);
@@ -142,7 +147,6 @@ impl Build<'_> {
             Ok(Instruction { line, text, op })
         });
         let triggers: Vec<Instruction> = triggers.collect::<Result<_, Fail>>().map_err(StageError::At)?;
-        let args = BTreeMap::new();
         let mut runner = Runner { build: self, index, config, layers, args, view: None };
         for instruction in triggers.iter().chain(&stage.instructions) {
             self.check_stop()?;
@@ -155,7 +159,8 @@ impl Build<'_> {
             runner.config.note(&instruction.text, runner.layers.len() > layers);
         }
         reporter.end();
-        Ok(Done { config: runner.config, layers: runner.layers, of_base })
+        let Runner { config, layers, args, .. } = runner;
+        Ok(Done { config, layers, of_base, args })
     }
 
     fn check_stop(&self) -> Result<(), StageError> {
@@ -164,10 +169,10 @@ impl Build<'_> {
 
     /// With one layer upon the base's, if that is asked for.
     fn squashed(&self, done: Done) -> Result<Done, StageError> {
-        let Done { mut config, layers, of_base } = done;
+        let Done { mut config, layers, of_base, args } = done;
         let (base, more) = layers.split_at_checked(of_base).unwrap_or((&layers, &[]));
         if !self.request.squash || more.len() < 2 {
-            return Ok(Done { config, layers, of_base });
+            return Ok(Done { config, layers, of_base, args });
         }
         let view = |layers: &[LayerRef]| open_merged(self.store.layers_dir(), &self.store.unpack(layers)?);
         let (before, after) = (view(base)?, view(&layers)?);
@@ -177,22 +182,28 @@ impl Build<'_> {
         let blob = layer.finish()?;
         config.squash(more.len(), blob.is_some());
         let merged = blob.map(|blob| LayerRef { diff_id: blob.digest.clone(), blob: blob.digest });
-        Ok(Done { config, layers: base.iter().cloned().chain(merged).collect(), of_base })
+        Ok(Done { config, layers: base.iter().cloned().chain(merged).collect(), of_base, args })
     }
 
     fn base(&self, stage: &Stage) -> Result<Done, StageError> {
         let at = |message: String| StageError::At(fail(stage.from.line, message));
-        match &stage.base {
-            Base::Scratch => Ok(Done { config: Config::scratch(), layers: Vec::new(), of_base: 0 }),
-            Base::Stage(index) => {
+        let args = BTreeMap::new();
+        match (&stage.base, &stage.foreign) {
+            (Base::Scratch | Base::Image(_), Some(platform)) => {
+                let ours = architecture();
+                Err(at(format!("platform {platform} is not supported: this machine builds for linux/{ours}")))
+            }
+            (Base::Scratch, None) => Ok(Done { config: Config::scratch(), layers: Vec::new(), of_base: 0, args }),
+            // It is for the platform of what it stands on, whatever it says itself.
+            (Base::Stage(index), _) => {
                 let base = self.stage(*index)?;
                 Ok(Done { config: base.config.as_base(), ..base })
             }
-            Base::Image(name) => {
+            (Base::Image(name), None) => {
                 let record = self.image("FROM", name).map_err(at)?;
                 let config = Config::parse(&self.store.blobs().read(&record.id)?);
                 let config = config.ok_or_else(|| at(format!("{name}: its configuration is no object")))?;
-                Ok(Done { config, of_base: record.layers.len(), layers: record.layers })
+                Ok(Done { config, of_base: record.layers.len(), layers: record.layers, args })
             }
         }
     }
@@ -293,7 +304,11 @@ impl Runner<'_, '_> {
                     self.config.add("Volumes", &volume);
                 }
             }
-            Op::StopSignal(signal) => self.config.set("StopSignal", self.expand(signal)?),
+            Op::StopSignal(signal) => {
+                let signal = self.expand(signal)?;
+                crate::builtin::parse_signal(&signal).ok_or_else(|| format!("invalid signal: {signal}"))?;
+                self.config.set("StopSignal", signal);
+            }
             Op::Entrypoint(command) => self.config.set_entrypoint(command),
             Op::Cmd(command) => self.config.set_cmd(command),
             Op::Shell(words) => self.config.set("Shell", words.clone()),
@@ -341,7 +356,12 @@ impl Runner<'_, '_> {
             return Err(at("WORKDIR requires a path".to_owned()));
         }
         let dir = absolute(&self.config.workdir(), &dir);
-        self.add_layer(|image, layer| copy::make_dir(Path::new(dir.trim_start_matches('/')), image, layer))?;
+        // It belongs to whom the image runs as. A user whom the image does not know yet leaves it to root.
+        let owner = match self.config.user() {
+            Some(user) => find_owner(&user, self.view()?).unwrap_or((0, 0)),
+            None => (0, 0),
+        };
+        self.add_layer(|image, layer| copy::make_dir(Path::new(dir.trim_start_matches('/')), owner, image, layer))?;
         self.config.set("WorkingDir", dir);
         Ok(())
     }
@@ -356,10 +376,12 @@ impl Runner<'_, '_> {
         let excludes = excludes.collect::<Result<Vec<_>, _>>()?;
         let written = expand(&files.dest)?;
         let mut dest = absolute(&self.config.workdir(), &written);
-        if (written.ends_with('/') || written.ends_with("/.") || written == ".") && !dest.ends_with('/') {
+        let folder =
+            matches!(written.as_str(), "" | "." | "..") || ["/", "/.", "/.."].iter().any(|end| written.ends_with(end));
+        if folder && !dest.ends_with('/') {
             dest.push('/');
         }
-        let mode = files.chmod.as_ref().map(|mode| expand(mode).and_then(|mode| parse_mode(&mode).map_err(at)));
+        let mode = files.chmod.as_ref().map(|mode| expand(mode).and_then(|mode| Chmod::parse(&mode).map_err(at)));
         let mode = mode.transpose()?;
         let chown = files.chown.as_ref().map(expand).transpose()?;
         let owner = match chown {
@@ -375,8 +397,8 @@ impl Runner<'_, '_> {
             Some(root) => Source { root, ignore: None, keep_owner: true },
             None => Source { root: &build.context, ignore: Some(&build.ignore), keep_owner: false },
         };
-        let (patterns, inline, excludes) = (&patterns, &inline, &excludes);
-        let (dest, extract) = (dest.as_str(), keyword == "ADD");
+        let (patterns, inline, excludes, mode) = (&patterns, &inline, &excludes, mode.as_ref());
+        let (dest, extract) = (dest.as_str(), files.unpack.unwrap_or(keyword == "ADD"));
         let parents = files.parents;
         let order = Order { keyword, source, patterns, inline, excludes, parents, dest, owner, mode, extract };
         self.add_layer(|image, layer| {
@@ -399,7 +421,7 @@ impl Runner<'_, '_> {
                     content = self.expand_with(&content, expand_text)?;
                 }
                 let file = copy::in_file(self.build.store, content.as_bytes()).map_err(|error| error.to_string())?;
-                inline.push(Inline { name: heredoc.name.clone(), file, mode: 0o644, mtime: 0 });
+                inline.push(Inline { name: heredoc.name.clone(), file, mode: 0o644, mtime: 0, unpack: false });
             } else if keyword == "ADD" && git::is_repository(&source) {
                 let checkout = git::Checkout::fetch_into(self.build.store, &source, files.keep_git_dir)?;
                 let commit = checkout.commit();
@@ -408,7 +430,8 @@ impl Runner<'_, '_> {
                 }
                 repositories.push(checkout);
             } else if keyword == "ADD" && is_web(&source) {
-                inline.push(fetch::fetch(self.build.store, &source, files.checksum.as_deref())?);
+                let fetched = fetch::fetch(self.build.store, &source, files.checksum.as_deref())?;
+                inline.push(Inline { unpack: files.unpack.unwrap_or(false), ..fetched });
             } else if keyword == "ADD" && source.starts_with("ftp://") {
                 return Err(format!("ADD over FTP is not supported: {source}"));
             } else {
@@ -546,19 +569,17 @@ fn is_web(source: &str) -> bool {
     ["http://", "https://"].iter().any(|scheme| source.starts_with(scheme))
 }
 
-fn parse_mode(text: &str) -> Result<u32, String> {
-    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777);
-    mode.ok_or_else(|| format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"))
-}
-
-/// `80`, `80/tcp`, `8000-8010/udp` as Docker lists them.
+/// `80`, `80/tcp`, `8000-8010/udp` as Docker lists them. What stands before a colon is for somebody's `-p`.
 fn ports_of(text: &str) -> Result<Vec<String>, String> {
-    let bad = || format!("invalid containerPort: {text}");
-    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let container = text.rsplit(':').next().unwrap_or(text);
+    let (range, protocol) = container.split_once('/').unwrap_or((container, ""));
+    let bad = || format!("invalid containerPort: {range}");
     let protocol = protocol.to_ascii_lowercase();
-    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-        return Err(format!("invalid proto: {protocol}"));
-    }
+    let protocol = match protocol.as_str() {
+        "" => "tcp",
+        known @ ("tcp" | "udp" | "sctp") => known,
+        other => return Err(format!("invalid proto: {other}")),
+    };
     let (first, last) = range.split_once('-').unwrap_or((range, range));
     let (first, last): (u16, u16) = (first.parse().map_err(|_| bad())?, last.parse().map_err(|_| bad())?);
     if first == 0 || last < first {

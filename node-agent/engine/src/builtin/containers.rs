@@ -525,17 +525,22 @@ pub(super) fn keep_open(path: &Path) -> Option<std::os::fd::OwnedFd> {
 }
 
 /// `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`: what Docker takes.
-fn parse_signal(text: &str) -> Option<i32> {
+pub(crate) fn parse_signal(text: &str) -> Option<i32> {
     let upper = text.trim().to_ascii_uppercase();
     if let Ok(number) = upper.parse::<i32>() {
         return (1..=64).contains(&number).then_some(number);
     }
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    match name {
+        "RTMIN" => return Some(libc::SIGRTMIN()),
+        "RTMAX" => return Some(libc::SIGRTMAX()),
+        _ => {}
+    }
     if let Some(offset) = name.strip_prefix("RTMIN+") {
-        return offset.parse::<i32>().ok().map(|n| libc::SIGRTMIN() + n).filter(|n| *n <= libc::SIGRTMAX());
+        return offset.parse::<u8>().ok().map(|n| libc::SIGRTMIN() + i32::from(n)).filter(|n| *n <= libc::SIGRTMAX());
     }
     if let Some(offset) = name.strip_prefix("RTMAX-") {
-        return offset.parse::<i32>().ok().map(|n| libc::SIGRTMAX() - n).filter(|n| *n >= libc::SIGRTMIN());
+        return offset.parse::<u8>().ok().map(|n| libc::SIGRTMAX() - i32::from(n)).filter(|n| *n >= libc::SIGRTMIN());
     }
     let signal: nix::sys::signal::Signal = format!("SIG{name}").parse().ok()?;
     Some(signal as i32)
@@ -547,10 +552,13 @@ mod tests {
 
     #[test]
     fn signals_are_read_as_docker_reads_them() {
-        let cases = [("SIGTERM", Some(15)), ("quit", Some(3)), ("9", Some(9)), ("SIGRTMIN+3", Some(37)), ("0", None)];
+        let cases =
+            [("SIGTERM", Some(15)), ("quit", Some(3)), ("9", Some(9)), ("SIGRTMIN+3", Some(37)), ("rtmax", Some(64))];
         for (text, signal) in cases {
             assert_eq!(parse_signal(text), signal, "{text}");
         }
-        assert_eq!(parse_signal("SIGFOO"), None);
+        for text in ["SIGFOO", "", "SIG", "0", "RTMIN+2147483647", "RTMAX--1", "RTMIN+31", "65"] {
+            assert_eq!(parse_signal(text), None, "{text}");
+        }
     }
 }

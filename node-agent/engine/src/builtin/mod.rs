@@ -30,7 +30,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 pub use self::config::EngineConfig;
 use self::config::Layout;
-pub(crate) use self::containers::Base;
+pub(crate) use self::containers::{Base, parse_signal};
 use self::link::{Link, LinkError, News};
 use self::state::State;
 use crate::engine::{

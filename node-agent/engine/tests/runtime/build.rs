@@ -23,6 +23,7 @@ crate::tests![
     a_command_sees_of_the_context_what_is_not_ignored,
     a_cache_begins_as_what_a_stage_holds,
     a_command_is_led_to_the_agent_of_whoever_builds,
+    a_proxy_that_is_given_is_known_by_both_its_names,
     what_an_image_calls_a_volume_can_be_written_in_a_read_only_root,
 ];
 
@@ -187,6 +188,15 @@ pub(crate) async fn a_command_sees_what_is_mounted_and_the_image_does_not_keep_i
         request.no_cache = true;
     });
     assert_eq!(again.await.output.last().unwrap(), "2", "a cache mount is found again");
+    let text = "FROM busybox AS other\nRUN mkdir /o && echo other >/o/f\nFROM busybox\nARG ME=7\nWORKDIR /w\n\
+        RUN --mount=from=other,source=/o cat f && pwd && touch x 2>/dev/null || echo ro\n\
+        RUN --mount=type=cache,target=cache,uid=${ME},mode=0${ME}00 stat -c '%u %a' /w/cache\n";
+    let built = kitchen.build(text).await;
+    assert_eq!(built.output, ["other", "/w", "ro", "7 700"], "without a target it is the working folder");
+    kitchen.fails("FROM busybox\nRUN --mount=target=/ true\n", "Dockerfile:2: invalid mount target \"/\"").await;
+    kitchen
+        .fails("FROM busybox\nARG U=x\nRUN --mount=type=cache,target=/c,uid=$U true\n", "Dockerfile:3: invalid value x")
+        .await;
     kitchen
         .fails("FROM busybox\nRUN --mount=type=secret,id=x,required true\n", "Dockerfile:2: secret x: not found")
         .await;
@@ -205,11 +215,11 @@ pub(crate) async fn text_in_the_dockerfile_becomes_files_and_scripts() {
         .build(
             "FROM busybox\nARG NAME=reeve\nRUN <<EOF\nfor n in 1 2; do\n  echo \"$NAME $n\"\ndone\nEOF\n\
              RUN cat <<'A' >/a; cat <<-B >/b\n$literal\nA\n\tx\n\tB\n\
-             RUN <<EOF\n#!/bin/env sh\necho script $0\nEOF\n\
+             RUN <<SCRIPT\n#!/bin/env sh\necho script $0\nSCRIPT\n\
              COPY <<conf <<\"raw\" /etc/app/\nname=\"$NAME\" \\$x\nconf\nname=$NAME\nraw\n",
         )
         .await;
-    assert_eq!(built.output, ["reeve 1", "reeve 2", "script /dev/pipes/EOF"]);
+    assert_eq!(built.output, ["reeve 1", "reeve 2", "script /dev/pipes/SCRIPT"]);
     let said = kitchen.ask("cat /a /b /etc/app/conf /etc/app/raw").await;
     assert_eq!(said, "$literal\nx\nname=\"reeve\" $x\nname=$NAME");
     kitchen.done().await;
@@ -233,6 +243,20 @@ pub(crate) async fn a_command_without_a_network_has_none() {
         .build("FROM busybox\nRUN --network=none ip -o link | wc -l\nRUN test -s /etc/hosts && echo there\n")
         .await;
     assert_eq!(built.output, ["1", "there"]);
+    kitchen.done().await;
+}
+
+pub(crate) async fn a_proxy_that_is_given_is_known_by_both_its_names() {
+    let kitchen = Kitchen::new().await;
+    let given = |request: &mut BuildRequest| {
+        let args = [("HTTP_PROXY", "up"), ("no_proxy", "low"), ("https_proxy", "one"), ("HTTPS_PROXY", "two")];
+        request.build_args = args.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    };
+    let text = "FROM busybox\nRUN echo $HTTP_PROXY $http_proxy $NO_PROXY $no_proxy $HTTPS_PROXY $https_proxy.\n";
+    let built = kitchen.build_with(text, given).await;
+    built.image.unwrap();
+    assert_eq!(built.output, ["up up low low one one."]);
+    assert_eq!(kitchen.ask("env | grep -ci proxy; true").await, "0");
     kitchen.done().await;
 }
 
