@@ -72,7 +72,10 @@ make_disk() {
     copy_with_libraries "$reeve" "$root" reeve
     copy_with_libraries "$(command -v unshare)" "$root"
     if command -v nft >/dev/null; then copy_with_libraries "$(command -v nft)" "$root"; fi
-    if [ -x /usr/sbin/criu ]; then copy_with_libraries /usr/sbin/criu "$root"; fi
+    if [ -x /usr/sbin/criu ]; then
+        # It has GNU's tar save what lies in a tmpfs.
+        for tool in /usr/sbin/criu "$(command -v tar)" "$(command -v gzip)"; do copy_with_libraries "$tool" "$root"; done
+    fi
     install "$(command -v busybox)" "$root/bin/busybox"
     for applet in $(busybox --list | grep -vx busybox); do
         ln -sf /bin/busybox "$root/bin/$applet"

@@ -55,8 +55,8 @@ pub trait Engine: Send + Sync + 'static {
     /// What all of a sandbox's containers use together.
     async fn pod_sandbox_usage(&self, id: &str) -> Result<Usage, EngineError>;
 
-    /// Holds all processes of a running container still until [`Engine::resume_container`]; being asked to stop wakes it,
-    /// being killed does not need to. Idempotent. Nothing can be run in it meanwhile.
+    /// Holds all processes of a running container still until [`Engine::resume_container`]; being asked to stop wakes
+    /// it, being killed does not need to. Idempotent. Nothing can be run in it meanwhile.
     async fn pause_container(&self, id: &str) -> Result<(), EngineError>;
     /// Lets a paused container go on. Idempotent.
     async fn resume_container(&self, id: &str) -> Result<(), EngineError>;
@@ -92,8 +92,8 @@ pub trait Engine: Send + Sync + 'static {
     async fn image_fs_usage(&self) -> Result<FsUsage, EngineError>;
 
     /// Writes a running container, which stands still meanwhile and then goes on, into an archive at `path`.
-    /// [`EngineError::Unsupported`] says what is missing. `None` waits as long as the engine thinks fit; of a checkpoint
-    /// that took longer nothing is left.
+    /// [`EngineError::Unsupported`] says what is missing. `None` waits as long as the engine thinks fit; of a
+    /// checkpoint that took longer nothing is left.
     async fn checkpoint_container(&self, id: &str, path: &Path, timeout: Option<Duration>) -> Result<(), EngineError>;
 
     /// What happens to containers from now on, in order. Ends when the receiver falls 1,024 events behind:

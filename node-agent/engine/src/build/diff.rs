@@ -48,8 +48,8 @@ pub(super) fn between(before: &Root, after: &Root, layer: &mut LayerWriter) -> R
     diff.compare(Path::new(""), 0)
 }
 
-/// Writes what a container has changed upon its image as a layer into a file. `mounted` is where something is mounted in
-/// it: places that were made only for that are left out.
+/// Writes what a container has changed upon its image as a layer into a file. `mounted` is where something is mounted
+/// in it: places that were made only for that are left out.
 pub(crate) fn write_changes(
     store: &ImageStore,
     rootfs: &Rootfs,
@@ -66,7 +66,8 @@ pub(crate) fn write_changes(
     layer.end().and_then(|mut file| file.flush()).step("write", place)
 }
 
-/// Places that an image lacks and where something is mounted: `mounted`, what is around it, and what every container has.
+/// Places that an image lacks and where something is mounted: `mounted`, what is around it, and what every container
+/// has.
 pub(super) fn stubs(image: &Root, mounted: &[PathBuf]) -> BTreeSet<PathBuf> {
     let places = ["proc", "sys", "dev"].into_iter().map(PathBuf::from);
     let mut stubs: BTreeSet<PathBuf> = places.collect();
