@@ -26,6 +26,25 @@ struct OwnGroups {
     parents: Vec<PathBuf>,
 }
 
+impl OwnGroups {
+    /// What another sandbox has made for the same pod, or around it, is as much ours. Once: what two sandboxes have
+    /// written down alike would double with every one that comes.
+    fn inherit(&mut self, before: Self, is_same_pod: bool, plan: &CgroupPlan) {
+        let add = |all: &mut Vec<PathBuf>, path: PathBuf| {
+            if !all.contains(&path) {
+                all.push(path);
+            }
+        };
+        if is_same_pod {
+            self.groups.unified = self.groups.unified.take().or(before.groups.unified);
+            before.groups.legacy.into_iter().for_each(|group| add(&mut self.groups.legacy, group));
+        }
+        let is_around = |parent: &PathBuf| plan.legacy.iter().chain(&plan.unified).any(|g| g.starts_with(parent));
+        before.parents.into_iter().filter(is_around).for_each(|parent| add(&mut self.parents, parent));
+        self.parents.sort_by_key(|parent| std::cmp::Reverse(parent.components().count()));
+    }
+}
+
 impl BuiltinEngine {
     pub(super) async fn run_sandbox(&self, config: SandboxConfig) -> Result<Sandbox, EngineError> {
         if config.hostname.len() > HOSTNAME_LEN_MAX {
@@ -176,15 +195,8 @@ impl Inner {
             return self.cgroups.create(&plan, &config.resources).map_err(fail);
         }
         let mut ours = OwnGroups { groups: self.cgroups.missing(&plan), parents: self.cgroups.missing_parents(&plan) };
-        // What another sandbox has made for the same pod, or around it, is as much ours.
         for other in self.state(|state| state.sandboxes.values().cloned().collect::<Vec<_>>()) {
-            let before = self.own_groups(&other)?;
-            if other.config.cgroup == config.cgroup {
-                ours.groups.unified = ours.groups.unified.or(before.groups.unified);
-                ours.groups.legacy.extend(before.groups.legacy);
-            }
-            let is_around = |parent: &PathBuf| plan.legacy.iter().chain(&plan.unified).any(|g| g.starts_with(parent));
-            ours.parents.extend(before.parents.into_iter().filter(is_around));
+            ours.inherit(self.own_groups(&other)?, other.config.cgroup == config.cgroup, &plan);
         }
         records::write(&self.layout.own_groups(id), &ours)?;
         self.cgroups.create(&plan, &Resources::default()).map_err(fail)?;
@@ -311,5 +323,27 @@ pub(super) fn unexpected(step: &str, reply: Reply) -> EngineError {
             step: step.to_owned(),
             source: std::io::Error::other(format!("the supervisor answered {other:?}")),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_other_sandboxes_have_written_down_is_inherited_once_and_the_innermost_comes_first() {
+        let paths = |all: &[&str]| all.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let plan = CgroupPlan { legacy: paths(&["/cpu/pods/burst/u1"]), ..CgroupPlan::default() };
+        let note = |groups: &[&str], parents: &[&str]| OwnGroups {
+            groups: CgroupPlan { legacy: paths(groups), ..CgroupPlan::default() },
+            parents: paths(parents),
+        };
+        let mut ours = note(&[], &[]);
+        for _ in 0..2 {
+            ours.inherit(note(&["/cpu/pods/u2"], &["/cpu/pods", "/cpu/others"]), false, &plan);
+            ours.inherit(note(&["/cpu/pods/burst/u1"], &["/cpu/pods/burst", "/cpu/pods"]), true, &plan);
+        }
+        assert_eq!(ours.parents, paths(&["/cpu/pods/burst", "/cpu/pods"]));
+        assert_eq!(ours.groups.legacy, plan.legacy);
     }
 }

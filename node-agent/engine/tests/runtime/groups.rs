@@ -10,6 +10,7 @@ use crate::bed::Bed;
 crate::tests![
     a_group_that_a_kubelet_has_made_encloses_the_pod_and_stays_the_kubelets,
     a_group_from_the_top_that_nobody_has_made_goes_with_the_pods_last_sandbox,
+    what_is_written_down_of_a_pod_does_not_grow_with_the_pods_around_it,
     what_the_kernel_is_told_of_memory_nodes_and_of_v2s_files_is_set_or_refused,
     disks_bursts_and_huge_pages_are_bounded,
     what_a_container_reads_writes_and_waits_for_is_counted,
@@ -130,6 +131,30 @@ async fn a_group_from_the_top_that_nobody_has_made_goes_with_the_pods_last_sandb
         let refused = bed.engine.run_pod_sandbox(config).await.unwrap_err();
         assert!(matches!(refused, EngineError::Invalid(_)), "{wrong}: {refused}");
     }
+    bed.close().await;
+}
+
+async fn what_is_written_down_of_a_pod_does_not_grow_with_the_pods_around_it() {
+    const PODS: usize = 12;
+    let bed = Bed::new().await;
+    let outer = format!("{}-many", bed.cgroup_root());
+    let mut sizes = Vec::new();
+    let mut pods = Vec::new();
+    for number in 0..PODS {
+        let cgroup = format!("/{outer}/class/pod{number}");
+        let config = SandboxConfig { cgroup, name: format!("pod{number}"), ..bed.sandbox_config() };
+        let pod = bed.engine.run_pod_sandbox(config).await.unwrap();
+        let note = bed.dir().join("run/engine/sandboxes").join(&pod.id).join("groups.json");
+        sizes.push(note.metadata().unwrap().len());
+        pods.push(pod);
+    }
+    // A number has one digit more, in as many paths as there are hierarchies.
+    let (second, last) = (sizes[1], sizes[PODS - 1]);
+    assert!(last < second + 100, "{sizes:?}");
+    for pod in pods {
+        bed.engine.remove_pod_sandbox(&pod.id).await.unwrap();
+    }
+    assert!(!everywhere(&outer).iter().any(|dir| dir.is_dir()), "nothing is left of what was made around them");
     bed.close().await;
 }
 
