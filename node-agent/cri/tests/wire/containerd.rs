@@ -103,7 +103,8 @@ pub(crate) async fn keeps_every_promise() {
 
 /// A client once it answers.
 async fn ready(containerd: &Containerd, dir: &Path) -> reeve_cri::client::CriEngine {
-    crate::bed::eventually("containerd listens", || containerd.socket().exists()).await;
+    let listens = || std::os::unix::net::UnixStream::connect(containerd.socket()).is_ok();
+    crate::bed::eventually("containerd listens", listens).await;
     let engine = client(&containerd.socket(), dir).await;
     for _ in 0..100 {
         match engine.list_images().await {
