@@ -55,6 +55,8 @@ pub trait Engine: Send + Sync + 'static {
     /// What all of a sandbox's containers use together.
     async fn pod_sandbox_usage(&self, id: &str) -> Result<Usage, EngineError>;
 
+    /// Sends a signal (`SIGHUP`, `hup`, `1`) to the first process of a running container.
+    async fn signal_container(&self, id: &str, signal: &str) -> Result<(), EngineError>;
     /// Holds all processes of a running container still until [`Engine::resume_container`]; being asked to stop wakes
     /// it, being killed does not need to. Idempotent. Nothing can be run in it meanwhile.
     async fn pause_container(&self, id: &str) -> Result<(), EngineError>;

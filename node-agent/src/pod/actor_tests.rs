@@ -81,6 +81,9 @@ impl Engine for MemoryEngine {
     fn version(&self) -> String {
         "reeve://test".to_owned()
     }
+    async fn signal_container(&self, _: &str, _: &str) -> Result<(), EngineError> {
+        Err(EngineError::Unsupported("signals".to_owned()))
+    }
     async fn pause_container(&self, _: &str) -> Result<(), EngineError> {
         Err(EngineError::Unsupported("pausing".to_owned()))
     }

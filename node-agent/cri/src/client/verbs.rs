@@ -127,6 +127,10 @@ impl Engine for CriEngine {
         Ok(stats::of_pod(&used.stats.and_then(|stats| stats.linux).unwrap_or_default()))
     }
 
+    async fn signal_container(&self, _id: &str, _signal: &str) -> Result<(), EngineError> {
+        Err(EngineError::Unsupported("CRI has no word for a signal to a container".to_owned()))
+    }
+
     async fn pause_container(&self, _id: &str) -> Result<(), EngineError> {
         Err(EngineError::Unsupported("CRI has no word for pausing a container".to_owned()))
     }

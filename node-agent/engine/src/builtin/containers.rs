@@ -175,6 +175,17 @@ impl BuiltinEngine {
         }
     }
 
+    pub(super) async fn signal(&self, id: &str, signal: &str) -> Result<(), EngineError> {
+        let parsed = parse_signal(signal);
+        let signal = parsed.ok_or_else(|| EngineError::Invalid(format!("invalid signal: {signal:?}")))?;
+        self.running(id)?;
+        match self.inner.link().await?.ask(Request::Signal { container: id.to_owned(), signal }).await? {
+            Reply::Done => Ok(()),
+            Reply::NotFound => Err(EngineError::WrongState { id: id.to_owned(), state: "exited" }),
+            other => Err(unexpected("signal the container", other)),
+        }
+    }
+
     /// What is held still hears no signal but the last one.
     async fn wake(&self, container: &Container) {
         let (inner, container) = (Arc::clone(&self.inner), container.clone());

@@ -262,6 +262,10 @@ impl Engine for BuiltinEngine {
         self.sandbox_usage(id).await
     }
 
+    async fn signal_container(&self, id: &str, signal: &str) -> Result<(), EngineError> {
+        self.signal(id, signal).await
+    }
+
     async fn pause_container(&self, id: &str) -> Result<(), EngineError> {
         self.set_paused(id, true).await
     }

@@ -19,6 +19,7 @@ crate::tests![
     a_log_that_has_grown_is_exchanged_without_loss,
     a_log_that_cannot_be_written_stops_only_its_own_container,
     bad_requests_are_refused_and_leave_nothing,
+    a_signal_reaches_the_first_process,
 ];
 
 async fn a_container_runs_and_its_log_is_complete() {
@@ -249,5 +250,30 @@ async fn bad_requests_are_refused_and_leave_nothing() {
     bed.engine.remove_container(&id).await.unwrap();
     assert!(bed.engine.list_containers().await.unwrap().is_empty());
     assert!(matches!(bed.engine.container_status("x").await, Err(EngineError::NotFound { .. })));
+    bed.close().await;
+}
+
+async fn a_signal_reaches_the_first_process() {
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    let config =
+        bed.script("hears", "trap 'echo hup' HUP; trap 'exit 9' USR1; echo ready; while :; do sleep 0.05; done");
+    let log = config.log_path.clone();
+    let id = bed.start(&sandbox, config).await;
+    let says = async |line: &str| {
+        eventually(line, || log_text(&log).lines().any(|own| own == line)).await;
+    };
+    says("ready").await;
+    bed.engine.signal_container(&id, "SIGHUP").await.unwrap();
+    says("hup").await;
+    for wrong in ["SIGFOO", "", "0", "-1"] {
+        let refused = bed.engine.signal_container(&id, wrong).await.unwrap_err();
+        assert!(matches!(refused, EngineError::Invalid(_)), "{wrong}: {refused}");
+    }
+    bed.engine.signal_container(&id, "usr1").await.unwrap();
+    assert_eq!(bed.end(&id).await.0, Some(9));
+    let refused = bed.engine.signal_container(&id, "HUP").await.unwrap_err();
+    assert!(matches!(refused, EngineError::WrongState { .. }), "{refused}");
+    bed.engine.remove_pod_sandbox(&sandbox.id).await.unwrap();
     bed.close().await;
 }
