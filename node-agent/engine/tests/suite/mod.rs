@@ -325,7 +325,13 @@ async fn what_runs_uses_something(ground: &Ground) {
         }
     };
     tokio::time::timeout(WAIT_MAX, used).await.expect("it is counted");
-    assert!(ground.engine.image_fs_usage().await.unwrap().used_bytes > 0);
+    // containerd looks every ten seconds.
+    let images = async {
+        while ground.engine.image_fs_usage().await.unwrap().used_bytes == 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(WAIT_MAX, images).await.expect("images are counted");
     ground.remove(&pod).await;
 }
 
