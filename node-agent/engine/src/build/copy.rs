@@ -4,10 +4,11 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, BufReader, Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use lzma_rust2::XzReader;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
@@ -23,6 +24,11 @@ use crate::snapshot::unpack::relative;
 
 /// How deep folders may nest.
 const DEPTH_MAX: usize = 256;
+/// Memory that an xz archive may need to be unpacked; `xz -9` needs 65 MiB.
+const XZ_MEMORY_KIB_MAX: u32 = 512 << 10;
+/// How xz and bzip2 archives begin.
+const XZ: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0];
+const BZIP2: &[u8] = b"BZh";
 
 /// Where files are copied from.
 pub(super) struct Source<'a> {
@@ -395,7 +401,7 @@ impl Copier<'_> {
             return Ok(false);
         }
         self.make_parents(target)?;
-        let mut tar = TarReader::new(decompressed(&file).map_err(|error| at(source, error))?);
+        let mut tar = TarReader::new(unpacked(&file).map_err(|error| at(source, error))?);
         while let Some(entry) = tar.next().map_err(|error| at(source, error))? {
             let path = relative(&entry.path).map_err(|error| at(source, error))?;
             if path.as_os_str().is_empty() {
@@ -479,22 +485,35 @@ fn check_name(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Told by content, as Docker does. Compressions that we cannot undo are refused rather than copied as they are.
+/// Told by content, as Docker does. A compression that we cannot undo is refused rather than copied as it is.
 fn is_archive(file: &mut File) -> Result<bool, String> {
-    let mut magic = Vec::new();
-    (&mut *file).take(6).read_to_end(&mut magic).map_err(|error| error.to_string())?;
-    file.rewind().map_err(|error| error.to_string())?;
-    match magic.as_slice() {
-        [b'B', b'Z', b'h', ..] => return Err("bzip2 archives are not supported: use gzip or zstd".to_owned()),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => return Err("xz archives are not supported: use gzip or zstd".to_owned()),
-        _ => {}
+    if begins_with(file, BZIP2).map_err(|error| error.to_string())? {
+        return Err("bzip2 archives are not supported: use gzip, xz or zstd".to_owned());
     }
-    let is_archive = match decompressed(&*file) {
-        Ok(plain) => TarReader::new(plain).next().is_ok_and(|entry| entry.is_some()),
-        Err(_) => false,
-    };
+    let first = unpacked(file).and_then(|mut plain| plain.read(&mut [0]));
+    if let Some(error) = first.err().filter(|error| error.kind() == io::ErrorKind::OutOfMemory) {
+        return Err(error.to_string());
+    }
+    let is_archive = unpacked(file).is_ok_and(|plain| TarReader::new(plain).next().is_ok_and(|entry| entry.is_some()));
     file.rewind().map_err(|error| error.to_string())?;
     Ok(is_archive)
+}
+
+/// The uncompressed bytes of a whole file.
+fn unpacked(file: &File) -> io::Result<Box<dyn Read + '_>> {
+    if begins_with(file, XZ)? {
+        return Ok(Box::new(XzReader::new_mem_limit(BufReader::new(file), true, XZ_MEMORY_KIB_MAX)));
+    }
+    decompressed(file)
+}
+
+/// Leaves the file at its beginning.
+fn begins_with(mut file: &File, magic: &[u8]) -> io::Result<bool> {
+    let mut begin = Vec::new();
+    file.rewind()?;
+    file.take(magic.len() as u64).read_to_end(&mut begin)?;
+    file.rewind()?;
+    Ok(begin == magic)
 }
 
 /// Whether a source may name several files, or none.
