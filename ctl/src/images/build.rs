@@ -17,6 +17,9 @@ const EPOCH: &str = "SOURCE_DATE_EPOCH";
 /// Environment variable with the socket of this user's SSH agent.
 const AGENT: &str = "SSH_AUTH_SOCK";
 
+/// What `--file -` stands for.
+const STDIN: &str = "/dev/stdin";
+
 /// `reeve build`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct BuildArgs {
@@ -26,7 +29,7 @@ pub(crate) struct BuildArgs {
     /// Name of the image, NAME[:TAG]; may be repeated
     #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
     pub tags: Vec<String>,
-    /// The Dockerfile [default: Dockerfile in DIR]
+    /// The Dockerfile; `-` for standard input [default: Dockerfile in DIR]
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Value of an ARG, NAME=VALUE; NAME alone takes it from the environment; may be repeated
@@ -178,7 +181,7 @@ fn request(args: &BuildArgs, environment: impl Fn(&str) -> Option<String>) -> Re
         no_cache: args.no_cache,
         pull: args.pull,
         context: args.context.clone(),
-        dockerfile: args.file.clone(),
+        dockerfile: args.file.clone().map(|file| if file.as_os_str() == "-" { STDIN.into() } else { file }),
         tags: args.tags.clone(),
         build_args,
         target: args.target.clone(),
@@ -256,6 +259,13 @@ mod tests {
         let request = request(&args(&["A=1", "B=x=y", "HERE", "ABSENT"]), environment).expect("a request");
         let expected = [("A", "1"), ("B", "x=y"), ("HERE", "yes")].map(|(k, v)| (k.to_owned(), v.to_owned()));
         assert_eq!(request.build_args, BTreeMap::from(expected));
+    }
+
+    #[test]
+    fn a_dockerfile_may_come_from_standard_input() {
+        let given = |file: &str| request(&BuildArgs { file: Some(file.into()), ..args(&[]) }, |_| None);
+        assert_eq!(given("-").expect("a request").dockerfile, Some(STDIN.into()));
+        assert_eq!(given("./-").expect("a request").dockerfile, Some("./-".into()));
     }
 
     #[test]
