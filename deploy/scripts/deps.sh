@@ -9,7 +9,8 @@ bench=("${build[@]}" busybox:busybox-static etcd:etcd-server)
 demo=("${build[@]}" curl:curl pgrep:procps)
 test=("${demo[@]}" ip:iproute2 nft:nftables busybox:busybox-static docker-registry:docker-registry
     etcd:etcd-server etcdctl:etcd-client qemu-system-x86_64:qemu-system-x86
-    containerd:containerd /usr/lib/cni/ptp:containernetworking-plugins /usr/sbin/criu:criu)
+    containerd:containerd /usr/lib/cni/ptp:containernetworking-plugins
+    nginx:nginx-light redis-server:redis-server pg_lsclusters:postgresql /usr/sbin/criu:criu)
 
 torture=("${test[@]}" faketime:faketime mkfs.ext4:e2fsprogs fsfreeze:util-linux)
 

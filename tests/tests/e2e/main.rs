@@ -21,6 +21,7 @@ mod protection;
 mod resizes;
 mod returns;
 mod services;
+mod software;
 mod updown;
 mod workloads;
 mod writes;
