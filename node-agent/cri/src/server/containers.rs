@@ -103,13 +103,15 @@ impl Shared {
         Ok(container::status(own, name))
     }
 
-    /// All containers of a sandbox.
+    /// All containers of a sandbox, the newest first: of several with one name a kubelet takes the first for the one
+    /// that counts.
     pub(super) async fn statuses_of(&self, sandbox: &str) -> Answer<Vec<ContainerStatus>> {
-        let mut statuses = Vec::new();
-        for own in self.engine.list_containers().await.map_err(error::engine)? {
-            if own.sandbox == sandbox {
-                statuses.push(self.status_with_image(&own).await?);
-            }
+        let mut all = self.engine.list_containers().await.map_err(error::engine)?;
+        all.retain(|own| own.sandbox == sandbox);
+        all.sort_by_key(|own| std::cmp::Reverse(own.created_at));
+        let mut statuses = Vec::with_capacity(all.len());
+        for own in &all {
+            statuses.push(self.status_with_image(own).await?);
         }
         Ok(statuses)
     }

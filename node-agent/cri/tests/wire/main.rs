@@ -68,6 +68,7 @@ fn main() -> ExitCode {
         who_a_process_is_and_what_it_may_do_is_as_asked_or_refused,
         the_memory_limit_and_a_missing_command_are_told_by_their_reasons,
         every_event_has_the_whole_pod,
+        the_newest_container_of_a_pod_comes_first,
         a_status_is_never_older_than_it_says,
         what_is_used_is_told_with_whose_it_is,
     ];

@@ -581,6 +581,25 @@ pub(crate) async fn every_event_has_the_whole_pod() {
     wire.close().await;
 }
 
+/// A kubelet that follows events takes the first container of a name for the one that counts.
+pub(crate) async fn the_newest_container_of_a_pod_comes_first() {
+    let wire = Wire::new().await;
+    let pod = wire.run(wire.pod("web")).await.unwrap();
+    let mut made = Vec::new();
+    for attempt in 0..6 {
+        let metadata = Some(cri::ContainerMetadata { name: "app".to_owned(), attempt });
+        let config = cri::ContainerConfig { metadata, ..script("app", "exec sleep 1000") };
+        made.insert(0, wire.create(&pod, config).await.unwrap());
+    }
+    let mut events = wire.runtime.clone().get_container_events(cri::GetEventsRequest {}).await.unwrap().into_inner();
+    wire.start(&made[0]).await.unwrap();
+    let ids = |all: &[cri::ContainerStatus]| all.iter().map(|status| status.id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&wire.pod_status(&pod).await.unwrap().containers_statuses), made);
+    let event = tokio::time::timeout(WAIT_MAX, events.message()).await.expect("an event").unwrap().unwrap();
+    assert_eq!(ids(&event.containers_statuses), made);
+    wire.close().await;
+}
+
 /// A kubelet keeps of a status and an event what says that it is newer: a status that says so of what it has seen
 /// before a start hides the start, and the kubelet starts the container once more.
 pub(crate) async fn a_status_is_never_older_than_it_says() {
