@@ -239,11 +239,11 @@ pub enum Propagation {
     Bidirectional,
 }
 
-/// Something of the node's shown inside a container. In a pod with a user namespace of its own, ids of files are the
-/// same inside and on the node's disk: the mount is id-mapped, or the container does not start.
+/// Something of the node's, or of an image, shown inside a container. In a pod with a user namespace of its own, ids of
+/// files are the same inside and on the node's disk: the mount is id-mapped, or the container does not start.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct Mount {
-    /// Path on the node: a folder or a file that exists.
+    /// Path on the node: a folder or a file that exists. Empty where an image is shown.
     pub source: PathBuf,
     /// Absolute path in the container; made when missing, resolved inside its root.
     pub target: PathBuf,
@@ -254,6 +254,20 @@ pub struct Mount {
     pub recursive_read_only: bool,
     /// How later mounts travel.
     pub propagation: Propagation,
+    /// The image that is shown instead of `source`. Such a mount is `read_only`, and nothing in it can be executed.
+    #[serde(default)]
+    pub image: Option<ImageSource>,
+}
+
+/// An image as something to look into. It is kept as long as the container that shows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ImageSource {
+    /// Id of an image that is here (from [`Image::id`]).
+    pub image: String,
+    /// What it is called by whoever wants it.
+    pub reference: String,
+    /// The folder in it that is shown; empty for all of it. Links are followed inside the image.
+    pub sub_path: String,
 }
 
 /// A device node shown inside a container.

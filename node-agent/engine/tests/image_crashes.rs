@@ -71,7 +71,7 @@ fn check(store: &ImageStore, snapshots: &Snapshots) -> usize {
         let elsewhere = tempfile::tempdir().unwrap();
         let copies = open(elsewhere.path()).load(saved.as_slice()).unwrap();
         assert!(copies.iter().all(|copy| copy.id == image.id));
-        let rootfs = snapshots.prepare("check", &image.id).unwrap();
+        let rootfs = snapshots.prepare("check", &image.id, &[]).unwrap();
         let [top, base]: &[PathBuf; 2] = rootfs.lowerdirs.as_slice().try_into().unwrap();
         assert_eq!(std::fs::read(base.join("base")).unwrap().len(), 100_000);
         let first = std::fs::read(top.join("d/0")).unwrap();

@@ -60,6 +60,7 @@ pub(crate) fn mounts(
             read_only: wanted.read_only == Some(true) || volume.read_only,
             recursive_read_only: is_recursive_read_only(wanted),
             propagation: propagation(wanted),
+            image: None,
         });
     }
     Ok(mounts)

@@ -10,6 +10,7 @@ mod follow;
 mod notes;
 mod objects;
 mod verbs;
+mod version;
 
 use std::path::PathBuf;
 use std::sync::Arc;

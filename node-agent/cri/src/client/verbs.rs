@@ -23,7 +23,7 @@ use reeve_streaming::remote::{Kind, StreamOptions};
 use tokio_util::sync::CancellationToken;
 
 use super::notes::Note;
-use super::{CriEngine, error};
+use super::{CriEngine, error, version};
 use crate::convert::{image, resources, stats};
 
 #[async_trait::async_trait]
@@ -65,6 +65,10 @@ impl Engine for CriEngine {
     }
 
     async fn create_container(&self, sandbox: &str, config: ContainerConfig) -> Result<String, EngineError> {
+        let shows_image = config.mounts.iter().any(|mount| mount.image.is_some());
+        if let Some(why) = version::no_image_volumes(&self.inner.version).filter(|_| shows_image) {
+            return Err(EngineError::Unsupported(why));
+        }
         let pod = self.sandbox(sandbox).await?;
         if let Some(dir) = config.log_path.parent() {
             make_dir(&dir.to_owned())?;

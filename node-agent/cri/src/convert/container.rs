@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use reeve_engine::engine::{
-    Container, ContainerConfig, ContainerState, Device, LogLimits, Mount, Propagation, UserNamespace,
+    Container, ContainerConfig, ContainerState, Device, ImageSource, LogLimits, Mount, Propagation, UserNamespace,
 };
 use reeve_proto::cri::{
     self, Container as Listed, ContainerMetadata, ContainerResources, ContainerState as CriState, ContainerStatus,
@@ -100,8 +100,14 @@ fn mount(given: &cri::Mount) -> Result<Mount, Refused> {
     if given.container_path.is_empty() {
         return Err(Refused::new("a mount must have a container path"));
     }
-    if given.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
-        return Err(Refused::new(format!("image volumes are not supported: {}", given.container_path)));
+    let image = given.image.as_ref().filter(|image| !image.image.is_empty()).map(|image| ImageSource {
+        image: image.image.clone(),
+        reference: filled(&image.user_specified_image).unwrap_or_else(|| image.image.clone()),
+        sub_path: given.image_sub_path.clone(),
+    });
+    if image.is_none() && !given.image_sub_path.is_empty() {
+        let (path, sub_path) = (&given.container_path, &given.image_sub_path);
+        return Err(Refused::new(format!("image_sub_path {sub_path:?} is for mounts of images: {path}")));
     }
     if given.recursive_read_only && (!given.readonly || given.propagation() != MountPropagation::PropagationPrivate) {
         let path = &given.container_path;
@@ -118,6 +124,7 @@ fn mount(given: &cri::Mount) -> Result<Mount, Refused> {
             MountPropagation::PropagationHostToContainer => Propagation::HostToContainer,
             MountPropagation::PropagationBidirectional => Propagation::Bidirectional,
         },
+        image,
     })
 }
 
@@ -148,19 +155,6 @@ pub fn to_request(sandbox: &str, own: &ContainerConfig) -> CreateContainerReques
         target_id: own.pid_of.clone().unwrap_or_default(),
         ..NamespaceOption::default()
     });
-    let mounts = own.mounts.iter().map(|mount| cri::Mount {
-        container_path: mount.target.to_string_lossy().into_owned(),
-        host_path: mount.source.to_string_lossy().into_owned(),
-        readonly: mount.read_only,
-        recursive_read_only: mount.recursive_read_only,
-        propagation: match mount.propagation {
-            Propagation::Private => MountPropagation::PropagationPrivate,
-            Propagation::HostToContainer => MountPropagation::PropagationHostToContainer,
-            Propagation::Bidirectional => MountPropagation::PropagationBidirectional,
-        }
-        .into(),
-        ..cri::Mount::default()
-    });
     let devices = own.devices.iter().map(|device| cri::Device {
         container_path: device.target.to_string_lossy().into_owned(),
         host_path: device.source.to_string_lossy().into_owned(),
@@ -174,7 +168,7 @@ pub fn to_request(sandbox: &str, own: &ContainerConfig) -> CreateContainerReques
         args: own.args.clone(),
         working_dir: own.working_dir.clone(),
         envs: envs.collect(),
-        mounts: mounts.collect(),
+        mounts: own.mounts.iter().map(to_mount).collect(),
         devices: devices.collect(),
         labels: own.labels.clone().into_iter().collect(),
         annotations: own.annotations.clone().into_iter().collect(),
@@ -190,6 +184,28 @@ pub fn to_request(sandbox: &str, own: &ContainerConfig) -> CreateContainerReques
         ..cri::ContainerConfig::default()
     };
     CreateContainerRequest { pod_sandbox_id: sandbox.to_owned(), config: Some(config), sandbox_config: None }
+}
+
+fn to_mount(own: &Mount) -> cri::Mount {
+    cri::Mount {
+        container_path: own.target.to_string_lossy().into_owned(),
+        host_path: own.source.to_string_lossy().into_owned(),
+        readonly: own.read_only,
+        recursive_read_only: own.recursive_read_only,
+        propagation: match own.propagation {
+            Propagation::Private => MountPropagation::PropagationPrivate,
+            Propagation::HostToContainer => MountPropagation::PropagationHostToContainer,
+            Propagation::Bidirectional => MountPropagation::PropagationBidirectional,
+        }
+        .into(),
+        image: own.image.as_ref().map(|source| ImageSpec {
+            image: source.image.clone(),
+            user_specified_image: source.reference.clone(),
+            ..ImageSpec::default()
+        }),
+        image_sub_path: own.image.as_ref().map(|source| source.sub_path.clone()).unwrap_or_default(),
+        ..cri::Mount::default()
+    }
 }
 
 /// Where a container is in its life.
@@ -288,9 +304,12 @@ mod tests {
     fn what_is_not_supported_is_refused_by_name() {
         let of = |mount| cri::ContainerConfig { mounts: vec![mount], ..cri::ContainerConfig::default() };
         let mount = |path: &str| cri::Mount { container_path: path.to_owned(), ..cri::Mount::default() };
-        let image = Some(ImageSpec { image: "x".to_owned(), ..ImageSpec::default() });
+        let sub_path = || "dir".to_owned();
         for (config, why) in [
-            (of(cri::Mount { image, ..mount("/data") }), "image volumes are not supported: /data"),
+            (
+                of(cri::Mount { image_sub_path: sub_path(), ..mount("/data") }),
+                "image_sub_path \"dir\" is for mounts of images: /data",
+            ),
             (
                 of(cri::Mount { recursive_read_only: true, ..mount("/data") }),
                 "a recursively read-only mount must be read-only and private: /data",
@@ -332,7 +351,19 @@ mod tests {
             image: "sha256:1".to_owned(),
             command: vec!["sh".to_owned()],
             env: vec![("A".to_owned(), "b".to_owned())],
-            mounts: vec![Mount { source: "/a".into(), target: "/b".into(), read_only: true, ..Mount::default() }],
+            mounts: vec![
+                Mount { source: "/a".into(), target: "/b".into(), read_only: true, ..Mount::default() },
+                Mount {
+                    target: "/c".into(),
+                    read_only: true,
+                    image: Some(ImageSource {
+                        image: "sha256:2".to_owned(),
+                        reference: "data:1".to_owned(),
+                        sub_path: "dir".to_owned(),
+                    }),
+                    ..Mount::default()
+                },
+            ],
             pid: Some(NamespaceMode::Container),
             pid_of: Some("other".to_owned()),
             stop_signal: Some("SIGUSR1".to_owned()),

@@ -34,6 +34,12 @@ impl Shared {
         let image = self.engine.image_status(&config.image).await.map_err(error::engine)?;
         let image = image.ok_or_else(|| Status::not_found(format!("image {:?}: not found", config.image)))?;
         config.image = image.id;
+        for source in config.mounts.iter_mut().filter_map(|mount| mount.image.as_mut()) {
+            // What is not here the engine refuses.
+            if let Some(shown) = self.engine.image_status(&source.image).await.map_err(error::engine)? {
+                source.image = shown.id;
+            }
+        }
         if let Some(target) = &config.pid_of {
             config.pid_of = Some(self.target(target, &pod.id).await?);
         }
@@ -156,7 +162,8 @@ fn information(own: &Container) -> HashMap<String, String> {
         _ => 0,
     };
     let config = &own.config;
-    let mounts: Vec<_> = config.mounts.iter().map(|own| json!([own.source, own.target, own.read_only])).collect();
+    let mounts = config.mounts.iter().map(|own| json!([own.source, own.target, own.read_only, own.image]));
+    let mounts: Vec<_> = mounts.collect();
     let info = json!({"sandboxID": own.sandbox, "pid": pid, "removing": false, "command": config.command,
         "args": config.args, "mounts": mounts, "privileged": config.security.privileged});
     HashMap::from([("info".to_owned(), info.to_string())])

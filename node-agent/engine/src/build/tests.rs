@@ -62,7 +62,7 @@ impl Kitchen {
     /// Looks at the built image's file system.
     fn see<T>(&self, look: impl FnOnce(&Path) -> T) -> T {
         let snapshots = Snapshots::open(self.fixture.store.clone()).unwrap();
-        let rootfs = snapshots.prepare("c", "out").unwrap();
+        let rootfs = snapshots.prepare("c", "out", &[]).unwrap();
         snapshots.attach(&rootfs).unwrap();
         let seen = look(&rootfs.path);
         snapshots.remove("c").unwrap();

@@ -110,7 +110,7 @@ impl Worker {
     /// These layers mounted as one folder; what is written into it is lost. [`Worker::forget`] takes it away.
     pub(super) fn tree(&self, layers: &[Layer]) -> Result<(String, PathBuf), ImageError> {
         let name = format!("tree-{}", self.next());
-        let rootfs = self.snapshots.prepare_on(&name, String::new(), layers)?;
+        let rootfs = self.snapshots.prepare_on(&name, String::new(), layers, Vec::new())?;
         self.snapshots.attach(&rootfs)?;
         Ok((name, rootfs.path))
     }

@@ -21,7 +21,6 @@ use crate::runtime::hooks::Stage;
 use crate::runtime::process::{Surroundings, compile_process};
 use crate::runtime::root::{DeviceNode, RootInputs, compile_root, find_devices, node_devices};
 use crate::runtime::users::read_in_root;
-use crate::snapshot::Rootfs;
 use crate::snapshot::layers::Layer;
 use crate::supervisor::is_populated;
 use crate::supervisor::plan::{
@@ -84,13 +83,13 @@ impl BuiltinEngine {
         let sandbox = self.inner.ready_sandbox(&container.sandbox)?;
         let inner = Arc::clone(&self.inner);
         let compiled = blocking(move || {
-            let (mut plan, root) = inner.launch_plan(&container, &sandbox)?;
+            let (mut plan, mounts) = inner.launch_plan(&container, &sandbox)?;
             let hooks = inner.hooks(&container, &sandbox, Some(&plan))?;
             plan.pauses = hooks.pauses();
-            Ok((plan, root, hooks))
+            Ok((plan, mounts, hooks))
         });
         let started = match compiled.await {
-            Ok((plan, root, hooks)) => self.launch(id, plan, root, &hooks).await,
+            Ok((plan, mounts, hooks)) => self.launch(id, plan, mounts, &hooks).await,
             Err(err) => Err(err),
         };
         if let Err(err) = &started {
@@ -99,13 +98,13 @@ impl BuiltinEngine {
         started
     }
 
-    async fn launch(&self, id: &str, plan: LaunchPlan, root: OwnedFd, hooks: &Hooks) -> Result<(), EngineError> {
+    async fn launch(&self, id: &str, plan: LaunchPlan, mounts: Vec<OwnedFd>, hooks: &Hooks) -> Result<(), EngineError> {
         let process = Arc::new(plan.process.clone());
         let stdin = plan.streams.stdin.clone();
         let link = self.inner.link().await?;
-        // Whoever lets go of it last waits until the kernel has taken it down: not the process that ends.
-        let kept = root.try_clone().ok();
-        let (pid, started_at) = match start_with(&link, plan, root, hooks).await? {
+        // Whoever lets go of them last waits until the kernel has taken them down: not the process that ends.
+        let kept = mounts.iter().filter_map(|mount| mount.try_clone().ok()).collect();
+        let (pid, started_at) = match start_with(&link, plan, mounts, hooks).await? {
             Reply::Started { pid, started_at } => (pid, started_at),
             other => return Err(unexpected("start the container", other)),
         };
@@ -118,7 +117,7 @@ impl BuiltinEngine {
         let event = self.inner.state(|state| {
             let entry = state.containers.get_mut(id)?;
             entry.process = Some(process);
-            entry.root = kept;
+            entry.mounts = kept;
             // Its end may have been told already: then that is its state.
             if entry.container.state != ContainerState::Created {
                 return None;
@@ -217,7 +216,7 @@ impl BuiltinEngine {
         blocking(move || inner.unmake_container(&removed)).await?;
         self.after_stop(&container).await;
         let gone = self.inner.state(|state| state.containers.remove(id));
-        gone.and_then(|entry| entry.root).into_iter().for_each(let_go);
+        gone.map(|entry| entry.mounts).unwrap_or_default().into_iter().for_each(let_go);
         Ok(())
     }
 }
@@ -248,9 +247,7 @@ impl Inner {
             created_at: self.config.clock.now(),
         };
         match self.furnish(&mut container, sandbox, &image, base) {
-            Ok((process, root)) => {
-                Ok(Entry { process: Some(Arc::new(process)), root: Some(root), ..Entry::new(container) })
-            }
+            Ok((process, mounts)) => Ok(Entry { process: Some(Arc::new(process)), mounts, ..Entry::new(container) }),
             Err(err) => {
                 if let Err(left) = self.unmake_container(&container) {
                     tracing::warn!(container = container.id, %left, "parts of a container are left behind");
@@ -266,7 +263,7 @@ impl Inner {
         sandbox: &Sandbox,
         image: &str,
         base: Option<&Base>,
-    ) -> Result<(ProcessPlan, OwnedFd), EngineError> {
+    ) -> Result<(ProcessPlan, Vec<OwnedFd>), EngineError> {
         let (id, config) = (&container.id, &container.config);
         // Refused before anything is made: a signal that does not exist, a device that is not there.
         if let Some(signal) = &config.stop_signal {
@@ -274,14 +271,18 @@ impl Inner {
         }
         let devices = devices(config)?;
         self.check_limits(&config.resources)?;
+        let shown = self.shown_images(config)?;
         let rootfs = match base {
-            Some(base) => self.snapshots.prepare_on(id, String::new(), &base.layers)?,
-            None => self.snapshots.prepare(id, image)?,
+            Some(base) => {
+                self.snapshots.prepare_on(id, String::new(), &base.layers, self.snapshots.volumes(&shown)?)?
+            }
+            None => self.snapshots.prepare(id, image, &shown)?,
         };
-        let root = self.mount_root(&rootfs, sandbox)?;
+        let mounts = self.mount_all(&rootfs, config, sandbox)?;
+        let root = root_of(&mounts)?;
         let process = match base {
-            Some(base) => self.compile_on(container, sandbox, root.as_fd(), Some(&base.config))?,
-            None => self.compile(container, sandbox, root.as_fd())?,
+            Some(base) => self.compile_on(container, sandbox, root, Some(&base.config))?,
+            None => self.compile(container, sandbox, root)?,
         };
         let user = ProcessUser { uid: process.uid, gid: process.gid, groups: process.groups.clone() };
         let cgroup = self.container_cgroup(container, sandbox);
@@ -298,14 +299,7 @@ impl Inner {
         container.user = Some(user);
         let record = ContainerRecord { boot_id: self.boot_id.clone(), container: container.clone() };
         records::write(&path, &record)?;
-        Ok((process, root))
-    }
-
-    fn mount_root(&self, rootfs: &Rootfs, sandbox: &Sandbox) -> Result<OwnedFd, EngineError> {
-        Ok(match self.user_plan(sandbox) {
-            Some(user) => self.snapshots.mount_for(rootfs, &user.path, user.ids)?,
-            None => self.snapshots.mount(rootfs)?,
-        })
+        Ok((process, mounts))
     }
 
     /// Who the first process is; the image's files are read inside its root.
@@ -337,25 +331,27 @@ impl Inner {
         compile_process(&container.config, image, &surroundings).map_err(|err| EngineError::Invalid(err.to_string()))
     }
 
-    /// The whole plan for a container that exists, and its root.
-    fn launch_plan(&self, container: &Container, sandbox: &Sandbox) -> Result<(LaunchPlan, OwnedFd), EngineError> {
+    /// The whole plan for a container that exists, and what is mounted for it.
+    fn launch_plan(&self, container: &Container, sandbox: &Sandbox) -> Result<(LaunchPlan, Vec<OwnedFd>), EngineError> {
         let (id, config) = (&container.id, &container.config);
         let not_there = || super::state::not_found("container", id);
         let rootfs = self.snapshots.get(id)?.ok_or_else(not_there)?;
         let cgroup = self.container_cgroup(container, sandbox);
-        let (compiled, root) =
-            self.state(|state| state.container_mut(id).map(|entry| (entry.process.clone(), entry.root.take())))?;
-        let root = match root {
-            Some(root) => root,
+        let (compiled, held) = self.state(|state| {
+            let entry = state.container_mut(id)?;
+            Ok::<_, EngineError>((entry.process.clone(), std::mem::take(&mut entry.mounts)))
+        })?;
+        let mounts = if !held.is_empty() {
+            held
+        } else if is_populated(&cgroup) {
             // Started already by an earlier life of the agent, which did not hear of it: it has the root.
-            None if is_populated(&cgroup) => {
-                return Err(EngineError::WrongState { id: id.clone(), state: "running" });
-            }
-            None => self.mount_root(&rootfs, sandbox)?,
+            return Err(EngineError::WrongState { id: id.clone(), state: "running" });
+        } else {
+            self.mount_all(&rootfs, config, sandbox)?
         };
         let process = match compiled {
             Some(process) => (*process).clone(),
-            None => self.compile(container, sandbox, root.as_fd())?,
+            None => self.compile(container, sandbox, root_of(&mounts)?)?,
         };
         let pins = self.pins(sandbox);
         let image = config.security.read_only_rootfs.then(|| self.images.config(&config.image)).transpose()?;
@@ -394,7 +390,7 @@ impl Inner {
             records: self.record_plan(id),
             pauses: PausePlan::default(),
         };
-        Ok((plan, root))
+        Ok((plan, mounts))
     }
 
     pub(super) fn container_cgroup(&self, container: &Container, sandbox: &Sandbox) -> CgroupPlan {
@@ -477,10 +473,10 @@ fn image_volumes(image: &oci_spec::image::ImageConfiguration) -> Vec<String> {
 }
 
 /// Has a container started; runs its hooks where its process waits for them.
-async fn start_with(link: &Link, plan: LaunchPlan, root: OwnedFd, hooks: &Hooks) -> Result<Reply, EngineError> {
+async fn start_with(link: &Link, plan: LaunchPlan, mounts: Vec<OwnedFd>, hooks: &Hooks) -> Result<Reply, EngineError> {
     let (id, waits) = (plan.container.clone(), plan.pauses != PausePlan::default());
     let mut pauses = waits.then(|| link.expect_pauses(&id));
-    let asked = link.ask_with(Request::Start(Box::new(plan)), vec![root]);
+    let asked = link.ask_with(Request::Start(Box::new(plan)), mounts);
     tokio::pin!(asked);
     let mut failed = None;
     loop {
@@ -500,20 +496,26 @@ async fn start_with(link: &Link, plan: LaunchPlan, root: OwnedFd, hooks: &Hooks)
     }
 }
 
-/// Takes down a root that nobody needs any more, beside everything else: the kernel takes its time for it, and for many
-/// at once even more.
-fn let_go(root: OwnedFd) {
-    /// Roots that wait; beyond, whoever lets go of one waits itself.
+/// Takes down a mount that nobody needs any more, beside everything else: the kernel takes its time for it, and for
+/// many at once even more.
+fn let_go(mount: OwnedFd) {
+    /// Mounts that wait; beyond, whoever lets go of one waits itself.
     const WAITING_MAX: usize = 1024;
-    static ROOTS: OnceLock<Option<SyncSender<OwnedFd>>> = OnceLock::new();
+    static MOUNTS: OnceLock<Option<SyncSender<OwnedFd>>> = OnceLock::new();
     let start = || {
-        let (sender, roots) = std::sync::mpsc::sync_channel::<OwnedFd>(WAITING_MAX);
-        let take_down = move || roots.iter().for_each(drop);
+        let (sender, mounts) = std::sync::mpsc::sync_channel::<OwnedFd>(WAITING_MAX);
+        let take_down = move || mounts.iter().for_each(drop);
         std::thread::Builder::new().name("unmount".to_owned()).spawn(take_down).ok().map(|_| sender)
     };
-    if let Some(sender) = ROOTS.get_or_init(start) {
-        let _ = sender.try_send(root); // what is not taken is dropped here
+    if let Some(sender) = MOUNTS.get_or_init(start) {
+        let _ = sender.try_send(mount); // what is not taken is dropped here
     }
+}
+
+/// The first of a container's mounts.
+fn root_of(mounts: &[OwnedFd]) -> Result<BorrowedFd<'_>, EngineError> {
+    let missing = || EngineError::Invalid("a container has no root".to_owned());
+    Ok(mounts.first().ok_or_else(missing)?.as_fd())
 }
 
 fn devices(config: &ContainerConfig) -> Result<Vec<DeviceNode>, EngineError> {

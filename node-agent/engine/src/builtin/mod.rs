@@ -9,6 +9,7 @@ mod config;
 mod containers;
 mod exec;
 mod hooks;
+mod image_volumes;
 mod link;
 mod purge;
 mod records;

@@ -25,8 +25,9 @@ pub(super) struct Entry {
     pub(super) container: Container,
     /// What its first process was compiled to: exec starts from it. `None` until it is needed.
     pub(super) process: Option<Arc<ProcessPlan>>,
-    /// Its root: not attached anywhere until it is started, and kept until it is removed.
-    pub(super) root: Option<OwnedFd>,
+    /// Its root and the images that it shows, in this order: not attached anywhere until it is started, and kept until
+    /// it is removed. Empty where nobody holds them.
+    pub(super) mounts: Vec<OwnedFd>,
     /// Duplicates that must outlive the supervisor.
     pub(super) held: Held,
     /// Turns true when it has ended.
@@ -49,7 +50,7 @@ pub(super) struct Held {
 impl Entry {
     pub(super) fn new(container: Container) -> Self {
         let ended = watch::Sender::new(matches!(container.state, ContainerState::Exited { .. }));
-        Self { container, process: None, root: None, held: Held::default(), ended, busy: Arc::default() }
+        Self { container, process: None, mounts: Vec::new(), held: Held::default(), ended, busy: Arc::default() }
     }
 }
 

@@ -403,7 +403,7 @@ impl ImageStore {
 
     fn images_in_use(&self) -> Result<BTreeSet<String>, ImageError> {
         let rootfs = crate::snapshot::records(&self.inner.dir.join("containers"))?;
-        Ok(rootfs.into_iter().map(|rootfs| rootfs.image).collect())
+        Ok(rootfs.iter().flat_map(|rootfs| rootfs.images().cloned()).collect())
     }
 
     /// Removes blobs and layers that no image needs. While somebody adds content it is put off: a mark stays, and
@@ -429,7 +429,7 @@ impl ImageStore {
         let mut layers: BTreeSet<String> = records.iter().flat_map(|record| Layers::names(&record.layers)).collect();
         // An image's record stays while a container stands on it; this is for records of a damaged index.
         for rootfs in crate::snapshot::records(&self.inner.dir.join("containers"))? {
-            let names = rootfs.lowerdirs.iter().filter_map(|dir| dir.parent()?.file_name()?.to_str());
+            let names = rootfs.layers().filter_map(|dir| dir.parent()?.file_name()?.to_str());
             layers.extend(names.map(str::to_owned));
         }
         self.inner.layers.retain(&layers)?;

@@ -260,7 +260,7 @@ fn an_image_in_use_stays_until_its_last_container_goes() {
     let fixture = Fixture::new();
     let snapshots = Snapshots::open(fixture.store.clone()).unwrap();
     let image = fixture.load(&docker_archive(&["x"], &[layer(&[("a", "1")])], ""));
-    let rootfs = snapshots.prepare("c1", "x").unwrap();
+    let rootfs = snapshots.prepare("c1", "x", &[]).unwrap();
     fixture.again().remove("x").unwrap();
     assert_eq!(fixture.store.get("x").unwrap(), None);
     assert!(fixture.store.get(&image.id).unwrap().is_some());

@@ -187,9 +187,14 @@ pub fn compile_root(
         if !wanted.target.is_absolute() {
             return Err(RootError::Relative(wanted.target.clone()));
         }
+        let target = normalize(&wanted.target.to_string_lossy());
+        if let Some(source) = &wanted.image {
+            ops.push(RootOp::Image { image: source.image.clone(), target });
+            continue;
+        }
         ops.push(RootOp::Bind {
             source: wanted.source.to_string_lossy().into_owned(),
-            target: normalize(&wanted.target.to_string_lossy()),
+            target,
             recursive: true,
             id_mapped: inputs.own_users,
             attributes: if wanted.read_only { RDONLY } else { 0 },

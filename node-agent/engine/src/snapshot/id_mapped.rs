@@ -11,7 +11,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
@@ -25,7 +25,7 @@ use super::{Rootfs, apart, leave_propagation, mount_overlay};
 const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
 /// What the folder with upper and work folder, and the overlay, are called beside the numbered layers.
 const HOME: &str = "home";
-const MERGED: &str = "merged";
+pub(super) const MERGED: &str = "merged";
 
 /// Mounts a root so that its ids are those of the user namespace kept at `user`, which maps `ids`.
 pub(super) fn mount(rootfs: &Rootfs, user: &Path, ids: UserNamespace) -> io::Result<OwnedFd> {
@@ -38,23 +38,28 @@ pub(super) fn mount(rootfs: &Rootfs, user: &Path, ids: UserNamespace) -> io::Res
     let (lower, place) = (rootfs.lowerdirs.clone(), rootfs.path.clone());
     apart(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS, move || {
         leave_propagation()?;
-        // In here only: what is below is the thread's own.
-        nix::mount::mount(Some("layers"), &place, Some("tmpfs"), MsFlags::empty(), Some("mode=700"))?;
-        nix::unistd::chdir(&place)?;
-        let names: Vec<String> = (0..lower.len()).map(|number| number.to_string()).collect();
-        for (name, layer) in names.iter().zip(&lower) {
-            attach(layer, name, Some(user.as_fd()))?;
-        }
+        let lower = show_layers(&lower, &place, Some(user.as_fd()))?;
         attach(&home, HOME, None)?;
         fs::create_dir(MERGED)?;
         let options = format!(
-            "lowerdir={},upperdir={HOME}/upper,workdir={HOME}/work,index=off,volatile,redirect_dir=off,metacopy=off",
-            names.join(":")
+            "lowerdir={lower},upperdir={HOME}/upper,workdir={HOME}/work,index=off,volatile,redirect_dir=off,metacopy=off"
         );
         mount_overlay(Path::new(MERGED), &options)?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         Ok(open_tree(rustix::fs::CWD, MERGED, flags)?)
     })
+}
+
+/// Shows layers, topmost first, under short names in a folder of a mount namespace that is the thread's own, and goes
+/// there; gives the names as overlayfs wants them.
+pub(super) fn show_layers(lower: &[PathBuf], place: &Path, user: Option<BorrowedFd<'_>>) -> io::Result<String> {
+    nix::mount::mount(Some("layers"), place, Some("tmpfs"), MsFlags::empty(), Some("mode=700"))?;
+    nix::unistd::chdir(place)?;
+    let names: Vec<String> = (0..lower.len()).map(|number| number.to_string()).collect();
+    for (name, layer) in names.iter().zip(lower) {
+        attach(layer, name, user)?;
+    }
+    Ok(names.join(":"))
 }
 
 /// The root's owner is the upper folder's: the image's, as the pod sees it.

@@ -29,10 +29,13 @@ use crate::engine::UserNamespace;
 use crate::images::ImageStore;
 use crate::images::error::{ImageError, Step};
 
+pub use image_volume::ImageVolume;
+pub(crate) use image_volume::VolumeError;
 use layers::{Layer, Layers};
 use root::Root;
 
 mod id_mapped;
+mod image_volume;
 pub(crate) mod layers;
 pub(crate) mod root;
 pub(crate) mod tar;
@@ -68,6 +71,21 @@ pub struct Rootfs {
     pub work: PathBuf,
     /// Where the whole is mounted.
     pub path: PathBuf,
+    /// Images that it shows somewhere inside.
+    #[serde(default)]
+    pub volumes: Vec<ImageVolume>,
+}
+
+impl Rootfs {
+    /// Ids of all images that it needs.
+    pub(crate) fn images(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.image).chain(self.volumes.iter().map(|volume| &volume.image))
+    }
+
+    /// All folders of layers that it needs.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &PathBuf> {
+        self.lowerdirs.iter().chain(self.volumes.iter().flat_map(|volume| &volume.lowerdirs))
+    }
 }
 
 impl Snapshots {
@@ -84,18 +102,25 @@ impl Snapshots {
         Ok(Self { store, dir })
     }
 
-    /// Makes the folders of a new container. From now on the image's layers are kept until [`Snapshots::remove`].
-    pub fn prepare(&self, container_id: &str, image_id: &str) -> Result<Rootfs, ImageError> {
+    /// Makes the folders of a new container, which shows `volumes`, ids of images, inside. From now on the layers of
+    /// all these images are kept until [`Snapshots::remove`].
+    pub fn prepare(&self, container_id: &str, image_id: &str, volumes: &[String]) -> Result<Rootfs, ImageError> {
         if let Some(rootfs) = self.get(container_id)? {
             return Ok(rootfs);
         }
         let _session = self.store.begin()?;
         let (image, layers) = self.store.unpacked(image_id)?;
-        self.prepare_on(container_id, image, &layers)
+        self.prepare_on(container_id, image, &layers, self.volumes(volumes)?)
     }
 
     /// [`Snapshots::prepare`] on layers that are unpacked, lowest first; at least one.
-    pub(crate) fn prepare_on(&self, container_id: &str, image: String, layers: &[Layer]) -> Result<Rootfs, ImageError> {
+    pub(crate) fn prepare_on(
+        &self,
+        container_id: &str,
+        image: String,
+        layers: &[Layer],
+        volumes: Vec<ImageVolume>,
+    ) -> Result<Rootfs, ImageError> {
         let home = self.home(container_id)?;
         let lowerdirs: Vec<PathBuf> = layers.iter().rev().map(|l| self.store.layers_dir().join(&l.path)).collect();
         let rootfs = Rootfs {
@@ -105,6 +130,7 @@ impl Snapshots {
             upper: home.join("upper"),
             work: home.join("work"),
             path: home.join("rootfs"),
+            volumes,
         };
         for dir in [&home, &rootfs.upper, &rootfs.work, &rootfs.path] {
             fs::create_dir_all(dir).step("create", dir)?;

@@ -290,20 +290,20 @@ fn a_container_sees_all_layers_and_writes_only_its_own_folder() {
         LayerTar::default().file("etc/a", "1").file("etc/b", "1").dir("old").file("old/x", "").dir("root"),
         LayerTar::default().file("etc/b", "2").file("etc/.wh.a", "").dir("old").file("old/.wh..wh..opq", ""),
     ]);
-    let rootfs = snapshots.prepare("c1", "x").unwrap();
+    let rootfs = snapshots.prepare("c1", "x", &[]).unwrap();
     snapshots.attach(&rootfs).unwrap();
     snapshots.attach(&rootfs).unwrap();
     assert_eq!(fs::read_to_string(rootfs.path.join("etc/b")).unwrap(), "2");
     assert!(!rootfs.path.join("etc/a").exists());
     assert_eq!(fs::read_dir(rootfs.path.join("old")).unwrap().count(), 0);
     fs::write(rootfs.path.join("etc/b"), "mine").unwrap();
-    let other = snapshots.prepare("c2", "x").unwrap();
+    let other = snapshots.prepare("c2", "x", &[]).unwrap();
     snapshots.attach(&other).unwrap();
     assert_eq!(fs::read_to_string(other.path.join("etc/b")).unwrap(), "2");
     // A later life of the process finds and removes what an earlier one made.
     let later = Snapshots::open(fixture.store.clone()).unwrap();
     assert_eq!(later.list().unwrap().len(), 2);
-    assert_eq!(later.prepare("c1", "x").unwrap(), rootfs);
+    assert_eq!(later.prepare("c1", "x", &[]).unwrap(), rootfs);
     snapshots.unmount("c1").unwrap();
     later.attach(&rootfs).unwrap();
     assert_eq!(fs::read_to_string(rootfs.path.join("etc/b")).unwrap(), "mine");
@@ -323,7 +323,7 @@ fn a_mount_is_seen_by_nobody_until_it_is_attached_however_it_was_made() {
     let (fixture, snapshots) = mounted(&[LayerTar::default().file("a", "1")]);
     let seen = || fs::read_to_string("/proc/self/mounts").unwrap().contains(fixture.dir.path().to_str().unwrap());
     for (id, aside) in [("c1", false), ("c2", true)] {
-        let rootfs = snapshots.prepare(id, "x").unwrap();
+        let rootfs = snapshots.prepare(id, "x", &[]).unwrap();
         let mount =
             if aside { snapshots.mount_aside(&rootfs).unwrap().unwrap() } else { snapshots.mount(&rootfs).unwrap() };
         assert!(!seen());
@@ -347,7 +347,7 @@ fn an_image_may_have_as_many_layers_as_docker_allows() {
         (0..127).map(|n| LayerTar::default().file(&format!("f{n}"), "").file("last", &n.to_string())).collect();
     let (_fixture, snapshots) = mounted(&layers);
     let id = "0123456789abcdef".repeat(4);
-    let rootfs = snapshots.prepare(&id, "x").unwrap();
+    let rootfs = snapshots.prepare(&id, "x", &[]).unwrap();
     snapshots.attach(&rootfs).unwrap();
     let names = fs::read_dir(&rootfs.path).unwrap().count();
     let last = fs::read_to_string(rootfs.path.join("last")).unwrap();
@@ -366,7 +366,7 @@ fn a_data_folder_may_be_called_anything() {
         let layers = [LayerTar::default().file("a", "1").0, LayerTar::default().file("b", "2").0];
         store.load(docker_archive(&["x"], &layers, "").as_slice()).unwrap();
         let snapshots = Snapshots::open(store).unwrap();
-        let rootfs = snapshots.prepare("c", "x").unwrap();
+        let rootfs = snapshots.prepare("c", "x", &[]).unwrap();
         let mounted = snapshots.attach(&rootfs);
         let content = fs::read_to_string(rootfs.path.join("a")).unwrap_or_default();
         snapshots.remove("c").unwrap();
@@ -380,7 +380,7 @@ fn an_image_without_layers_is_an_empty_root() {
         return;
     }
     let (_fixture, snapshots) = mounted(&[]);
-    let rootfs = snapshots.prepare("c1", "x").unwrap();
+    let rootfs = snapshots.prepare("c1", "x", &[]).unwrap();
     snapshots.attach(&rootfs).unwrap();
     let count = fs::read_dir(&rootfs.path).unwrap().count();
     snapshots.remove("c1").unwrap();
@@ -391,6 +391,6 @@ fn an_image_without_layers_is_an_empty_root() {
 fn container_ids_cannot_be_paths() {
     let (_fixture, snapshots) = mounted(&[]);
     for id in ["", "..", "a/b", ".", "a b"] {
-        assert!(snapshots.prepare(id, "x").is_err(), "{id:?}");
+        assert!(snapshots.prepare(id, "x", &[]).is_err(), "{id:?}");
     }
 }

@@ -82,10 +82,7 @@ pub(super) enum Launched {
 
 impl Server {
     /// Starts a container; the answer follows when its command has been executed.
-    pub(super) fn start(&mut self, plan: LaunchPlan, root: Vec<OwnedFd>, asker: Asker) -> Result<(), Reply> {
-        let Ok([root]) = <[OwnedFd; 1]>::try_from(root) else {
-            return Err(failed("start a container without its root", libc::EINVAL));
-        };
+    pub(super) fn start(&mut self, plan: LaunchPlan, mounts: &[OwnedFd], asker: Asker) -> Result<(), Reply> {
         self.refuse_second_copy(&plan)?;
         let init = match &plan.namespaces.pid {
             PidPlan::Pod(sandbox) => self.inits.get(sandbox).map(|init| init.pidfd.as_fd()),
@@ -106,7 +103,7 @@ impl Server {
         };
         let wait = wait.as_ref().map(AsFd::as_fd);
         let (theirs, terminal) = (streams.theirs(), streams.terminal());
-        let prepared = prepare::first_process(&plan, root.as_fd(), theirs, writer.as_fd(), terminal, wait)?;
+        let prepared = prepare::first_process(&plan, mounts, theirs, writer.as_fd(), terminal, wait)?;
         let child = launch::start(&prepared, &plan.cgroup, pid, true)?;
         drop(writer);
         let ours = streams.into_ours().map_err(|err| failed("keep a terminal", err.raw_os_error().unwrap_or(0)))?;

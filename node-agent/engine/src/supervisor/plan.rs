@@ -118,6 +118,13 @@ pub enum RootOp {
         /// How later mounts travel.
         propagation: Propagation,
     },
+    /// Shows an image. Its mount comes along with the plan: the first such step has the first of them.
+    Image {
+        /// Its id.
+        image: String,
+        /// Where; made when missing.
+        target: String,
+    },
     /// Makes a device node, or replaces what is there.
     Device {
         /// Where; its folder is made when missing.
@@ -163,6 +170,7 @@ impl fmt::Display for RootOp {
         match self {
             Self::Mount { fs, target, .. } => write!(f, "mount {fs} at {target}"),
             Self::Bind { source, target, .. } => write!(f, "mount {source} at {target}"),
+            Self::Image { image, target } => write!(f, "mount image {image} at {target}"),
             Self::Device { target, .. } => write!(f, "make device {target}"),
             Self::Symlink { target, .. } => write!(f, "make symbolic link {target}"),
             Self::Folder { target } => write!(f, "make folder {target}"),

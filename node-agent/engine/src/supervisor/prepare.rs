@@ -100,7 +100,8 @@ pub(super) enum PreparedOp {
         options: Vec<(CString, CString)>,
         attributes: u64,
     },
-    /// The terminal's own devpts, mounted by the supervisor so that it holds the master.
+    /// What is mounted already: an image, or the terminal's own devpts, mounted by the supervisor so that it holds the
+    /// master.
     Attach {
         mount: c_int,
         target: CString,
@@ -189,16 +190,18 @@ impl StringArray {
     }
 }
 
-/// Prepares a container's first process. `root` is the mount of its root; `streams` become 0, 1, 2; all stay the
-/// caller's.
+/// Prepares a container's first process. `mounts` are those of its root and of the images that it shows; `streams`
+/// become 0, 1, 2; all stay the caller's.
 pub(super) fn first_process(
     plan: &LaunchPlan,
-    root: BorrowedFd<'_>,
+    mounts: &[OwnedFd],
     streams: [BorrowedFd<'_>; 3],
     error_pipe: BorrowedFd<'_>,
     terminal: Option<&Terminal>,
     go: Option<BorrowedFd<'_>>,
 ) -> Result<Prepared, PrepareError> {
+    let mut mounts = mounts.iter();
+    let root = next_mount(&mut mounts)?;
     let mut held = Vec::new();
     let mut namespaces = Vec::new();
     let pinned = [&plan.namespaces.net, &plan.namespaces.ipc, &plan.namespaces.uts];
@@ -210,12 +213,12 @@ pub(super) fn first_process(
     let ids = plan.namespaces.user.as_ref().map(|user| user.ids);
     let user = plan.namespaces.user.as_ref().map(|user| open_user(user, &mut held)).transpose()?;
     let legacy_groups = open_groups(&plan.cgroup, &mut held)?;
-    let mut ops = plan.root_ops.iter().map(|op| prepare_op(op, terminal)).collect::<Result<Vec<_>, _>>()?;
+    let ops = plan.root_ops.iter().map(|op| prepare_op(op, terminal, &mut mounts));
+    let mut ops = ops.collect::<Result<Vec<_>, _>>()?;
     if terminal.is_some() {
         ops.push(PreparedOp::Console { target: c_string("/dev/console")? });
     }
-    let root =
-        PreparedRoot { mount: root.as_raw_fd(), path: c_path(&plan.rootfs)?, read_only: plan.rootfs_read_only, ops };
+    let root = PreparedRoot { mount: root, path: c_path(&plan.rootfs)?, read_only: plan.rootfs_read_only, ops };
     Ok(Prepared {
         entry: Entry::New { user, namespaces, root },
         legacy_groups,
@@ -250,6 +253,14 @@ pub(super) fn exec_process(
     })
 }
 
+/// What is mounted already, in the order of the plan: first the root.
+fn next_mount(mounts: &mut std::slice::Iter<'_, OwnedFd>) -> Result<c_int, PrepareError> {
+    mounts.next().map(AsRawFd::as_raw_fd).ok_or_else(|| PrepareError {
+        step: "start a container without its root and images".to_owned(),
+        source: io::Error::from_raw_os_error(libc::EINVAL),
+    })
+}
+
 /// Opens a pinned user namespace.
 pub(super) fn open_user(user: &UserPlan, held: &mut Vec<OwnedFd>) -> Result<c_int, PrepareError> {
     let fd = open(&user.path, OFlags::RDONLY, "open namespace")?;
@@ -276,23 +287,27 @@ pub(super) fn open(path: &Path, flags: OFlags, step: &str) -> Result<OwnedFd, Pr
         .map_err(|errno| PrepareError { step: format!("{step} {}", path.display()), source: errno.into() })
 }
 
-fn prepare_op(op: &RootOp, terminal: Option<&Terminal>) -> Result<PreparedOp, PrepareError> {
+fn prepare_op(
+    op: &RootOp,
+    terminal: Option<&Terminal>,
+    mounts: &mut std::slice::Iter<'_, OwnedFd>,
+) -> Result<PreparedOp, PrepareError> {
     Ok(match op {
         RootOp::Mount { fs, target, options, attributes } => match terminal {
             Some(terminal) if fs == "devpts" => {
                 PreparedOp::Attach { mount: terminal.mount(), target: c_string(target)? }
             }
-            _ => PreparedOp::Mount {
-                fs: c_string(fs)?,
-                target: c_string(target)?,
-                options: options.iter().map(|(key, value)| Ok((c_string(key)?, c_string(value)?))).collect::<Result<
-                    _,
-                    PrepareError,
-                >>(
-                )?,
-                attributes: *attributes,
-            },
+            _ => {
+                let options = options.iter().map(|(key, value)| Ok((c_string(key)?, c_string(value)?)));
+                PreparedOp::Mount {
+                    fs: c_string(fs)?,
+                    target: c_string(target)?,
+                    options: options.collect::<Result<_, PrepareError>>()?,
+                    attributes: *attributes,
+                }
+            }
         },
+        RootOp::Image { target, .. } => PreparedOp::Attach { mount: next_mount(mounts)?, target: c_string(target)? },
         RootOp::Bind { source, target, recursive, id_mapped, attributes, deep, propagation } => PreparedOp::Bind {
             source: c_string(source)?,
             target: c_string(target)?,

@@ -277,7 +277,7 @@ impl Server {
                 lowers_oom_score: self.lowers_oom_score,
             }),
             Request::List => self.list(),
-            Request::Start(plan) => match self.start(*plan, fds, (connection, id)) {
+            Request::Start(plan) => match self.start(*plan, &fds, (connection, id)) {
                 Ok(()) => return false,
                 Err(reply) => reply,
             },

@@ -19,10 +19,12 @@ use super::plan::{AdoptPlan, ExecPlan, ExitRecord, InitPlan, LaunchPlan};
 
 /// Longest frame: a plan with the kernel's largest environment (`ARG_MAX`, 2 MiB) and room for escapes.
 pub const FRAME_MAX: usize = 16 << 20;
-/// Most descriptors in one frame.
-pub const FRAME_FDS_MAX: usize = 3;
+/// Most images that one container may show.
+pub const IMAGES_MAX: usize = 32;
+/// Most descriptors in one frame: a container's root and the images that it shows.
+pub const FRAME_FDS_MAX: usize = 1 + IMAGES_MAX;
 /// Most descriptors that may wait for their frame: more is a broken peer.
-const FDS_WAITING_MAX: usize = 64;
+const FDS_WAITING_MAX: usize = 4 * FRAME_FDS_MAX;
 
 /// What the agent asks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,8 +33,8 @@ pub enum Request {
     Hello,
     /// Which containers do you have?
     List,
-    /// Start a container; the mount of its root comes along. Answered when its command has been executed or could not
-    /// be.
+    /// Start a container; the mounts of its root and of the images that it shows come along. Answered when its command
+    /// has been executed or could not be.
     Start(Box<LaunchPlan>),
     /// Start a pod-wide init.
     StartInit(InitPlan),

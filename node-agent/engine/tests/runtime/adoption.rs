@@ -211,7 +211,7 @@ fn touch_go() -> reeve_engine::engine::ExecConfig {
 }
 
 /// Kills the supervisor and waits until the engine has another one.
-async fn kill_supervisor(bed: &Bed) -> i32 {
+pub(crate) async fn kill_supervisor(bed: &Bed) -> i32 {
     let pid = bed.engine.supervisor_pid().await.unwrap();
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     for _ in 0..1000 {

@@ -221,21 +221,25 @@ pub(crate) fn image_archive() -> Vec<u8> {
 
 /// The same under another name, with another command.
 pub(crate) fn image_archive_of(name: &str, command: &[&str]) -> Vec<u8> {
-    let layer = layer();
+    image_archive_with(name, command, &[layer()])
+}
+
+/// An image of these layers, lowest first.
+pub(crate) fn image_archive_with(name: &str, command: &[&str], layers: &[Vec<u8>]) -> Vec<u8> {
+    let ids: Vec<String> = layers.iter().map(|layer| format!("sha256:{:x}", Sha256::digest(layer))).collect();
     let config = serde_json::json!({
         "architecture": "amd64", "os": "linux",
         "config": {"Cmd": command, "Env": ["PATH=/bin", "FROM_IMAGE=yes"], "WorkingDir": "/"},
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{:x}", Sha256::digest(&layer))]},
+        "rootfs": {"type": "layers", "diff_ids": ids},
     });
-    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);
+    let files: Vec<String> = (0..layers.len()).map(|number| format!("layer{number}.tar")).collect();
+    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [name], "Layers": files}]);
     let mut tar = tar::Builder::new(Vec::new());
-    for (name, bytes) in [
-        ("layer.tar", layer),
-        ("config.json", serde_json::to_vec(&config).unwrap()),
-        ("manifest.json", serde_json::to_vec(&manifest).unwrap()),
-    ] {
-        append(&mut tar, name, &bytes, 0o644);
+    for (name, layer) in files.iter().zip(layers) {
+        append(&mut tar, name, layer, 0o644);
     }
+    append(&mut tar, "config.json", &serde_json::to_vec(&config).unwrap(), 0o644);
+    append(&mut tar, "manifest.json", &serde_json::to_vec(&manifest).unwrap(), 0o644);
     tar.into_inner().unwrap()
 }
 
@@ -259,14 +263,18 @@ fn layer() -> Vec<u8> {
     append(&mut tar, "etc/group", b"root:x:0:\napp:x:1000:\nextra:x:2000:app\n", 0o644);
     append(&mut tar, "etc/secret", b"no program\n", 0o600);
     // An image may point its own paths anywhere; nothing outside may be touched through them.
-    let mut header = tar::Header::new_gnu();
-    header.set_entry_type(tar::EntryType::Symlink);
-    header.set_size(0);
-    tar.append_link(&mut header, "escape", "../../../../../../tmp").unwrap();
+    append_link(&mut tar, "escape", "../../../../../../tmp");
     tar.into_inner().unwrap()
 }
 
-fn append(tar: &mut tar::Builder<Vec<u8>>, name: &str, bytes: &[u8], mode: u32) {
+pub(crate) fn append_link(tar: &mut tar::Builder<Vec<u8>>, name: &str, to: &str) {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    tar.append_link(&mut header, name, to).unwrap();
+}
+
+pub(crate) fn append(tar: &mut tar::Builder<Vec<u8>>, name: &str, bytes: &[u8], mode: u32) {
     let mut header = tar::Header::new_gnu();
     header.set_mode(mode);
     header.set_size(bytes.len() as u64);

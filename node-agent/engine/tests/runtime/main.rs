@@ -10,6 +10,7 @@ mod checkpoint;
 mod exec;
 mod groups;
 mod hooks;
+mod image_volumes;
 mod isolation;
 mod lifecycle;
 mod seam;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         groups::all(),
         hooks::all(),
         checkpoint::all(),
+        image_volumes::all(),
         adoption::all(),
         build::all(),
         speed::all(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::future::LocalBoxFuture;
 use reeve_engine::engine::{
-    AttachConfig, Container, ContainerConfig, ContainerState, EngineError, ExecConfig, ExecSession, Mount,
+    AttachConfig, Container, ContainerConfig, ContainerState, EngineError, ExecConfig, ExecSession, ImageSource, Mount,
     OutputStream, Resources, Sandbox, SandboxConfig, SandboxState, SharedEngine, UserNamespace,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -54,6 +54,7 @@ promises![
     a_log_goes_on_in_a_new_file,
     what_runs_uses_something,
     a_pod_may_have_users_of_its_own,
+    an_image_may_be_looked_into,
     what_is_gone_can_be_stopped_and_removed_again,
 ];
 
@@ -356,6 +357,40 @@ async fn a_pod_may_have_users_of_its_own(ground: &Ground) {
     eventually("its file is there", || owner().is_ok()).await;
     assert_eq!(owner().unwrap(), 0, "ids on the disk are those inside");
     assert_eq!(ground.engine.list_pod_sandboxes().await.unwrap()[0].config.user_namespace, Some(ids));
+    ground.remove(&pod).await;
+}
+
+async fn an_image_may_be_looked_into(ground: &Ground) {
+    let pod = ground.sandbox().await;
+    let show = |sub_path: &str| Mount {
+        target: "/v".into(),
+        read_only: true,
+        image: Some(ImageSource {
+            image: ground.image.clone(),
+            reference: "busybox:latest".to_owned(),
+            sub_path: sub_path.to_owned(),
+        }),
+        ..Mount::default()
+    };
+    let script = "exec 2>&1; head -n 1 /v/passwd; touch /v/new; test -e /v/bin; echo $?";
+    let config = ContainerConfig { mounts: vec![show("etc")], ..ground.script(&pod, script) };
+    let log = config.log_path.clone();
+    let id = match ground.engine.create_container(&pod.id, config).await {
+        Err(EngineError::Unsupported(why)) => {
+            println!("SKIPPED: {why}");
+            return ground.remove(&pod).await;
+        }
+        made => made.unwrap(),
+    };
+    ground.engine.start_container(&id).await.unwrap();
+    ground.end(&id).await;
+    let log = std::fs::read_to_string(&log).unwrap();
+    let said: Vec<&str> = log.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
+    let read_only = "touch: /v/new: Read-only file system";
+    assert_eq!(said, ["root:x:0:0:root:/root:/bin/sh", read_only, "1"], "{log}");
+    let config = ContainerConfig { attempt: 2, mounts: vec![show("no/such")], ..ground.script(&pod, "true") };
+    let refused = ground.engine.create_container(&pod.id, config).await.expect_err("nothing to show").to_string();
+    assert!(refused.contains("ImageVolumeMountFailed") && refused.contains("no/such"), "{refused}");
     ground.remove(&pod).await;
 }
 
