@@ -27,6 +27,7 @@ use super::container::{IMAGE, termination_message};
 use super::context::{NodeContext, about};
 use super::effects::{NewSandbox, PodEffects, StartError};
 use super::image::ImageFailure;
+use super::image_volumes::ImageUse;
 use super::ledger::Pending;
 use super::plan::{ending, plan};
 use super::resize::{Resized, size_of};
@@ -64,12 +65,12 @@ pub(crate) enum Input {
     Sandbox(Result<NewSandbox, String>),
     Volumes(Result<VolumesReady, String>),
     Image {
-        slot: usize,
+        of: ImageUse,
         result: Result<Box<Image>, ImageFailure>,
     },
     /// Whether an image that was missed is here now.
     ImageSeen {
-        slot: usize,
+        of: ImageUse,
         here: bool,
     },
     Started {
@@ -350,10 +351,9 @@ impl Actor {
             Input::Engine(container) => self.on_engine(container),
             Input::Sandbox(result) => self.on_sandbox(result, now),
             Input::Volumes(result) => self.on_volumes(result, now),
-            Input::Image { slot, result } => self.on_image(slot, result, now),
-            Input::ImageSeen { slot, here } => {
-                let image = self.state.slots.get_mut(slot).map(|slot| &mut slot.image);
-                if let (true, Some(ImageStep::Failed { retry_at, .. })) = (here, image) {
+            Input::Image { of, result } => self.on_image(of, result, now),
+            Input::ImageSeen { of, here } => {
+                if let (true, Some(ImageStep::Failed { retry_at, .. })) = (here, self.state.image_step_mut(of)) {
                     *retry_at = now;
                 }
             }
@@ -448,6 +448,7 @@ impl Actor {
             }
         }
         self.probes.remove(&index);
+        self.state.forget_shown_images();
         let Some(slot) = self.state.slots.get_mut(index) else { return };
         slot.on_exit(exit, container.config.attempt);
     }
@@ -560,13 +561,13 @@ impl Actor {
         }
     }
 
-    fn on_image(&mut self, index: usize, result: Result<Box<Image>, ImageFailure>, now: Timestamp) {
-        let Some(slot) = self.state.slots.get_mut(index) else { return };
-        let failures = match slot.image {
+    fn on_image(&mut self, of: ImageUse, result: Result<Box<Image>, ImageFailure>, now: Timestamp) {
+        let Some(image) = self.state.image_step_mut(of) else { return };
+        let failures = match image {
             ImageStep::Fetching { failures, .. } => failures.saturating_add(1),
             _ => 1,
         };
-        slot.image = match result {
+        *image = match result {
             Ok(image) => ImageStep::Ready(image),
             Err(ImageFailure { reason, message }) => ImageStep::Failed {
                 problem: ImageProblem { reason, message, backs_off: false },
@@ -624,6 +625,7 @@ impl Actor {
     }
 
     fn on_start_error(&mut self, index: usize, attempt: u32, error: StartError, now: Timestamp) {
+        self.state.forget_shown_images();
         let Some(slot) = self.state.slots.get_mut(index) else { return };
         let failures = slot.failure.as_ref().map_or(1, |failure| failure.failures.saturating_add(1));
         self.early.retain(|_, ended| ended.config.name != slot.name);
@@ -716,7 +718,8 @@ impl Actor {
     }
 
     fn publish(&mut self) {
-        let containers: Vec<_> = self.state.slots.iter().map(|slot| ContainerView::of(&self.state, slot)).collect();
+        let slots = self.state.slots.iter().enumerate();
+        let containers: Vec<_> = slots.map(|(index, slot)| ContainerView::of(&self.state, index, slot)).collect();
         let sandbox = match &self.state.sandbox {
             SandboxStep::Ready { id } => Some(id.clone()),
             _ => None,

@@ -456,6 +456,56 @@ async fn an_image_that_cannot_be_pulled_is_told_in_the_kubelets_words() {
     }
 }
 
+/// Of its two containers `c` looks into an image.
+fn looking_into(image: &str) -> Pod {
+    let mut pod = pod("here:1");
+    let spec = pod.spec.as_mut().unwrap();
+    let source = json!({ "name": "i", "image": { "reference": image, "pullPolicy": "IfNotPresent" } });
+    spec.volumes.as_mut().unwrap().push(serde_json::from_value(source).unwrap());
+    spec.containers.push(k8s_openapi::api::core::v1::Container { name: "d".to_owned(), ..spec.containers[0].clone() });
+    let mount = json!({ "name": "i", "mountPath": "/i", "subPath": "dir" });
+    spec.containers[0].volume_mounts.as_mut().unwrap().push(serde_json::from_value(mount).unwrap());
+    pod
+}
+
+#[tokio::test]
+async fn a_container_shows_the_image_of_a_volume() {
+    let rig = Rig::new();
+    let _handle = rig.start(PodState::new(Arc::new(looking_into("here:1")), rig.node.now()));
+    rig.status(|status| status["phase"] == "Running").await;
+    let config = rig.engine.container_status("c-0").await.unwrap().config;
+    let mount = config.mounts.iter().find(|mount| mount.target.ends_with("i")).unwrap();
+    let (image, reference) = ("sha256:1".to_owned(), "here:1".to_owned());
+    assert_eq!(mount.image, Some(ImageSource { image, reference, sub_path: "dir".to_owned() }));
+    assert!(mount.read_only);
+}
+
+#[tokio::test]
+async fn an_image_of_a_volume_that_cannot_be_pulled_holds_up_who_mounts_it_in_the_kubelets_words() {
+    let rig = Rig::new();
+    let _handle = rig.start(PodState::new(Arc::new(looking_into("elsewhere:1")), rig.node.now()));
+    let status = rig
+        .status(|status| {
+            let states = [0, 1].map(|index| &status["containerStatuses"][index]["state"]);
+            states[0]["waiting"]["reason"] == "ImagePullBackOff" && states[1]["running"].is_object()
+        })
+        .await;
+    let start = "Back-off pulling image \"elsewhere:1\": ErrImagePull: failed to pull image";
+    let message = status["containerStatuses"][0]["state"]["waiting"]["message"].as_str().unwrap().to_owned();
+    assert!(message.starts_with(start), "{message}");
+    for event in [
+        "Pulling: Pulling image \"elsewhere:1\"",
+        "Failed: Error: ErrImagePull",
+        "BackOff: Back-off pulling image \"elsewhere:1\"",
+        "Failed: Error: ImagePullBackOff",
+    ] {
+        rig.event(event).await;
+    }
+    rig.engine.images.lock().unwrap().push("elsewhere:1".to_owned());
+    rig.images.send_modify(|version| *version += 1);
+    rig.status(|status| status["phase"] == "Running").await;
+}
+
 #[tokio::test]
 async fn an_image_that_appears_ends_the_back_off_at_once() {
     let rig = Rig::new();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use reeve_engine::engine::{
-    ContainerConfig, Device, Image, LogLimits, Mount, NamespaceMode, SandboxConfig, UserNamespace,
+    ContainerConfig, Device, Image, ImageSource, LogLimits, Mount, NamespaceMode, SandboxConfig, UserNamespace,
 };
 
 use super::env::{EnvError, environment, service_links};
@@ -19,7 +19,7 @@ use super::security::{SecurityError, security};
 use super::state::spec;
 use crate::objects::PodObjects;
 use crate::pod::context::NodeContext;
-use crate::volume::{Mounted, VolumeMountError, mounts};
+use crate::volume::{Mounted, VolumeMountError, Volumes, mounts};
 
 /// Labels and annotations that lead from an engine's container back to its pod; the kubelet's own names.
 pub(crate) const POD_NAME: &str = "io.kubernetes.pod.name";
@@ -75,6 +75,8 @@ pub(crate) struct ContainerInputs<'i> {
     pub(crate) attempt: u32,
     pub(crate) image: &'i Image,
     pub(crate) mounted: &'i Mounted,
+    /// What its volumes show that are images, by their names.
+    pub(crate) images: &'i BTreeMap<String, ImageSource>,
     pub(crate) objects: &'i PodObjects,
     pub(crate) around: &'i Surroundings,
 }
@@ -154,8 +156,9 @@ pub(crate) fn container_config(inputs: &ContainerInputs<'_>) -> Result<Container
         (IMAGE.to_owned(), container.image.clone().unwrap_or_default()),
         annotation(Size::of(spec(pod), container)),
     ]);
+    let volumes = Volumes { mounted: inputs.mounted, images: inputs.images };
     let (devices, volume_mounts) =
-        (Vec::<Device>::new(), mounts(container, inputs.mounted, &env, &pins(&pod_dir, container))?);
+        (Vec::<Device>::new(), mounts(container, volumes, &env, &pins(&pod_dir, container))?);
     Ok(ContainerConfig {
         name: container.name.clone(),
         attempt: inputs.attempt,

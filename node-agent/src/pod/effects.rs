@@ -1,5 +1,6 @@
 //! Carries out what the plan decided. Every effect runs in a task of its own and ends in one input of the actor.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use reeve_api::drain::DRAIN_WAIT_MAX;
 use reeve_client::EventType;
-use reeve_engine::engine::{self, ContainerState, EngineError, Image, Sandbox};
+use reeve_engine::engine::{self, ContainerState, EngineError, Image, ImageSource, Sandbox};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,7 @@ use super::container::{ConfigError, ContainerInputs, container_config, sandbox_c
 use super::context::{NodeContext, about, about_container};
 use super::files::PodFiles;
 use super::hooks::{self, HookTarget};
+use super::image::{ImageFailure, Wanted};
 use super::resize::{Action, Job, Resized, annotation};
 use super::state::spec;
 use crate::net::host_ports;
@@ -73,6 +75,8 @@ pub(crate) struct StartJob {
     pub(crate) attempt: u32,
     pub(crate) image: Image,
     pub(crate) mounted: Arc<Mounted>,
+    /// What its volumes show that are images, by their names.
+    pub(crate) images: BTreeMap<String, ImageSource>,
     /// Dead lives of this container that are no longer kept.
     pub(crate) remove: Vec<String>,
     /// The running container whose processes it is to see, and its name.
@@ -182,9 +186,9 @@ impl PodEffects {
         result
     }
 
-    /// The image of a container.
-    pub(crate) async fn fetch_image(&self, container: &Container) -> Result<Image, super::image::ImageFailure> {
-        super::image::fetch(&self.node, &self.pod, container, &self.objects).await
+    /// An image that the pod needs.
+    pub(crate) async fn fetch_image(&self, wanted: &Wanted) -> Result<Image, ImageFailure> {
+        super::image::fetch(&self.node, &self.pod, wanted, &self.objects).await
     }
 
     /// Creates and starts a container.
@@ -254,6 +258,7 @@ impl PodEffects {
             attempt: job.attempt,
             image: &job.image,
             mounted: &job.mounted,
+            images: &job.images,
             objects: &self.objects,
             around: &self.node.surroundings(&self.ips),
         })?;
@@ -442,13 +447,6 @@ impl PodEffects {
         }
         tokio::time::sleep(DELETE_RETRY).await;
         Err(error.to_string())
-    }
-
-    /// Tells that an image's pull waits.
-    pub(crate) fn tell_pull_backoff(&self, container: &Container) {
-        let image = container.image.as_deref().unwrap_or_default();
-        self.say_of(&container.name, EventType::Normal, "BackOff", format!("Back-off pulling image \"{image}\""));
-        self.say_of(&container.name, EventType::Warning, "Failed", "Error: ImagePullBackOff".to_owned());
     }
 
     /// Tells that a restart waits.

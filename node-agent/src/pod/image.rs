@@ -1,13 +1,14 @@
-//! Sees to it that a container's image is here, by its pull policy and in the kubelet's words.
+//! Sees to it that an image is here, a container's or a volume's, by its pull policy and in the kubelet's words.
 
-use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, Secret};
 use reeve_client::EventType;
 use reeve_engine::engine::{EngineError, Image, RegistryAuth};
 use reeve_engine::images::{DockerConfig, Reference, ReferenceError};
 
-use super::context::{NodeContext, about_container};
+use super::context::{NodeContext, about, about_container};
 use super::env::Lookup;
-use super::state::spec;
+use super::image_volumes::ImageUse;
+use super::state::{PodState, spec};
 use crate::objects::PodObjects;
 use crate::peers::ImagePeers;
 
@@ -18,21 +19,64 @@ pub(crate) struct ImageFailure {
     pub(crate) message: String,
 }
 
-/// The image of a container; pulls it where the policy says so.
+/// An image that a pod needs, and whom to tell of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    /// As the pod names it.
+    pub(crate) image: String,
+    pub(crate) policy: String,
+    /// Whose it is: the container's that stands on it, or the pod's, for a volume.
+    pub(crate) about: ObjectReference,
+    /// The containers that cannot start without it.
+    pub(crate) waiting: Vec<ObjectReference>,
+}
+
+impl Wanted {
+    /// What a pod wants now; `None` where it does not want it any more.
+    pub(crate) fn of(state: &PodState, of: ImageUse) -> Option<Self> {
+        let (image, policy) = state.image_wanted(of)?;
+        let pod = &state.pod;
+        Some(Self {
+            image: image.to_owned(),
+            policy: pull_policy(policy, image).to_owned(),
+            about: match of {
+                ImageUse::Container(slot) => about_container(pod, &state.slots.get(slot)?.name),
+                ImageUse::Volume(_) => about(pod),
+            },
+            waiting: state.waiting_for(of).iter().map(|name| about_container(pod, name)).collect(),
+        })
+    }
+
+    fn say(&self, node: &NodeContext, kind: EventType, reason: &str, message: String) {
+        node.events.record(&self.about, kind, reason, message);
+    }
+
+    /// Tells each container that waits what it waits for.
+    fn hold_up(&self, node: &NodeContext, reason: &str) {
+        for container in &self.waiting {
+            node.events.record(container, EventType::Warning, "Failed", format!("Error: {reason}"));
+        }
+    }
+
+    /// Tells that its pull waits.
+    pub(crate) fn tell_backoff(&self, node: &NodeContext) {
+        self.say(node, EventType::Normal, "BackOff", format!("Back-off pulling image \"{}\"", self.image));
+        self.hold_up(node, "ImagePullBackOff");
+    }
+}
+
+/// An image; pulls it where the policy says so.
 pub(crate) async fn fetch(
     node: &NodeContext,
     pod: &Pod,
-    container: &Container,
+    wanted: &Wanted,
     objects: &PodObjects,
 ) -> Result<Image, ImageFailure> {
-    let image = container.image.as_deref().unwrap_or_default();
-    let say = |kind: EventType, reason: &str, message: String| {
-        node.events.record(&about_container(pod, &container.name), kind, reason, message);
-    };
-    let policy = pull_policy(container, image);
+    let (image, policy) = (wanted.image.as_str(), wanted.policy.as_str());
+    let say = |kind: EventType, reason: &str, message: String| wanted.say(node, kind, reason, message);
     let failed_look = |reason: &'static str, message: String| {
         say(EventType::Warning, "InspectFailed", message.clone());
-        say(EventType::Warning, "Failed", format!("Error: {reason}"));
+        wanted.hold_up(node, reason);
         ImageFailure { reason, message }
     };
     if let Err(error) = Reference::parse(image) {
@@ -48,7 +92,7 @@ pub(crate) async fn fetch(
     if policy == "Never" {
         let message = format!("Container image \"{image}\" is not present with pull policy of Never");
         say(EventType::Warning, "ErrImageNeverPull", message.clone());
-        say(EventType::Warning, "Failed", "Error: ErrImageNeverPull".to_owned());
+        wanted.hold_up(node, "ErrImageNeverPull");
         return Err(ImageFailure { reason: "ErrImageNeverPull", message });
     }
     say(EventType::Normal, "Pulling", format!("Pulling image \"{image}\""));
@@ -71,7 +115,7 @@ pub(crate) async fn fetch(
             }
             let message = error.to_string();
             say(EventType::Warning, "Failed", format!("Failed to pull image \"{image}\": {message}"));
-            say(EventType::Warning, "Failed", "Error: ErrImagePull".to_owned());
+            wanted.hold_up(node, "ErrImagePull");
             Err(ImageFailure { reason: "ErrImagePull", message })
         }
     }
@@ -131,8 +175,8 @@ fn invalid_name(image: &str, error: &ReferenceError) -> String {
 }
 
 /// The policy, or Kubernetes' default: `Always` for `:latest` and names without a tag.
-pub(crate) fn pull_policy<'c>(container: &'c Container, image: &str) -> &'c str {
-    if let Some(policy) = container.image_pull_policy.as_deref().filter(|policy| !policy.is_empty()) {
+pub(crate) fn pull_policy<'p>(given: Option<&'p str>, image: &str) -> &'p str {
+    if let Some(policy) = given.filter(|policy| !policy.is_empty()) {
         return policy;
     }
     let name = image.rsplit('/').next().unwrap_or(image);
@@ -199,7 +243,6 @@ mod tests {
 
     #[test]
     fn the_default_policy_pulls_latest_only() {
-        let container = Container::default();
         for (image, policy) in [
             ("nginx", "Always"),
             ("nginx:latest", "Always"),
@@ -208,7 +251,7 @@ mod tests {
             ("localhost:5000/nginx:1", "IfNotPresent"),
             ("nginx@sha256:abc", "IfNotPresent"),
         ] {
-            assert_eq!(pull_policy(&container, image), policy, "{image}");
+            assert_eq!(pull_policy(None, image), policy, "{image}");
         }
     }
 

@@ -17,6 +17,7 @@ pub(crate) mod field;
 pub(crate) mod files;
 pub(crate) mod hooks;
 pub(crate) mod image;
+pub(crate) mod image_volumes;
 pub(crate) mod ledger;
 pub(crate) mod plan;
 pub(crate) mod resize;

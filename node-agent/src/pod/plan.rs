@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::backoff::{after, left};
+use super::image_volumes::ImageUse;
 use super::resize;
 use super::state::{Drain, End, ImageStep, PodState, Role, SandboxStep, Slot, Step, VolumesStep, Why, spec};
 
@@ -25,8 +26,8 @@ pub(crate) enum Effect {
     CreateSandbox { attempt: u32 },
     /// Make all volumes.
     MountVolumes,
-    /// See to it that a container's image is here.
-    FetchImage { slot: usize },
+    /// See to it that an image is here.
+    FetchImage { of: ImageUse },
     /// Create and start a container, then run its `postStart` hook.
     StartContainer { slot: usize, attempt: u32 },
     /// Run the `preStop` hook, stop the container.
@@ -40,7 +41,7 @@ pub(crate) enum Effect {
     /// Delete the pod's object: nothing of the pod is left.
     DeleteObject,
     /// Tell that a pull waits.
-    TellPullBackoff { slot: usize },
+    TellPullBackoff { of: ImageUse },
     /// Tell that a restart waits until `until`.
     TellCrashBackoff { slot: usize, until: Timestamp },
 }
@@ -53,6 +54,13 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Does something that several containers may wait for.
+    fn once(&mut self, effect: Effect) {
+        if !self.effects.contains(&effect) {
+            self.effects.push(effect);
+        }
+    }
+
     fn wake(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
@@ -229,20 +237,32 @@ fn plan_slot(state: &PodState, index: usize, slot: &Slot, turn: Turn, plan: &mut
             return;
         }
     }
-    if !image_is_ready(index, slot, turn, plan) || !turn.may_start() {
-        return;
-    }
-    if plan.due(slot.failure.as_ref().map(|failure| failure.retry_at), turn.now) {
+    let is_due = plan.due(slot.failure.as_ref().map(|failure| failure.retry_at), turn.now);
+    let has_own = image_is_ready(ImageUse::Container(index), &slot.image, turn, plan);
+    // Those of its volumes are looked for anew each time.
+    let has_others = is_due && shown_images_are_ready(state, index, turn, plan);
+    if has_own && has_others && turn.may_start() {
         plan.effects.push(Effect::StartContainer { slot: index, attempt: slot.next_attempt() });
     }
 }
 
-fn image_is_ready(index: usize, slot: &Slot, turn: Turn, plan: &mut Plan) -> bool {
-    match &slot.image {
+/// Whether the images of the pod's volumes are here. One that cannot be had holds up only who mounts it.
+fn shown_images_are_ready(state: &PodState, index: usize, turn: Turn, plan: &mut Plan) -> bool {
+    let mut ready = true;
+    for (number, volume) in state.image_volumes.iter().enumerate() {
+        let is_here = image_is_ready(ImageUse::Volume(number), &volume.image, turn, plan);
+        let is_missed = volume.image.problem().is_none() || state.mounts(index, &volume.name);
+        ready &= is_here || !is_missed;
+    }
+    ready
+}
+
+fn image_is_ready(of: ImageUse, image: &ImageStep, turn: Turn, plan: &mut Plan) -> bool {
+    match image {
         ImageStep::Ready(_) => true,
         ImageStep::Fetching { .. } => false,
         ImageStep::Unknown { .. } => {
-            plan.effects.push(Effect::FetchImage { slot: index });
+            plan.once(Effect::FetchImage { of });
             false
         }
         ImageStep::Failed { problem, retry_at, since, .. } => {
@@ -250,10 +270,10 @@ fn image_is_ready(index: usize, slot: &Slot, turn: Turn, plan: &mut Plan) -> boo
             // Only a failed pull turns into a back-off.
             let turns = problem.reason == "ErrImagePull" && !problem.backs_off;
             if turns && plan.due(Some(shown), turn.now) {
-                plan.effects.push(Effect::TellPullBackoff { slot: index });
+                plan.once(Effect::TellPullBackoff { of });
             }
             if plan.due(Some(*retry_at), turn.now) {
-                plan.effects.push(Effect::FetchImage { slot: index });
+                plan.once(Effect::FetchImage { of });
             }
             false
         }

@@ -7,10 +7,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use reeve_engine::engine::{Image, ProcessUser};
 
+use super::image_volumes::ImageUse;
 use super::plan::{Effect, ending, plan};
 use super::state::{
-    Condemned, Drain, End, Exit, Health, ImageProblem, ImageStep, Life, PodState, Run, SandboxStep, Step, VolumesStep,
-    Why,
+    Condemned, Drain, End, Exit, Health, ImageProblem, ImageStep, Life, PodState, Run, SandboxStep, StartFailure, Step,
+    VolumesStep, Why,
 };
 use super::status::status;
 
@@ -106,7 +107,10 @@ fn condition(status: &serde_json::Value, kind: &str) -> (String, String) {
 #[test]
 fn sandbox_volumes_and_images_are_prepared_at_the_same_time() {
     let effects = plan(&simple("Always"), at(0)).effects;
-    assert_eq!(effects, [Effect::CreateSandbox { attempt: 0 }, Effect::MountVolumes, Effect::FetchImage { slot: 0 }]);
+    assert_eq!(
+        effects,
+        [Effect::CreateSandbox { attempt: 0 }, Effect::MountVolumes, Effect::FetchImage { of: ImageUse::Container(0) }]
+    );
 }
 
 #[test]
@@ -207,11 +211,11 @@ fn a_failed_pull_becomes_a_back_off() {
     let waiting = |state: &PodState| written(state, 0)["containerStatuses"][0]["state"]["waiting"].clone();
     assert_eq!(waiting(&state)["reason"], "ErrImagePull");
     assert_eq!(plan(&state, at(0)).wake_at, Some(at(1)));
-    assert_eq!(plan(&state, at(1)).effects, [Effect::TellPullBackoff { slot: 0 }]);
+    assert_eq!(plan(&state, at(1)).effects, [Effect::TellPullBackoff { of: ImageUse::Container(0) }]);
     state.slots[0].image = failed(true);
     assert_eq!(waiting(&state)["reason"], "ImagePullBackOff");
     assert_eq!(waiting(&state)["message"], "Back-off pulling image \"i\": ErrImagePull: no such host");
-    assert_eq!(plan(&state, at(10)).effects, [Effect::FetchImage { slot: 0 }]);
+    assert_eq!(plan(&state, at(10)).effects, [Effect::FetchImage { of: ImageUse::Container(0) }]);
     state.slots[0].image = ImageStep::Fetching { failures: 1, before: Some(problem(true)) };
     assert_eq!(waiting(&state)["reason"], "ImagePullBackOff", "still, while the next attempt is made");
 }
@@ -225,12 +229,88 @@ fn only_a_failed_pull_becomes_a_back_off() {
     assert!(plan(&state, at(5)).effects.is_empty());
 }
 
+/// Two containers of which the first mounts a volume that shows an image, twice; nobody mounts the other such volume.
+fn with_image_volumes() -> PodState {
+    let mount = |path: &str| serde_json::json!({ "name": "data", "mountPath": path });
+    let volume = |name: &str| serde_json::json!({ "name": name, "image": { "reference": format!("{name}:1") } });
+    on_ground(pod(serde_json::json!({
+        "restartPolicy": "Always",
+        "containers": [
+            { "name": "a", "image": "i", "volumeMounts": [mount("/x"), mount("/y")] },
+            { "name": "b", "image": "i" },
+        ],
+        "volumes": [volume("data"), { "name": "other", "emptyDir": {} }, volume("unused")],
+    })))
+}
+
+fn missing(reason: &'static str) -> ImageStep {
+    let problem = ImageProblem { reason, message: "no such host".to_owned(), backs_off: false };
+    ImageStep::Failed { problem, failures: 1, since: at(0), retry_at: at(10) }
+}
+
+#[test]
+fn the_images_of_all_volumes_are_looked_for_once_before_any_container_starts() {
+    let mut state = with_image_volumes();
+    let fetch = |number| Effect::FetchImage { of: ImageUse::Volume(number) };
+    assert_eq!(plan(&state, at(1)).effects, [fetch(0), fetch(1)]);
+    state.image_volumes[0].image = image();
+    state.image_volumes[1].image = ImageStep::Fetching { failures: 0, before: None };
+    assert!(plan(&state, at(1)).effects.is_empty());
+    state.image_volumes[1].image = image();
+    assert_eq!(starts(&state, 1), [(0, 0), (1, 0)]);
+    assert_eq!(state.shown_images().keys().collect::<Vec<_>>(), ["data", "unused"]);
+    // And again before the next life of one of them.
+    run(&mut state, 0);
+    run(&mut state, 1);
+    assert!(plan(&state, at(2)).effects.is_empty());
+    state.slots[1].on_exit(exit(0, 2), 0);
+    state.slots[1].image = image();
+    state.forget_shown_images();
+    assert_eq!(plan(&state, at(60)).effects, [fetch(0), fetch(1)]);
+    // Not before that is due.
+    let (reason, message) = ("CreateContainerError", String::new());
+    state.slots[1].failure = Some(StartFailure { reason, message, failures: 1, retry_at: at(70) });
+    assert_eq!((plan(&state, at(60)).effects, plan(&state, at(60)).wake_at), (vec![], Some(at(70))));
+    assert_eq!(plan(&state, at(70)).effects, [fetch(0), fetch(1)]);
+}
+
+#[test]
+fn an_image_that_cannot_be_had_holds_up_only_who_mounts_it() {
+    let mut state = with_image_volumes();
+    state.image_volumes[0].image = missing("ErrImagePull");
+    state.image_volumes[1].image = missing("ErrImagePull");
+    assert_eq!(starts(&state, 0), [(1, 0)]);
+    assert_eq!(state.waiting_for(ImageUse::Volume(0)), ["a"]);
+    assert_eq!(state.waiting_for(ImageUse::Volume(1)), Vec::<String>::new());
+    let waiting = |state: &PodState, index: usize| {
+        let container = &written(state, 0)["containerStatuses"][index];
+        let waiting = &container["state"]["waiting"];
+        [&waiting["reason"], &waiting["message"]].map(|text| text.as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(waiting(&state, 0), ["ErrImagePull", "no such host"]);
+    assert_eq!(waiting(&state, 1), ["ContainerCreating", ""]);
+    let of = ImageUse::Volume(0);
+    assert!(plan(&state, at(1)).effects.contains(&Effect::TellPullBackoff { of }));
+    if let Some(ImageStep::Failed { problem, .. }) = state.image_step_mut(of) {
+        problem.backs_off = true;
+    }
+    let message = "Back-off pulling image \"data:1\": ErrImagePull: no such host";
+    assert_eq!(waiting(&state, 0), ["ImagePullBackOff", message]);
+    assert!(plan(&state, at(10)).effects.contains(&Effect::FetchImage { of }));
+    // Its own image is missing, too: what the volume lacks comes first.
+    state.slots[0].image = missing("InvalidImageName");
+    assert_eq!(waiting(&state, 0)[0], "ImagePullBackOff");
+}
+
 #[test]
 fn the_image_of_a_container_is_looked_for_when_its_turn_has_come() {
     let mut state = pod(serde_json::json!({ "initContainers": [{ "name": "i" }], "containers": [{ "name": "c" }] }));
     let fetches = |state: &PodState| {
         let effects = plan(state, at(2)).effects;
-        let slot = |effect: &Effect| if let Effect::FetchImage { slot } = effect { Some(*slot) } else { None };
+        let slot = |effect: &Effect| match effect {
+            Effect::FetchImage { of: ImageUse::Container(slot) } => Some(*slot),
+            _ => None,
+        };
         effects.iter().filter_map(slot).collect::<Vec<_>>()
     };
     assert_eq!(fetches(&state), [0], "while sandbox and volumes are being made");
@@ -444,7 +524,7 @@ fn an_ephemeral_container_starts_at_once_and_never_again_and_the_pod_does_not_wa
     let grown = Arc::new(grown);
     assert!(state.set_pod(Arc::clone(&grown)), "a container has been added");
     assert!(!state.set_pod(grown), "and is not added twice");
-    assert_eq!(plan(&state, at(2)).effects, [Effect::FetchImage { slot: 2 }]);
+    assert_eq!(plan(&state, at(2)).effects, [Effect::FetchImage { of: ImageUse::Container(2) }]);
     state.slots[2].image = image();
     let start = Effect::StartContainer { slot: 2, attempt: 0 };
     assert_eq!(plan(&state, at(2)).effects, [start], "although the init container still runs");

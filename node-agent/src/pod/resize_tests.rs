@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Value, json};
 
+use super::super::image_volumes::ImageUse;
 use super::super::plan::{Effect, plan};
 use super::super::state::{Condemned, Exit, Health, Life, Run, VolumesStep};
 use super::super::status::status;
@@ -166,7 +167,11 @@ fn a_container_restarts_exactly_where_its_policy_says_so() {
     );
     state.resize.group = Some(pod_resources(state.spec()));
     assert!(is_in_progress(&state), "until it runs again");
-    assert_eq!(plan(&state, at(2)).effects, [Effect::FetchImage { slot: 0 }], "then it begins, without a back-off");
+    assert_eq!(
+        plan(&state, at(2)).effects,
+        [Effect::FetchImage { of: ImageUse::Container(0) }],
+        "then it begins, without a back-off"
+    );
 }
 
 #[test]

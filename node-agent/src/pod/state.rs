@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Probe};
 use reeve_engine::engine::{self, ContainerState, Image, ProcessUser};
 
 use super::backoff::CrashBackoff;
+use super::image_volumes::ImageVolume;
 use super::resize::Resize;
 use super::resources::Size;
 
@@ -29,6 +30,8 @@ pub(crate) struct PodState {
     pub(crate) volumes: VolumesStep,
     /// Init containers in order, then containers, then ephemeral ones, of which more may come.
     pub(crate) slots: Vec<Slot>,
+    /// Its volumes that show images.
+    pub(crate) image_volumes: Vec<ImageVolume>,
     /// What the API wants of the ephemeral containers.
     ephemeral: Vec<Container>,
     /// Set when the pod is to end.
@@ -122,7 +125,7 @@ impl Condemned {
     }
 }
 
-/// Whether a container's image is here.
+/// Whether an image is here: a container's, or that of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ImageStep {
     Unknown {
@@ -153,7 +156,7 @@ impl ImageStep {
     }
 }
 
-/// Why a container's image is not here.
+/// Why an image is not here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ImageProblem {
     /// What the container waits for: `ErrImagePull`, `InvalidImageName` …
@@ -413,6 +416,7 @@ impl PodState {
             ips: Vec::new(),
             volumes: VolumesStep::Absent { failures: 0, retry_at: None },
             slots,
+            image_volumes: ImageVolume::of_pod(spec(&pod)),
             ephemeral: Vec::new(),
             end: None,
             failed: None,

@@ -233,7 +233,7 @@ fn container_states(state: &PodState, index: usize, slot: &Slot, now: Timestamp)
             None => (terminated(exit), earlier()),
         },
         Run::Idle => {
-            let problem = if has_turn(state, index) { start_problem(state, slot) } else { None };
+            let problem = if has_turn(state, index) { start_problem(state, index, slot) } else { None };
             let waiting = problem.unwrap_or_else(|| {
                 let waits = slot.role != Role::Ephemeral && !state.initialized();
                 waiting(if waits { "PodInitializing" } else { "ContainerCreating" }, None)
@@ -255,14 +255,13 @@ fn waiting_again(state: &PodState, index: usize, slot: &Slot, now: Timestamp) ->
         return Some(waiting("CrashLoopBackOff", Some(message)));
     }
     let restarts = slot.exit().is_some_and(|exit| state.restarts_after(slot, exit)) && state.end.is_none();
-    if restarts && has_turn(state, index) { start_problem(state, slot) } else { None }
+    if restarts && has_turn(state, index) { start_problem(state, index, slot) } else { None }
 }
 
 /// Why a container whose turn it is cannot be started.
-fn start_problem(state: &PodState, slot: &Slot) -> Option<ContainerState> {
-    if let Some(ImageProblem { reason, message, backs_off }) = slot.image.problem() {
+fn start_problem(state: &PodState, index: usize, slot: &Slot) -> Option<ContainerState> {
+    if let Some((ImageProblem { reason, message, backs_off }, image)) = state.image_problem(index) {
         if *backs_off {
-            let image = slot_image(state, slot);
             let message = format!("Back-off pulling image \"{image}\": {reason}: {message}");
             return Some(waiting("ImagePullBackOff", Some(message)));
         }
@@ -270,11 +269,6 @@ fn start_problem(state: &PodState, slot: &Slot) -> Option<ContainerState> {
     }
     let failure = slot.failure.as_ref()?;
     Some(waiting(failure.reason, Some(failure.message.clone())))
-}
-
-fn slot_image<'s>(state: &'s PodState, slot: &Slot) -> &'s str {
-    let index = state.slots.iter().position(|other| other.name == slot.name);
-    index.and_then(|index| state.container(index)).and_then(|spec| spec.image.as_deref()).unwrap_or_default()
 }
 
 fn waiting(reason: &str, message: Option<String>) -> ContainerState {

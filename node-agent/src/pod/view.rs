@@ -82,10 +82,10 @@ impl Views {
 
 impl ContainerView {
     /// A slot as the server sees it.
-    pub(crate) fn of(state: &PodState, slot: &Slot) -> Self {
+    pub(crate) fn of(state: &PodState, index: usize, slot: &Slot) -> Self {
         let has_life = slot.run != Run::Idle;
-        let waiting = match (slot.image.problem(), &slot.failure) {
-            (Some(problem), _) => Some(match problem.reason {
+        let waiting = match (state.image_problem(index), &slot.failure) {
+            (Some((problem, _)), _) => Some(match problem.reason {
                 "ErrImagePull" if problem.backs_off => "trying and failing to pull image".to_owned(),
                 "ErrImagePull" => "image can't be pulled".to_owned(),
                 _ => problem.message.clone(),

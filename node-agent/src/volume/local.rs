@@ -109,7 +109,6 @@ pub(crate) fn type_name(volume: &Volume) -> &'static str {
         (volume.nfs.is_some(), "nfs"),
         (volume.iscsi.is_some(), "iscsi"),
         (volume.fc.is_some(), "fc"),
-        (volume.image.is_some(), "image"),
         (volume.git_repo.is_some(), "gitRepo"),
         (volume.cephfs.is_some(), "cephfs"),
         (volume.rbd.is_some(), "rbd"),

@@ -1,7 +1,8 @@
 //! A pod's volumes: made before its containers, kept current, taken away after them.
 //!
-//! What is here: emptyDir, hostPath, configMap, secret, downwardAPI, projected. What is not: anything that has
-//! to be attached (persistent volumes); such a volume is refused with its name.
+//! What is here: emptyDir, hostPath, configMap, secret, downwardAPI, projected. Images are the engine's to mount
+//! (`pod/image_volumes.rs` sees to it that they are there). What is not: anything that has to be attached (persistent
+//! volumes); such a volume is refused with its name.
 
 mod atomic;
 mod local;
@@ -24,7 +25,7 @@ use crate::pod::field::Surroundings;
 use crate::pod::resources::pod_resources;
 use crate::pod::state::spec;
 
-pub(crate) use mounts::{VolumeMountError, is_recursive_read_only, mounts};
+pub(crate) use mounts::{VolumeMountError, Volumes, is_recursive_read_only, mounts};
 
 /// Where the pod's volumes are on the node, by name.
 pub(crate) type Mounted = BTreeMap<String, MountedVolume>;
@@ -126,7 +127,8 @@ type Tokens = BTreeMap<(String, String), String>;
 
 fn write_all(dir: &Path, inputs: &VolumeInputs, tokens: &Tokens, now: Timestamp) -> Result<Mounted, VolumeError> {
     let mut mounted = Mounted::new();
-    for volume in spec(&inputs.pod).volumes.iter().flatten() {
+    let volumes = spec(&inputs.pod).volumes.iter().flatten();
+    for volume in volumes.filter(|volume| volume.image.is_none()) {
         let made = write_one(dir, volume, inputs, tokens, now);
         let made = made.map_err(|source| VolumeError::SetUp { volume: volume.name.clone(), source })?;
         mounted.insert(volume.name.clone(), made);

@@ -19,7 +19,7 @@ fn events(space: &Space<'_>, name: &str) -> Vec<String> {
 }
 
 #[track_caller]
-fn said(space: &Space<'_>, name: &str, wanted: &str) {
+pub(super) fn said(space: &Space<'_>, name: &str, wanted: &str) {
     eventually(&format!("{name}: {wanted}"), || {
         let events = events(space, name);
         if events.iter().any(|event| event == wanted) { Ok(()) } else { Err(events.join("\n")) }
@@ -27,7 +27,7 @@ fn said(space: &Space<'_>, name: &str, wanted: &str) {
 }
 
 #[track_caller]
-fn waits_for(space: &Space<'_>, name: &str, reason: &str) -> String {
+pub(super) fn waits_for(space: &Space<'_>, name: &str, reason: &str) -> String {
     let waiting = |field: &str| {
         space.get(&format!("pod/{name}"), &format!("{{.status.containerStatuses[0].state.waiting.{field}}}"))
     };
@@ -36,7 +36,7 @@ fn waits_for(space: &Space<'_>, name: &str, reason: &str) -> String {
 }
 
 /// Gives the test image a further name, as another process than the cluster's.
-fn name_image(name: &str) {
+pub(super) fn name_image(name: &str) {
     let cluster = Cluster::shared();
     let (data_dir, context) = (cluster.data_dir(), cluster.home().join("image"));
     let (data_dir, context) = (data_dir.to_string_lossy(), context.to_string_lossy());

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::super::effects::{PodEffects, StartJob};
-use super::super::image::pull_policy;
+use super::super::image::Wanted;
+use super::super::image_volumes::ImageUse;
 use super::super::plan::Effect;
 use super::super::state::{Drain, ImageStep, SandboxStep, Step, VolumesStep, target_of};
 use super::{Actor, Input};
@@ -22,7 +23,7 @@ impl Actor {
                 self.state.volumes = VolumesStep::Mounting;
                 self.spawn("volumes", async move { Input::Volumes(effects.set_up_volumes().await) });
             }
-            Effect::FetchImage { slot } => self.begin_fetch(slot, effects),
+            Effect::FetchImage { of } => self.begin_fetch(of, effects),
             Effect::StartContainer { slot, attempt } => self.begin_start(slot, attempt, effects, now),
             Effect::StopContainer { slot, container, grace, message } => {
                 let Some(spec) = self.state.container(slot).cloned() else { return };
@@ -59,13 +60,12 @@ impl Actor {
                 self.set_end(|end| end.deleting = true);
                 self.spawn("delete", async move { Input::Deleted(effects.delete_object().await) });
             }
-            Effect::TellPullBackoff { slot } => {
-                let image = self.state.slots.get_mut(slot).map(|slot| &mut slot.image);
-                if let Some(ImageStep::Failed { problem, .. }) = image {
+            Effect::TellPullBackoff { of } => {
+                if let Some(ImageStep::Failed { problem, .. }) = self.state.image_step_mut(of) {
                     problem.backs_off = true;
                 }
-                if let Some(container) = self.state.container(slot) {
-                    effects.tell_pull_backoff(container);
+                if let Some(wanted) = Wanted::of(&self.state, of) {
+                    wanted.tell_backoff(&self.node);
                 }
             }
             Effect::TellCrashBackoff { slot, until } => {
@@ -77,19 +77,19 @@ impl Actor {
         }
     }
 
-    fn begin_fetch(&mut self, index: usize, effects: PodEffects) {
-        let Some(container) = self.state.container(index).cloned() else { return };
-        let Some(slot) = self.state.slots.get_mut(index) else { return };
-        let (failures, before) = match std::mem::replace(&mut slot.image, ImageStep::Unknown { failures: 0 }) {
+    fn begin_fetch(&mut self, of: ImageUse, effects: PodEffects) {
+        let Some(wanted) = Wanted::of(&self.state, of) else { return };
+        let Some(image) = self.state.image_step_mut(of) else { return };
+        let (failures, before) = match std::mem::replace(image, ImageStep::Unknown { failures: 0 }) {
             ImageStep::Unknown { failures } => (failures, None),
             ImageStep::Fetching { failures, before } => (failures, before),
             ImageStep::Failed { failures, problem, .. } => (failures, Some(problem)),
             ImageStep::Ready(_) => (0, None),
         };
-        slot.image = ImageStep::Fetching { failures, before };
+        *image = ImageStep::Fetching { failures, before };
         self.spawn("image", async move {
-            let result = effects.fetch_image(&container).await.map(Box::new);
-            Input::Image { slot: index, result }
+            let result = effects.fetch_image(&wanted).await.map(Box::new);
+            Input::Image { of, result }
         });
     }
 
@@ -111,7 +111,8 @@ impl Actor {
         let mounted = Arc::clone(&self.mounted);
         let target = target_of(self.state.spec(), &container.name).map(str::to_owned);
         let target = target.map(|name| (self.running_container(&name), name));
-        let job = StartJob { sandbox, container, attempt, image: *image, mounted, remove, target };
+        let images = self.state.shown_images();
+        let job = StartJob { sandbox, container, attempt, image: *image, mounted, images, remove, target };
         self.spawn("start", async move { Input::Started { slot: index, attempt, result: effects.start(job).await } });
     }
 
@@ -123,18 +124,17 @@ impl Actor {
 
     /// Images came or went on the node: whoever waits for one that is here now need not wait any longer.
     pub(super) fn look_for_images(&self) {
-        for (index, slot) in self.state.slots.iter().enumerate() {
-            let ImageStep::Failed { .. } = slot.image else { continue };
-            let Some(container) = self.state.container(index) else { continue };
-            let image = container.image.clone().unwrap_or_default();
-            if pull_policy(container, &image) == "Always" {
+        for of in self.state.image_uses() {
+            let Some(wanted) = Wanted::of(&self.state, of) else { continue };
+            if !self.state.has_failed(of) || wanted.policy == "Always" {
                 continue;
             }
+            let image = wanted.image;
             let node = Arc::clone(&self.node);
             self.spawn("image", async move {
                 let announced = node.peers.as_ref().is_some_and(|peers| peers.is_announced(&image));
                 let here = announced || matches!(node.engine.image_status(&image).await, Ok(Some(_)));
-                Input::ImageSeen { slot: index, here }
+                Input::ImageSeen { of, here }
             });
         }
     }
