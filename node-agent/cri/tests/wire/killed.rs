@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reeve_cri::client::CriEngine;
-use reeve_engine::engine::{ContainerConfig, ContainerState, Engine as _, EngineError, SandboxConfig, SandboxState};
+use reeve_engine::engine::{
+    ContainerConfig, ContainerState, Engine as _, EngineError, ImageSource, Mount, SandboxConfig, SandboxState,
+};
 
 use crate::bed::Bed;
 use crate::{client, ours};
@@ -63,7 +65,11 @@ pub(crate) async fn knows_everything_again() {
 
     let (server, engine) = Server::start(&dir).await;
     assert_eq!(engine.list_pod_sandboxes().await.unwrap()[0].state, SandboxState::Ready, "killed behind a sandbox");
+    // What a server has mounted for a container that does not run yet, the next one does not have.
+    let source = ImageSource { image: image.clone(), reference: "busybox".to_owned(), sub_path: "etc".to_owned() };
+    let look = Mount { target: "/v".into(), read_only: true, image: Some(source), ..Mount::default() };
     let script = |name: &str, script: &str| ContainerConfig {
+        mounts: vec![look.clone()],
         name: name.to_owned(),
         image: image.clone(),
         command: ["sh", "-c", script].map(str::to_owned).to_vec(),
@@ -72,8 +78,12 @@ pub(crate) async fn knows_everything_again() {
     };
     let flag = "until [ -e /tmp/go ]; do sleep 0.05; done; exit 9";
     let mut ids = Vec::new();
-    for (name, text) in [("created", "exit 4"), ("runs", flag), ("ends", "sleep 1; exit 6"), ("stopped", "sleep 1000")]
-    {
+    for (name, text) in [
+        ("created", "test -f /v/passwd && exit 4"),
+        ("runs", flag),
+        ("ends", "sleep 1; exit 6"),
+        ("stopped", "sleep 1000"),
+    ] {
         ids.push(engine.create_container(&pod.id, script(name, text)).await.unwrap());
     }
     let [created, runs, ends, stopped] = ids.try_into().unwrap();
