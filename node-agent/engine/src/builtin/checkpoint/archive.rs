@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::engine::Container;
+use crate::engine::{Container, Mount};
 
 /// Folder of CRIU's images in the archive.
 pub(super) const IMAGES: &str = "checkpoint";
@@ -71,10 +71,7 @@ fn spec(about: &About<'_>) -> Value {
             "env": config.env.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>(),
             "cwd": config.working_dir,
         },
-        "mounts": config.mounts.iter().map(|mount| json!({
-            "destination": mount.target, "source": mount.source, "type": "bind",
-            "options": [if mount.read_only { "ro" } else { "rw" }, "rbind"],
-        })).collect::<Vec<_>>(),
+        "mounts": config.mounts.iter().map(mount).collect::<Vec<_>>(),
         "annotations": {
             "io.container.manager": "reeve",
             "io.kubernetes.cri.container-type": "container",
@@ -88,13 +85,26 @@ fn spec(about: &About<'_>) -> Value {
     })
 }
 
+/// Something of the node's, or of an image.
+fn mount(mount: &Mount) -> Value {
+    match &mount.image {
+        Some(shown) => json!({
+            "destination": mount.target, "source": shown.reference, "type": "image", "options": ["ro", "noexec"],
+        }),
+        None => json!({
+            "destination": mount.target, "source": mount.source, "type": "bind",
+            "options": [if mount.read_only { "ro" } else { "rw" }, "rbind"],
+        }),
+    }
+}
+
 /// What must be there on whichever node it is restored.
 fn binds(container: &Container) -> Value {
-    let bind = |mount: &crate::engine::Mount| {
+    let bind = |mount: &Mount| {
         let is_dir = mount.source.is_dir();
         json!({ "source": mount.source, "destination": mount.target, "file_type": if is_dir { "directory" } else { "file" } })
     };
-    container.config.mounts.iter().map(bind).collect()
+    container.config.mounts.iter().filter(|mount| mount.image.is_none()).map(bind).collect()
 }
 
 /// Packs the folder into one file at `place`, which is there whole or not at all, and for its owner alone: it holds
