@@ -327,18 +327,15 @@ impl Copier<'_> {
             let excluded = self.order.excludes(&from);
             let stat = self.order.source.root.lstat(&from).map_err(|errno| at(&from, errno))?;
             match kind(&stat) {
-                // Its own entry is left out; what is taken back in below makes its way.
-                FileType::Directory if excluded && self.order.holds_exceptions(&from, &stat, depth) => {
-                    self.contents(&from, &to, depth + 1)?;
-                }
-                _ if excluded => {}
-                FileType::Directory => {
+                // A folder that is left out is on the way of what is taken back in below it.
+                FileType::Directory if !excluded || self.order.holds_exceptions(&from, &stat, depth) => {
                     self.make_parents(target)?;
                     self.check_over(&to, FileType::Directory)?;
                     self.layer.dir(&to, self.order.meta(&stat)).map_err(|error| at(&to, error))?;
                     self.made.insert(to.clone());
                     self.contents(&from, &to, depth + 1)?;
                 }
+                _ if excluded => {}
                 FileType::Symlink => {
                     self.make_parents(target)?;
                     let link = self.order.source.root.link(&from).map_err(|errno| at(&from, errno))?;

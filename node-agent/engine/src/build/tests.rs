@@ -169,11 +169,15 @@ fn patterns_and_the_ignore_file_choose_what_is_copied() {
         [("a.txt", ""), ("b.txt", ""), ("c.md", ""), ("d/e.txt", ""), ("d/keep/f", ""), ("d/no/g", ""), ("n/x", "")];
     let Some(kitchen) = Kitchen::new(&files) else { return };
     kitchen.write(".dockerignore", "b.txt\nd\n!d/keep\nn\n.dockerignore\nDockerfile\n");
+    let keep = kitchen.context.path().join("d");
+    fs::set_permissions(&keep, fs::Permissions::from_mode(0o710)).unwrap();
     kitchen.build("FROM scratch\nCOPY *.txt [x-z]* /globs/\nCOPY . /all/\n".replace(" [x-z]*", "").as_str());
     assert_eq!(
         kitchen.paths(),
         ["all/", "all/a.txt", "all/c.md", "all/d/", "all/d/keep/", "all/d/keep/f", "globs/", "globs/a.txt"]
     );
+    let mode = kitchen.see(|root| fs::metadata(root.join("all/d")).unwrap().permissions().mode() & 0o7777);
+    assert_eq!(mode, 0o710, "a folder on the way to what is taken back in is as it was");
     kitchen.fixture.store.remove("out").unwrap();
     kitchen.refuse("FROM scratch\n\nCOPY b.txt /\n", "Dockerfile:3: COPY failed: file not found in build context or excluded by .dockerignore: stat b.txt: file does not exist");
     kitchen.refuse("FROM scratch\nCOPY n /n\n", "excluded by .dockerignore: stat n");
