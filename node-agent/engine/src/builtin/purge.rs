@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
+use super::link::{Link, LinkError};
 use super::{BuiltinEngine, Inner, blocking, records};
 use crate::engine::{ContainerState, EngineError};
 use crate::runtime::namespaces::unmount_below;
@@ -29,11 +30,25 @@ impl BuiltinEngine {
         for stopped in join_all(sandboxes.iter().map(|id| self.stop_sandbox(id))).await {
             stopped?;
         }
-        let link = self.inner.link().await?;
-        self.inner.state(|state| state.closing = true);
-        match link.ask(Request::Shutdown).await? {
-            Reply::Done => Ok(()),
-            other => Err(super::sandboxes::unexpected("end the supervisor", other)),
+        self.end_supervisor().await
+    }
+
+    /// Ends the supervisor; one that goes by itself at this very moment has ended as well, and if another one is being
+    /// started in its place, that one ends.
+    async fn end_supervisor(&self) -> Result<(), EngineError> {
+        loop {
+            let link = self.inner.link().await?;
+            self.inner.state(|state| state.closing = true);
+            match link.ask(Request::Shutdown).await {
+                Ok(Reply::Done) => return Ok(()),
+                Ok(other) => return Err(super::sandboxes::unexpected("end the supervisor", other)),
+                Err(LinkError) => {
+                    let is_replaced = self.inner.link.borrow().as_ref().is_none_or(Link::is_open);
+                    if !is_replaced {
+                        return Ok(());
+                    }
+                }
+            }
         }
     }
 
