@@ -98,7 +98,27 @@ pub(crate) async fn keeps_every_promise() {
     prove_all(&engine, &dir).await;
     drop(engine);
     drop(containerd);
+    remove_groups(&format!("reeve-test-{}", dir.file_name().unwrap().to_string_lossy()));
     std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// Removes the groups that containerd made around our pods and leaves, in every hierarchy there is.
+fn remove_groups(name: &str) {
+    fn remove(group: &Path) {
+        for entry in std::fs::read_dir(group).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                remove(&entry.path());
+            }
+        }
+        std::fs::remove_dir(group).unwrap_or_else(|err| panic!("{}: {err}", group.display()));
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    for line in mounts.lines().filter(|line| line.contains(" - cgroup")) {
+        let group = Path::new(line.split(' ').nth(4).unwrap()).join(name);
+        if group.is_dir() {
+            remove(&group);
+        }
+    }
 }
 
 /// A client once it answers.

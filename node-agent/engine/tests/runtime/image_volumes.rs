@@ -174,10 +174,11 @@ async fn an_image_is_shown_by_the_next_engine_and_past_the_supervisors_death() {
     };
     let session = next.exec(&id, look()).await.unwrap();
     assert_eq!(read_all(session.stdout).await, "1\n");
-    drop(next);
     kill_supervisor(&bed).await;
     let session = bed.engine.exec(&id, look()).await.unwrap();
     assert_eq!(read_all(session.stdout).await, "1\n");
+    // Else it would start another supervisor in place of the one that the bed ends.
+    next.shutdown(std::time::Duration::ZERO).await.unwrap();
     bed.close().await;
 }
 
