@@ -52,18 +52,18 @@ pub async fn owner(kv: &SharedKv) -> Result<Option<String>, KvError> {
 /// else is refused with 409 and left as it is. Can be repeated.
 pub async fn claim(kv: &SharedKv, settings: &Settings, own: &Record) -> Result<(), ApiError> {
     let refused = |why: &str| Err(ApiError::new(409, "Conflict", why));
-    if owner(kv).await.map_err(stored)?.is_none() {
+    if owner(kv).await.map_err(|err| ApiError::store(&err))?.is_none() {
         let objects = RangeRequest { limit: 1, keys_only: true, uncounted: true, ..RangeRequest::prefix(OBJECTS) };
-        if !kv.range(objects).await.map_err(stored)?.kvs.is_empty() {
+        if !kv.range(objects).await.map_err(|err| ApiError::store(&err))?.kvs.is_empty() {
             return refused("it holds a cluster already, which is none of servers; choose another --etcd-prefix");
         }
         let record = serde_json::to_vec(own).map_err(ApiError::internal)?;
         let put = |key: Bytes, value: Bytes| Op::Put { key, value };
         let then = vec![put(OWNER.into(), settings.cluster_id.clone().into()), put(own.key(), record.into())];
         let compare = vec![Compare::ModRevision { key: OWNER.into(), equals: Revision(0) }];
-        kv.txn(Txn { compare, then, ..Txn::default() }).await.map_err(stored)?;
+        kv.txn(Txn { compare, then, ..Txn::default() }).await.map_err(|err| ApiError::store(&err))?;
     }
-    match owner(kv).await.map_err(stored)? {
+    match owner(kv).await.map_err(|err| ApiError::store(&err))? {
         Some(owner) if owner == settings.cluster_id => Ok(()),
         _ => refused("it holds another control plane; join that one (--join), or choose another --etcd-prefix"),
     }
@@ -85,15 +85,11 @@ struct Now {
     lease: LeaseId,
 }
 
-fn stored(err: KvError) -> ApiError {
-    ApiError::store(&err)
-}
-
 impl InEtcd {
     /// The server of that record, at a start: the state must still be that of its control plane. If it was removed,
     /// [`InEtcd::removed`] says so, and nothing has been written; else it is there from now on.
     pub async fn enter(kv: SharedKv, settings: &Settings, own: Record) -> Result<Self, ApiError> {
-        match owner(&kv).await.map_err(stored)? {
+        match owner(&kv).await.map_err(|err| ApiError::store(&err))? {
             Some(owner) if owner == settings.cluster_id => {}
             Some(_) => return Err(ApiError::new(409, "Conflict", "it holds another control plane than this server's")),
             None => return Err(ApiError::new(409, "Conflict", "it holds nothing of this server's control plane")),
@@ -148,7 +144,7 @@ impl InEtcd {
     /// Says that this server is there, and sees who is.
     async fn look(&self) -> Result<(), ApiError> {
         self.keep_key().await?;
-        let own = self.kv.range(RangeRequest::key(self.own.key())).await.map_err(stored)?;
+        let own = self.kv.range(RangeRequest::key(self.own.key())).await.map_err(|err| ApiError::store(&err))?;
         let is_own = |kv: &KeyValue| Record::of(kv).is_some_and(|record| record.id == self.own.id);
         if !own.kvs.iter().any(is_own) {
             self.removed.send_replace(true);
@@ -159,7 +155,7 @@ impl InEtcd {
     /// Sees who is there.
     async fn look_around(&self) -> Result<(), ApiError> {
         let all = RangeRequest { keys_only: true, ..RangeRequest::prefix(PRESENT) };
-        let found = self.kv.range(all).await.map_err(stored)?;
+        let found = self.kv.range(all).await.map_err(|err| ApiError::store(&err))?;
         let of = |kv: &KeyValue| Some((kv.create_revision, number(&kv.key)?));
         let mut present: Vec<(Revision, u64)> = found.kvs.iter().filter_map(of).collect();
         present.sort_unstable();
@@ -169,12 +165,15 @@ impl InEtcd {
 
     async fn keep_key(&self) -> Result<(), ApiError> {
         let lease = self.now().lease;
-        if lease.is_some() && self.kv.lease_keep_alive(lease).await.map_err(stored)?.is_some() {
+        if lease.is_some() && self.kv.lease_keep_alive(lease).await.map_err(|err| ApiError::store(&err))?.is_some() {
             return Ok(());
         }
-        let granted = self.kv.lease_grant(LeaseId::NONE, TTL).await.map_err(stored)?;
+        let granted = self.kv.lease_grant(LeaseId::NONE, TTL).await.map_err(|err| ApiError::store(&err))?;
         let put = Put { key: present(self.own.id), value: Some(Bytes::new()), lease: Some(granted.id) };
-        self.kv.txn(Txn { then: vec![Op::PutWith(put)], ..Txn::default() }).await.map_err(stored)?;
+        self.kv
+            .txn(Txn { then: vec![Op::PutWith(put)], ..Txn::default() })
+            .await
+            .map_err(|err| ApiError::store(&err))?;
         self.now().lease = granted.id;
         Ok(())
     }

@@ -62,7 +62,7 @@ pub(crate) enum Input {
     Gone,
     /// A container began or ended.
     Engine(Box<engine::Container>),
-    Sandbox(Result<NewSandbox, String>),
+    Sandbox(Result<Box<NewSandbox>, String>),
     Volumes(Result<VolumesReady, String>),
     Image {
         of: ImageUse,
@@ -453,7 +453,7 @@ impl Actor {
         slot.on_exit(exit, container.config.attempt);
     }
 
-    fn on_sandbox(&mut self, result: Result<NewSandbox, String>, now: Timestamp) {
+    fn on_sandbox(&mut self, result: Result<Box<NewSandbox>, String>, now: Timestamp) {
         let failures = match self.state.sandbox {
             SandboxStep::Absent { failures, .. } => failures,
             _ => 0,

@@ -110,8 +110,8 @@ impl PodState {
         let container = self.container(slot);
         let mounts = container.and_then(|container| container.volume_mounts.as_ref()).into_iter().flatten();
         let volumes = mounts.filter_map(|mount| self.image_volumes.iter().find(|volume| volume.name == mount.name));
-        let of_volumes = volumes.filter_map(|volume| Some((volume.image.problem()?, volume.reference.as_str())));
-        of_volumes.last().or_else(|| {
+        let mut of_volumes = volumes.filter_map(|volume| Some((volume.image.problem()?, volume.reference.as_str())));
+        of_volumes.next_back().or_else(|| {
             let image = container.and_then(|container| container.image.as_deref()).unwrap_or_default();
             Some((self.slots.get(slot)?.image.problem()?, image))
         })

@@ -70,7 +70,6 @@ pub fn to_cri(own: &Resources) -> LinuxContainerResources {
         memory_swap_limit_in_bytes: own.memory_swap_bytes.unwrap_or_default(),
         hugepage_limits: hugepages(own),
         unified: own.unified.clone().into_iter().collect(),
-        ..LinuxContainerResources::default()
     }
 }
 

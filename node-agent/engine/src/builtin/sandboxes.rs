@@ -237,10 +237,10 @@ impl Inner {
         if let Some(size) = resources.hugepages.keys().find(|size| !size.bytes().all(|b| b.is_ascii_alphanumeric())) {
             return Err(EngineError::Invalid(format!("{size:?} is not a size of huge pages")));
         }
-        if let Some((size, bytes)) = resources.hugepages.iter().find(|(_, bytes)| **bytes > 0) {
-            if !has.offers("hugetlb", "hugetlb") {
-                return no_controller(format!("a limit of {bytes} bytes of {size} huge pages"), "hugetlb");
-            }
+        if let Some((size, bytes)) = resources.hugepages.iter().find(|(_, bytes)| **bytes > 0)
+            && !has.offers("hugetlb", "hugetlb")
+        {
+            return no_controller(format!("a limit of {bytes} bytes of {size} huge pages"), "hugetlb");
         }
         if has.is_unified() {
             let is_file = |name: &str| name.contains('.') && !name.contains('/') && !name.starts_with("cgroup.");

@@ -17,7 +17,10 @@ impl Actor {
         match effect {
             Effect::CreateSandbox { attempt } => {
                 self.state.sandbox = SandboxStep::Creating;
-                self.spawn("sandbox", async move { Input::Sandbox(effects.create_sandbox(attempt).await) });
+                self.spawn(
+                    "sandbox",
+                    async move { Input::Sandbox(effects.create_sandbox(attempt).await.map(Box::new)) },
+                );
             }
             Effect::MountVolumes => {
                 self.state.volumes = VolumesStep::Mounting;
