@@ -144,9 +144,14 @@ async fn a_flood_of_one_tenant_fills_its_level_and_keeps_nobody_else_out() {
         assert_eq!(answer.status(), 403);
     }
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-    let level: Vec<usize> =
-        admin.level("workload-low").await.unwrap()[4..7].iter().map(|cell| cell.parse().unwrap()).collect();
-    assert!(level[1] <= 30 && level[0] + level[1] == 120, "{level:?}");
+    // On a busy machine the last ones come later.
+    let mut level: Vec<usize>;
+    eventually!({
+        let told = admin.level("workload-low").await.unwrap();
+        level = told[4..7].iter().map(|cell| cell.parse().unwrap()).collect();
+        level[0] + level[1] == 120
+    });
+    assert!(level[1] <= 30, "{level:?}");
     // A quarter of its time is what a request waits at most.
     let mut sent_away = 0;
     for request in requests {
