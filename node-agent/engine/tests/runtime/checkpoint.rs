@@ -15,6 +15,7 @@ crate::tests![
     a_paused_container_stands_still_until_it_is_resumed,
     a_paused_container_is_stopped_and_removed_as_any_other,
     a_container_is_written_into_an_archive_and_goes_on,
+    a_checkpoint_that_takes_too_long_leaves_nothing_and_the_container_goes_on,
     a_checkpoint_that_cannot_be_made_says_why_and_leaves_nothing,
     a_container_that_an_engine_left_in_the_middle_of_a_checkpoint_is_woken_by_the_next,
 ];
@@ -135,6 +136,39 @@ async fn a_container_is_written_into_an_archive_and_goes_on() {
     bed.engine.pause_container(&id).await.unwrap();
     bed.engine.checkpoint_container(&id, &bed.dir().join("again.tar"), None).await.unwrap();
     stands_still(&log).await;
+    bed.engine.remove_pod_sandbox(&sandbox.id).await.unwrap();
+    bed.close().await;
+}
+
+async fn a_checkpoint_that_takes_too_long_leaves_nothing_and_the_container_goes_on() {
+    if !criu_works() {
+        println!("SKIPPED: CRIU is not here, or does not work on this kernel");
+        return;
+    }
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    let config = bed.script("count", COUNT);
+    let log = config.log_path.clone();
+    let id = bed.start(&sandbox, config).await;
+    counts_on(&log).await;
+    let folder = bed.dir().join("checkpoints");
+    std::fs::create_dir(&folder).unwrap();
+    // The first is over before CRIU is, the others at any moment of the work.
+    for millis in [1, 60, 120, 180, 240] {
+        let place = folder.join(format!("{millis}.tar"));
+        let made = bed.engine.checkpoint_container(&id, &place, Some(Duration::from_millis(millis))).await;
+        assert!(millis > 1 || made.is_err(), "one millisecond is not enough");
+        let mark = bed.dir().join("run/engine/containers").join(&id).join("checkpoint");
+        let is_kept = made.is_ok();
+        eventually("it is over", || {
+            let left = std::fs::read_dir(&folder).unwrap().count();
+            !mark.exists() && left == usize::from(is_kept)
+        })
+        .await;
+        assert_eq!(place.exists(), is_kept);
+        counts_on(&log).await;
+        let _ = std::fs::remove_file(&place);
+    }
     bed.engine.remove_pod_sandbox(&sandbox.id).await.unwrap();
     bed.close().await;
 }

@@ -57,26 +57,34 @@ impl BuiltinEngine {
         let dir = tempfile::tempdir_in(&tmp).map_err(step("make a folder in", &tmp))?;
         let inner = Arc::clone(&self.inner);
         let job = Job { inner, criu, container, sandbox, pid, group, runtime: self.version(), dir };
-        let (done, waiting) = oneshot::channel();
+        let (done, mut waiting) = oneshot::channel();
         let path = path.to_owned();
         tokio::spawn(async move {
-            let made = job.make().await;
-            let made = match made {
-                Ok(()) if done.is_closed() => Ok(()),
-                Ok(()) => blocking(move || archive::pack(job.dir.path(), &path).map_err(step("write", &path))).await,
+            let made = match job.make().await {
+                Ok(()) if done.is_closed() => return,
+                Ok(()) => {
+                    let path = path.clone();
+                    blocking(move || archive::pack(job.dir.path(), &path).map_err(step("write", &path))).await
+                }
                 Err(error) => Err(error),
             };
-            // Nobody listens when it took too long.
-            let _ = done.send(made);
+            // Nobody listens when it took too long: the archive is not left behind.
+            if let Err(Ok(())) = done.send(made)
+                && let Err(err) = tokio::fs::remove_file(&path).await
+            {
+                tracing::warn!(path = %path.display(), %err, "a checkpoint that nobody waits for stays");
+            }
         });
         let took_too_long = || EngineError::Io {
             step: format!("checkpoint container {id}"),
             source: io::Error::from(io::ErrorKind::TimedOut),
         };
-        match tokio::time::timeout(timeout.unwrap_or(TIMEOUT), waiting).await {
-            Ok(Ok(made)) => made,
-            Ok(Err(_)) | Err(_) => Err(took_too_long()),
+        if let Ok(Ok(made)) = tokio::time::timeout(timeout.unwrap_or(TIMEOUT), &mut waiting).await {
+            return made;
         }
+        // From here on nobody listens; what was said at the last moment counts.
+        waiting.close();
+        waiting.try_recv().unwrap_or_else(|_| Err(took_too_long()))
     }
 }
 
