@@ -1,10 +1,10 @@
 //! The OCI's seccomp profile (`runtime-spec/config-linux.md`, section "Seccomp"), as far as the kernel can
 //! enforce it without a listener.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A profile: what happens to each system call.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Profile {
     /// For every call that no rule names.
@@ -21,7 +21,7 @@ pub struct Profile {
 }
 
 /// What happens to some system calls, perhaps depending on their arguments.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rule {
     /// The calls. Names that this program does not know are passed over, as runc does.
@@ -37,7 +37,7 @@ pub struct Rule {
 }
 
 /// What the kernel does with a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Action {
     /// Let it happen.
     #[serde(rename = "SCMP_ACT_ALLOW")]
@@ -63,7 +63,7 @@ pub enum Action {
 }
 
 /// A comparison of one argument.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
     /// Which argument, from 0.
@@ -78,7 +78,7 @@ pub struct Condition {
 }
 
 /// How an argument is compared, as unsigned 64-bit numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Operator {
     /// `arg != value`
     #[serde(rename = "SCMP_CMP_NE")]
