@@ -208,7 +208,8 @@ fn bundle(bed: &Bed, sandbox: &Sandbox, seccomp: Seccomp) -> std::path::PathBuf 
         let own = ["pid", "mount", "cgroup"].map(|kind| serde_json::json!({"type": kind}));
         config["linux"]["namespaces"] = namespaces.into_iter().chain(own).collect();
         if matches!(seccomp, Seccomp::RuntimeDefault) {
-            config["linux"]["seccomp"] = serde_json::to_value(default_profile(CapabilitySet::containerd_default())).unwrap();
+            config["linux"]["seccomp"] =
+                serde_json::to_value(default_profile(CapabilitySet::containerd_default())).unwrap();
         }
         std::fs::write(path, config.to_string()).unwrap();
     }
@@ -226,7 +227,8 @@ fn with_one_version<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>).unwrap();
         let aside = tempfile::tempdir().unwrap();
-        let bind = |from: &Path, to: &Path| mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        let bind =
+            |from: &Path, to: &Path| mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
         mount(Some("tmpfs"), aside.path(), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
         for hierarchy in std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name()) {
             if hierarchy != "unified" {

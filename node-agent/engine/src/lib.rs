@@ -5,6 +5,7 @@
 
 pub mod build;
 pub mod builtin;
+pub mod disk_usage;
 pub mod engine;
 pub mod images;
 pub mod logs;

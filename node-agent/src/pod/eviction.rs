@@ -5,11 +5,12 @@
 
 use std::time::Duration;
 
+use reeve_engine::disk_usage::disk_usage;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::actor::Input;
-use crate::volume::usage::{Limited, disk_usage, excess};
+use crate::volume::usage::{Limited, excess};
 
 /// Source: kubelet `evictionMonitoringPeriod`.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -24,7 +25,7 @@ pub(super) async fn watch(volumes: Vec<Limited>, inputs: mpsc::Sender<Input>) {
             let path = volume.path.clone();
             let used = tokio::task::spawn_blocking(move || disk_usage(&path)).await;
             let message = match used {
-                Ok(Ok(used)) => excess(volume, used),
+                Ok(Ok(used)) => excess(volume, used.used_bytes),
                 // A volume that cannot be read is not too full.
                 _ => None,
             };

@@ -1,18 +1,11 @@
-//! How much disk a volume uses, and which volumes may use only so much.
+//! Which volumes may use only so much disk.
 
-use std::collections::HashSet;
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::PodSpec;
 use reeve_api::quantity::Quantity;
 
 use super::Mounted;
-
-/// Bytes of a block as `stat` counts them, whatever the file system.
-const BLOCK_LEN: u64 = 512;
 
 /// An emptyDir on disk with a `sizeLimit`. Those in memory are limited by their file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,29 +33,6 @@ pub(crate) fn excess(limited: &Limited, used_bytes: u64) -> Option<String> {
     over.then(|| format!("Usage of EmptyDir volume \"{}\" exceeds the limit \"{}\". ", limited.volume, limited.limit))
 }
 
-/// Bytes that a folder and everything in it occupy, as `du -x` counts them: holes are free, a file with several names
-/// counts once, links are not followed, other file systems are left out. What goes away meanwhile is passed over.
-pub(crate) fn disk_usage(dir: &Path) -> io::Result<u64> {
-    let top = fs::symlink_metadata(dir)?;
-    let mut total = top.blocks() * BLOCK_LEN;
-    let mut seen: HashSet<u64> = HashSet::new();
-    let mut folders = vec![dir.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
-        for entry in entries.flatten() {
-            let Ok(meta) = entry.metadata() else { continue };
-            if meta.dev() != top.dev() || meta.nlink() > 1 && !meta.is_dir() && !seen.insert(meta.ino()) {
-                continue;
-            }
-            total = total.saturating_add(meta.blocks() * BLOCK_LEN);
-            if meta.is_dir() {
-                folders.push(entry.path());
-            }
-        }
-    }
-    Ok(total)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::MountedVolume;
@@ -83,18 +53,5 @@ mod tests {
         assert_eq!(excess(&found[0], 1 << 20), None);
         let message = "Usage of EmptyDir volume \"disk\" exceeds the limit \"1Mi\". ";
         assert_eq!(excess(&found[0], (1 << 20) + 1).as_deref(), Some(message));
-    }
-
-    #[test]
-    fn usage_counts_blocks_once_and_follows_no_links() {
-        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        fs::write(elsewhere.path().join("big"), vec![1; 4 << 20]).unwrap();
-        fs::create_dir(dir.path().join("sub")).unwrap();
-        fs::write(dir.path().join("sub/file"), vec![1; 1 << 20]).unwrap();
-        fs::hard_link(dir.path().join("sub/file"), dir.path().join("again")).unwrap();
-        fs::File::create(dir.path().join("hole")).unwrap().set_len(1 << 30).unwrap();
-        std::os::unix::fs::symlink(elsewhere.path(), dir.path().join("link")).unwrap();
-        let used = disk_usage(dir.path()).unwrap();
-        assert!((1 << 20..2 << 20).contains(&used), "{used}");
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use super::copy::Inline;
+use crate::images::error::chain;
 use crate::images::pull::install_crypto;
 use crate::images::{Digest, ImageStore};
 
@@ -71,12 +72,6 @@ impl HttpDate for str {
     fn parse_http_date(&self) -> Option<i64> {
         jiff::fmt::rfc2822::parse(self).ok().map(|time| time.timestamp().as_second())
     }
-}
-
-/// An error with what led to it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

@@ -18,7 +18,6 @@ mod sandboxes;
 mod state;
 mod streams;
 mod update;
-mod usage;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -34,6 +33,7 @@ use self::config::Layout;
 pub(crate) use self::containers::{Base, parse_signal};
 use self::link::{Link, LinkError, News};
 use self::state::State;
+use crate::disk_usage::disk_usage;
 use crate::engine::{
     AttachConfig, Connection, Container, ContainerConfig, ContainerState, Engine, EngineError, EngineEvent, ExecConfig,
     ExecSession, Features, FsUsage, Image, RegistryAuth, Resources, Sandbox, SandboxConfig, Usage,
@@ -191,6 +191,10 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
+fn measured(dir: &Path) -> Result<FsUsage, EngineError> {
+    disk_usage(dir).map_err(|source| EngineError::Io { step: format!("look at {}", dir.display()), source })
+}
+
 #[async_trait::async_trait]
 impl Engine for BuiltinEngine {
     fn version(&self) -> String {
@@ -310,14 +314,14 @@ impl Engine for BuiltinEngine {
         let (inner, id) = (Arc::clone(&self.inner), id.to_owned());
         blocking(move || {
             let rootfs = inner.snapshots.get(&id)?.ok_or_else(|| state::not_found("container", &id))?;
-            usage::of(&rootfs.upper)
+            measured(&rootfs.upper)
         })
         .await
     }
 
     async fn image_fs_usage(&self) -> Result<FsUsage, EngineError> {
         let inner = Arc::clone(&self.inner);
-        blocking(move || usage::of(inner.images.dir())).await
+        blocking(move || measured(inner.images.dir())).await
     }
 
     async fn checkpoint_container(&self, id: &str, path: &Path, timeout: Option<Duration>) -> Result<(), EngineError> {

@@ -86,3 +86,9 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
         self.map_err(|error| ImageError::Io { step: format!("{verb} {}", path.display()), source: error.into() })
     }
 }
+
+/// An error with what led to it.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

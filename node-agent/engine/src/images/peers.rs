@@ -17,7 +17,7 @@ use hyper::header::{ACCEPT, RANGE};
 use reqwest::redirect::Policy;
 
 use super::blobs::DOCUMENT_BYTES_MAX;
-use super::error::{ImageError, Step as _};
+use super::error::{ImageError, Step as _, chain};
 use super::index::Record;
 use super::manifest::{DOCKER_MANIFEST, Document, OCI_MANIFEST};
 use super::pull::{Failure, STALL_TIMEOUT, blocking, install_crypto, parse};
@@ -248,12 +248,6 @@ impl PeerRepository {
 
 fn broken(error: &reqwest::Error) -> Failure {
     Failure::transient(chain(error))
-}
-
-/// An error with what led to it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

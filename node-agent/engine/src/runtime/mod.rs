@@ -8,6 +8,7 @@ pub mod caps;
 pub mod cgroup;
 pub mod hooks;
 pub mod interfaces;
+pub(crate) mod mount_attr;
 pub mod namespaces;
 pub mod process;
 pub mod root;

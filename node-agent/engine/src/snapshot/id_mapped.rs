@@ -5,8 +5,6 @@
 //! What the container writes is its own and lies in its upper folder under the node's ids: overlayfs makes files of its
 //! own there as root of the node, who is nobody in an id-mapped mount.
 
-#![allow(unsafe_code, reason = "mount_setattr has no safe wrapper")]
-
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -19,6 +17,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use crate::engine::UserNamespace;
+use crate::runtime::mount_attr::{self, MountAttr};
 
 use super::{Rootfs, apart, leave_propagation, mount_overlay};
 
@@ -88,26 +87,6 @@ fn refused(folder: &Path, error: &io::Error) -> io::Error {
 }
 
 fn map_ids(mount: BorrowedFd<'_>, user: BorrowedFd<'_>) -> io::Result<()> {
-    /// `struct mount_attr` of `mount_setattr(2)`.
-    #[repr(C)]
-    struct MountAttr {
-        set: u64,
-        clear: u64,
-        propagation: u64,
-        userns_fd: u64,
-    }
     let userns_fd = u64::from(user.as_raw_fd().cast_unsigned());
-    let attr = MountAttr { set: MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, userns_fd };
-    // SAFETY: mount_setattr(2) on a descriptor of ours, with a structure of the size given.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const attr,
-            size_of::<MountAttr>(),
-        )
-    };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    mount_attr::set(mount, &MountAttr { set: MOUNT_ATTR_IDMAP, userns_fd, ..MountAttr::default() })
 }

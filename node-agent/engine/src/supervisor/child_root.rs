@@ -10,6 +10,7 @@ use std::ptr;
 
 use super::child::{Attempt, Failure, Step, check, check_fd, errno, fail, number, pause};
 use super::prepare::{Prepared, PreparedOp, PreparedRoot};
+use crate::runtime::mount_attr::MountAttr;
 
 /// `struct open_how` of `openat2(2)`.
 #[repr(C)]
@@ -17,16 +18,6 @@ struct OpenHow {
     flags: u64,
     mode: u64,
     resolve: u64,
-}
-
-/// `struct mount_attr` of `mount_setattr(2)`.
-#[repr(C)]
-#[derive(Default)]
-struct MountAttr {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    userns_fd: u64,
 }
 
 const RESOLVE_IN_ROOT: u64 = 0x10;

@@ -23,6 +23,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::server::{CONTAINERS_MAX, Parts, Server};
 use crate::logs::queue::Queue;
 use crate::logs::writer::Writer;
+use crate::runtime::mount_attr::{self, MountAttr};
 
 /// The hidden first argument.
 const NAME: &str = "supervisor";
@@ -123,29 +124,11 @@ fn spawn(program: &Path, run_dir: &Path, ends_alone: bool) -> Result<(), SpawnEr
 fn read_only_view(program: &Path) -> Option<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(rustix::fs::CWD, program, flags).ok()?;
-    #[repr(C)]
-    struct MountAttr {
-        set: u64,
-        clear: u64,
-        propagation: u64,
-        userns_fd: u64,
-    }
-    let set = u64::from((MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID).bits());
-    let attr = MountAttr { set, clear: 0, propagation: 0, userns_fd: 0 };
-    // SAFETY: mount_setattr(2) on a descriptor of ours, with a structure of the size given.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const attr,
-            size_of::<MountAttr>(),
-        )
-    };
+    let set = (MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID).bits().into();
+    mount_attr::set(tree.as_fd(), &MountAttr { set, ..MountAttr::default() }).ok()?;
     // The descriptor must survive until `execve` opens it by its path in /proc/self/fd: that happens before
     // close-on-exec descriptors are closed.
-    (done == 0).then_some(tree)
+    Some(tree)
 }
 
 /// The supervisor's `main`: to be called first thing in `main` of every program that uses the engine, before
