@@ -125,6 +125,9 @@ pub fn find_devices(device: &Device) -> Result<Vec<DeviceNode>, RootError> {
         .ok_or_else(|| fail("not a device node".to_owned()))
 }
 
+/// What of a node's `/dev` no container is shown: it has its own.
+const OWN_NAMES: [&str; 8] = ["pts", "ptmx", "shm", "fd", "mqueue", ".lxc", ".udev", "console"];
+
 /// Every device of the node, for privileged containers; without terminals and shared memory, which are the
 /// container's own.
 #[must_use]
@@ -133,9 +136,7 @@ pub fn node_devices() -> Vec<DeviceNode> {
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             let path = entry.path();
             let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let own =
-                ["pts", "shm", "fd", "mqueue", ".lxc", ".udev", "console"].iter().any(|own| entry.file_name() == *own);
-            if own {
+            if OWN_NAMES.iter().any(|own| entry.file_name() == *own) {
                 continue;
             }
             if is_folder && depth > 0 {

@@ -302,6 +302,7 @@ fn mount_detached(rootfs: &Rootfs) -> Result<OwnedFd, Errno> {
         return Err(Errno::INVAL);
     }
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "source", "overlay")?;
     for layer in &rootfs.lowerdirs {
         fsconfig_set_string(context.as_fd(), "lowerdir+", layer)?;
     }

@@ -181,6 +181,13 @@ fn new_mount(fs: &CStr, options: &[(CString, CString)], attributes: u64, index: 
     // SAFETY: fsopen(2), fsconfig(2), fsmount(2) on strings that the parent prepared.
     unsafe {
         let context = check_fd(libc::syscall(libc::SYS_fsopen, fs.as_ptr(), 1), Step::Op, index)?;
+        // What stands first in a line of /proc/mounts; a runtime that says nothing there has "none" in every `df`.
+        let source = c"source".as_ptr();
+        check(
+            libc::syscall(libc::SYS_fsconfig, context, FSCONFIG_SET_STRING, source, fs.as_ptr(), 0),
+            Step::Op,
+            index,
+        )?;
         for (key, value) in options {
             let (command, value) =
                 if value.is_empty() { (FSCONFIG_SET_FLAG, ptr::null()) } else { (FSCONFIG_SET_STRING, value.as_ptr()) };

@@ -25,6 +25,7 @@ impl Terminal {
     /// Makes a devpts instance that is mounted nowhere yet, and a terminal in it.
     pub(crate) fn new(options: &[(String, String)]) -> io::Result<Self> {
         let context = fsopen("devpts", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_set_string(context.as_fd(), "source", "devpts")?;
         for (key, value) in options {
             fsconfig_set_string(context.as_fd(), key.as_str(), value.as_str())?;
         }

@@ -1,11 +1,12 @@
 //! What a container can and cannot see and do.
 
-use reeve_engine::engine::{Engine as _, Mount, NamespaceMode, Propagation, SandboxConfig, Seccomp};
+use reeve_engine::engine::{ContainerConfig, Engine as _, Mount, NamespaceMode, Propagation, SandboxConfig, Seccomp};
 
 use crate::bed::{Bed, log_text};
 
 crate::tests![
     a_container_has_namespaces_devices_and_masks_of_its_own,
+    what_is_mounted_is_called_as_by_every_runtime,
     forbidden_system_calls_and_devices_are_refused,
     a_privileged_container_is_not_restricted,
     no_new_privs_is_set_exactly_when_asked,
@@ -36,6 +37,19 @@ async fn a_container_has_namespaces_devices_and_masks_of_its_own() {
         assert!(text.contains(expected), "{expected:?}: {text}");
     }
     assert!(!text.contains("mem\n"), "no device of the node: {text}");
+    bed.close().await;
+}
+
+async fn what_is_mounted_is_called_as_by_every_runtime() {
+    let bed = Bed::new().await;
+    for tty in [false, true] {
+        let config = ContainerConfig { tty, ..bed.script("mounts", "mount") };
+        let (_, text) = bed.run(config).await;
+        for expected in ["overlay on / ", "proc on /proc ", "tmpfs on /dev ", "devpts on /dev/pts ", "sysfs on /sys "] {
+            assert!(text.lines().any(|line| line.starts_with(expected)), "{expected:?}: {text}");
+        }
+        assert!(!text.contains("none on"), "{text}");
+    }
     bed.close().await;
 }
 
@@ -82,11 +96,15 @@ async fn whoever_has_no_rights_may_listen_on_any_port_of_the_pod() {
 
 async fn a_privileged_container_is_not_restricted() {
     let bed = Bed::new().await;
-    let mut config = bed
-        .script("all", "mount -t tmpfs x /tmp && echo mounted; grep Seccomp: /proc/self/status; ls /dev/mem /dev/kmsg");
+    let mut config = bed.script(
+        "all",
+        "mount -t tmpfs x /tmp && echo mounted; grep Seccomp: /proc/self/status; ls /dev/mem /dev/kmsg; \
+                 ls -l /dev/ptmx",
+    );
     config.security.privileged = true;
     let (_, text) = bed.run(config).await;
     assert!(text.starts_with("mounted\nSeccomp:\t0\n"), "{text}");
+    assert!(text.contains("/dev/ptmx -> pts/ptmx\n"), "its terminals are its own: {text}");
     bed.close().await;
 }
 
