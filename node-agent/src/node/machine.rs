@@ -1,17 +1,23 @@
 //! What the machine is: read from /proc and /sys.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use crate::config::Reserved;
 
+/// Where the kernel tells of its huge pages: a folder for each size.
+const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages";
+
 /// What the node has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Capacity {
     pub(crate) cpu_milli: u64,
     pub(crate) memory_bytes: u64,
     /// Of the file system that holds the pods.
     pub(crate) storage_bytes: u64,
+    /// Bytes of huge pages by the bytes of one: every size the kernel has.
+    pub(crate) huge_pages: BTreeMap<u64, u64>,
 }
 
 impl Capacity {
@@ -22,17 +28,32 @@ impl Capacity {
             cpu_milli: u64::try_from(cpus).unwrap_or(1).saturating_mul(1000),
             memory_bytes: memory().0,
             storage_bytes: disk(data_dir).0,
+            huge_pages: huge_pages(Path::new(HUGE_PAGES)),
         }
     }
 
-    /// What is left for pods.
+    /// What is left for pods. What huge pages take is no other memory. Source: kubelet `nodestatus.MachineInfo`.
     pub(crate) fn less(&self, reserved: &Reserved) -> Self {
+        let in_huge_pages = self.huge_pages.values().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
         Self {
             cpu_milli: self.cpu_milli.saturating_sub(reserved.cpu_milli),
-            memory_bytes: self.memory_bytes.saturating_sub(reserved.memory_bytes),
+            memory_bytes: self.memory_bytes.saturating_sub(reserved.memory_bytes).saturating_sub(in_huge_pages),
             storage_bytes: self.storage_bytes.saturating_sub(reserved.storage_bytes),
+            huge_pages: self.huge_pages.clone(),
         }
     }
+}
+
+/// Bytes of huge pages by the bytes of one. Source: the kernel's document on hugetlbpage, `nr_hugepages`.
+fn huge_pages(dir: &Path) -> BTreeMap<u64, u64> {
+    let of = |folder: fs::DirEntry| {
+        let name = folder.file_name();
+        let size: u64 = name.to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+        let number: u64 = fs::read_to_string(folder.path().join("nr_hugepages")).ok()?.trim().parse().ok()?;
+        let size = size.saturating_mul(1024);
+        Some((size, size.saturating_mul(number)))
+    };
+    fs::read_dir(dir).into_iter().flatten().flatten().filter_map(of).collect()
 }
 
 /// Bytes of memory: all, and available without swapping (proc_meminfo(5)).
@@ -113,6 +134,23 @@ mod tests {
         assert!(capacity.cpu_milli >= 1000 && capacity.memory_bytes > 1 << 20 && capacity.storage_bytes > 1 << 20);
         let (max, used) = pids();
         assert!(max > used && used > 0);
+    }
+
+    #[test]
+    fn huge_pages_are_counted_by_their_size_and_are_not_there_for_anything_else() {
+        let dir = tempfile::tempdir().unwrap();
+        for (folder, number) in [("hugepages-2048kB", "4\n"), ("hugepages-1048576kB", "0\n"), ("other", "7\n")] {
+            fs::create_dir(dir.path().join(folder)).unwrap();
+            fs::write(dir.path().join(folder).join("nr_hugepages"), number).unwrap();
+        }
+        let huge_pages = huge_pages(dir.path());
+        assert_eq!(huge_pages, BTreeMap::from([(2 << 20, 8 << 20), (1 << 30, 0)]));
+        let capacity = Capacity { memory_bytes: 100 << 20, huge_pages, ..Capacity::default() };
+        let allocatable = capacity.less(&Reserved { memory_bytes: 10 << 20, ..Reserved::default() });
+        assert_eq!(allocatable.memory_bytes, 82 << 20);
+        assert_eq!(allocatable.huge_pages, capacity.huge_pages);
+        let full = capacity.less(&Reserved { memory_bytes: 99 << 20, ..Reserved::default() });
+        assert_eq!(full.memory_bytes, 0, "never less than nothing");
     }
 
     #[test]

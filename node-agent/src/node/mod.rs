@@ -64,7 +64,7 @@ async fn facts(node: &NodeContext, port: u16) -> Facts {
     let (system, pressure) = looked.unwrap_or_default();
     Facts {
         config: node.config.clone(),
-        capacity: node.capacity,
+        capacity: node.capacity.clone(),
         system,
         pressure,
         images,

@@ -15,6 +15,7 @@ use reeve_engine::engine::{Features, Image};
 use super::machine::{Capacity, System, architecture, disk, memory, pids};
 use crate::config::NodeConfig;
 use crate::peers::TOLD_MAX;
+use crate::pod::huge_pages::{bytes, resource};
 
 /// Available memory below this is pressure. Source: kubelet default eviction threshold.
 const MEMORY_MIN_BYTES: u64 = 100 << 20;
@@ -121,12 +122,17 @@ fn resources(capacity: &Capacity, pods: u32) -> BTreeMap<String, Quantity> {
         milli if milli % 1000 == 0 => (milli / 1000).to_string(),
         milli => format!("{milli}m"),
     };
-    BTreeMap::from([
+    let huge_pages = capacity.huge_pages.iter();
+    let huge_pages = huge_pages.map(|(size, all)| (resource(*size), Quantity(bytes(*all).to_string())));
+    [
         ("cpu".to_owned(), Quantity(cpu)),
         ("memory".to_owned(), Quantity(format!("{}Ki", capacity.memory_bytes / 1024))),
         ("ephemeral-storage".to_owned(), Quantity(format!("{}Ki", capacity.storage_bytes / 1024))),
         ("pods".to_owned(), Quantity(pods.to_string())),
-    ])
+    ]
+    .into_iter()
+    .chain(huge_pages)
+    .collect()
 }
 
 fn images(images: &[Image]) -> Vec<ContainerImage> {
@@ -228,7 +234,12 @@ mod tests {
     fn facts() -> Facts {
         Facts {
             config: node_config(Path::new("/none")),
-            capacity: Capacity { cpu_milli: 2000, memory_bytes: 4 << 30, storage_bytes: 1 << 30 },
+            capacity: Capacity {
+                cpu_milli: 2000,
+                memory_bytes: 4 << 30,
+                storage_bytes: 1 << 30,
+                ..Capacity::default()
+            },
             system: System::default(),
             pressure: Pressure::default(),
             images: vec![],
@@ -237,6 +248,19 @@ mod tests {
             port: 10250,
             network_ready: true,
         }
+    }
+
+    #[test]
+    fn every_size_of_huge_pages_is_told_also_where_there_are_none() {
+        let mut facts = facts();
+        facts.capacity.huge_pages = BTreeMap::from([(2 << 20, 8 << 20), (1 << 30, 0)]);
+        let status = status(&facts, None, at(1));
+        let told = |list: &Option<BTreeMap<String, Quantity>>, name: &str| list.as_ref().unwrap()[name].0.clone();
+        for list in [&status.capacity, &status.allocatable] {
+            assert_eq!((told(list, "hugepages-2Mi").as_str(), told(list, "hugepages-1Gi").as_str()), ("8Mi", "0"));
+        }
+        assert_eq!(told(&status.capacity, "memory"), "4194304Ki");
+        assert_eq!(told(&status.allocatable, "memory"), "4186112Ki");
     }
 
     fn at(second: i64) -> Timestamp {

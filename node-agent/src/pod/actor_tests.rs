@@ -327,7 +327,12 @@ impl Rig {
             objects: ObjectCache::new(component.clone()),
             services,
             node: nodes.store().clone(),
-            capacity: Capacity { cpu_milli: 1000, memory_bytes: 1 << 30, storage_bytes: 1 << 30 },
+            capacity: Capacity {
+                cpu_milli: 1000,
+                memory_bytes: 1 << 30,
+                storage_bytes: 1 << 30,
+                ..Capacity::default()
+            },
             images: images.subscribe(),
             credentials: None,
             peers: None,

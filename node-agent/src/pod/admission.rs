@@ -5,15 +5,18 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use reeve_api::quantity::Quantity;
 
-use super::resources::pod_request;
+use super::huge_pages::is_huge_pages;
+use super::resources::{pod_request, pod_requests};
 use super::state::{containers, spec};
 
 /// What the node has for pods.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Room {
     pub(crate) cpu: Quantity,
     pub(crate) memory: Quantity,
     pub(crate) pods: usize,
+    /// Bytes, by the name of the resource.
+    pub(crate) huge_pages: BTreeMap<String, Quantity>,
 }
 
 /// Why a pod is refused: its status' reason and message.
@@ -46,6 +49,15 @@ pub(crate) fn fits(pod: &Pod, others: &[&Pod], node: Option<&Node>, room: &Room)
     if !memory.is_zero() && memory + memory_used > room.memory {
         let text = shortage("memory", memory.value(), memory_used.value(), room.memory.value());
         return refuse("OutOfmemory", text);
+    }
+    let asked = pod_requests(spec(pod));
+    for resource in asked.keys().filter(|resource| is_huge_pages(resource)) {
+        let (wanted, used) = (pod_request(spec(pod), resource), used(resource));
+        let all = room.huge_pages.get(resource).copied().unwrap_or(Quantity::ZERO);
+        if !wanted.is_zero() && wanted + used > all {
+            let text = shortage(resource, wanted.value(), used.value(), all.value());
+            return refuse(&format!("OutOf{resource}"), text);
+        }
     }
     let labels = node.and_then(|node| node.metadata.labels.as_ref());
     if let (Some(selector), Some(labels)) = (&spec(pod).node_selector, labels)
@@ -114,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_pod_that_does_not_fit_is_refused_in_the_kubelets_words() {
-        let room = Room { cpu: Quantity::from_milli(1000), memory: "1Gi".parse().unwrap(), pods: 2 };
+        let room = room(2);
         let small = cpu("600m");
         assert_eq!(admit(&small, &[], None, &room), Ok(()));
         let refusal = admit(&small, &[&small], None, &room).unwrap_err();
@@ -127,9 +139,35 @@ mod tests {
         assert_eq!(admit(&none, &[&none, &none], None, &room).unwrap_err().reason, "OutOfpods");
     }
 
+    fn room(pods: usize) -> Room {
+        let huge_pages = BTreeMap::from([("hugepages-2Mi".to_owned(), "8Mi".parse().unwrap())]);
+        Room { cpu: Quantity::from_milli(1000), memory: "1Gi".parse().unwrap(), pods, huge_pages }
+    }
+
+    #[test]
+    fn huge_pages_that_the_node_does_not_have_are_refused_by_their_size() {
+        let huge = |resource: &str, amount: &str| {
+            let limits = serde_json::json!({ resource: amount, "cpu": "1m" });
+            let resources = serde_json::json!({ "limits": limits, "requests": limits });
+            pod(serde_json::json!({ "containers": [{ "name": "c", "resources": resources }] }))
+        };
+        let (small, room) = (huge("hugepages-2Mi", "6Mi"), room(9));
+        assert_eq!(admit(&small, &[], None, &room), Ok(()));
+        for (wanted, others, reason, amounts) in [
+            (&small, &[&small][..], "OutOfhugepages-2Mi", "requested: 6291456, used: 6291456, capacity: 8388608"),
+            (&huge("hugepages-1Gi", "1Gi"), &[], "OutOfhugepages-1Gi", "requested: 1073741824, used: 0, capacity: 0"),
+        ] {
+            let refusal = admit(wanted, others, None, &room).unwrap_err();
+            assert_eq!(refusal.reason, reason);
+            let resource = reason.trim_start_matches("OutOf");
+            let message = format!("Pod was rejected: Node didn't have enough resource: {resource}, {amounts}");
+            assert_eq!(refusal.message, message);
+        }
+    }
+
     #[test]
     fn selectors_and_ports_are_checked_again_on_the_node() {
-        let room = Room { cpu: Quantity::from_milli(1000), memory: "1Gi".parse().unwrap(), pods: 9 };
+        let room = room(9);
         let node: Node = serde_json::from_value(serde_json::json!({ "metadata": { "labels": { "a": "b" } } })).unwrap();
         let picky = pod(serde_json::json!({ "containers": [], "nodeSelector": { "a": "c" } }));
         assert_eq!(admit(&picky, &[], Some(&node), &room).unwrap_err().reason, "NodeAffinity");

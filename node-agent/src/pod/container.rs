@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use reeve_engine::engine::{
-    ContainerConfig, Device, Image, ImageSource, LogLimits, Mount, NamespaceMode, SandboxConfig, UserNamespace,
+    ContainerConfig, Device, Image, ImageSource, LogLimits, Mount, NamespaceMode, Resources, SandboxConfig,
+    UserNamespace,
 };
 
 use super::env::{EnvError, environment, service_links};
 use super::expand::{TooLong, expand};
 use super::field::Surroundings;
 use super::files::{PodFiles, hostname};
+use super::huge_pages;
 use super::resize::annotation;
 use super::resources::{Size, cgroup, container_resources, pod_resources};
 use super::security::{SecurityError, security};
@@ -107,7 +109,10 @@ pub(crate) fn sandbox_config(
         user_namespace,
         privileged: all_containers(spec).any(is_privileged),
         cgroup: cgroup(pod),
-        resources: pod_resources(spec),
+        resources: Resources {
+            hugepages: huge_pages::of_pod(spec, node.capacity.huge_pages.keys().copied()),
+            ..pod_resources(spec)
+        },
         sysctls: sysctls.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
         log_dir: node.config.log_dir(&namespace, &name, &uid),
         labels: pod_labels(pod),
@@ -168,7 +173,10 @@ pub(crate) fn container_config(inputs: &ContainerInputs<'_>) -> Result<Container
         working_dir: container.working_dir.clone().unwrap_or_default(),
         mounts: all_mounts(inputs, &pod_dir, volume_mounts)?,
         devices,
-        resources: container_resources(pod, container, node.capacity.memory_bytes),
+        resources: Resources {
+            hugepages: huge_pages::of_container(spec(pod), container, node.capacity.huge_pages.keys().copied()),
+            ..container_resources(pod, container, node.capacity.memory_bytes)
+        },
         security,
         pid: None,
         pid_of: None,

@@ -57,7 +57,7 @@ pub(crate) struct Ledger(BTreeMap<String, Line>);
 /// What the node has, for those who decide.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'p> {
-    pub(crate) room: Room,
+    pub(crate) room: &'p Room,
     pub(crate) node: Option<&'p Node>,
 }
 
@@ -65,7 +65,7 @@ impl Ledger {
     /// Takes a pod in that is new here, if it fits.
     pub(crate) fn admit(&mut self, pod: &Arc<Pod>, place: Place<'_>) -> Result<(), Refusal> {
         let uid = uid(pod);
-        admit(pod, &self.others(&uid), place.node, &place.room)?;
+        admit(pod, &self.others(&uid), place.node, place.room)?;
         self.0.insert(uid, Line::new(pod, Allocation::of(pod)));
         Ok(())
     }
@@ -129,7 +129,7 @@ impl Ledger {
     }
 
     fn decide(&mut self, uid: &str, place: Place<'_>, now: Timestamp) -> Option<Verdict> {
-        let fits = fits(&self.0.get(uid)?.wanted, &self.others(uid), place.node, &place.room);
+        let fits = fits(&self.0.get(uid)?.wanted, &self.others(uid), place.node, place.room);
         let line = self.0.get_mut(uid)?;
         match fits {
             Ok(()) => {
@@ -208,15 +208,20 @@ fn uid(pod: &Pod) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use reeve_api::quantity::Quantity;
 
     use super::*;
 
-    const PLACE: Place<'static> =
-        Place { room: Room { cpu: Quantity::ZERO, memory: Quantity::ZERO, pods: 9 }, node: None };
-
     fn place() -> Place<'static> {
-        Place { room: Room { cpu: Quantity::from_milli(1000), memory: "1Gi".parse().unwrap(), pods: 9 }, ..PLACE }
+        static ROOM: LazyLock<Room> = LazyLock::new(|| Room {
+            cpu: Quantity::from_milli(1000),
+            memory: "1Gi".parse().unwrap(),
+            pods: 9,
+            huge_pages: BTreeMap::new(),
+        });
+        Place { room: &ROOM, node: None }
     }
 
     fn pod(uid: &str, cpu: &str, generation: i64) -> Arc<Pod> {

@@ -16,6 +16,7 @@ pub(crate) mod expand;
 pub(crate) mod field;
 pub(crate) mod files;
 pub(crate) mod hooks;
+pub(crate) mod huge_pages;
 pub(crate) mod image;
 pub(crate) mod image_volumes;
 pub(crate) mod ledger;

@@ -81,13 +81,19 @@ pub(crate) fn cgroup(pod: &Pod) -> String {
     format!("kubepods/{class}/pod{}", pod.metadata.uid.as_deref().unwrap_or_default())
 }
 
+/// What limits a container in a resource: its own limit, else the pod's.
+pub(crate) fn limit_of_container(spec: &PodSpec, container: &Container, resource: &str) -> Option<Quantity> {
+    let own = limit(container, resource).filter(|limit| !limit.is_zero());
+    own.or_else(|| pod_level_limit(spec, resource))
+}
+
 /// Limits of the whole pod: its own, or the sum of its containers' where all have one.
 /// Source: kubelet `ResourceConfigForPod`.
 pub(crate) fn pod_resources(spec: &PodSpec) -> Resources {
     let limit_of = |resource: &str| {
         let is_declared = pod_level_limit(spec, resource).is_some_and(|limit| !limit.is_zero())
             || containers(spec).all(|(own, _)| limit(own, resource).is_some_and(|limit| !limit.is_zero()));
-        pod_limit(spec, resource).filter(|limit| is_declared && !limit.is_zero())
+        limit_of_pod(spec, resource).filter(|limit| is_declared && !limit.is_zero())
     };
     Resources {
         cpu_shares: Some(shares(unsigned(pod_request(spec, "cpu").milli_value()))),
@@ -107,7 +113,7 @@ pub(crate) fn pod_request(spec: &PodSpec, resource: &str) -> Quantity {
 }
 
 /// The same for limits. Source: Kubernetes `PodLimits`.
-fn pod_limit(spec: &PodSpec, resource: &str) -> Option<Quantity> {
+pub(crate) fn limit_of_pod(spec: &PodSpec, resource: &str) -> Option<Quantity> {
     let own = pod_level_limit(spec, resource);
     let sum = own.or_else(|| effective(spec, |container| limit(container, resource)))?;
     let overhead = amount(&spec.overhead, resource).filter(|_| !sum.is_zero());
@@ -125,7 +131,7 @@ pub(crate) fn pod_requests(spec: &PodSpec) -> Amounts {
 pub(crate) fn pod_limits(spec: &PodSpec) -> Amounts {
     let names: BTreeSet<&String> =
         lists(spec, |resources| resources.limits.as_ref()).flat_map(BTreeMap::keys).collect();
-    names.into_iter().filter_map(|name| Some((name.clone(), text(pod_limit(spec, name)?)))).collect()
+    names.into_iter().filter_map(|name| Some((name.clone(), text(limit_of_pod(spec, name)?)))).collect()
 }
 
 fn lists(spec: &PodSpec, of: fn(&ResourceRequirements) -> Option<&Amounts>) -> impl Iterator<Item = &Amounts> {
@@ -168,10 +174,7 @@ impl Size {
     /// What a container of this pod is to have. Where it has no limit, the pod's is its limit; where it asks for
     /// nothing, its limit is what it asks for.
     pub(crate) fn of(spec: &PodSpec, container: &Container) -> Self {
-        let limit_of = |resource: &str| {
-            let own = limit(container, resource).filter(|limit| !limit.is_zero());
-            own.or_else(|| pod_level_limit(spec, resource)).unwrap_or(Quantity::ZERO)
-        };
+        let limit_of = |resource: &str| limit_of_container(spec, container, resource).unwrap_or(Quantity::ZERO);
         let (cpu, memory) = (limit_of("cpu"), limit_of("memory"));
         let asked = container.resources.as_ref().and_then(|resources| amount(&resources.requests, "memory"));
         Self {

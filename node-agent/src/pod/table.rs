@@ -18,6 +18,7 @@ use super::allocation::Allocation;
 use super::backoff::step_retry;
 use super::container::POD_UID;
 use super::context::{NodeContext, about};
+use super::huge_pages::{bytes, resource};
 use super::ledger::{Ledger, Place, Verdict, is_over};
 use super::resize::event;
 use super::state::{End, PodState, Why, spec};
@@ -164,7 +165,7 @@ impl PodTable {
     /// what they want.
     async fn review(&mut self) -> BTreeMap<String, bool> {
         let own = self.node.node.get("", &self.node.config.node_name);
-        let verdicts = self.ledger.review(Place { room: self.room(), node: own.as_deref() }, self.node.now());
+        let verdicts = self.ledger.review(Place { room: &self.room(), node: own.as_deref() }, self.node.now());
         let mut granted = BTreeMap::new();
         for (uid, verdict) in verdicts {
             let Some(pod) = self.ledger.wanted(&uid).cloned() else { continue };
@@ -269,12 +270,14 @@ impl PodTable {
             cpu: Quantity::from_milli(i64::try_from(allocatable.cpu_milli).unwrap_or(i64::MAX)),
             memory: Quantity::new(i64::try_from(allocatable.memory_bytes).unwrap_or(i64::MAX), Format::BinarySi),
             pods: usize::try_from(self.node.config.max_pods).unwrap_or(usize::MAX),
+            huge_pages: allocatable.huge_pages.iter().map(|(size, all)| (resource(*size), bytes(*all))).collect(),
         }
     }
 
     fn admit(&mut self, pod: &Arc<Pod>, beginning: &mut Beginning, now: jiff::Timestamp) {
         let own = self.node.node.get("", &self.node.config.node_name);
-        let place = Place { room: self.room(), node: own.as_deref() };
+        let room = self.room();
+        let place = Place { room: &room, node: own.as_deref() };
         if let Err(refusal) = self.ledger.admit(pod, place) {
             self.node.events.warning(&about(pod), &refusal.reason, refusal.message.clone());
             let why = Why::Failed { reason: refusal.reason.clone(), message: refusal.message.clone() };

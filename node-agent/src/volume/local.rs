@@ -5,24 +5,31 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, Volume};
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, PodSpec, Volume};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use reeve_api::quantity::Quantity;
 
 use super::SetUpError;
+use crate::pod::huge_pages;
 
 /// What an emptyDir is made with, besides its own fields.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct EmptyDirInputs {
+pub(crate) struct EmptyDirInputs<'p> {
     /// The pod's `fsGroup`.
     pub(crate) group: Option<u32>,
     /// Bytes one in memory may hold, if its limit is not lower.
     pub(crate) memory_max: Option<u64>,
+    /// The pod it is of, which says how large its huge pages are.
+    pub(crate) pod: Option<&'p PodSpec>,
 }
 
-/// Makes an emptyDir: a folder, or a tmpfs for `medium: Memory`. It appears with its mode and owner, or not at all;
-/// one that is there is its pod's and stays as it is.
-pub(crate) fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, inputs: &EmptyDirInputs) -> Result<(), SetUpError> {
+/// Makes an emptyDir: a folder, a tmpfs for `medium: Memory`, a hugetlbfs for `medium: HugePages`. It appears with its
+/// mode and owner, or not at all; one that is there is its pod's and stays as it is.
+pub(crate) fn empty_dir(
+    path: &Path,
+    source: &EmptyDirVolumeSource,
+    inputs: &EmptyDirInputs<'_>,
+) -> Result<(), SetUpError> {
     let mode = if inputs.group.is_some() { 0o2777 } else { 0o777 };
     match source.medium.as_deref().unwrap_or_default() {
         "" if path.exists() => Ok(()),
@@ -33,8 +40,22 @@ pub(crate) fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, inputs: &Emp
             let options = [Some(format!("mode={mode:o}")), size.map(|bytes| format!("size={bytes}")), group];
             tmpfs(path, Some(&options.into_iter().flatten().collect::<Vec<_>>().join(",")))
         }
-        _ => Err(SetUpError::Unsupported("emptyDir with this medium")),
+        medium if huge_pages::is_medium(medium) => hugetlbfs(path, medium, inputs),
+        medium => Err(SetUpError::Medium(medium.to_owned())),
     }
+}
+
+/// Root's, as the kernel makes it, unless the pod has a group for its volumes.
+fn hugetlbfs(path: &Path, medium: &str, inputs: &EmptyDirInputs<'_>) -> Result<(), SetUpError> {
+    let size = huge_pages::page_size(inputs.pod.unwrap_or(&PodSpec::default()), medium)?;
+    let group = inputs.group.map(|group| format!(",gid={group},mode=775")).unwrap_or_default();
+    let is_new = mount_once(path, ("nodev", "hugetlbfs"), Some(&format!("pagesize={size}{group}")))?;
+    if is_new && inputs.group.is_some() {
+        // The option knows no set-group-ID bit.
+        let permissions = fs::Permissions::from_mode(0o2775);
+        fs::set_permissions(path, permissions).map_err(SetUpError::io("change the mode of", path))?;
+    }
+    Ok(())
 }
 
 /// Makes a folder beside its place and moves it there: a crash leaves none that is half made.
@@ -57,12 +78,18 @@ fn size_limit(source: &EmptyDirVolumeSource) -> Result<Option<u64>, SetUpError> 
 
 /// Mounts a tmpfs with these options at `path` unless there is one.
 pub(crate) fn tmpfs(path: &Path, options: Option<&str>) -> Result<(), SetUpError> {
+    mount_once(path, ("tmpfs", "tmpfs"), options).map(drop)
+}
+
+/// Whether it was not there yet.
+fn mount_once(path: &Path, (source, kind): (&str, &str), options: Option<&str>) -> Result<bool, SetUpError> {
     fs::create_dir_all(path).map_err(SetUpError::io("create", path))?;
     if is_mount_point(path).map_err(SetUpError::io("look at", path))? {
-        return Ok(());
+        return Ok(false);
     }
-    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), options)
-        .map_err(|errno| SetUpError::io("mount tmpfs at", path)(errno.into()))
+    mount(Some(source), path, Some(kind), MsFlags::empty(), options)
+        .map_err(|errno| SetUpError::io(&format!("mount {kind} at"), path)(errno.into()))?;
+    Ok(true)
 }
 
 fn is_mount_point(path: &Path) -> io::Result<bool> {
@@ -208,7 +235,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pod/m");
         let source = EmptyDirVolumeSource { medium: Some("Memory".to_owned()), ..EmptyDirVolumeSource::default() };
-        empty_dir(&path, &source, &EmptyDirInputs { group: None, memory_max: Some(1 << 20) }).unwrap();
+        empty_dir(&path, &source, &EmptyDirInputs { memory_max: Some(1 << 20), ..EmptyDirInputs::default() }).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o777);
         assert!(fs::write(path.join("big"), vec![0; 2 << 20]).is_err());
         remove_pod_dir(&dir.path().join("pod")).unwrap();
@@ -230,13 +257,44 @@ mod tests {
     }
 
     #[test]
+    fn a_volume_of_huge_pages_has_the_pods_size_and_leaves_nothing_behind() {
+        if !Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB").exists() {
+            eprintln!("SKIPPED: this kernel has no huge pages of 2 MB");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let pod = dir.path().join("pod");
+        let path = pod.join("volumes/h");
+        let limits = serde_json::json!({ "hugepages-2Mi": "4Mi" });
+        let container = serde_json::json!({ "name": "c", "resources": { "requests": limits } });
+        let spec: PodSpec = serde_json::from_value(serde_json::json!({ "containers": [container] })).unwrap();
+        let made = |medium: &str| {
+            let source = EmptyDirVolumeSource { medium: Some(medium.to_owned()), ..EmptyDirVolumeSource::default() };
+            empty_dir(&path, &source, &EmptyDirInputs { group: Some(3000), memory_max: None, pod: Some(&spec) })
+        };
+        for wrong in ["HugePages-1Gi", "Hugepages", "hugetlb"] {
+            assert!(made(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(made("hugetlb").unwrap_err().to_string(), "unknown storage medium \"hugetlb\"");
+        assert!(!path.exists(), "what is refused leaves nothing");
+        made("HugePages").unwrap();
+        made("HugePages-2Mi").unwrap();
+        let stat = rustix::fs::statfs(&path).unwrap();
+        assert_eq!((stat.f_type, stat.f_bsize), (rustix::fs::FsWord::from(0x958458f6_u32), 2 << 20));
+        assert_eq!((fs::metadata(&path).unwrap().mode() & 0o7777, fs::metadata(&path).unwrap().gid()), (0o2775, 3000));
+        assert_eq!(mounts_below(&pod).unwrap().len(), 1, "made once");
+        remove_pod_dir(&pod).unwrap();
+        assert!(!pod.exists());
+    }
+
+    #[test]
     fn a_memory_volume_has_its_size_and_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         let pod = dir.path().join("pod with blank");
         let path = pod.join("volumes/m");
         let source: EmptyDirVolumeSource =
             serde_json::from_value(serde_json::json!({ "medium": "Memory", "sizeLimit": "1Mi" })).unwrap();
-        let inputs = EmptyDirInputs { group: Some(3000), memory_max: Some(8 << 20) };
+        let inputs = EmptyDirInputs { group: Some(3000), memory_max: Some(8 << 20), pod: None };
         empty_dir(&path, &source, &inputs).unwrap();
         empty_dir(&path, &source, &inputs).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o2777);

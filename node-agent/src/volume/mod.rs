@@ -66,6 +66,10 @@ pub(crate) enum SetUpError {
     Unsupported(&'static str),
     #[error("invalid path {0:?}: must be relative and must not contain '..'")]
     BadPath(String),
+    #[error("unknown storage medium {0:?}")]
+    Medium(String),
+    #[error(transparent)]
+    HugePages(#[from] crate::pod::huge_pages::MediumError),
     #[error("sizeLimit {0:?} is no quantity")]
     SizeLimit(String),
     #[error("failed to fetch token: {0}")]
@@ -148,7 +152,9 @@ fn write_one(
     let home = |kind: &str| dir.join("volumes").join(format!("kubernetes.io~{kind}")).join(&volume.name);
     if let Some(source) = &volume.empty_dir {
         let path = home("empty-dir");
-        local::empty_dir(&path, source, &local::EmptyDirInputs { group: fs_group, memory_max: memory_max(inputs) })?;
+        let pod = Some(spec(&inputs.pod));
+        let inputs = local::EmptyDirInputs { group: fs_group, memory_max: memory_max(inputs), pod };
+        local::empty_dir(&path, source, &inputs)?;
         return Ok(MountedVolume { path, read_only: false });
     }
     if let Some(source) = &volume.host_path {

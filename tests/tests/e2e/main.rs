@@ -10,6 +10,7 @@ mod etcds;
 mod failures;
 mod garbage;
 mod hostnet;
+mod huge_pages;
 mod image_volumes;
 mod input;
 mod killed;
