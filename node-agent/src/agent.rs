@@ -28,6 +28,7 @@ use crate::pod::context::NodeContext;
 use crate::pod::table;
 use crate::pod::user_ids::UserIds;
 use crate::pod::view::Views;
+use crate::probe::metrics::ProbeCounts;
 use crate::server::stats::Seen;
 use crate::server::{Backend, KubeletServer, ServerError};
 
@@ -110,6 +111,7 @@ impl NodeAgent {
         });
         let announced = peers.as_ref().map(ImagePeers::changed);
         let node = Arc::new(NodeContext {
+            probes: ProbeCounts::default(),
             user_ids: UserIds::of_node(self.config.max_pods, component.rng.clone()).await,
             capacity: Capacity::of_machine(&self.config.data_dir),
             config: self.config,

@@ -16,7 +16,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 mod resources;
 
-pub use resources::{InterfaceUsage, IoLimit, IoUsage, Pressure, Resources, Stall, Usage};
+pub use resources::{
+    DiskUsage, FileSystem, InterfaceUsage, IoLimit, IoUsage, Pressure, ProcessUsage, Resources, Stall, Throttling,
+    Usage,
+};
 
 /// Runs pods' sandboxes and containers and keeps their images.
 #[async_trait::async_trait]
@@ -52,6 +55,11 @@ pub trait Engine: Send + Sync + 'static {
     async fn container_status(&self, id: &str) -> Result<Container, EngineError>;
     /// What each running container uses, by its id.
     async fn usage(&self) -> Result<BTreeMap<String, Usage>, EngineError>;
+    /// The processes of each running container, by its id; of no container where the engine cannot tell. Looks at
+    /// everything they have open: slow.
+    async fn processes(&self) -> Result<BTreeMap<String, ProcessUsage>, EngineError> {
+        Ok(BTreeMap::new())
+    }
     /// What all of a sandbox's containers use together.
     async fn pod_sandbox_usage(&self, id: &str) -> Result<Usage, EngineError>;
 

@@ -10,6 +10,7 @@ pub mod engine;
 pub mod images;
 pub mod logs;
 pub mod loopback;
+pub mod metrics;
 pub mod runtime;
 pub mod snapshot;
 pub mod supervisor;

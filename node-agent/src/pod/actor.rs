@@ -246,6 +246,7 @@ impl Actor {
             }
         }
         self.views.withdraw(&self.state.pod);
+        self.node.probes.forget(&self.state.pod);
     }
 
     /// Whether nothing is left to do, ever.

@@ -29,6 +29,7 @@ use super::user_ids::UserIds;
 use super::view::Views;
 use crate::node::machine::Capacity;
 use crate::objects::ObjectCache;
+use crate::probe::metrics::ProbeCounts;
 use crate::testing::node_config;
 
 /// An engine whose containers are records; commands "run" until the test ends them.
@@ -337,6 +338,7 @@ impl Rig {
             credentials: None,
             peers: None,
             network: watch::channel(None).1,
+            probes: ProbeCounts::default(),
             user_ids: UserIds::beyond_the_nodes(component.rng.clone()),
             component,
         };

@@ -16,6 +16,7 @@ use crate::net::PodNetwork;
 use crate::node::machine::Capacity;
 use crate::objects::ObjectCache;
 use crate::peers::ImagePeers;
+use crate::probe::metrics::ProbeCounts;
 
 /// The surroundings of every pod actor. One per agent.
 pub(crate) struct NodeContext {
@@ -37,6 +38,8 @@ pub(crate) struct NodeContext {
     pub(crate) peers: Option<ImagePeers>,
     /// Which ids of the node pods have.
     pub(crate) user_ids: UserIds,
+    /// How containers' probes went.
+    pub(crate) probes: ProbeCounts,
     /// The pod network, as soon as the node has its range.
     pub(crate) network: watch::Receiver<Option<Arc<PodNetwork>>>,
 }

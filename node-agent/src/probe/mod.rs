@@ -3,6 +3,7 @@
 pub(crate) mod exec;
 pub(crate) mod grpc;
 pub(crate) mod http;
+pub(crate) mod metrics;
 pub(crate) mod thresholds;
 
 use std::net::IpAddr;
@@ -85,7 +86,9 @@ async fn work(target: &ProbeTarget, kind: ProbeKind, inputs: &mpsc::Sender<Input
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
+        let began = Instant::now();
         let outcome = once(target, probe, limit).await;
+        target.node.probes.count(&target.pod, &target.container.name, kind, &outcome, began.elapsed());
         tell(target, kind, &outcome);
         let healthy = match thresholds.on(&outcome) {
             None => continue,

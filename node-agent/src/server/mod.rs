@@ -174,6 +174,8 @@ async fn route(backend: &Arc<Backend>, request: Request<Incoming>) -> Answer {
         ["pods"] if get => pods(backend),
         ["stats", "summary"] | ["stats"] if get => stats::summary(backend).await,
         ["metrics"] if get => stats::metrics(backend).await,
+        ["metrics", "cadvisor"] if get => stats::cadvisor(backend).await,
+        ["metrics", "probes"] if get => stats::probes(backend),
         ["metrics", "resource"] if get => stats::resources(backend).await,
         ["configz"] if get => stats::configz(backend),
         ["containerLogs", namespace, pod, container] if get => {

@@ -15,6 +15,7 @@ mod image_volumes;
 mod input;
 mod killed;
 mod kubeconfig;
+mod metrics;
 mod peers;
 mod places;
 mod pods;

@@ -117,6 +117,7 @@ pub fn of_pod(given: &LinuxPodSandboxStats) -> Usage {
         rx_errors: number(own.rx_errors),
         tx_bytes: number(own.tx_bytes),
         tx_errors: number(own.tx_errors),
+        ..InterfaceUsage::default()
     });
     Usage {
         processes: given.process.as_ref().and_then(|own| own.process_count).map(|count| count.value),

@@ -118,14 +118,18 @@ impl Shared {
     }
 
     async fn writable_layer(&self, id: &str, now: i64) -> Option<FilesystemUsage> {
+        self.writable_size(id).await.map(|size| stats::folder(&size, now))
+    }
+
+    /// What a container has written, as of a moment ago.
+    pub(super) async fn writable_size(&self, id: &str) -> Option<FsUsage> {
         if let Some(known) = self.seen.size(id, self.clock.monotonic()) {
-            return Some(stats::folder(&known, now));
+            return Some(known);
         }
         let size = self.engine.writable_layer(id).await.ok()?;
-        let told = stats::folder(&size, now);
         let mut sizes = self.seen.sizes.lock().unwrap_or_else(PoisonError::into_inner);
-        sizes.insert(id.to_owned(), (self.clock.monotonic(), size));
-        Some(told)
+        sizes.insert(id.to_owned(), (self.clock.monotonic(), size.clone()));
+        Some(size)
     }
 
     pub(super) async fn pod_sandbox_stats(&self, id: &str) -> Answer<PodSandboxStats> {
@@ -150,7 +154,8 @@ impl Shared {
                 && own.id.starts_with(&filter.id)
                 && convert::selects(&filter.label_selector, &sandbox::listed(&own).labels);
             if is_wanted {
-                found.push(self.stats_of_pod(&own).await?);
+                // One that goes while somebody looks uses nothing any more.
+                found.extend(self.stats_of_pod(&own).await.ok());
             }
         }
         Ok(found)

@@ -35,8 +35,8 @@ use self::link::{Link, LinkError, News};
 use self::state::State;
 use crate::disk_usage::disk_usage;
 use crate::engine::{
-    AttachConfig, Connection, Container, ContainerConfig, ContainerState, Engine, EngineError, EngineEvent, ExecConfig,
-    ExecSession, Features, FsUsage, Image, RegistryAuth, Resources, Sandbox, SandboxConfig, Usage,
+    AttachConfig, Connection, Container, ContainerConfig, Engine, EngineError, EngineEvent, ExecConfig, ExecSession,
+    Features, FsUsage, Image, ProcessUsage, RegistryAuth, Resources, Sandbox, SandboxConfig, Usage,
 };
 use crate::images::{ImageStore, StoreOptions};
 use crate::runtime::caps::CapabilitySet;
@@ -246,21 +246,11 @@ impl Engine for BuiltinEngine {
     }
 
     async fn usage(&self) -> Result<BTreeMap<String, Usage>, EngineError> {
-        let inner = Arc::clone(&self.inner);
-        // Some small files per container: not on the async threads.
-        blocking(move || {
-            let running: Vec<Container> = inner.state(|state| {
-                let all = state.containers.values().map(|entry| &entry.container);
-                all.filter(|own| matches!(own.state, ContainerState::Running { .. })).cloned().collect()
-            });
-            let used = running.into_iter().filter_map(|container| {
-                let sandbox = inner.sandbox(&container.sandbox).ok()?;
-                let usage = cgroup::usage::read(&inner.container_cgroup(&container, &sandbox));
-                Some((container.id, usage))
-            });
-            Ok(used.collect())
-        })
-        .await
+        self.look_at_running(cgroup::usage::read).await
+    }
+
+    async fn processes(&self) -> Result<BTreeMap<String, ProcessUsage>, EngineError> {
+        self.look_at_running(cgroup::usage::processes).await
     }
 
     async fn pod_sandbox_usage(&self, id: &str) -> Result<Usage, EngineError> {

@@ -51,6 +51,28 @@ impl BuiltinEngine {
         .await
     }
 
+    /// Looks at the group of each running container, by the container's id.
+    pub(super) async fn look_at_running<T: Send + 'static>(
+        &self,
+        look: fn(&CgroupPlan) -> T,
+    ) -> Result<BTreeMap<String, T>, EngineError> {
+        let inner = Arc::clone(&self.inner);
+        // Some small files per container: not on the async threads.
+        blocking(move || {
+            let running: Vec<Container> = inner.state(|state| {
+                let all = state.containers.values().map(|entry| &entry.container);
+                all.filter(|own| matches!(own.state, ContainerState::Running { .. })).cloned().collect()
+            });
+            let seen = running.into_iter().filter_map(|container| {
+                let sandbox = inner.sandbox(&container.sandbox).ok()?;
+                let seen = look(&inner.container_cgroup(&container, &sandbox));
+                Some((container.id, seen))
+            });
+            Ok(seen.collect())
+        })
+        .await
+    }
+
     pub(super) async fn sandbox_usage(&self, id: &str) -> Result<Usage, EngineError> {
         let sandbox = self.inner.sandbox(id)?;
         let inner = Arc::clone(&self.inner);

@@ -96,12 +96,34 @@ impl Resources {
 pub struct Usage {
     /// CPU time since it was started.
     pub cpu_nanoseconds: Option<u64>,
+    /// Of that, in programs.
+    pub cpu_user_nanoseconds: Option<u64>,
+    /// Of that, in the kernel.
+    pub cpu_system_nanoseconds: Option<u64>,
+    /// How often its quota of CPU time was used up.
+    pub throttling: Option<Throttling>,
     /// Memory, file pages included.
     pub memory_bytes: Option<u64>,
     /// Memory without file pages that could be given back at once.
     pub working_set_bytes: Option<u64>,
     /// Memory that is no file's.
     pub rss_bytes: Option<u64>,
+    /// Memory of files.
+    pub cache_bytes: Option<u64>,
+    /// Memory of files that are mapped.
+    pub mapped_file_bytes: Option<u64>,
+    /// Memory of files that was used lately.
+    pub active_file_bytes: Option<u64>,
+    /// Memory of files that was not.
+    pub inactive_file_bytes: Option<u64>,
+    /// Memory that the kernel needs for it.
+    pub kernel_bytes: Option<u64>,
+    /// The most memory it ever had.
+    pub memory_peak_bytes: Option<u64>,
+    /// How often its memory limit was reached; v1 only.
+    pub memory_limit_hits: Option<u64>,
+    /// Processes that were killed because of the limit.
+    pub oom_kills: Option<u64>,
     /// Page faults since it was started.
     pub page_faults: Option<u64>,
     /// Those that had to read.
@@ -110,8 +132,12 @@ pub struct Usage {
     pub swap_bytes: Option<u64>,
     /// Processes and threads.
     pub processes: Option<u64>,
+    /// The most of them there may be, 0 for any number.
+    pub processes_max: Option<u64>,
     /// What went to and from disks since it was started.
     pub io: Option<IoUsage>,
+    /// The same of each disk.
+    pub disks: Vec<DiskUsage>,
     /// Time lost waiting for CPUs. Only v2 groups count it, as the two below.
     pub cpu_pressure: Option<Pressure>,
     /// Time lost waiting for memory.
@@ -133,6 +159,56 @@ pub struct IoUsage {
     pub reads: u64,
     /// Writes.
     pub writes: u64,
+}
+
+/// What went to and from one disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Its number.
+    pub major: u32,
+    /// See `major`.
+    pub minor: u32,
+    /// `/dev/sda`; empty where it has no name.
+    pub device: String,
+    /// What went.
+    pub io: IoUsage,
+}
+
+/// How often a quota of CPU time was used up. Source: `cpu.stat`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Throttling {
+    /// Periods in which something ran.
+    pub periods: u64,
+    /// Those in which the quota was used up.
+    pub throttled_periods: u64,
+    /// Time that it was kept from running.
+    pub throttled_nanoseconds: u64,
+}
+
+/// The processes of a container, and what they have open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProcessUsage {
+    /// How many there are.
+    pub processes: u64,
+    /// Open files of all of them.
+    pub file_descriptors: u64,
+    /// Those that are sockets.
+    pub sockets: u64,
+}
+
+/// What somebody takes of a file system. What is not known is left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FileSystem {
+    /// `/dev/sda1`; empty where it is on none.
+    pub device: String,
+    /// Bytes that are used.
+    pub used_bytes: Option<u64>,
+    /// Bytes that there are.
+    pub limit_bytes: Option<u64>,
+    /// Files that there can be.
+    pub inodes: Option<u64>,
+    /// Of these, not yet used.
+    pub inodes_free: Option<u64>,
 }
 
 /// How long processes waited for something. Source: the kernel's document on pressure stall information.
@@ -164,10 +240,18 @@ pub struct InterfaceUsage {
     pub name: String,
     /// Bytes received.
     pub rx_bytes: u64,
+    /// Packets received.
+    pub rx_packets: Option<u64>,
+    /// Packets that were received and dropped.
+    pub rx_dropped: Option<u64>,
     /// Packets that were received wrong.
     pub rx_errors: u64,
     /// Bytes sent.
     pub tx_bytes: u64,
+    /// Packets sent.
+    pub tx_packets: Option<u64>,
+    /// Packets that were dropped instead of sent.
+    pub tx_dropped: Option<u64>,
     /// Packets that could not be sent.
     pub tx_errors: u64,
 }

@@ -32,7 +32,17 @@ fn parse(text: &str) -> Vec<InterfaceUsage> {
     let read = lines.map(|(name, numbers)| {
         let numbers: Vec<u64> = numbers.split_whitespace().filter_map(|word| word.parse().ok()).collect();
         let at = |index: usize| numbers.get(index).copied().unwrap_or_default();
-        InterfaceUsage { name: name.to_owned(), rx_bytes: at(0), rx_errors: at(2), tx_bytes: at(8), tx_errors: at(10) }
+        InterfaceUsage {
+            name: name.to_owned(),
+            rx_bytes: at(0),
+            rx_packets: Some(at(1)),
+            rx_errors: at(2),
+            rx_dropped: Some(at(3)),
+            tx_bytes: at(8),
+            tx_packets: Some(at(9)),
+            tx_errors: at(10),
+            tx_dropped: Some(at(11)),
+        }
     });
     read.collect()
 }
@@ -44,9 +54,18 @@ mod tests {
     #[test]
     fn traffic_is_told_by_interface_without_the_loopback() {
         let text = "Inter-| Receive | Transmit\n face |bytes packets errs drop|bytes packets\n \
-            lo: 100 1 0 0 0 0 0 0 100 1 0 0 0 0 0 0\n  eth0: 1234 10 2 0 0 0 0 0 5678 20 3 0 0 0 0 0\n";
-        let own =
-            InterfaceUsage { name: "eth0".to_owned(), rx_bytes: 1234, rx_errors: 2, tx_bytes: 5678, tx_errors: 3 };
+            lo: 100 1 0 0 0 0 0 0 100 1 0 0 0 0 0 0\n  eth0: 1234 10 2 4 0 0 0 0 5678 20 3 5 0 0 0 0\n";
+        let own = InterfaceUsage {
+            name: "eth0".to_owned(),
+            rx_bytes: 1234,
+            rx_packets: Some(10),
+            rx_errors: 2,
+            rx_dropped: Some(4),
+            tx_bytes: 5678,
+            tx_packets: Some(20),
+            tx_errors: 3,
+            tx_dropped: Some(5),
+        };
         assert_eq!(parse(text), [own]);
     }
 }

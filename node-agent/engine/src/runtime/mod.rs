@@ -2,10 +2,11 @@
 //! plan names (cgroups, pinned namespaces).
 //!
 //! Compiling is pure ([`process`], [`root`], [`users`], [`caps`], [`seccomp`]); what touches the kernel is in
-//! [`cgroup`], [`interfaces`] and [`namespaces`]. Starting processes is the supervisor's.
+//! [`cgroup`], [`disks`], [`interfaces`] and [`namespaces`]. Starting processes is the supervisor's.
 
 pub mod caps;
 pub mod cgroup;
+pub mod disks;
 pub mod hooks;
 pub mod interfaces;
 pub(crate) mod mount_attr;

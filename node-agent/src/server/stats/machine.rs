@@ -10,12 +10,16 @@ use reeve_engine::runtime::cgroup::usage::pressure;
 pub(super) struct Machine {
     /// CPU time of all that was not idle, since the machine started.
     pub(super) cpu_nanoseconds: u64,
+    /// Of that, in programs.
+    pub(super) cpu_user_nanoseconds: u64,
     pub(super) memory_bytes: u64,
     /// Without file pages that could be given back at once.
     pub(super) working_set_bytes: u64,
     pub(super) available_bytes: u64,
     /// Memory of processes that is no file's.
     pub(super) rss_bytes: u64,
+    /// Room for memory that is swapped out.
+    pub(super) swap_bytes: u64,
     /// Seconds since 1970.
     pub(super) started_at: i64,
     /// Time lost waiting for CPUs; `None` where the kernel does not count it, as the two below.
@@ -42,6 +46,7 @@ fn parse(stat: &str, meminfo: &str) -> Machine {
     // user nice system idle iowait irq softirq steal, in hundredths of a second.
     let times: Vec<u64> = line("cpu ").split_whitespace().filter_map(|field| field.parse().ok()).collect();
     let busy: u64 = times.iter().take(8).enumerate().filter(|(at, _)| !matches!(at, 3 | 4)).map(|(_, time)| time).sum();
+    let user: u64 = times.iter().take(2).sum();
     let memory = |name: &str| {
         let found = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         let number =
@@ -51,10 +56,12 @@ fn parse(stat: &str, meminfo: &str) -> Machine {
     let used = memory("MemTotal").saturating_sub(memory("MemFree"));
     Machine {
         cpu_nanoseconds: busy.saturating_mul(10_000_000),
+        cpu_user_nanoseconds: user.saturating_mul(10_000_000),
         memory_bytes: used,
         working_set_bytes: used.saturating_sub(memory("Inactive(file)")),
         available_bytes: memory("MemAvailable"),
         rss_bytes: memory("AnonPages"),
+        swap_bytes: memory("SwapTotal"),
         started_at: line("btime ").trim().parse().unwrap_or(0),
         ..Machine::default()
     }
@@ -67,14 +74,15 @@ mod tests {
     #[test]
     fn busy_time_and_used_memory_are_found() {
         let stat = "cpu  100 1 50 9999 7 2 3 4 0 0\ncpu0 1 1 1 1\nbtime 1700000000\n";
-        let meminfo =
-            "MemTotal: 1000 kB\nMemFree: 400 kB\nMemAvailable: 700 kB\nInactive(file): 200 kB\nAnonPages: 90 kB\n";
+        let meminfo = "MemTotal: 1000 kB\nMemFree: 400 kB\nMemAvailable: 700 kB\nInactive(file): 200 kB\nAnonPages: 90 kB\nSwapTotal: 8 kB\n";
         let wanted = Machine {
             cpu_nanoseconds: 160 * 10_000_000,
+            cpu_user_nanoseconds: 101 * 10_000_000,
             memory_bytes: 600 * 1024,
             working_set_bytes: 400 * 1024,
             available_bytes: 700 * 1024,
             rss_bytes: 90 * 1024,
+            swap_bytes: 8 * 1024,
             started_at: 1_700_000_000,
             ..Machine::default()
         };

@@ -1,32 +1,22 @@
 //! Metrics in Prometheus' text form. Pure.
 
-use std::fmt::{Display, Write as _};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use reeve_engine::engine::{Container, ContainerState, Usage};
+pub(crate) use reeve_engine::metrics::Value;
 
 use super::{Measured, machine};
 use crate::pod::view::ContainerView;
-
-/// Seconds of a time in nanoseconds.
-struct Seconds(u64);
-
-impl Display for Seconds {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (whole, rest) = (self.0 / 1_000_000_000, self.0 % 1_000_000_000);
-        let text = format!("{whole}.{rest:09}");
-        f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
-    }
-}
 
 fn head(out: &mut String, name: &str, kind: &str, help: &str) {
     // Writing to a string does not fail.
     let _ = write!(out, "# HELP {name} [STABLE] {help}\n# TYPE {name} {kind}\n");
 }
 
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
@@ -64,7 +54,7 @@ pub(super) fn resources(pods: Option<&[Measured]>, now: Timestamp) -> String {
         }
         whole.push((of, total, now));
     }
-    let cpu = |row: &Row<'_>| row.1.cpu_nanoseconds.map(|time| Seconds(time).to_string());
+    let cpu = |row: &Row<'_>| row.1.cpu_nanoseconds.map(|time| Value::Nanoseconds(time).to_string());
     let memory = |row: &Row<'_>| row.1.working_set_bytes.map(|bytes| bytes.to_string());
     let started = |row: &Row<'_>| Some(row.2.as_second().to_string());
     let names = |what| match what {
@@ -86,7 +76,7 @@ pub(super) fn resources(pods: Option<&[Measured]>, now: Timestamp) -> String {
         "counter",
         "Cumulative cpu time consumed by the node in core-seconds",
     );
-    let _ = writeln!(out, "node_cpu_usage_seconds_total {} {stamp}", Seconds(node.cpu_nanoseconds));
+    let _ = writeln!(out, "node_cpu_usage_seconds_total {} {stamp}", Value::Nanoseconds(node.cpu_nanoseconds));
     head(&mut out, "node_memory_working_set_bytes", "gauge", "Current working set of the node in bytes");
     let _ = writeln!(out, "node_memory_working_set_bytes {} {stamp}", node.working_set_bytes);
     let pod_cpu = ("pod_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the pod in core-seconds");
@@ -138,8 +128,8 @@ mod tests {
         let at = Timestamp::from_second(1_700_000_000).unwrap();
         let usage = Usage { cpu_nanoseconds: Some(1_500_000_000), working_set_bytes: Some(4096), ..Usage::default() };
         let pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}})).unwrap();
-        let containers = vec![MeasuredContainer { id: "i".to_owned(), name: "c".to_owned(), started_at: at, usage }];
-        let measured = Measured { pod: Arc::new(pod), sandbox: None, usage: Usage::default(), containers };
+        let container = MeasuredContainer { name: "c".to_owned(), started_at: at, usage, ..Default::default() };
+        let measured = Measured { pod: Arc::new(pod), containers: vec![container], ..Measured::default() };
         let text = resources(Some(&[measured]), at);
         for line in [
             "container_cpu_usage_seconds_total{container=\"c\",namespace=\"n\",pod=\"p\"} 1.5 1700000000000",
@@ -152,6 +142,5 @@ mod tests {
             assert!(text.lines().any(|own| own == line), "{line} is missing in\n{text}");
         }
         assert!(resources(None, at).contains("resource_scrape_error 1\n"));
-        assert_eq!(Seconds(2_000_000_000).to_string(), "2");
     }
 }

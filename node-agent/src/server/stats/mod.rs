@@ -1,11 +1,13 @@
-//! What the node and its containers use: `/stats/summary`, `/metrics/resource`, `/metrics`.
+//! What the node and its containers use: `/stats/summary`, `/metrics/resource`, `/metrics/cadvisor`,
+//! `/metrics/probes`, `/metrics`.
 //!
 //! Read from cgroups and `/proc` when somebody asks; nothing is measured in between. What is not known is left out.
 //!
 //! Source: `k8s.io/kubelet/pkg/apis/stats/v1alpha1`, and the kubelet's metrics under Kubernetes' names.
 
+mod cadvisor;
 mod machine;
-mod metrics;
+pub(crate) mod metrics;
 mod summary;
 
 use std::collections::BTreeMap;
@@ -15,9 +17,10 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use reeve_engine::engine::{ContainerState, Sandbox, SandboxState, Usage};
+use reeve_engine::engine::{ContainerState, ProcessUsage, Resources, Sandbox, SandboxState, Usage};
 
 use super::{Answer, Backend, text};
+use crate::pod::container::IMAGE;
 
 /// Two looks that are closer together say too little about a rate.
 const RATE_MILLIS_MIN: i64 = 1000;
@@ -64,19 +67,30 @@ impl Seen {
 }
 
 /// A pod with what it uses, all in all and by its running containers.
+#[derive(Default)]
 pub(super) struct Measured {
     pod: std::sync::Arc<Pod>,
     /// Of its running sandbox.
     sandbox: Option<String>,
     usage: Usage,
     containers: Vec<MeasuredContainer>,
+    /// When its sandbox was made.
+    created_at: Option<Timestamp>,
+    limits: Resources,
 }
 
+#[derive(Default)]
 pub(super) struct MeasuredContainer {
     id: String,
     name: String,
+    /// As the pod names it.
+    image: String,
+    created_at: Timestamp,
     started_at: Timestamp,
     usage: Usage,
+    limits: Resources,
+    /// If somebody has counted them.
+    processes: Option<ProcessUsage>,
 }
 
 /// Looks at every running container of the node's pods, by namespace and name.
@@ -93,24 +107,39 @@ async fn measure(backend: &Backend) -> Result<Vec<Measured>, String> {
             let Some(container) = containers.iter().find(|container| container.id == id) else { continue };
             let ContainerState::Running { started_at, .. } = container.state else { continue };
             let Some(usage) = usage.remove(&id) else { continue };
-            own.push(MeasuredContainer { id, name: view.name, started_at, usage });
+            own.push(MeasuredContainer {
+                id,
+                name: view.name,
+                image: container.config.annotations.get(IMAGE).unwrap_or(&container.image_id).clone(),
+                created_at: container.created_at,
+                started_at,
+                usage,
+                limits: container.config.resources.clone(),
+                processes: None,
+            });
         }
         let sandbox = sandbox_of(&pod, &sandboxes);
         // One that goes at this very moment uses nothing any more.
-        let whole = match &sandbox {
-            Some(id) => engine.pod_sandbox_usage(id).await.unwrap_or_default(),
+        let usage = match sandbox {
+            Some(own) => engine.pod_sandbox_usage(&own.id).await.unwrap_or_default(),
             None => Usage::default(),
         };
-        measured.push(Measured { pod, sandbox, usage: whole, containers: own });
+        measured.push(Measured {
+            pod,
+            usage,
+            containers: own,
+            created_at: sandbox.map(|own| own.created_at),
+            limits: sandbox.map(|own| own.config.resources.clone()).unwrap_or_default(),
+            sandbox: sandbox.map(|own| own.id.clone()),
+        });
     }
     backend.seen.retain(&measured);
     Ok(measured)
 }
 
-fn sandbox_of(pod: &Pod, sandboxes: &[Sandbox]) -> Option<String> {
+fn sandbox_of<'s>(pod: &Pod, sandboxes: &'s [Sandbox]) -> Option<&'s Sandbox> {
     let uid = pod.metadata.uid.as_deref()?;
-    let own = sandboxes.iter().find(|own| own.config.uid == uid && own.state == SandboxState::Ready);
-    own.map(|own| own.id.clone())
+    sandboxes.iter().find(|own| own.config.uid == uid && own.state == SandboxState::Ready)
 }
 
 /// `/stats/summary`
@@ -129,6 +158,28 @@ pub(super) async fn resources(backend: &Backend) -> Answer {
     let now = backend.node.now();
     let pods = measure(backend).await;
     typed("text/plain; version=0.0.4; charset=utf-8", metrics::resources(pods.as_deref().ok(), now))
+}
+
+/// `/metrics/cadvisor`
+pub(super) async fn cadvisor(backend: &Backend) -> Answer {
+    let now = backend.node.now();
+    let mut pods = measure(backend).await;
+    if let (Ok(pods), Ok(processes)) = (&mut pods, backend.node.engine.processes().await) {
+        for own in pods.iter_mut().flat_map(|pod| &mut pod.containers) {
+            own.processes = processes.get(&own.id).copied();
+        }
+    }
+    let (config, capacity) = (backend.node.config.clone(), backend.node.capacity.clone());
+    let looked = tokio::task::spawn_blocking(move || cadvisor::Node::look(&config, &capacity)).await;
+    typed(
+        "text/plain; version=0.0.4; charset=utf-8",
+        cadvisor::of(&looked.unwrap_or_default(), pods.as_deref().ok(), now),
+    )
+}
+
+/// `/metrics/probes`
+pub(super) fn probes(backend: &Backend) -> Answer {
+    typed("text/plain; version=0.0.4; charset=utf-8", backend.node.probes.text())
 }
 
 /// `/metrics`

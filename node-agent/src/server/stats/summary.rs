@@ -198,9 +198,11 @@ mod tests {
             name: index.to_string(),
             started_at: at(),
             usage,
+            ..MeasuredContainer::default()
         });
         let containers = containers.collect();
-        let measured = Measured { pod: Arc::new(pod), sandbox: Some("s".to_owned()), usage, containers };
+        let sandbox = Some("s".to_owned());
+        let measured = Measured { pod: Arc::new(pod), sandbox, usage, containers, ..Measured::default() };
         of_pod(&measured, &Seen::default(), at())
     }
 
