@@ -258,7 +258,7 @@ pub fn status(container: &Container, image_name: Option<String>) -> ContainerSta
         image_id: container.config.image.clone(),
         labels: config.labels,
         annotations: config.annotations,
-        mounts: config.mounts,
+        mounts: config.mounts.into_iter().map(|mount| with_reference(mount, container)).collect(),
         log_path: if log == Path::new(NOWHERE) { String::new() } else { log.to_string_lossy().into_owned() },
         resources: Some(ContainerResources { linux: Some(resources::to_cri(&container.config.resources)) }),
         user: user.map(|linux| ContainerUser { linux: Some(linux) }),
@@ -277,6 +277,16 @@ pub fn status(container: &Container, image_name: Option<String>) -> ContainerSta
         }
     }
     status
+}
+
+/// A mount as it was asked for; one of an image also tells which one that was: the name may be another's by now.
+fn with_reference(mut mount: cri::Mount, container: &Container) -> cri::Mount {
+    let target = Path::new("/").join(&mount.container_path);
+    let own = container.config.mounts.iter().find(|own| own.target == target).and_then(|own| own.image.as_ref());
+    if let (Some(image), Some(own)) = (&mut mount.image, own) {
+        image.image_ref.clone_from(&own.image);
+    }
+    mount
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod killed;
 mod ours;
 #[path = "../../../engine/tests/suite/mod.rs"]
 mod suite;
+mod tools;
 mod wired;
 mod words;
 
@@ -31,9 +32,9 @@ struct Test {
     run: fn() -> LocalBoxFuture<'static, ()>,
 }
 
-macro_rules! of_words {
-    ($($name:ident),* $(,)?) => {
-        [$(Test { name: concat!("words::", stringify!($name)), run: || Box::pin(words::$name()) }),*]
+macro_rules! of {
+    ($file:ident: $($name:ident),* $(,)?) => {
+        [$(Test { name: concat!(stringify!($file), "::", stringify!($name)), run: || Box::pin($file::$name()) }),*]
     };
 }
 
@@ -57,7 +58,7 @@ fn main() -> ExitCode {
         },
         Test { name: "containerd_keeps_every_promise", run: || Box::pin(containerd::keeps_every_promise()) },
     ];
-    let words = of_words![
+    let words = of![words:
         codes_tell_what_is_wrong,
         a_container_is_told_as_it_was_made_at_every_stage,
         lists_are_filtered_by_every_field,
@@ -72,7 +73,10 @@ fn main() -> ExitCode {
         a_status_is_never_older_than_it_says,
         what_is_used_is_told_with_whose_it_is,
     ];
-    let tests: Vec<Test> = tests.into_iter().chain(words).collect();
+    let tools = of![tools:
+        a_container_tells_which_image_it_shows,
+    ];
+    let tests: Vec<Test> = tests.into_iter().chain(words).chain(tools).collect();
     if args.iter().any(|arg| arg == "--list") {
         tests.iter().for_each(|test| println!("{}: test", test.name));
         return ExitCode::SUCCESS;

@@ -19,18 +19,18 @@ use crate::ours;
 
 /// How long anything may take that is no command's own time.
 const WAIT_MAX: Duration = Duration::from_secs(20);
-const IMAGE: &str = "busybox:latest";
+pub(crate) const IMAGE: &str = "busybox:latest";
 
 /// A server of ours and both its clients.
-struct Wire {
-    bed: Bed,
-    server: CriServer,
-    runtime: RuntimeServiceClient<Channel>,
-    images: ImageServiceClient<Channel>,
+pub(crate) struct Wire {
+    pub(crate) bed: Bed,
+    pub(crate) server: CriServer,
+    pub(crate) runtime: RuntimeServiceClient<Channel>,
+    pub(crate) images: ImageServiceClient<Channel>,
 }
 
 impl Wire {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let bed = Bed::new().await;
         let (server, socket) = ours::server(Arc::new(bed.engine.clone()), bed.dir()).await;
         let connect = tower::service_fn(move |_: Uri| {
@@ -42,14 +42,14 @@ impl Wire {
         Self { bed, server, runtime: RuntimeServiceClient::new(channel), images }
     }
 
-    async fn close(self) {
+    pub(crate) async fn close(self) {
         self.server.remove_all().await.unwrap();
         self.server.stop().await;
         self.bed.close().await;
     }
 
     /// A pod with names and nothing special.
-    fn pod(&self, name: &str) -> cri::PodSandboxConfig {
+    pub(crate) fn pod(&self, name: &str) -> cri::PodSandboxConfig {
         cri::PodSandboxConfig {
             metadata: Some(cri::PodSandboxMetadata {
                 name: name.to_owned(),
@@ -68,61 +68,61 @@ impl Wire {
         }
     }
 
-    async fn run(&self, config: cri::PodSandboxConfig) -> Result<String, Status> {
+    pub(crate) async fn run(&self, config: cri::PodSandboxConfig) -> Result<String, Status> {
         let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
         Ok(self.runtime.clone().run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
     }
 
-    async fn create(&self, pod: &str, config: cri::ContainerConfig) -> Result<String, Status> {
+    pub(crate) async fn create(&self, pod: &str, config: cri::ContainerConfig) -> Result<String, Status> {
         let pod_sandbox_id = pod.to_owned();
         let request = cri::CreateContainerRequest { pod_sandbox_id, config: Some(config), sandbox_config: None };
         Ok(self.runtime.clone().create_container(request).await?.into_inner().container_id)
     }
 
-    async fn start(&self, id: &str) -> Result<(), Status> {
+    pub(crate) async fn start(&self, id: &str) -> Result<(), Status> {
         let request = cri::StartContainerRequest { container_id: id.to_owned() };
         self.runtime.clone().start_container(request).await.map(drop)
     }
 
-    async fn stop(&self, id: &str, timeout: i64) -> Result<(), Status> {
+    pub(crate) async fn stop(&self, id: &str, timeout: i64) -> Result<(), Status> {
         let request = cri::StopContainerRequest { container_id: id.to_owned(), timeout };
         self.runtime.clone().stop_container(request).await.map(drop)
     }
 
-    async fn remove(&self, id: &str) -> Result<(), Status> {
+    pub(crate) async fn remove(&self, id: &str) -> Result<(), Status> {
         let request = cri::RemoveContainerRequest { container_id: id.to_owned() };
         self.runtime.clone().remove_container(request).await.map(drop)
     }
 
-    async fn stop_pod(&self, id: &str) -> Result<(), Status> {
+    pub(crate) async fn stop_pod(&self, id: &str) -> Result<(), Status> {
         let request = cri::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
         self.runtime.clone().stop_pod_sandbox(request).await.map(drop)
     }
 
-    async fn remove_pod(&self, id: &str) -> Result<(), Status> {
+    pub(crate) async fn remove_pod(&self, id: &str) -> Result<(), Status> {
         let request = cri::RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
         self.runtime.clone().remove_pod_sandbox(request).await.map(drop)
     }
 
-    async fn pod_status(&self, id: &str) -> Result<cri::PodSandboxStatusResponse, Status> {
+    pub(crate) async fn pod_status(&self, id: &str) -> Result<cri::PodSandboxStatusResponse, Status> {
         let request = cri::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: false };
         Ok(self.runtime.clone().pod_sandbox_status(request).await?.into_inner())
     }
 
-    async fn status(&self, id: &str) -> Result<cri::ContainerStatus, Status> {
+    pub(crate) async fn status(&self, id: &str) -> Result<cri::ContainerStatus, Status> {
         let request = cri::ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
         Ok(self.runtime.clone().container_status(request).await?.into_inner().status.unwrap())
     }
 
     /// A container that runs.
-    async fn started(&self, pod: &str, config: cri::ContainerConfig) -> String {
+    pub(crate) async fn started(&self, pod: &str, config: cri::ContainerConfig) -> String {
         let id = self.create(pod, config).await.unwrap();
         self.start(&id).await.unwrap();
         id
     }
 
     /// The status of a container that has ended.
-    async fn end(&self, id: &str) -> cri::ContainerStatus {
+    pub(crate) async fn end(&self, id: &str) -> cri::ContainerStatus {
         let ended = async {
             loop {
                 let status = self.status(id).await.unwrap();
@@ -136,42 +136,42 @@ impl Wire {
     }
 
     /// Runs a script to its end; its code and output.
-    async fn output(&self, pod: &str, config: cri::ContainerConfig) -> (i32, String) {
+    pub(crate) async fn output(&self, pod: &str, config: cri::ContainerConfig) -> (i32, String) {
         let id = self.started(pod, config).await;
         let status = self.end(&id).await;
         (status.exit_code, log_text(Path::new(&status.log_path)))
     }
 
-    async fn exec(&self, id: &str, script: &str, timeout: i64) -> Result<cri::ExecSyncResponse, Status> {
+    pub(crate) async fn exec(&self, id: &str, script: &str, timeout: i64) -> Result<cri::ExecSyncResponse, Status> {
         let cmd = ["sh", "-c", script].map(str::to_owned).to_vec();
         let request = cri::ExecSyncRequest { container_id: id.to_owned(), cmd, timeout };
         Ok(self.runtime.clone().exec_sync(request).await?.into_inner())
     }
 
-    async fn list(&self, filter: cri::ContainerFilter) -> Vec<String> {
+    pub(crate) async fn list(&self, filter: cri::ContainerFilter) -> Vec<String> {
         let request = cri::ListContainersRequest { filter: Some(filter) };
         let listed = self.runtime.clone().list_containers(request).await.unwrap().into_inner().containers;
         listed.into_iter().map(|own| own.id).collect()
     }
 
-    async fn list_pods(&self, filter: cri::PodSandboxFilter) -> Vec<String> {
+    pub(crate) async fn list_pods(&self, filter: cri::PodSandboxFilter) -> Vec<String> {
         let request = cri::ListPodSandboxRequest { filter: Some(filter) };
         let listed = self.runtime.clone().list_pod_sandbox(request).await.unwrap().into_inner().items;
         listed.into_iter().map(|own| own.id).collect()
     }
 
-    async fn image(&self, name: &str) -> Option<cri::Image> {
+    pub(crate) async fn image(&self, name: &str) -> Option<cri::Image> {
         let request = cri::ImageStatusRequest { image: Some(spec(name)), verbose: false };
         self.images.clone().image_status(request).await.unwrap().into_inner().image
     }
 }
 
-fn spec(image: &str) -> cri::ImageSpec {
+pub(crate) fn spec(image: &str) -> cri::ImageSpec {
     cri::ImageSpec { image: image.to_owned(), ..cri::ImageSpec::default() }
 }
 
 /// A container that runs a shell script.
-fn script(name: &str, script: &str) -> cri::ContainerConfig {
+pub(crate) fn script(name: &str, script: &str) -> cri::ContainerConfig {
     cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: name.to_owned(), attempt: 0 }),
         image: Some(spec(IMAGE)),
@@ -182,7 +182,10 @@ fn script(name: &str, script: &str) -> cri::ContainerConfig {
     }
 }
 
-fn secured(config: cri::ContainerConfig, context: cri::LinuxContainerSecurityContext) -> cri::ContainerConfig {
+pub(crate) fn secured(
+    config: cri::ContainerConfig,
+    context: cri::LinuxContainerSecurityContext,
+) -> cri::ContainerConfig {
     let linux = cri::LinuxContainerConfig { security_context: Some(context), ..Default::default() };
     cri::ContainerConfig { linux: Some(linux), ..config }
 }

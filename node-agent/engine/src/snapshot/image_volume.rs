@@ -26,8 +26,9 @@ use super::{Rootfs, Snapshots, apart, leave_propagation};
 /// What is under the layers beside [`MERGED`].
 const BOTTOM: &str = "bottom";
 
-/// Nothing in an image that is looked into can be written, executed, or opened as a device.
-const FLAGS: MsFlags = MsFlags::MS_RDONLY.union(MsFlags::MS_NOEXEC).union(MsFlags::MS_NOSUID).union(MsFlags::MS_NODEV);
+/// Nothing in an image that is looked into can be written, opened as a device, or make its caller somebody else. It may
+/// be executed: tools for a container come this way.
+const FLAGS: MsFlags = MsFlags::MS_RDONLY.union(MsFlags::MS_NOSUID).union(MsFlags::MS_NODEV);
 
 /// An image that a container shows; its layers are kept as long as the container is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -89,7 +89,7 @@ fn spec(about: &About<'_>) -> Value {
 fn mount(mount: &Mount) -> Value {
     match &mount.image {
         Some(shown) => json!({
-            "destination": mount.target, "source": shown.reference, "type": "image", "options": ["ro", "noexec"],
+            "destination": mount.target, "source": shown.reference, "type": "image", "options": ["ro"],
         }),
         None => json!({
             "destination": mount.target, "source": mount.source, "type": "bind",
