@@ -15,6 +15,7 @@ use super::sandboxes::{pod_cgroup, unexpected};
 use super::state::{Entry, Held, exited, word};
 use super::{BuiltinEngine, Inner, blocking};
 use crate::engine::{Container, ContainerConfig, ContainerState, EngineError, NamespaceMode, ProcessUser, Sandbox};
+use crate::logs::writer;
 use crate::runtime::cgroup::limits::device_rules;
 use crate::runtime::cgroup::{CgroupError, freezer};
 use crate::runtime::hooks::Stage;
@@ -86,6 +87,9 @@ impl BuiltinEngine {
             let (mut plan, mounts) = inner.launch_plan(&container, &sandbox)?;
             let hooks = inner.hooks(&container, &sandbox, Some(&plan))?;
             plan.pauses = hooks.pauses();
+            // There as soon as the container has started, also if it says nothing: a kubelet looks for it at once, to
+            // link to it. If it cannot be made, the writer goes on trying, and the container waits with its output.
+            let _ = writer::open(&plan.streams.log);
             Ok((plan, mounts, hooks))
         });
         let started = match compiled.await {

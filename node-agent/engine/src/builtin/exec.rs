@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use crate::engine::{
     AttachConfig, Container, ContainerState, EngineError, ExecConfig, ExecSession, ExitFuture, InputStream,
     OutputStream,
 };
+use crate::logs::writer;
 use crate::runtime::cgroup::freezer;
 use crate::runtime::process::exec_process;
 use crate::supervisor::plan::{ExecPlan, ProcessPlan};
@@ -123,8 +123,8 @@ impl BuiltinEngine {
         // Made here: the writer opens it a moment later, and whoever asked looks for it at once.
         blocking(move || {
             let path = &container.config.log_path;
-            let made = std::fs::OpenOptions::new().append(true).create(true).mode(0o640).open(path);
-            made.map(drop).map_err(|source| EngineError::Io { step: format!("open {}", path.display()), source })
+            let failed = |source| EngineError::Io { step: format!("open {}", path.display()), source };
+            writer::open(path).map(drop).map_err(failed)
         })
         .await?;
         match self.inner.link().await?.ask(Request::ReopenLog(id.to_owned())).await? {

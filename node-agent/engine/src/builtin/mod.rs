@@ -176,8 +176,10 @@ impl Inner {
     }
 
     fn on_exit(&self, id: &str, exit: crate::supervisor::plan::ExitRecord) {
-        let event = self.state(|state| state.change(id, state::exited(exit)));
-        self.tell(event);
+        // In this order: whoever counts starts and ends must miss neither.
+        let (start, end) = self.state(|state| (state.overtaken(id, &exit), state.change(id, state::exited(exit))));
+        self.tell(start);
+        self.tell(end);
     }
 }
 

@@ -80,6 +80,15 @@ impl State {
         of.map(|entry| entry.container.id.clone()).collect()
     }
 
+    /// The start of a container whose end came before the news of it: it is not noted any more, but told.
+    pub(super) fn overtaken(&self, id: &str, exit: &ExitRecord) -> Option<EngineEvent> {
+        let own = &self.containers.get(id)?.container;
+        let started_at = exit.started_at.filter(|_| own.state == ContainerState::Created)?;
+        // The number is nobody's by now.
+        let container = Container { state: ContainerState::Running { started_at, pid: 0 }, ..own.clone() };
+        Some(EngineEvent { sandbox: own.sandbox.clone(), container })
+    }
+
     /// Changes a container's state; `None` when it is not known (any more).
     pub(super) fn change(&mut self, id: &str, state: ContainerState) -> Option<EngineEvent> {
         let entry = self.containers.get_mut(id)?;

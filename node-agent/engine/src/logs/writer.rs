@@ -398,7 +398,7 @@ impl Log {
 
     /// Opens the file of that name, which may be another one than before, or makes it.
     fn open(&mut self) {
-        self.file = OpenOptions::new().append(true).create(true).mode(0o640).open(&self.path).ok();
+        self.file = open(&self.path).ok();
         self.len = self.file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |metadata| metadata.len());
     }
 
@@ -453,6 +453,11 @@ impl Log {
             }
         }
     }
+}
+
+/// Opens a log, or makes it.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
 /// Gives a chunk to an attached client. One that is gone or cannot keep up is dropped: it sees the end of the

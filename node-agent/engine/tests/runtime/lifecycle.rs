@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use reeve_engine::engine::{ContainerState, Engine as _, EngineError, LogLimits, Mount, Sandbox, SandboxState};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -10,6 +11,8 @@ use crate::bed::{Bed, eventually, log_text};
 
 crate::tests![
     a_container_runs_and_its_log_is_complete,
+    a_log_is_there_as_soon_as_its_container_has_started,
+    a_start_is_told_even_if_the_end_overtakes_it,
     a_command_that_cannot_run_is_told_in_containerds_words,
     an_exit_code_a_signal_and_the_memory_limit_are_told_apart,
     stopping_asks_first_and_kills_after_the_grace,
@@ -31,6 +34,35 @@ async fn a_container_runs_and_its_log_is_complete() {
     lines.retain(|line| !line.contains("err") && !line.contains("tail"));
     assert_eq!(lines.len(), 20000, "no line is lost");
     assert!(text.contains("tail"), "nor what has no line end");
+    bed.close().await;
+}
+
+async fn a_log_is_there_as_soon_as_its_container_has_started() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    let config = bed.script("quiet", "exec sleep 1000");
+    let log = config.log_path.clone();
+    bed.start(&sandbox, config).await;
+    let about = std::fs::metadata(log).expect("whoever links to it finds it");
+    assert_eq!((about.len(), about.permissions().mode() & 0o777), (0, 0o640));
+    bed.close().await;
+}
+
+async fn a_start_is_told_even_if_the_end_overtakes_it() {
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    let mut events = bed.engine.events();
+    let mut told = std::collections::BTreeMap::<String, Vec<bool>>::new();
+    let starts = (0..40).map(async |number| bed.start(&sandbox, bed.command(&format!("c{number}"), &["true"])).await);
+    let all = futures::future::join_all(starts).await;
+    while told.values().map(Vec::len).sum::<usize>() < 2 * all.len() {
+        let next = tokio::time::timeout(Duration::from_secs(20), events.next()).await;
+        let container = next.unwrap_or_else(|_| panic!("something is not told: {told:?}")).expect("an event").container;
+        let has_ended = matches!(container.state, ContainerState::Exited { .. });
+        told.entry(container.id).or_default().push(has_ended);
+    }
+    assert!(all.iter().all(|id| told[id] == [false, true]), "{told:?}");
     bed.close().await;
 }
 
