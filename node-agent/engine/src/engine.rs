@@ -602,7 +602,7 @@ pub enum EngineError {
         state: &'static str,
     },
     /// The registry does not have it, refuses, or cannot be reached. Retry with back-off.
-    #[error("failed to pull image {image:?}: {reason}")]
+    #[error("{reason}")]
     Pull {
         /// The image.
         image: String,

@@ -497,7 +497,7 @@ async fn an_image_of_a_volume_that_cannot_be_pulled_holds_up_who_mounts_it_in_th
             states[0]["waiting"]["reason"] == "ImagePullBackOff" && states[1]["running"].is_object()
         })
         .await;
-    let start = "Back-off pulling image \"elsewhere:1\": ErrImagePull: failed to pull image";
+    let start = "Back-off pulling image \"elsewhere:1\": ErrImagePull: there is no registry here";
     let message = status["containerStatuses"][0]["state"]["waiting"]["message"].as_str().unwrap().to_owned();
     assert!(message.starts_with(start), "{message}");
     for event in [

@@ -20,7 +20,7 @@ const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// The key under which Docker keeps who one is at its own registry.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 /// The user that a helper names when it gives a token that is exchanged for others.
-const TOKEN_USER: &str = "<token>";
+pub(super) const TOKEN_USER: &str = "<token>";
 
 /// A configuration: who one is, by registry.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -45,6 +45,9 @@ struct Entry {
     /// Base64 of `user:password`.
     #[serde(default)]
     auth: String,
+    /// What is exchanged for tokens, instead of a password.
+    #[serde(default, rename = "identitytoken")]
+    identity_token: String,
 }
 
 impl std::fmt::Debug for Entry {
@@ -117,7 +120,7 @@ impl DockerConfig {
     /// A configuration of these registries, users and passwords.
     #[must_use]
     pub fn of_entries(entries: impl Iterator<Item = (String, String, String)>) -> Self {
-        let entry = |(key, username, password)| (key, Entry { username, password, auth: String::new() });
+        let entry = |(key, username, password)| (key, Entry { username, password, ..Entry::default() });
         Self { auths: entries.map(entry).collect(), ..Self::default() }
     }
 
@@ -140,10 +143,13 @@ impl DockerConfig {
 impl Entry {
     /// Where a helper keeps the secret, only the registry's name is here.
     fn is_empty(&self) -> bool {
-        self.username.is_empty() && self.auth.is_empty()
+        self.username.is_empty() && self.auth.is_empty() && self.identity_token.is_empty()
     }
 
     fn auth(&self) -> Option<RegistryAuth> {
+        if !self.identity_token.is_empty() {
+            return Some(RegistryAuth { username: TOKEN_USER.to_owned(), password: self.identity_token.clone() });
+        }
         if !self.username.is_empty() {
             return Some(RegistryAuth { username: self.username.clone(), password: self.password.clone() });
         }
@@ -243,9 +249,6 @@ fn ask_at(program: &Path, server: &str) -> Result<Option<RegistryAuth>, ImageErr
         };
     }
     let answer: Answer = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
-    if answer.username == TOKEN_USER {
-        return Err(failed(format!("{server}: identity tokens are not supported: log in with user and password")));
-    }
     Ok(Some(RegistryAuth { username: answer.username, password: answer.secret }))
 }
 
@@ -270,6 +273,7 @@ mod tests {
             "registry.example:5000/team/": { "username": "team", "password": "p" },
             "*.cloud.example": { "username": "glob", "password": "p" },
             "helped.example": {},
+            "token.example": { "auth": hub, "identitytoken": "t" },
         }}));
         for (image, expected) in [
             ("nginx", Some("hub")),
@@ -279,6 +283,7 @@ mod tests {
             ("eu.cloud.example/a", Some("glob")),
             ("a.eu.cloud.example/a", None),
             ("helped.example/a", None),
+            ("token.example/a", Some(TOKEN_USER)),
         ] {
             assert_eq!(user(&config, image).as_deref(), expected, "{image}");
         }
@@ -329,7 +334,7 @@ mod tests {
         assert_eq!(answer("known.example").unwrap().unwrap().username, "helped");
         assert!(answer("other.example").unwrap().is_none());
         assert!(answer("broken.example").unwrap_err().to_string().contains("broken.example: oh"));
-        assert!(answer("token.example").unwrap_err().to_string().contains("identity tokens are not supported"));
+        assert_eq!(answer("token.example").unwrap().unwrap().username, TOKEN_USER, "to be exchanged for others");
         let none = config(&serde_json::json!({ "credsStore": "reeve-no-such-helper" }));
         let error = none.for_image(&Reference::parse("nginx").unwrap()).unwrap_err().to_string();
         assert!(error.starts_with("docker-credential-reeve-no-such-helper: "), "{error}");

@@ -28,7 +28,9 @@ pub use crate::snapshot::unpack::Limits;
 mod archive;
 mod arrival;
 pub(crate) mod blobs;
+mod challenge;
 pub(crate) mod changes;
+mod client;
 mod credentials;
 pub(crate) mod error;
 pub(crate) mod index;
@@ -40,7 +42,10 @@ pub(crate) mod reference;
 pub mod registries;
 mod save;
 mod transfer;
+mod unsent;
 
+#[cfg(test)]
+mod hostile_tests;
 #[cfg(test)]
 mod pull_tests;
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! Images from registries: one transfer per image however many ask, layers in parallel, digests checked, network
-//! errors tried again. Speaks through `oci-client`; nothing is stored before it is whole.
+//! errors tried again. Nothing is stored before it is whole.
 //!
 //! Source: OCI distribution specification 1.1. The words of errors follow containerd's, which people search for.
 
@@ -9,18 +9,14 @@ use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, Shared};
-use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
-use oci_client::errors::OciDistributionError;
-use oci_client::secrets::RegistryAuth as Credentials;
 use tokio::task::AbortHandle;
 
+use super::client::{Access, Repository, Wrong};
 use super::error::ImageError;
-use super::manifest::{
-    DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, Manifest, OCI_INDEX, OCI_MANIFEST, architecture,
-};
+use super::manifest::{Descriptor, Document, Manifest, architecture};
 use super::reference::{Digest, Reference};
 use super::registries::Endpoint;
-use super::transfer::{Blob, Source, Transfer};
+use super::transfer::{Source, Transfer};
 use super::{ImageStore, NewImage};
 use crate::engine::{Image, RegistryAuth};
 
@@ -34,8 +30,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 const MIRROR_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A transfer in which nothing arrives for so long is broken off; kubelet's image pull progress deadline.
 pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// Time for a manifest with all its attempts, and for a blob's transfer to begin, logging in included. It bounds
-/// what a malicious registry can send there, too: `oci-client` reads manifests and tokens of any size.
+/// Time for a manifest with all its attempts, and for a blob's transfer to begin, logging in included.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Who asks for what: an image that one may see is not everybody's.
@@ -109,13 +104,13 @@ impl ImageStore {
     }
 
     async fn pull_from(&self, reference: &Reference, endpoint: Endpoint) -> Result<Image, Failure> {
-        let registry = Registry::new(reference, endpoint)?;
+        let registry = Registry::new(reference, endpoint, Access::Pull)?;
         let store = self.clone();
         let session = blocking(move || store.begin()).await?;
         let (top, manifest_bytes) = registry.resolve().await?;
         let manifest = parse(&manifest_bytes)?;
         let transfer =
-            Transfer::new(Source::Registry(registry.blobs()), self.blobs().clone(), self.limits().transfer_bytes_max);
+            Transfer::new(Source::Registry(registry), self.blobs().clone(), self.limits().transfer_bytes_max);
         transfer.fetch_all(self, manifest).await?;
         let names = reference.tagged().into_iter().collect();
         let digests = vec![format!("{}@{top}", reference.repository())];
@@ -143,56 +138,28 @@ impl Pulls {
     }
 }
 
-/// One repository at one place, with one set of credentials.
+/// One repository at one place.
 pub(crate) struct Registry {
-    pub(crate) client: oci_client::Client,
-    credentials: Credentials,
-    reference: Reference,
-    host: String,
-    repository: String,
+    pub(crate) repository: Repository,
+    pub(crate) reference: Reference,
     attempts_max: u32,
 }
 
 impl Registry {
-    /// A client of its own per pull: `oci-client` keeps the first credentials it sees for a registry.
-    pub(crate) fn new(reference: &Reference, endpoint: Endpoint) -> Result<Self, Failure> {
-        install_crypto();
-        let Endpoint { host, repository, plain, ca, skip_verify, auth, is_mirror } = endpoint;
-        let ca = ca.map(|data| Certificate { encoding: CertificateEncoding::Pem, data });
-        let config = ClientConfig {
-            protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
-            accept_invalid_certificates: skip_verify,
-            extra_root_certificates: ca.into_iter().collect(),
-            connect_timeout: Some(if is_mirror { MIRROR_CONNECT_TIMEOUT } else { CONNECT_TIMEOUT }),
-            read_timeout: Some(STALL_TIMEOUT),
-            platform_resolver: None,
-            user_agent: concat!("reeve/", env!("CARGO_PKG_VERSION")),
-            ..ClientConfig::default()
+    pub(crate) fn new(reference: &Reference, endpoint: Endpoint, access: Access) -> Result<Self, Failure> {
+        let (connect_timeout, attempts_max) = match endpoint.is_mirror {
+            true => (MIRROR_CONNECT_TIMEOUT, 1),
+            false => (CONNECT_TIMEOUT, ATTEMPTS_MAX),
         };
-        let client = oci_client::Client::try_from(config).map_err(|error| failure(&error))?;
-        let credentials = match auth {
-            Some(auth) => Credentials::Basic(auth.username, auth.password),
-            None => Credentials::Anonymous,
-        };
-        let attempts_max = if is_mirror { 1 } else { ATTEMPTS_MAX };
-        Ok(Self { client, credentials, reference: reference.clone(), host, repository, attempts_max })
-    }
-
-    /// Logs in where the registry wants that; other requests then use what was given.
-    pub(crate) async fn log_in(&self, operation: oci_client::RegistryOperation) -> Result<(), Failure> {
-        let address = self.address(None);
-        let attempts = with_retries(|| async {
-            let done = self.client.auth(&address, &self.credentials, operation).await;
-            done.map(drop).map_err(|error| self.explain(&error))
-        });
-        let timed = tokio::time::timeout(ANSWER_TIMEOUT, attempts).await;
-        timed.map_err(|_| Failure::transient(format!("{address}: timeout")))?
+        let repository = Repository::new(endpoint, access, connect_timeout)?;
+        Ok(Self { repository, reference: reference.clone(), attempts_max })
     }
 
     /// The digest that the name leads to, and the manifest for this machine behind it.
     async fn resolve(&self) -> Result<(Digest, Vec<u8>), Failure> {
         let name = self.reference.to_string();
-        let top = self.manifest(self.address(self.reference.digest())).await.map_err(|failure| Failure {
+        let wanted = self.reference.digest().map(Digest::as_str).or(self.reference.tag()).unwrap_or("latest");
+        let top = self.manifest(wanted).await.map_err(|failure| Failure {
             reason: format!("failed to resolve reference {name:?}: {}", failure.reason),
             ..failure
         })?;
@@ -205,85 +172,29 @@ impl Registry {
                 architecture()
             )));
         };
-        let manifest = self.manifest(self.address(Some(&fitting.digest))).await?;
+        let manifest = self.manifest(fitting.digest.as_str()).await?;
         expect(&Digest::of(&manifest), Some(&fitting.digest))?;
         Ok((digest, manifest))
     }
 
-    async fn manifest(&self, address: oci_client::Reference) -> Result<Vec<u8>, Failure> {
-        let accepted = [OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST];
+    async fn manifest(&self, reference: &str) -> Result<Vec<u8>, Failure> {
         let attempts = retry(self.attempts_max, || async {
-            let result = self.client.pull_manifest_raw(&address, &self.credentials, &accepted).await;
-            result.map_err(|error| self.explain(&error))
+            self.repository.manifest(reference).await.map_err(|wrong| explain(&self.reference, wrong))
         });
         let timed = tokio::time::timeout(ANSWER_TIMEOUT, attempts).await;
-        let (bytes, _) = timed.map_err(|_| Failure::transient(format!("{address}: timeout")))??;
-        if bytes.len() as u64 > super::blobs::DOCUMENT_BYTES_MAX {
-            return Err(Failure::lasting(format!("{address}: the manifest is too large")));
-        }
-        Ok(bytes.to_vec())
-    }
-
-    pub(crate) fn address(&self, digest: Option<&Digest>) -> oci_client::Reference {
-        let (registry, repository) = (self.host.clone(), self.repository.clone());
-        match digest {
-            Some(digest) => oci_client::Reference::with_digest(registry, repository, digest.to_string()),
-            None => {
-                let tag = self.reference.tag().unwrap_or("latest").to_owned();
-                oci_client::Reference::with_tag(registry, repository, tag)
-            }
-        }
-    }
-
-    fn blobs(&self) -> Blob {
-        Blob { client: self.client.clone(), address: self.address(self.reference.digest()) }
-    }
-
-    /// The registry's "no" in containerd's words.
-    fn explain(&self, error: &OciDistributionError) -> Failure {
-        let name = &self.reference;
-        match error {
-            OciDistributionError::ImageManifestNotFoundError(_) => Failure::lasting(format!("{name}: not found")),
-            OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
-                Failure::lasting(
-                    "pull access denied, repository does not exist or may require authorization: \
-                     authorization failed",
-                )
-            }
-            OciDistributionError::RegistryError { envelope, .. } if is_not_found(envelope) => {
-                Failure::lasting(format!("{name}: not found"))
-            }
-            OciDistributionError::ServerError { code: 404, .. } => Failure::lasting(format!("{name}: not found")),
-            other => failure(other),
-        }
+        timed.map_err(|_| Failure::transient(format!("{}: timeout", self.reference)))?
     }
 }
 
-fn is_not_found(envelope: &oci_client::errors::OciEnvelope) -> bool {
-    use oci_client::errors::OciErrorCode::{ManifestUnknown, NameUnknown, NotFound};
-    envelope.errors.iter().any(|error| matches!(error.code, ManifestUnknown | NameUnknown | NotFound))
-}
-
-/// Whatever else went wrong, with all the causes that the network library hides.
-pub(crate) fn failure(error: &OciDistributionError) -> Failure {
-    let mut reason = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if !reason.contains(&text) {
-            reason = format!("{reason}: {text}");
-        }
-        source = cause.source();
+/// The registry's "no" in containerd's words.
+pub(crate) fn explain(name: &Reference, wrong: Wrong) -> Failure {
+    match wrong {
+        Wrong::NotFound => Failure::lasting(format!("{name}: not found")),
+        Wrong::Denied => Failure::lasting(
+            "pull access denied, repository does not exist or may require authorization: authorization failed",
+        ),
+        Wrong::Other(failure) => failure,
     }
-    let transient = match error {
-        OciDistributionError::RequestError(_) | OciDistributionError::IoError(_) => true,
-        OciDistributionError::ServerError { code, .. } => matches!(code, 408 | 429 | 500..),
-        OciDistributionError::RegistryError { envelope, .. } => {
-            envelope.errors.iter().any(|e| e.code == oci_client::errors::OciErrorCode::Toomanyrequests)
-        }
-        _ => false,
-    };
-    Failure { reason, transient }
 }
 
 /// Tries again after transient failures, waiting longer each time.

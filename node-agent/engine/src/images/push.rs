@@ -2,17 +2,13 @@
 //!
 //! Source: OCI distribution specification 1.1, "Push".
 
-use std::io;
-
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use hyper::header::HeaderValue;
-use oci_client::RegistryOperation;
-use oci_client::errors::OciDistributionError;
 use tokio_util::io::ReaderStream;
 
+use super::client::{Access, Wrong};
 use super::error::ImageError;
-use super::manifest::{Descriptor, Document, Manifest};
-use super::pull::{Failure, Registry, blocking, failure, with_retries};
+use super::manifest::{Descriptor, Document, Manifest, OCI_MANIFEST};
+use super::pull::{Failure, Registry, blocking, explain, with_retries};
 use super::reference::{Digest, Reference};
 use super::{ImageStore, index::Record};
 use crate::engine::RegistryAuth;
@@ -67,8 +63,7 @@ impl ImageStore {
         };
         let (store, image) = (self.clone(), reference.clone());
         let origin = blocking(move || store.registries()?.origin(&image, auth)).await?;
-        let registry = Registry::new(reference, origin)?;
-        registry.log_in(RegistryOperation::Push).await?;
+        let registry = Registry::new(reference, origin, Access::Push)?;
         let Manifest { config, layers, media_type, .. } = manifest;
         let blobs = super::pull::unique(layers.into_iter().chain([config]).collect());
         let all = blobs.len();
@@ -78,12 +73,11 @@ impl ImageStore {
             .try_collect()
             .await?;
         // Last: who sees the manifest finds everything in it.
-        let address = registry.address(None);
-        let kind: HeaderValue =
-            media_type.parse().map_err(|_| Failure::lasting(format!("unusable media type {media_type:?}")))?;
+        let tag = reference.tag().unwrap_or("latest");
+        let kind = if media_type.is_empty() { OCI_MANIFEST } else { &media_type };
         with_retries(|| async {
-            let put = registry.client.push_manifest_raw(&address, bytes.clone(), kind.clone()).await;
-            put.map_err(|error| refused(&error))
+            let put = registry.repository.put_manifest(tag, kind, &bytes).await;
+            put.map_err(|wrong| refused(reference, wrong))
         })
         .await?;
         let sent = travelled.into_iter().filter(|sent| *sent).count();
@@ -92,20 +86,17 @@ impl ImageStore {
 
     /// Whether it had to travel.
     async fn push_blob(&self, registry: &Registry, blob: Descriptor) -> Result<bool, Failure> {
-        let (address, digest) = (registry.address(None), blob.digest.to_string());
-        let there = with_retries(|| async {
-            registry.client.blob_exists(&address, &digest).await.map_err(|error| refused(&error))
-        });
+        let (repository, name) = (&registry.repository, &registry.reference);
+        let there =
+            with_retries(|| async { repository.has_blob(&blob.digest).await.map_err(|wrong| refused(name, wrong)) });
         if there.await? {
             return Ok(false);
         }
         with_retries(|| async {
             let file = tokio::fs::File::from_std(self.blobs().reader(&blob.digest)?);
             let size = file.metadata().await.map_err(|error| Failure::lasting(error.to_string()))?.len();
-            let chunks = ReaderStream::with_capacity(file, CHUNK_BYTES);
-            let chunks = chunks.map_err(|error: io::Error| OciDistributionError::IoError(error));
-            let pushed = registry.client.push_blob_stream(&address, chunks, &digest, Some(size)).await;
-            pushed.map(drop).map_err(|error| refused(&error))
+            let content = reqwest::Body::wrap_stream(ReaderStream::with_capacity(file, CHUNK_BYTES));
+            repository.put_blob(&blob.digest, size, content).await.map_err(|wrong| refused(name, wrong))
         })
         .await?;
         Ok(true)
@@ -113,16 +104,9 @@ impl ImageStore {
 }
 
 /// The registry's "no" in Docker's words.
-fn refused(error: &OciDistributionError) -> Failure {
-    let denied = match error {
-        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => true,
-        OciDistributionError::RequestError(error) => {
-            error.status().is_some_and(|status| matches!(status.as_u16(), 401 | 403))
-        }
-        _ => false,
-    };
-    if denied {
-        return Failure::lasting("denied: requested access to the resource is denied: authorization failed");
+fn refused(name: &Reference, wrong: Wrong) -> Failure {
+    match wrong {
+        Wrong::Denied => Failure::lasting("denied: requested access to the resource is denied: authorization failed"),
+        other => explain(name, other),
     }
-    failure(error)
 }

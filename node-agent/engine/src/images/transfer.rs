@@ -6,8 +6,6 @@ use std::io::{self, Read, Write};
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt as _};
-use oci_client::client::BlobResponse;
-use oci_client::manifest::OciDescriptor;
 use tokio::sync::mpsc;
 
 use super::ImageStore;
@@ -17,7 +15,7 @@ use super::error::ImageError;
 use super::index::LayerRef;
 use super::manifest::{Descriptor, Manifest, parse_config};
 use super::peers::PeerRepository;
-use super::pull::{ANSWER_TIMEOUT, ATTEMPTS_MAX, Failure, blocking, failure, unique, with_retries};
+use super::pull::{ANSWER_TIMEOUT, ATTEMPTS_MAX, Failure, Registry, blocking, explain, unique, with_retries};
 use super::reference::Digest;
 use crate::snapshot::layers::Compressed;
 
@@ -33,15 +31,9 @@ pub(super) type Pieces = BoxStream<'static, Result<Bytes, io::Error>>;
 /// Where blobs come from.
 pub(crate) enum Source {
     /// A repository of a registry.
-    Registry(Blob),
+    Registry(Registry),
     /// The same of another node.
     Peer(PeerRepository),
-}
-
-/// A repository of a registry.
-pub(crate) struct Blob {
-    pub(crate) client: oci_client::Client,
-    pub(crate) address: oci_client::Reference,
 }
 
 /// Brings blobs from one repository into the store.
@@ -140,23 +132,14 @@ impl Transfer {
 
     /// Asks for the blob from `offset` on. A registry that cannot sends the whole.
     async fn open(&self, descriptor: &Descriptor, offset: u64) -> Result<(Pieces, bool), Failure> {
-        let layer = OciDescriptor { digest: descriptor.digest.to_string(), ..OciDescriptor::default() };
-        let Blob { client, address } = match &self.source {
-            Source::Registry(blob) => blob,
+        let registry = match &self.source {
+            Source::Registry(registry) => registry,
             Source::Peer(repository) => return repository.open(&descriptor.digest, offset).await,
         };
-        let explain = |error| {
-            let inner = failure(&error);
+        registry.repository.blob(&descriptor.digest, offset).await.map_err(|wrong| {
+            let inner = explain(&registry.reference, wrong);
             Failure { reason: format!("failed to fetch {}: {}", descriptor.digest, inner.reason), ..inner }
-        };
-        if offset == 0 {
-            let whole = client.pull_blob_stream(address, &layer).await.map_err(explain)?;
-            return Ok((whole.stream, false));
-        }
-        match client.pull_blob_stream_partial(address, &layer, offset, None).await.map_err(explain)? {
-            BlobResponse::Full(whole) => Ok((whole.stream, false)),
-            BlobResponse::Partial(rest) => Ok((rest.stream, true)),
-        }
+        })
     }
 }
 
