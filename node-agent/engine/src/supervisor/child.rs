@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code, reason = "between clone and exec only raw system calls are allowed")]
 
-use std::ffi::{c_int, c_long, c_uint, c_void};
+use std::ffi::{CStr, c_int, c_long, c_uint, c_void};
 use std::ptr;
 
 use super::child_root::is_kind;
@@ -327,6 +327,7 @@ fn execute(process: &PreparedProcess) -> Attempt {
         let there = unsafe { libc::faccessat(libc::AT_FDCWD, candidate.as_ptr(), libc::F_OK, 0) } == 0;
         match errno {
             libc::ENOENT | libc::ENOTDIR if !there => {}
+            libc::EACCES if is_folder(candidate) => refused = Some((index, libc::EISDIR)),
             libc::EACCES => refused = Some((index, errno)),
             _ => return Err(Failure { step: Step::Exec as u32, index: number(index), errno }),
         }
@@ -335,6 +336,12 @@ fn execute(process: &PreparedProcess) -> Attempt {
         Some((index, errno)) => Err(Failure { step: Step::Exec as u32, index: number(index), errno }),
         None => Err(Failure { step: Step::NotThere as u32, index: 0, errno: libc::ENOENT }),
     }
+}
+
+/// What the kernel refuses to execute as it does a file without the permission.
+fn is_folder(path: &CStr) -> bool {
+    // SAFETY: opens a path without looking into what is there; the process ends soon.
+    unsafe { libc::open(path.as_ptr(), libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) >= 0 }
 }
 
 pub(super) fn check(result: c_long, step: Step, index: usize) -> Attempt {

@@ -77,6 +77,7 @@ pub(super) fn describe_process(failure: Failure, process: &ProcessPlan) -> Strin
     if failure.step == Step::Exec as u32 {
         return match failure.errno {
             libc::EACCES => format!("exec: {command:?}: permission denied"),
+            libc::EISDIR => format!("exec: {command:?}: is a directory"),
             _ => format!("exec {candidate}: {reason}"),
         };
     }
@@ -120,6 +121,7 @@ mod tests {
         assert_eq!(text(Step::NotThere, 2, "foo", true), r#"exec: "foo": executable file not found in $PATH"#);
         assert_eq!(text(Step::NotThere, 2, "/x", false), r#"exec: "/x": stat /x: no such file or directory"#);
         assert_eq!(text(Step::Exec, libc::EACCES, "/x", false), r#"exec: "/x": permission denied"#);
+        assert_eq!(text(Step::Exec, libc::EISDIR, "/x", false), r#"exec: "/x": is a directory"#);
         assert_eq!(text(Step::Exec, libc::ENOEXEC, "/x", false), "exec /x: exec format error");
         assert_eq!(text(Step::Exec, libc::ENOENT, "/x", false), "exec /x: no such file or directory");
     }

@@ -73,6 +73,7 @@ async fn a_command_that_cannot_run_is_told_in_containerds_words() {
         ("foo", r#"exec: "foo": executable file not found in $PATH"#),
         ("/x", r#"exec: "/x": stat /x: no such file or directory"#),
         ("/etc/passwd", r#"exec: "/etc/passwd": permission denied"#),
+        ("/etc", r#"exec: "/etc": is a directory"#),
     ] {
         let id = bed.engine.create_container(&sandbox.id, bed.command("bad", &[command])).await.unwrap();
         let error = bed.engine.start_container(&id).await.unwrap_err();
