@@ -32,6 +32,9 @@ pub(crate) struct BuildArgs {
     /// The Dockerfile; `-` for standard input [default: Dockerfile in DIR]
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// Something that the image's manifest is to say, KEY=VALUE; may be repeated
+    #[arg(long = "annotation", value_name = "KEY=VALUE")]
+    pub annotations: Vec<String>,
     /// Value of an ARG, NAME=VALUE; NAME alone takes it from the environment; may be repeated
     #[arg(long = "build-arg", value_name = "NAME=VALUE")]
     pub build_args: Vec<String>,
@@ -183,10 +186,22 @@ fn request(args: &BuildArgs, environment: impl Fn(&str) -> Option<String>) -> Re
         context: args.context.clone(),
         dockerfile: args.file.clone().map(|file| if file.as_os_str() == "-" { STDIN.into() } else { file }),
         tags: args.tags.clone(),
+        annotations: args.annotations.iter().map(|text| annotation(text)).collect::<Result<_, _>>()?,
         build_args,
         target: args.target.clone(),
         source_date_epoch: epoch.transpose()?,
     })
+}
+
+/// `KEY=VALUE`, or `manifest:KEY=VALUE`; our images have one manifest and no other document that takes any.
+fn annotation(text: &str) -> Result<(String, String), CliError> {
+    let invalid = |rule: &str| CliError::plain(format!("invalid annotation {text:?}: {rule}"));
+    let (key, value) = text.split_once('=').ok_or_else(|| invalid("expected key=value"))?;
+    let key = match key.split_once(':') {
+        None | Some(("manifest", _)) => key.strip_prefix("manifest:").unwrap_or(key),
+        Some((kind, _)) => return Err(invalid(&format!("there is no {kind} to annotate, only a manifest"))),
+    };
+    if key.is_empty() { Err(invalid("the key is empty")) } else { Ok((key.to_owned(), value.to_owned())) }
 }
 
 fn own_platform() -> String {
@@ -240,6 +255,7 @@ mod tests {
             context: ".".into(),
             tags: Vec::new(),
             file: None,
+            annotations: Vec::new(),
             build_args: build_args.iter().map(|own| (*own).to_owned()).collect(),
             target: None,
             secrets: Vec::new(),
@@ -282,6 +298,17 @@ mod tests {
         assert_eq!(read("id=/no-such-variable").unwrap().1, Secret::File("/no-such-variable".into()));
         assert!(read("src=/f").unwrap_err().contains("id= is missing"));
         assert!(read("id=a,file=/f").unwrap_err().contains("its fields are"));
+    }
+
+    #[test]
+    fn an_annotation_is_a_key_and_a_value_of_the_manifest() {
+        let read = |text: &str| annotation(text).map_err(|err| err.to_string());
+        for text in ["a.b/c=x=y", "manifest:a.b/c=x=y"] {
+            assert_eq!(read(text), Ok(("a.b/c".to_owned(), "x=y".to_owned())));
+        }
+        assert!(read("a").unwrap_err().ends_with("invalid annotation \"a\": expected key=value"));
+        assert!(read("index:a=b").unwrap_err().contains("there is no index to annotate"));
+        assert!(read("=b").unwrap_err().contains("the key is empty"));
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub struct BuildRequest {
     pub dockerfile: Option<PathBuf>,
     /// Names for the image; may be none.
     pub tags: Vec<String>,
+    /// `--annotation KEY=VALUE`: what the image's manifest says of it.
+    pub annotations: BTreeMap<String, String>,
     /// `--build-arg NAME=VALUE`
     pub build_args: BTreeMap<String, String>,
     /// The stage to build; `None` for the last.
@@ -231,7 +233,7 @@ pub fn build(store: &ImageStore, request: &BuildRequest, progress: Listener<'_>)
         stage::StageError::Image(error) => BuildError::Image(error),
         stage::StageError::Stopped => at(fail(1, "the build was stopped")),
     })?;
-    Ok(result.commit(store, &session, &tags, request.source_date_epoch)?)
+    Ok(result.commit(store, &session, &tags, request)?)
 }
 
 impl BuildError {

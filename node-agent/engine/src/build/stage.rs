@@ -19,7 +19,7 @@ use super::layer::LayerWriter;
 use super::plan::{Base, Stage};
 use super::tell::Reporter;
 use super::words::{expand, expand_text};
-use super::{Build, Fail, fail, git};
+use super::{Build, BuildRequest, Fail, fail, git};
 use crate::engine::Image;
 use crate::images::error::{ImageError, Step};
 use crate::images::index::{LayerRef, Record};
@@ -499,8 +499,9 @@ impl Done {
         store: &ImageStore,
         session: &Session,
         names: &[String],
-        epoch: Option<i64>,
+        request: &BuildRequest,
     ) -> Result<Image, ImageError> {
+        let epoch = request.source_date_epoch;
         let diff_ids: Vec<String> = self.layers.iter().map(|layer| layer.diff_id.to_string()).collect();
         let known = names.first().and_then(|name| store.record(name).ok());
         let known_time = known.as_ref().and_then(|record| {
@@ -525,6 +526,7 @@ impl Done {
             media_type: OCI_MANIFEST.to_owned(),
             config: Descriptor::new(OCI_CONFIG, config.digest, config.size),
             layers,
+            annotations: request.annotations.clone(),
         };
         let manifest = serde_json::to_vec(&manifest).map_err(io::Error::other).step("encode", Path::new("manifest"))?;
         store.add(session, NewImage { manifest, names: names.to_vec(), digests: Vec::new(), made: true })

@@ -386,6 +386,19 @@ fn the_same_sources_give_the_same_image() {
 }
 
 #[test]
+fn a_manifest_says_what_it_is_to_say() {
+    let Some(kitchen) = Kitchen::new(&[]) else { return };
+    let annotations = std::collections::BTreeMap::from([("org.example/key".to_owned(), "value".to_owned())]);
+    let wanted = annotations.clone();
+    let text = "FROM scratch\nCOPY Dockerfile /";
+    let plain = kitchen.build(text);
+    assert!(kitchen.fixture.store.annotations("out").unwrap().is_empty());
+    let noted = kitchen.build_with(text, |request| request.annotations = wanted).unwrap();
+    assert_eq!(noted.id, plain.id, "it is the same image");
+    assert_eq!(kitchen.fixture.store.annotations("out").unwrap(), annotations);
+}
+
+#[test]
 fn arguments_reach_the_stages_that_declare_them() {
     let Some(kitchen) = Kitchen::new(&[]) else { return };
     let text = "ARG BASE=scratch\nARG V=1\nFROM $BASE\nARG V\nARG W=w\nARG TARGETARCH\nENV V=$V W=$W ARCH=$TARGETARCH N=${NONE:-d}\n";

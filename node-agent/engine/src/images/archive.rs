@@ -184,6 +184,7 @@ impl Archive {
             media_type: OCI_MANIFEST.to_owned(),
             config: Descriptor::new(OCI_CONFIG, config.digest.clone(), config.size),
             layers,
+            annotations: BTreeMap::new(),
         };
         let manifest = serde_json::to_vec(&manifest).map_err(io::Error::other).step("encode", Path::new("manifest"))?;
         Ok(NewImage { manifest, names: names(saved)?, digests: Vec::new(), made: true })

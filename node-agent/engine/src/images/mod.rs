@@ -12,7 +12,7 @@
 //! Whoever adds something holds `content.lock` shared until the index refers to it; whoever collects garbage holds
 //! it alone. An image in the index is complete and unpacked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -205,6 +205,15 @@ impl ImageStore {
         serde_json::from_slice(&bytes).map_err(|error| ImageError::invalid(record.id.as_str(), error.to_string()))
     }
 
+    /// What an image's manifest says of it.
+    pub(crate) fn annotations(&self, reference_or_id: &str) -> Result<BTreeMap<String, String>, ImageError> {
+        let record = self.record(reference_or_id)?;
+        match Document::parse(record.manifest.as_str(), &self.inner.blobs.read(&record.manifest)?)? {
+            Document::Manifest(manifest) => Ok(manifest.annotations),
+            Document::Index(_) => Ok(BTreeMap::new()),
+        }
+    }
+
     /// The bytes of each layer of an image as it lies here, lowest first.
     pub fn layer_sizes(&self, reference_or_id: &str) -> Result<Vec<u64>, ImageError> {
         let record = self.record(reference_or_id)?;
@@ -294,6 +303,10 @@ impl ImageStore {
                     add_all(&mut known.digests, new.digests);
                     known.removed = false;
                     known.made |= new.made;
+                    // What was built now says of it what was asked for now.
+                    if new.made {
+                        (known.manifest, known.layers) = (record.manifest, record.layers);
+                    }
                     Ok(known.to_image())
                 }
                 None => {
