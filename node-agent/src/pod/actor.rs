@@ -26,6 +26,7 @@ use super::backoff::{after, exponential, left, step_retry};
 use super::container::{IMAGE, termination_message};
 use super::context::{NodeContext, about};
 use super::effects::{NewSandbox, PodEffects, StartError};
+use super::eviction::Watched;
 use super::image::ImageFailure;
 use super::image_volumes::ImageUse;
 use super::ledger::Pending;
@@ -41,7 +42,6 @@ use super::writer::{Written, write, write_retry};
 use crate::objects::{ObjectChanges, PodObjects};
 use crate::probe::ProbeKind;
 use crate::volume::token::IssuedTokens;
-use crate::volume::usage::limited;
 use crate::volume::{Mounted, VolumesReady};
 
 /// Reason of a pod that used more than it may.
@@ -505,15 +505,16 @@ impl Actor {
         }
     }
 
-    /// Begins to look after volumes with a limit, once.
+    /// Begins to look after what the pod writes, where that has a limit; once.
     fn watch_sizes(&mut self) {
-        let limited = limited(self.state.spec(), &self.mounted);
-        if limited.is_empty() || self.watching_sizes.is_some() || self.state.end.is_some() {
+        let watched = Watched::of(self.state.spec(), &self.mounted);
+        if watched.is_empty() || self.watching_sizes.is_some() || self.state.end.is_some() {
             return;
         }
         let stop = CancellationToken::new();
-        let watch = super::eviction::watch(limited, self.inputs.clone());
-        self.node.component.spawn("volume sizes", stop.clone().run_until_cancelled_owned(watch).map(drop));
+        let uid = self.state.pod.metadata.uid.clone().unwrap_or_default();
+        let watch = super::eviction::watch(watched, Arc::clone(&self.node), uid, self.inputs.clone());
+        self.node.component.spawn("sizes on disk", stop.clone().run_until_cancelled_owned(watch).map(drop));
         self.watching_sizes = Some(stop.drop_guard());
     }
 

@@ -26,6 +26,17 @@ pub(crate) fn limited(spec: &PodSpec, mounted: &Mounted) -> Vec<Limited> {
     spec.volumes.iter().flatten().filter_map(of).collect()
 }
 
+/// The folders of a pod's volumes that count as what it writes itself: each emptyDir on disk.
+/// Source: kubelet `IsLocalEphemeralVolume`.
+pub(crate) fn scratch(spec: &PodSpec, mounted: &Mounted) -> Vec<PathBuf> {
+    let on_disk = |volume: &&k8s_openapi::api::core::v1::Volume| {
+        let source = volume.empty_dir.as_ref();
+        source.is_some_and(|source| source.medium.as_deref().unwrap_or_default().is_empty())
+    };
+    let volumes = spec.volumes.iter().flatten().filter(on_disk);
+    volumes.filter_map(|volume| Some(mounted.get(&volume.name)?.path.clone())).collect()
+}
+
 /// Why a pod whose volume holds so many bytes is evicted; `None` while it may stay.
 /// Source: kubelet `emptyDirLimitEviction`, its final blank included.
 pub(crate) fn excess(limited: &Limited, used_bytes: u64) -> Option<String> {
@@ -50,6 +61,7 @@ mod tests {
         let mounted = Mounted::from(["free", "memory", "disk"].map(volume));
         let found = limited(&spec, &mounted);
         assert_eq!(found.iter().map(|one| one.volume.as_str()).collect::<Vec<_>>(), ["disk"]);
+        assert_eq!(scratch(&spec, &mounted), ["free", "disk"].map(PathBuf::from));
         assert_eq!(excess(&found[0], 1 << 20), None);
         let message = "Usage of EmptyDir volume \"disk\" exceeds the limit \"1Mi\". ";
         assert_eq!(excess(&found[0], (1 << 20) + 1).as_deref(), Some(message));

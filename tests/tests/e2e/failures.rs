@@ -194,6 +194,27 @@ fn a_pod_that_fills_its_empty_dir_beyond_the_limit_is_evicted() {
 }
 
 #[test]
+fn a_pod_that_writes_more_than_its_ephemeral_storage_is_evicted() {
+    let space = Cluster::shared().space("filled");
+    let limits = r#""resources": {"limits": {"ephemeral-storage": "2Mi"}}, "#;
+    let layer = script("head -c 4000000 /dev/zero >/much; sleep 600");
+    let logs = script("head -c 4000000 /dev/zero | tr '\\0' x | fold; sleep 600");
+    let volume = r#""volumes": [{"name": "scratch", "emptyDir": {}}],"#;
+    let mount = r#""volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}], "#;
+    let scratch = script("head -c 4000000 /dev/zero >/scratch/much; sleep 600");
+    space.apply(&pod("layer", &format!("{limits}{layer}"), ""));
+    space.apply(&pod("logs", &format!("{limits}{logs}"), ""));
+    space.apply(&pod("scratch", &format!("{limits}{mount}{scratch}"), volume));
+    let message = "Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. ";
+    for name in ["layer", "logs", "scratch"] {
+        space.wait(&format!("pod/{name}"), "jsonpath={.status.reason}=Evicted");
+        let status = space.get(&format!("pod/{name}"), "{.status.phase}|{.status.message}|");
+        assert_eq!(status, format!("Failed|{message}|"), "{name}");
+        said(&space, name, &format!("Warning Evicted {message}"));
+    }
+}
+
+#[test]
 fn the_status_shows_what_a_container_was_given() {
     let space = Cluster::shared().space("given");
     let fields = r#""resources": {"requests": {"cpu": "50m"}, "limits": {"cpu": "100m", "memory": "64Mi"}},
