@@ -12,6 +12,7 @@ use tempfile::{NamedTempFile, TempPath};
 
 use super::arrival::Arriving;
 use super::error::{ImageError, Step};
+use super::partial::{KEPT_BYTES_MIN, Part, Partials};
 use super::reference::Digest;
 
 /// Largest blob that is read into memory (manifests and configurations); containerd's limit is 8 MiB.
@@ -22,6 +23,7 @@ pub(crate) const DOCUMENT_BYTES_MAX: u64 = 8 << 20;
 pub(crate) struct Blobs {
     dir: PathBuf,
     tmp: PathBuf,
+    partials: Partials,
 }
 
 /// A blob that lies in the store.
@@ -38,14 +40,19 @@ pub(crate) struct BlobWriter {
     hash: sha2::Sha256,
     size: u64,
     dir: PathBuf,
+    /// Whether what is written is kept for a later transfer, if this one breaks off.
+    kept: bool,
     /// Who reads along.
     arriving: Option<Arriving>,
 }
 
-/// A blob that is written but not in the store yet; holds no descriptor. Dropping it removes it.
+/// A blob that is written but not in the store yet; holds no descriptor, unless it must keep others away. Dropping it
+/// removes it.
 #[derive(Debug)]
 pub(crate) struct Parked {
     file: TempPath,
+    /// As long as it is open, the file is nobody else's.
+    _lock: Option<File>,
     dir: PathBuf,
     pub(crate) digest: Digest,
     pub(crate) size: u64,
@@ -55,7 +62,8 @@ pub(crate) struct Parked {
 impl Blobs {
     /// Blobs below `root/blobs/sha256`, made when missing.
     pub(crate) fn open(root: &Path) -> Result<Self, ImageError> {
-        let blobs = Self { dir: root.join("blobs/sha256"), tmp: root.join("tmp") };
+        let partials = Partials::open(root)?;
+        let blobs = Self { dir: root.join("blobs/sha256"), tmp: root.join("tmp"), partials };
         for dir in [&blobs.dir, &blobs.tmp] {
             fs::create_dir_all(dir).step("create", dir)?;
         }
@@ -99,14 +107,29 @@ impl Blobs {
     /// Starts a new blob.
     pub(crate) fn writer(&self) -> Result<BlobWriter, ImageError> {
         let file = NamedTempFile::new_in(&self.tmp).step("create a file in", &self.tmp)?;
-        Ok(BlobWriter { file, hash: sha2::Sha256::new(), size: 0, dir: self.dir.clone(), arriving: None })
+        Ok(BlobWriter { file, hash: sha2::Sha256::new(), size: 0, dir: self.dir.clone(), kept: false, arriving: None })
     }
 
-    /// Starts a new blob that others read while it comes.
-    pub(crate) fn writer_for(&self, arriving: Arriving) -> Result<BlobWriter, ImageError> {
-        let writer = self.writer()?;
-        arriving.begin(writer.file.reopen().step("open", writer.file.path())?);
-        Ok(BlobWriter { arriving: Some(arriving), ..writer })
+    /// Starts a blob that comes from elsewhere, or goes on with what came of it before; others read along.
+    pub(crate) fn writer_of(&self, digest: &Digest, arriving: Option<Arriving>) -> Result<BlobWriter, ImageError> {
+        let writer = match self.partials.take(digest)? {
+            Some(Part { file, hash, size }) => {
+                let mut writer = BlobWriter { file, hash, size, dir: self.dir.clone(), kept: true, arriving: None };
+                writer.keep();
+                writer
+            }
+            None => self.writer()?,
+        };
+        if let Some(arriving) = &arriving {
+            arriving.begin(writer.file.reopen().step("open", writer.file.path())?);
+            arriving.grew(writer.size);
+        }
+        Ok(BlobWriter { arriving, ..writer })
+    }
+
+    /// What came of blobs that did not come whole.
+    pub(super) fn partials(&self) -> &Partials {
+        &self.partials
     }
 
     /// Writes a small blob.
@@ -143,6 +166,21 @@ impl BlobWriter {
         self.size
     }
 
+    /// The digest of what was written so far.
+    pub(crate) fn digest(&self) -> Digest {
+        Digest::from_sha256(&self.hash.clone().finalize())
+    }
+
+    /// What was written is of no use, for nobody.
+    pub(crate) fn discard(mut self) {
+        self.kept = false;
+        self.file.disable_cleanup(false);
+    }
+
+    fn keep(&mut self) {
+        self.file.disable_cleanup(self.kept && self.size >= KEPT_BYTES_MIN);
+    }
+
     /// Throws away what was written: a transfer starts over.
     pub(crate) fn restart(&mut self) -> io::Result<()> {
         use std::io::Seek as _;
@@ -153,14 +191,17 @@ impl BlobWriter {
         self.file.as_file_mut().rewind()?;
         self.hash = sha2::Sha256::new();
         self.size = 0;
+        self.keep();
         Ok(())
     }
 
     /// Ends it, so that its digest is known.
     pub(crate) fn park(self) -> Parked {
         let digest = Digest::from_sha256(&self.hash.finalize());
-        let (file, arriving) = (self.file.into_temp_path(), self.arriving);
-        Parked { file, dir: self.dir, digest, size: self.size, arriving }
+        let (open, mut file) = self.file.into_parts();
+        file.disable_cleanup(false);
+        let _lock = self.kept.then_some(open);
+        Parked { file, _lock, dir: self.dir, digest, size: self.size, arriving: self.arriving }
     }
 
     /// Puts the blob in its place, on disk; refuses content that is not `expected`.
@@ -205,6 +246,7 @@ impl Write for BlobWriter {
         let n = self.file.as_file_mut().write(buf)?;
         self.hash.update(buf.get(..n).unwrap_or_default());
         self.size += n as u64;
+        self.keep();
         if let Some(arriving) = &self.arriving {
             arriving.grew(n as u64);
         }

@@ -6,6 +6,7 @@
 //! blobs/sha256/HEX   manifests, configurations, layers as they came
 //! layers/NAME/fs     each layer unpacked, once
 //! containers/ID/     root file systems (see `snapshot`)
+//! partial/HEX        what came of blobs that did not come whole; kept for a day
 //! tmp/               what is being written; swept when nobody writes
 //! ```
 //!
@@ -35,6 +36,7 @@ mod credentials;
 pub(crate) mod error;
 pub(crate) mod index;
 pub(crate) mod manifest;
+mod partial;
 pub mod peers;
 pub(crate) mod pull;
 mod push;
@@ -273,6 +275,7 @@ impl ImageStore {
             let lock = Lock::try_exclusive(&self.inner.dir.join("content.lock"))?;
             let _lock = lock.ok_or_else(busy)?;
             BuildCache::of(self.dir()).clear()?;
+            self.inner.blobs.partials().clear(self.inner.clock.now())?;
         }
         let gone = self.inner.index.update(|records| {
             let before = records.len();
@@ -462,6 +465,7 @@ impl ImageStore {
     fn sweep(&self) -> Result<(), ImageError> {
         {
             let Some(_lock) = Lock::try_exclusive(&self.inner.dir.join("content.lock"))? else { return Ok(()) };
+            self.inner.blobs.partials().sweep(self.inner.clock.now())?;
             let (tmp, containers) = (self.tmp_dir(), self.inner.dir.join("containers"));
             for dir in [tmp, containers].iter().filter(|dir| dir.exists()) {
                 for entry in fs::read_dir(dir).step("list", dir)? {

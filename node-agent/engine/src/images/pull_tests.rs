@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::join_all;
+use reeve_api::clock::RealClock;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::ImageStore;
 use super::client::{Access, Repository};
 use super::manifest::{OCI_INDEX, OCI_MANIFEST, architecture};
 use super::reference::Digest;
@@ -319,7 +321,12 @@ pub(super) async fn lying_registry(answers: Vec<(String, Vec<Answer>)>) -> (Stri
 
 /// What a registry with one image `x:1` answers.
 pub(super) fn one_image() -> (Vec<(String, Vec<Answer>)>, [String; 2]) {
-    let layer = layer(&[("a", &"content ".repeat(1000))]);
+    image_of(&"content ".repeat(1000))
+}
+
+/// The same with this in its only file.
+fn image_of(content: &str) -> (Vec<(String, Vec<Answer>)>, [String; 2]) {
+    let layer = layer(&[("a", content)]);
     let config = config(std::slice::from_ref(&layer), "");
     let descriptor = json!({"mediaType": "x", "digest": Digest::of(&layer), "size": layer.len()});
     let manifest_path = "/v2/x/manifests/1".to_owned();
@@ -350,6 +357,65 @@ async fn a_transfer_that_breaks_off_goes_on_where_it_stopped() {
     fixture.store.pull(&format!("{address}/x:1"), None).await.unwrap();
     let requests = log.lock().unwrap();
     assert!(requests.iter().any(|head| head.contains("range: bytes=4000-")), "{requests:?}");
+}
+
+/// Opens the store of a fixture again, as another process does.
+fn again(fixture: &Fixture) -> ImageStore {
+    ImageStore::open(fixture.store.dir(), RealClock::shared()).unwrap()
+}
+
+fn parts(fixture: &Fixture) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(fixture.store.dir().join("partial")).unwrap().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+#[tokio::test]
+async fn what_came_before_a_process_ended_does_not_travel_again() {
+    let (mut answers, [_, layer]) = image_of(&"content ".repeat(400_000));
+    let cut = |answer: &Answer, at| Answer { cut: Some(at), ..answer.clone() };
+    edit(&mut answers, &layer, |list| {
+        let whole = list[0].clone();
+        *list = vec![cut(&whole, 2 << 20), cut(&whole, 0), cut(&whole, 0), cut(&whole, 0), whole];
+    });
+    let (address, log) = lying_registry(answers).await;
+    let (fixture, name) = (Fixture::new(), format!("{address}/x:1"));
+    let error = fixture.store.pull(&name, None).await.unwrap_err().to_string();
+    assert!(error.contains("failed to fetch sha256:"), "{error}");
+    assert_eq!(parts(&fixture).len(), 1);
+    log.lock().unwrap().clear();
+    let image = again(&fixture).pull(&name, None).await.unwrap();
+    assert_eq!(image.size_bytes, 3_200_000);
+    assert!(parts(&fixture).is_empty());
+    let requests = log.lock().unwrap();
+    let of_layer: Vec<_> = requests.iter().filter(|head| head.starts_with(&format!("get {layer} "))).collect();
+    assert!(of_layer.len() == 1 && of_layer[0].contains("range: bytes=2097152-"), "{of_layer:?}");
+}
+
+#[tokio::test]
+async fn a_kept_part_that_is_not_of_the_blob_does_no_harm() {
+    let content = "content ".repeat(400_000);
+    for size in [Some(2 << 20), Some(4 << 20), None] {
+        let (answers, [_, layer]) = image_of(&content);
+        // As much as the blob has, if not otherwise said.
+        let size = size.unwrap_or(answers[2].1[0].body.len());
+        let (address, _) = lying_registry(answers).await;
+        let fixture = Fixture::new();
+        let hex = layer.rsplit(':').next().unwrap();
+        fs::write(fixture.store.dir().join("partial").join(hex), vec![b'x'; size]).unwrap();
+        let image = again(&fixture).pull(&format!("{address}/x:1"), None).await.unwrap();
+        assert_eq!(image.size_bytes, 3_200_000);
+        assert!(parts(&fixture).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn of_a_blob_that_is_forged_nothing_is_kept() {
+    let (mut answers, [_, layer]) = image_of(&"content ".repeat(400_000));
+    edit(&mut answers, &layer, |list| list[0].body = vec![b'x'; list[0].body.len() + 1]);
+    let (address, _) = lying_registry(answers).await;
+    let fixture = Fixture::new();
+    assert!(fixture.store.pull(&format!("{address}/x:1"), None).await.is_err());
+    assert!(parts(&fixture).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

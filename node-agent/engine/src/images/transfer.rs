@@ -85,23 +85,41 @@ impl Transfer {
             let (size, max) = (descriptor.size, self.bytes_max);
             return Err(Failure::lasting(format!("{} has {size} bytes; at most {max} are taken", descriptor.digest)));
         }
-        let blobs = self.blobs.clone();
-        let begin = move || match arriving {
-            Some(arriving) => blobs.writer_for(arriving),
-            None => blobs.writer(),
-        };
-        let mut writer = blocking(begin).await?;
-        for attempt in 1..=ATTEMPTS_MAX {
-            let result;
-            (writer, result) = self.continue_into(writer, &descriptor).await?;
-            match result {
-                Err(failure) if !failure.transient || attempt == ATTEMPTS_MAX => return Err(failure),
-                Err(failure) => tracing::debug!(reason = failure.reason, attempt, "transfer broke off"),
-                Ok(()) => break,
-            }
+        let (blobs, digest) = (self.blobs.clone(), descriptor.digest.clone());
+        let mut writer = blocking(move || blobs.writer_of(&digest, arriving)).await?;
+        let is_resumed = writer.size() > 0;
+        if writer.size() > descriptor.size {
+            writer = restarted(writer).await?;
+        }
+        writer = self.fill(writer, &descriptor).await?;
+        if is_resumed && writer.digest() != descriptor.digest {
+            // What had come before was not of it.
+            writer = restarted(writer).await?;
+            writer = self.fill(writer, &descriptor).await?;
         }
         blocking(move || writer.commit(Some(&descriptor.digest))).await?;
         Ok(())
+    }
+
+    /// Fetches what is missing. What came is kept when the rest may come another time.
+    async fn fill(&self, mut writer: BlobWriter, descriptor: &Descriptor) -> Result<BlobWriter, Failure> {
+        for attempt in 1..=ATTEMPTS_MAX {
+            if writer.size() == descriptor.size && writer.digest() == descriptor.digest {
+                break;
+            }
+            let result;
+            (writer, result) = self.continue_into(writer, descriptor).await?;
+            match result {
+                Ok(()) => break,
+                Err(failure) if !failure.transient => {
+                    writer.discard();
+                    return Err(failure);
+                }
+                Err(failure) if attempt == ATTEMPTS_MAX => return Err(failure),
+                Err(failure) => tracing::debug!(reason = failure.reason, attempt, "transfer broke off"),
+            }
+        }
+        Ok(writer)
     }
 
     /// One go: from where the writer stands to the end, if all is well.
@@ -113,13 +131,7 @@ impl Transfer {
         let offset = writer.size();
         let (pieces, partial) = with_retries(|| self.open_in_time(descriptor, offset)).await?;
         if !partial {
-            writer = blocking(move || {
-                writer
-                    .restart()
-                    .map(|()| writer)
-                    .map_err(|source| super::ImageError::Io { step: "write a blob".to_owned(), source })
-            })
-            .await?;
+            writer = restarted(writer).await?;
         }
         copy(pieces, writer, descriptor).await
     }
@@ -171,6 +183,12 @@ fn unpack(store: &ImageStore, config: &Digest, layers: Vec<Digest>, coming: &Com
     Ok(())
 }
 
+/// The writer, at its beginning again.
+async fn restarted(mut writer: BlobWriter) -> Result<BlobWriter, ImageError> {
+    let failed = |source| ImageError::Io { step: "write a blob".to_owned(), source };
+    blocking(move || writer.restart().map(|()| writer).map_err(failed)).await
+}
+
 /// Moves pieces to the disk's thread until the stream ends or fails. The writer comes back either way.
 async fn copy(
     mut pieces: Pieces,
@@ -182,9 +200,13 @@ async fn copy(
     let mut left = size.saturating_sub(writer.size());
     let disk = tokio::task::spawn_blocking(move || {
         while let Some(piece) = receiver.blocking_recv() {
-            writer.write_all(&piece)?;
+            if let Err(error) = writer.write_all(&piece) {
+                // A full disk is not to be kept full.
+                writer.discard();
+                return Err(error);
+            }
         }
-        Ok::<_, io::Error>(writer)
+        Ok(writer)
     });
     let result = loop {
         // Once all is here, the digest says whether it is right; how the stream ends does not matter.
