@@ -21,3 +21,28 @@ pub(crate) async fn a_container_tells_which_image_it_shows() {
     assert_eq!(told, [wanted]);
     wire.close().await;
 }
+
+/// The suite runs in parallel: whoever asks for all of them hears of none that is only just going.
+pub(crate) async fn what_pods_use_is_told_while_others_come_and_go() {
+    let wire = Wire::new().await;
+    let stays = wire.run(wire.pod("stays")).await.unwrap();
+    let come_and_go = futures::future::join_all((0..8).map(async |nth| {
+        for number in 0..5 {
+            let pod = wire.run(wire.pod(&format!("goes-{nth}-{number}"))).await.unwrap();
+            wire.remove_pod(&pod).await.unwrap();
+        }
+    }));
+    let ask = async || {
+        loop {
+            let request = cri::ListPodSandboxStatsRequest { filter: None };
+            let told = wire.runtime.clone().list_pod_sandbox_stats(request).await.expect("those that are there");
+            let told = told.into_inner().stats;
+            assert!(told.iter().any(|own| own.attributes.as_ref().unwrap().id == stays), "{told:?}");
+        }
+    };
+    tokio::select! {
+        _ = come_and_go => {}
+        _ = futures::future::join_all([ask(), ask(), ask(), ask()]) => {}
+    }
+    wire.close().await;
+}
