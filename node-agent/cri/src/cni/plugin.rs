@@ -26,6 +26,17 @@ pub struct PluginError {
     why: String,
 }
 
+impl PluginError {
+    /// Whether this is about rules of a family in which the pod has no address: `portmap` (containernetworking-plugins
+    /// 1.1) makes none there, but misses them when it is asked whether all is well.
+    pub(super) fn misses_what_is_not_made(&self, addresses: &[IpAddr]) -> bool {
+        let is_missed = |family: &str| self.why.starts_with(&format!("could not check {family} dnat:"));
+        self.program == "portmap"
+            && (is_missed("ipv6") && !addresses.iter().any(IpAddr::is_ipv6)
+                || is_missed("ipv4") && !addresses.iter().any(IpAddr::is_ipv4))
+    }
+}
+
 /// What a plugin is told in its environment.
 pub(super) struct Call<'c> {
     pub(super) command: &'static str,

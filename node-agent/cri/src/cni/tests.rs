@@ -12,6 +12,9 @@ echo "$CNI_COMMAND $(basename "$0") $CNI_CONTAINERID $CNI_IFNAME $CNI_ARGS $conf
 if [ "$CNI_COMMAND" = ADD ] && [ -e "$dir/fail-$(basename "$0")" ]; then
     echo '{"cniVersion":"1.0.0","code":11,"msg":"no address","details":"the range is used up"}'; exit 1
 fi
+if [ "$CNI_COMMAND" = CHECK ] && [ -e "$dir/missing" ]; then
+    echo "{\"msg\":\"could not check $(cat "$dir/missing") dnat: chain X not found in iptables table nat\"}"; exit 1
+fi
 [ "$CNI_COMMAND" = ADD ] && echo '{"cniVersion":"1.0.0","ips":[{"address":"10.9.0.2/24"}]}'
 exit 0
 "#;
@@ -24,7 +27,7 @@ struct Bed {
 impl Bed {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["net", "last"] {
+        for name in ["net", "last", "portmap"] {
             let path = dir.path().join(name);
             std::fs::write(&path, SCRIPT).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -97,4 +100,24 @@ async fn a_pod_without_a_network_is_wired_to_the_end_with_no_address() {
     assert_eq!(bed.cni.addresses("s1").unwrap().map(|addresses| addresses.len()), Some(0));
     bed.cni.detach("s1").await.unwrap();
     assert!(bed.calls().is_empty());
+}
+
+#[tokio::test]
+async fn rules_of_a_family_that_a_pod_does_not_have_are_not_missed() {
+    let bed = Bed::new();
+    let list = r#"{"name": "n", "cniVersion": "1.0.0", "plugins": [{"type": "portmap"}, {"type": "net"}]}"#;
+    std::fs::write(bed.dir.path().join("10-n.conflist"), list).unwrap();
+    let missing = |family: &str| std::fs::write(bed.dir.path().join("missing"), family).unwrap();
+    // What the pod has is IPv4.
+    bed.attach().await.unwrap();
+    missing("ipv4");
+    let error = bed.cni.check("s1").await.expect_err("it is missed").to_string();
+    assert_eq!(
+        error,
+        "plugin type=\"portmap\" failed (check): could not check ipv4 dnat: chain X not found in iptables table nat"
+    );
+    missing("ipv6");
+    let error = bed.cni.check("s1").await.expect_err("net is another plugin").to_string();
+    assert!(error.starts_with("plugin type=\"net\" failed (check): could not check ipv6"), "{error}");
+    bed.cni.detach("s1").await.unwrap();
 }
