@@ -189,6 +189,24 @@ impl Repository {
         }
     }
 
+    /// Takes a blob from another repository of the registry; `false` if the registry wants it to be sent.
+    pub(crate) async fn mount_blob(&self, digest: &Digest, from: &str) -> Result<bool, Wrong> {
+        let mut url = self.url("blobs/uploads/")?;
+        url.query_pairs_mut().append_pair("mount", digest.as_str()).append_pair("from", from);
+        let answer = self.ask(Method::POST, &url, |request| request.header(CONTENT_LENGTH, 0)).await?;
+        match answer.status() {
+            StatusCode::CREATED => Ok(true),
+            StatusCode::ACCEPTED => {
+                // It waits for the blob already: not for this one.
+                if let Some(begun) = location(&answer).filter(|begun| begun.origin() == self.base.origin()) {
+                    let _ = self.ask(Method::DELETE, &begun, |request| request).await;
+                }
+                Ok(false)
+            }
+            _ => Err(refusal(&Method::POST, answer).await),
+        }
+    }
+
     /// Sends a blob of so many bytes.
     pub(crate) async fn put_blob(&self, digest: &Digest, size: u64, content: Body) -> Result<(), Wrong> {
         let url = self.url("blobs/uploads/")?;
@@ -196,9 +214,7 @@ impl Repository {
         if answer.status() != StatusCode::ACCEPTED {
             return Err(refusal(&Method::POST, answer).await);
         }
-        let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-        let mut location = location
-            .and_then(|text| answer.url().join(text).ok())
+        let mut location = location(&answer)
             .ok_or_else(|| Wrong::lasting(format!("{}: the registry does not say where to send it", shown(&url))))?;
         location.query_pairs_mut().append_pair("digest", digest.as_str());
         let request = self.http.put(location.clone()).header(CONTENT_TYPE, "application/octet-stream");
@@ -316,6 +332,12 @@ async fn send(request: RequestBuilder, url: &Url, carried: Option<&HeaderValue>)
 
 fn broken(url: &Url, error: &reqwest::Error) -> Wrong {
     Wrong::Other(unsent(url, error))
+}
+
+/// Where a registry says that it goes on.
+fn location(answer: &Response) -> Option<Url> {
+    let text = answer.headers().get(LOCATION)?.to_str().ok()?;
+    answer.url().join(text).ok()
 }
 
 async fn expect_created(method: &Method, answer: Response) -> Result<(), Wrong> {

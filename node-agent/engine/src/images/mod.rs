@@ -391,6 +391,10 @@ impl ImageStore {
         self.collect()
     }
 
+    pub(crate) fn records(&self) -> Result<Arc<Vec<Record>>, ImageError> {
+        self.inner.index.read()
+    }
+
     pub(crate) fn record(&self, reference_or_id: &str) -> Result<Record, ImageError> {
         find(&self.inner.index.read()?, reference_or_id).cloned()
     }

@@ -182,7 +182,22 @@ async fn what_is_pushed_is_pulled_elsewhere_and_travels_once() {
     assert_eq!((pushed.sent, pushed.known), (3, 0));
     let again = fixture.store.push(&name, auth("s3cret")).await.unwrap();
     assert_eq!((again.sent, again.known, again.digest.as_str()), (0, 3, pushed.digest.as_str()));
+    // Another repository of the same registry gets it from there.
+    let copy = format!("{}/team/copy:v2", registry.address);
+    fixture.store.tag(&name, &copy).unwrap();
+    let copied = fixture.store.push(&copy, auth("s3cret")).await.unwrap();
+    assert_eq!((copied.sent, copied.known, copied.digest.as_str()), (0, 3, pushed.digest.as_str()));
     let other = Fixture::new();
+    let by_digest = format!("{}/team/copy@{}", registry.address, pushed.digest);
+    assert_eq!(other.store.pull(&by_digest, auth("s3cret")).await.unwrap().id, image.id);
+    // Where it is not, though its name says so, it travels.
+    let absent = format!("{}/team/absent:v1", registry.address);
+    let own = fixture.load(&super::tests::docker_archive(&[&absent], &[layer(&[("c", "333")])], ""));
+    let real = format!("{}/team/real:v1", registry.address);
+    fixture.store.tag(&own.id, &real).unwrap();
+    let sent = fixture.store.push(&real, auth("s3cret")).await.unwrap();
+    assert_eq!((sent.sent, sent.known), (2, 0));
+    assert_eq!(other.store.pull(&real, auth("s3cret")).await.unwrap().id, own.id);
     let by_digest = format!("{}/team/app@{}", registry.address, pushed.digest);
     assert_eq!(other.store.pull(&by_digest, auth("s3cret")).await.unwrap().id, image.id);
     let error = fixture.store.push("nothing:here", None).await.unwrap_err().to_string();

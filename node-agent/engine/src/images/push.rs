@@ -1,6 +1,9 @@
-//! Images to registries. What the registry has already does not travel; layers travel as they lie here.
+//! Images to registries. What the registry has already does not travel, in whichever of its repositories it lies;
+//! layers travel as they lie here.
 //!
-//! Source: OCI distribution specification 1.1, "Push".
+//! Source: OCI distribution specification 1.1, "Push" and "Mounting a blob from another repository".
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio_util::io::ReaderStream;
@@ -8,7 +11,7 @@ use tokio_util::io::ReaderStream;
 use super::client::{Access, Wrong};
 use super::error::ImageError;
 use super::manifest::{Descriptor, Document, Manifest, OCI_MANIFEST};
-use super::pull::{Failure, Registry, blocking, explain, with_retries};
+use super::pull::{ANSWER_TIMEOUT, Failure, Registry, blocking, explain, with_retries};
 use super::reference::{Digest, Reference};
 use super::{ImageStore, index::Record};
 use crate::engine::RegistryAuth;
@@ -17,6 +20,11 @@ use crate::engine::RegistryAuth;
 const UPLOADS_MAX: usize = 5;
 /// What is read of a layer at once.
 const CHUNK_BYTES: usize = 256 << 10;
+/// Other repositories from which a blob is taken, if it is there; Docker's number.
+const KIN_MAX: usize = 4;
+
+/// Blobs, and the repositories of one registry that may have them.
+type Kin = BTreeMap<Digest, BTreeSet<String>>;
 
 /// An image that a registry has now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +33,7 @@ pub struct Pushed {
     pub digest: String,
     /// Blobs that had to travel.
     pub sent: usize,
-    /// Blobs that were there already.
+    /// Blobs that were there already, in this repository or another of the same registry.
     pub known: usize,
 }
 
@@ -40,14 +48,14 @@ impl ImageStore {
         if reference.tagged().is_none() {
             return Err(failed("a digest is not a name to give: push a tag".to_owned()));
         }
-        let (store, full) = (self.clone(), name.to_owned());
-        let (record, bytes) = blocking(move || {
+        let (store, full, to) = (self.clone(), name.to_owned(), reference.clone());
+        let (bytes, kin) = blocking(move || {
             let record = store.record(&full)?;
             let bytes = store.blobs().read(&record.manifest)?;
-            Ok((record, bytes))
+            Ok((bytes, kin(&store.records()?, &to)))
         })
         .await?;
-        let sent = self.push_now(&reference, auth, &record, bytes).await;
+        let sent = self.push_now(&reference, auth, bytes, &kin).await;
         sent.map_err(|failure| failed(failure.reason))
     }
 
@@ -55,10 +63,11 @@ impl ImageStore {
         &self,
         reference: &Reference,
         auth: Option<RegistryAuth>,
-        record: &Record,
         bytes: Vec<u8>,
+        kin: &Kin,
     ) -> Result<Pushed, Failure> {
-        let Document::Manifest(manifest) = Document::parse(record.manifest.as_str(), &bytes)? else {
+        let digest = Digest::of(&bytes).to_string();
+        let Document::Manifest(manifest) = Document::parse(&digest, &bytes)? else {
             return Err(Failure::lasting("an index, not an image manifest"));
         };
         let (store, image) = (self.clone(), reference.clone());
@@ -68,7 +77,7 @@ impl ImageStore {
         let blobs = super::pull::unique(layers.into_iter().chain([config]).collect());
         let all = blobs.len();
         let travelled: Vec<bool> = stream::iter(blobs)
-            .map(|blob| self.push_blob(&registry, blob))
+            .map(|blob| self.push_blob(&registry, blob, kin))
             .buffer_unordered(UPLOADS_MAX)
             .try_collect()
             .await?;
@@ -81,16 +90,23 @@ impl ImageStore {
         })
         .await?;
         let sent = travelled.into_iter().filter(|sent| *sent).count();
-        Ok(Pushed { digest: Digest::of(&bytes).to_string(), sent, known: all - sent })
+        Ok(Pushed { digest, sent, known: all - sent })
     }
 
     /// Whether it had to travel.
-    async fn push_blob(&self, registry: &Registry, blob: Descriptor) -> Result<bool, Failure> {
+    async fn push_blob(&self, registry: &Registry, blob: Descriptor, kin: &Kin) -> Result<bool, Failure> {
         let (repository, name) = (&registry.repository, &registry.reference);
         let there =
             with_retries(|| async { repository.has_blob(&blob.digest).await.map_err(|wrong| refused(name, wrong)) });
         if there.await? {
             return Ok(false);
+        }
+        for from in kin.get(&blob.digest).into_iter().flatten().take(KIN_MAX) {
+            // Whatever the registry says against it: then the blob travels.
+            let mounted = tokio::time::timeout(ANSWER_TIMEOUT, repository.mount_blob(&blob.digest, from));
+            if let Ok(Ok(true)) = mounted.await {
+                return Ok(false);
+            }
         }
         with_retries(|| async {
             let file = tokio::fs::File::from_std(self.blobs().reader(&blob.digest)?);
@@ -101,6 +117,23 @@ impl ImageStore {
         .await?;
         Ok(true)
     }
+}
+
+/// Which blobs may lie in which other repositories of the registry: those of images that were fetched from there or are
+/// named after it.
+fn kin(records: &[Record], to: &Reference) -> Kin {
+    let mut kin = Kin::new();
+    for record in records {
+        let names = record.names.iter().chain(&record.digests).filter_map(|name| Reference::parse(name).ok());
+        let others = names.filter(|own| own.domain() == to.domain() && own.path() != to.path());
+        let repositories: BTreeSet<String> = others.map(|own| own.path().to_owned()).collect();
+        if !repositories.is_empty() {
+            for blob in record.blobs() {
+                kin.entry(blob.clone()).or_default().extend(repositories.iter().cloned());
+            }
+        }
+    }
+    kin
 }
 
 /// The registry's "no" in Docker's words.
