@@ -1,5 +1,5 @@
-//! Blobs that did not come whole: a part of some size is kept for a day, and the next pull goes on behind it, in whatever
-//! process.
+//! Blobs that did not come whole: a part of some size is kept for a day, and the next pull goes on behind it, in
+//! whatever process.
 //!
 //! What lies here is nobody's word: it may be anything, and only what the whole blob's digest confirms is ever used.
 
