@@ -114,6 +114,11 @@ pub trait Engine: Send + Sync + 'static {
     async fn pull_image(&self, image: &str, auth: Option<RegistryAuth>) -> Result<Image, EngineError>;
     /// The image of that name, digest reference or id, if it is here.
     async fn image_status(&self, image: &str) -> Result<Option<Image>, EngineError>;
+    /// What an image says of itself: the document of its configuration. `None` where it is not here or not told.
+    async fn image_config(&self, image: &str) -> Result<Option<serde_json::Value>, EngineError> {
+        let _ = image;
+        Ok(None)
+    }
     /// All images.
     async fn list_images(&self) -> Result<Vec<Image>, EngineError>;
     /// Yields when images came or went since the last time, by whatever process; several changes may become one.

@@ -25,7 +25,7 @@ pub use config::{ConfigError, NetworkList};
 pub use plugin::PluginError;
 
 /// Name of a pod's interface.
-const INTERFACE: &str = "eth0";
+pub(crate) const INTERFACE: &str = "eth0";
 /// Longest record: a network list and a result.
 const RECORD_BYTES_MAX: u64 = 4 << 20;
 
@@ -197,6 +197,16 @@ impl Cni {
         }
         let record = self.read(id)?;
         Ok(record.filter(|record| record.result.is_some()).map(|record| self.remember(id, &record)))
+    }
+
+    /// What the plugins said of a pod's network, if it was wired to the end. Blocks.
+    pub fn result(&self, id: &str) -> Option<Value> {
+        self.read(id).ok().flatten()?.result
+    }
+
+    /// Where it looks for networks and plugins.
+    pub fn config(&self) -> &CniConfig {
+        &self.config
     }
 
     /// The sandboxes of which something was done, to the end or not. Blocks.

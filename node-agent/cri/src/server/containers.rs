@@ -10,12 +10,11 @@ use reeve_proto::cri::{
     ContainerStatusRequest, ContainerStatusResponse, CreateContainerRequest, StopContainerRequest,
     UpdateContainerResourcesRequest,
 };
-use serde_json::json;
 use tonic::Status;
 
 use super::error::{self, Answer};
 use super::sandboxes::only;
-use super::{Shared, files};
+use super::{Shared, files, information};
 use crate::convert::{self, container, resources};
 
 impl Shared {
@@ -98,8 +97,15 @@ impl Shared {
 
     pub(super) async fn container_status(&self, request: ContainerStatusRequest) -> Answer<ContainerStatusResponse> {
         let found = self.container(&request.container_id).await?;
-        let info = if request.verbose { information(&found) } else { HashMap::new() };
+        let info = if request.verbose { self.about_container(&found).await? } else { HashMap::new() };
         Ok(ContainerStatusResponse { status: Some(self.status_with_image(&found).await?), info })
+    }
+
+    /// What a person wants to know besides.
+    async fn about_container(&self, own: &Container) -> Answer<HashMap<String, String>> {
+        let pod = self.find_sandbox(&own.sandbox).await?;
+        let image = self.engine.image_config(&own.config.image).await.map_err(error::engine)?;
+        Ok(information::told(&information::of_container(own, pod.as_ref(), image.as_ref())))
     }
 
     /// A container with the name of its image, as long as that has one.
@@ -153,18 +159,4 @@ impl Shared {
         let all = self.engine.list_containers().await.map_err(error::engine)?;
         only(all, id, |own| &own.id)
     }
-}
-
-/// What a person wants to know besides.
-fn information(own: &Container) -> HashMap<String, String> {
-    let pid = match own.state {
-        ContainerState::Running { pid, .. } => pid,
-        _ => 0,
-    };
-    let config = &own.config;
-    let mounts = config.mounts.iter().map(|own| json!([own.source, own.target, own.read_only, own.image]));
-    let mounts: Vec<_> = mounts.collect();
-    let info = json!({"sandboxID": own.sandbox, "pid": pid, "removing": false, "command": config.command,
-        "args": config.args, "mounts": mounts, "privileged": config.security.privileged});
-    HashMap::from([("info".to_owned(), info.to_string())])
 }

@@ -13,9 +13,9 @@ use reeve_proto::cri::{
 };
 use tonic::{Request, Response, Status};
 
-use super::Shared;
 use super::error::{self, Answer};
 use super::runtime::pieces;
+use super::{Shared, information};
 use crate::convert::{image, stats};
 
 /// The service.
@@ -70,8 +70,8 @@ impl ImageService for Images {
         let found = self.0.engine.image_status(&name).await.map_err(error::engine)?;
         let mut info = HashMap::new();
         if let Some(found) = found.as_ref().filter(|_| request.verbose) {
-            let text = serde_json::json!({"createdAt": found.created_at.map(|at| at.to_string()), "user": found.user});
-            info.insert("info".to_owned(), text.to_string());
+            let document = self.0.engine.image_config(&found.id).await.map_err(error::engine)?;
+            info = document.as_ref().map(information::of_image).map(|own| information::told(&own)).unwrap_or_default();
         }
         Ok(Response::new(ImageStatusResponse { image: found.as_ref().map(image::to_cri), info }))
     }

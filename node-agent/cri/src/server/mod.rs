@@ -10,6 +10,7 @@ mod events;
 mod exec;
 mod files;
 mod images;
+mod information;
 mod metrics;
 mod runtime;
 mod sandboxes;

@@ -12,7 +12,7 @@ use serde_json::json;
 use tonic::Status;
 
 use super::error::{self, Answer};
-use super::{Shared, files};
+use super::{Shared, files, information};
 use crate::cni::Pod;
 use crate::convert::{self, resources, sandbox};
 
@@ -110,7 +110,8 @@ impl Shared {
         // Taken first: what happens while we look is newer, and a kubelet must believe the event that tells it.
         let timestamp = self.now();
         let found = self.sandbox(&request.pod_sandbox_id).await?;
-        let info = if request.verbose { information(&found) } else { HashMap::new() };
+        let told = |found| information::told(&information::of_sandbox(found, self.cni.result(&found.id).as_ref()));
+        let info = if request.verbose { told(&found) } else { HashMap::new() };
         let containers = self.statuses_of(&found.id).await?;
         let status = Some(self.status_of(&found));
         Ok(PodSandboxStatusResponse { status, info, containers_statuses: containers, timestamp })
@@ -221,14 +222,6 @@ fn capabilities(config: &PodSandboxConfig) -> BTreeMap<String, serde_json::Value
     }
     capabilities.insert("io.kubernetes.cri.pod-annotations".to_owned(), json!(config.annotations));
     capabilities
-}
-
-/// What a person wants to know besides.
-fn information(own: &Sandbox) -> HashMap<String, String> {
-    let netns = own.netns.as_ref().map(|path| path.to_string_lossy().into_owned());
-    let info = json!({"cgroup": own.config.cgroup, "hostname": own.config.hostname, "netNamespace": netns,
-        "sysctls": own.config.sysctls});
-    HashMap::from([("info".to_owned(), info.to_string())])
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::Shared;
 use super::sandboxes::HANDLERS;
+use crate::cni::{INTERFACE, NetworkList};
 
 /// The version of the answer, which the kubelet once checked.
 const KUBE_API_VERSION: &str = "0.1.0";
@@ -27,7 +28,8 @@ impl Shared {
     }
 
     pub(super) fn status(&self, is_verbose: bool) -> StatusResponse {
-        let network = match self.cni.network() {
+        let list = self.cni.network();
+        let network = match &list {
             Ok(Some(_)) => None,
             Ok(None) => Some("cni plugin not initialized".to_owned()),
             Err(error) => Some(error.to_string()),
@@ -48,11 +50,8 @@ impl Shared {
             user_namespaces: own.user_namespaces,
         };
         let handlers = HANDLERS.map(|name| RuntimeHandler { name: name.to_owned(), features: Some(features) });
-        let info = is_verbose.then(|| {
-            let info = json!({"dir": self.dir, "streams": self.streams.address().to_string(),
-                "network": network.unwrap_or_else(|| "OK".to_owned())});
-            HashMap::from([("config".to_owned(), info.to_string())])
-        });
+        let network = network.unwrap_or_else(|| "OK".to_owned());
+        let info = is_verbose.then(|| self.about_runtime(network, list.ok().flatten().as_ref()));
         StatusResponse {
             status: Some(RuntimeStatus { conditions: vec![is_ready("RuntimeReady"), network_condition] }),
             info: info.unwrap_or_default(),
@@ -62,6 +61,23 @@ impl Shared {
                 user_namespaces_host_network: false,
             }),
         }
+    }
+
+    /// What a person wants to know besides, by containerd's names.
+    fn about_runtime(&self, loaded: String, list: Option<&NetworkList>) -> HashMap<String, String> {
+        let (cni, streams) = (self.cni.config(), self.streams.address());
+        let config = json!({
+            "stateDir": self.dir,
+            "streamServerAddress": streams.ip().to_string(),
+            "streamServerPort": streams.port().to_string(),
+            "cni": {"binDirs": cni.bin_dirs, "confDir": cni.conf_dir, "maxConfNum": 1},
+        });
+        let networks = list.map(|list| json!({"Config": list, "IFName": INTERFACE}));
+        let network = json!({"PluginDirs": cni.bin_dirs, "PluginConfDir": cni.conf_dir, "PluginMaxConfNum": 1,
+            "Networks": networks.into_iter().collect::<Vec<_>>()});
+        [("config", config.to_string()), ("cniconfig", network.to_string()), ("lastCNILoadStatus", loaded)]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into()
     }
 
     /// Groups are paths, not systemd's slices.

@@ -76,6 +76,7 @@ fn main() -> ExitCode {
     let tools = of![tools:
         a_container_tells_which_image_it_shows,
         what_pods_use_is_told_while_others_come_and_go,
+        what_crictl_shows_besides_is_where_scripts_look_for_it,
     ];
     let tests: Vec<Test> = tests.into_iter().chain(words).chain(tools).collect();
     if args.iter().any(|arg| arg == "--list") {

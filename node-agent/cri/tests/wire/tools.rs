@@ -1,7 +1,10 @@
 //! What `critest` and `crictl` ask for beyond what a kubelet does, and what they make of the answers.
 
+use std::path::Path;
+
 use reeve_proto::cri;
 
+use crate::bed::eventually;
 use crate::words::{IMAGE, Wire, script, spec};
 
 pub(crate) async fn a_container_tells_which_image_it_shows() {
@@ -44,5 +47,39 @@ pub(crate) async fn what_pods_use_is_told_while_others_come_and_go() {
         _ = come_and_go => {}
         _ = futures::future::join_all([ask(), ask(), ask(), ask()]) => {}
     }
+    wire.close().await;
+}
+
+/// `crictl inspect … | jq .info`: what stands there under containerd's names is true.
+pub(crate) async fn what_crictl_shows_besides_is_where_scripts_look_for_it() {
+    let wire = Wire::new().await;
+    let pod = wire.run(wire.pod("web")).await.unwrap();
+    let id = wire.started(&pod, script("app", "echo there > /made; exec sleep 1000")).await;
+    let of = |info: &std::collections::HashMap<String, String>, name: &str| -> serde_json::Value {
+        serde_json::from_str(&info[name]).unwrap()
+    };
+    let request = cri::ContainerStatusRequest { container_id: id.clone(), verbose: true };
+    let told = wire.runtime.clone().container_status(request).await.unwrap().into_inner().info;
+    let told = of(&told, "info");
+    assert!(told["pid"].as_i64().unwrap() > 1 && told["snapshotKey"] == id.as_str(), "{told:#}");
+    let made = Path::new(told["runtimeSpec"]["root"]["path"].as_str().unwrap()).join("made");
+    eventually("the root is the container's", || made.exists()).await;
+    assert_eq!(told["runtimeSpec"]["process"]["args"][0], "sh");
+    let request = cri::PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: true };
+    let told = wire.runtime.clone().pod_sandbox_status(request).await.unwrap().into_inner().info;
+    let told = of(&told, "info");
+    let namespaces = told["runtimeSpec"]["linux"]["namespaces"].as_array().unwrap().clone();
+    let network = namespaces.iter().find(|own| own["type"] == "network").expect("it has one");
+    assert!(Path::new(network["path"].as_str().unwrap()).exists(), "{told:#}");
+    let request = cri::ImageStatusRequest { image: Some(spec(IMAGE)), verbose: true };
+    let told = wire.images.clone().image_status(request).await.unwrap().into_inner().info;
+    let told = of(&told, "info");
+    assert_eq!(told["imageSpec"]["os"], "linux", "{told:#}");
+    assert_eq!(told["chainID"], told["imageSpec"]["rootfs"]["diff_ids"][0], "of one layer");
+    let request = cri::StatusRequest { verbose: true };
+    let told = wire.runtime.clone().status(request).await.unwrap().into_inner().info;
+    assert!(Path::new(of(&told, "config")["stateDir"].as_str().unwrap()).is_dir(), "{told:#?}");
+    assert_eq!(told["lastCNILoadStatus"], "cni plugin not initialized");
+    assert!(of(&told, "cniconfig")["Networks"].as_array().unwrap().is_empty());
     wire.close().await;
 }

@@ -338,6 +338,16 @@ impl Engine for BuiltinEngine {
         blocking(move || Ok(images.get(&image)?)).await
     }
 
+    async fn image_config(&self, image: &str) -> Result<Option<serde_json::Value>, EngineError> {
+        let (images, image) = (self.inner.images.clone(), image.to_owned());
+        blocking(move || match images.config_document(&image) {
+            Ok(document) => Ok(Some(document)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        })
+        .await
+    }
+
     async fn list_images(&self) -> Result<Vec<Image>, EngineError> {
         let images = self.inner.images.clone();
         blocking(move || Ok(images.list()?)).await
