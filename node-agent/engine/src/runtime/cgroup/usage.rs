@@ -55,7 +55,7 @@ fn parse(files: impl Fn(&str) -> Vec<String>) -> Usage {
     let counted = |name: &str| field(&memory, &format!("total_{name}")).or_else(|| field(&memory, name));
     let used = number("memory.current").or_else(|| number("memory.usage_in_bytes"));
     let killed = file("memory.events").or_else(|| file("memory.oom_control"));
-    let by_disk = file("io.stat").map(|text| io_unified(&text)).or_else(|| io_legacy(&file));
+    let by_disk = file("io.stat").map(|text| io_unified(&text)).or_else(|| io_legacy(file));
     Usage {
         cpu_nanoseconds: nanoseconds("usage_usec").or_else(|| number("cpuacct.usage")),
         cpu_user_nanoseconds: nanoseconds("user_usec").or_else(|| ticks("user")),
