@@ -361,8 +361,13 @@ pub struct ContainerConfig {
     pub name: String,
     /// How often it was started before.
     pub attempt: u32,
-    /// Id of an image that is here (from [`Image::id`]).
+    /// Id of an image that is here (from [`Image::id`]). One that is a checkpoint (its manifest says so) is restored:
+    /// the container then stands on the image that the checkpoint names, and goes on where it was.
     pub image: String,
+    /// An archive on the node that is a checkpoint, instead of `image`. Who says so decides what runs with which
+    /// memory: nobody who only writes pods may.
+    #[serde(default)]
+    pub checkpoint: Option<PathBuf>,
     /// Overrides the image's entrypoint when not empty.
     pub command: Vec<String>,
     /// Overrides the image's arguments when not empty (and drops them when `command` is given).

@@ -168,6 +168,8 @@ pub(crate) fn container_config(inputs: &ContainerInputs<'_>) -> Result<Container
         name: container.name.clone(),
         attempt: inputs.attempt,
         image: inputs.image.id.clone(),
+        // An image may be one; files of the node are not for pods to choose.
+        checkpoint: None,
         command: expanded(&container.command)?,
         args: expanded(&container.args)?,
         working_dir: container.working_dir.clone().unwrap_or_default(),

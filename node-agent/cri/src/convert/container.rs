@@ -45,6 +45,7 @@ pub fn to_engine(request: &CreateContainerRequest, log_dir: &Path) -> Result<Con
         name: metadata.name.clone(),
         attempt: metadata.attempt,
         image,
+        checkpoint: None,
         command: config.command.clone(),
         args: config.args.clone(),
         working_dir: config.working_dir.clone(),
@@ -160,10 +161,12 @@ pub fn to_request(sandbox: &str, own: &ContainerConfig) -> CreateContainerReques
         host_path: device.source.to_string_lossy().into_owned(),
         permissions: device.permissions.clone(),
     });
+    let place = own.checkpoint.as_ref().map(|place| place.to_string_lossy().into_owned());
+    let image = place.unwrap_or_else(|| own.image.clone());
     let envs = own.env.iter().map(|(key, value)| KeyValue { key: key.clone(), value: value.clone().into() });
     let config = cri::ContainerConfig {
         metadata: Some(ContainerMetadata { name: own.name.clone(), attempt: own.attempt }),
-        image: Some(ImageSpec { image: own.image.clone(), ..ImageSpec::default() }),
+        image: Some(ImageSpec { image, ..ImageSpec::default() }),
         command: own.command.clone(),
         args: own.args.clone(),
         working_dir: own.working_dir.clone(),

@@ -29,10 +29,16 @@ impl Shared {
         // (`procMount: Unmasked`). From others nothing said is the default, as with other runtimes.
         let says_nothing = config.security.masked_paths.is_none() && config.security.read_only_paths.is_none();
         config.security.unmasked_proc = says_nothing && pod.config.user_namespace.is_some();
-        // By its id from now on: a name may become another image's.
-        let image = self.engine.image_status(&config.image).await.map_err(error::engine)?;
-        let image = image.ok_or_else(|| Status::not_found(format!("image {:?}: not found", config.image)))?;
-        config.image = image.id;
+        // As with containerd and CRI-O, whoever may use this socket may name a checkpoint by its place on the node.
+        let place = Path::new(&config.image);
+        if place.is_absolute() && place.is_file() {
+            config.checkpoint = Some(place.to_owned());
+        } else {
+            // By its id from now on: a name may become another image's.
+            let image = self.engine.image_status(&config.image).await.map_err(error::engine)?;
+            let image = image.ok_or_else(|| Status::not_found(format!("image {:?}: not found", config.image)))?;
+            config.image = image.id;
+        }
         for source in config.mounts.iter_mut().filter_map(|mount| mount.image.as_mut()) {
             // What is not here the engine refuses.
             if let Some(shown) = self.engine.image_status(&source.image).await.map_err(error::engine)? {

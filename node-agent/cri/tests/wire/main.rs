@@ -72,6 +72,7 @@ fn main() -> ExitCode {
         the_newest_container_of_a_pod_comes_first,
         a_status_is_never_older_than_it_says,
         what_is_used_is_told_with_whose_it_is,
+        a_checkpoint_is_restored_by_its_place_on_the_node,
     ];
     let tools = of![tools:
         a_container_tells_which_image_it_shows,

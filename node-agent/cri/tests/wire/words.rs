@@ -684,3 +684,37 @@ pub(crate) async fn what_is_used_is_told_with_whose_it_is() {
     assert!(wire.runtime.clone().list_container_stats(request).await.unwrap().into_inner().stats.is_empty());
     wire.close().await;
 }
+
+pub(crate) async fn a_checkpoint_is_restored_by_its_place_on_the_node() {
+    let wire = Wire::new().await;
+    let pod = wire.run(wire.pod("counts")).await.unwrap();
+    let alone = cri::NamespaceOption { pid: NamespaceMode::Container.into(), ..cri::NamespaceOption::default() };
+    let alone = cri::LinuxContainerSecurityContext { namespace_options: Some(alone), ..Default::default() };
+    let counting = |script: cri::ContainerConfig| secured(script, alone.clone());
+    let count = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done";
+    let id = wire.started(&pod, counting(script("count", count))).await;
+    let log = wire.bed.dir().join("logs/counts/count.log");
+    eventually("it counts", || log_text(&log).lines().count() > 3).await;
+    let place = wire.bed.dir().join("checkpoint.tar").display().to_string();
+    let request =
+        cri::CheckpointContainerRequest { container_id: id.clone(), location: place.clone(), ..Default::default() };
+    if let Err(status) = wire.runtime.clone().checkpoint_container(request).await {
+        println!("SKIPPED: {}", status.message());
+        assert!(status.message().contains("checkpoints need CRIU"), "{status}");
+        return wire.close().await;
+    }
+    wire.remove_pod(&pod).await.unwrap();
+    let other = wire.run(wire.pod("goes-on")).await.unwrap();
+    let config = cri::ContainerConfig { image: Some(spec(&place)), ..counting(script("count", "exit 3")) };
+    let id = wire.started(&other, config.clone()).await;
+    let log = wire.bed.dir().join("logs/goes-on/count.log");
+    eventually("it counts on", || log_text(&log).lines().count() > 3).await;
+    let first: u32 = log_text(&log).lines().next().unwrap().parse().unwrap();
+    assert!(first > 1, "it goes on where it was");
+    let status = wire.status(&id).await.unwrap();
+    assert_eq!(status.state(), ContainerState::ContainerRunning);
+    assert_eq!(status.image.unwrap().image, "docker.io/library/busybox:latest", "what it stands on");
+    let missing = cri::ContainerConfig { image: Some(spec("/no/such.tar")), ..config };
+    assert_eq!(code(wire.create(&other, missing).await), Code::InvalidArgument, "it is no image's name either");
+    wire.close().await;
+}

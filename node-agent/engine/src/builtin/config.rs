@@ -93,6 +93,21 @@ impl Layout {
         self.container_run(id).join("started.json")
     }
 
+    /// CRIU's images, until the container that comes back from them is started.
+    pub(super) fn checkpoint_images(&self, id: &str) -> PathBuf {
+        self.container_data(id).join("checkpoint")
+    }
+
+    /// That a container comes back from a checkpoint.
+    pub(super) fn checkpoint_record(&self, id: &str) -> PathBuf {
+        self.container_data(id).join("restore.json")
+    }
+
+    /// Where CRIU writes while it brings a container back.
+    pub(super) fn checkpoint_work(&self, id: &str) -> PathBuf {
+        self.container_run(id).join("criu")
+    }
+
     /// Where the cgroup controllers were found when the run folder was made.
     pub(super) fn hierarchies(&self) -> PathBuf {
         self.run.join("cgroups.json")

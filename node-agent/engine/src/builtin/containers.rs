@@ -11,6 +11,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use super::hooks::Hooks;
 use super::link::Link;
 use super::records::{self, ContainerRecord};
+use super::restore::{Checkpoint, Kept};
 use super::sandboxes::{pod_cgroup, unexpected};
 use super::state::{Entry, Held, exited, word};
 use super::{BuiltinEngine, Inner, blocking};
@@ -43,9 +44,31 @@ pub(crate) struct Base {
     pub(crate) config: oci_spec::image::Config,
 }
 
+/// What a container is made from.
+#[derive(Debug)]
+enum Basis {
+    /// The image that it names.
+    Image,
+    Layers(Base),
+    Checkpoint(Box<Checkpoint>),
+}
+
+impl Basis {
+    fn layers(&self) -> Option<&Base> {
+        if let Self::Layers(base) = self { Some(base) } else { None }
+    }
+
+    fn checkpoint(&self) -> Option<&Checkpoint> {
+        if let Self::Checkpoint(checkpoint) = self { Some(checkpoint) } else { None }
+    }
+}
+
 impl BuiltinEngine {
-    pub(super) async fn create(&self, sandbox: &str, config: ContainerConfig) -> Result<String, EngineError> {
-        self.create_from(sandbox, config, None).await
+    pub(super) async fn create(&self, sandbox: &str, mut config: ContainerConfig) -> Result<String, EngineError> {
+        let found = self.inner.ready_sandbox(sandbox)?;
+        let checkpoint = self.checkpoint_for(&found, &mut config).await?;
+        let basis = checkpoint.map_or(Basis::Image, |checkpoint| Basis::Checkpoint(Box::new(checkpoint)));
+        self.create_from(sandbox, config, basis).await
     }
 
     /// A container on layers that are no image yet; `config.image` means nothing.
@@ -55,18 +78,13 @@ impl BuiltinEngine {
         config: ContainerConfig,
         base: Base,
     ) -> Result<String, EngineError> {
-        self.create_from(sandbox, config, Some(base)).await
+        self.create_from(sandbox, config, Basis::Layers(base)).await
     }
 
-    async fn create_from(
-        &self,
-        sandbox: &str,
-        config: ContainerConfig,
-        base: Option<Base>,
-    ) -> Result<String, EngineError> {
+    async fn create_from(&self, sandbox: &str, config: ContainerConfig, basis: Basis) -> Result<String, EngineError> {
         let sandbox = self.inner.ready_sandbox(sandbox)?;
         let inner = Arc::clone(&self.inner);
-        let entry = blocking(move || inner.make_container(&sandbox, config, base.as_ref())).await?;
+        let entry = blocking(move || inner.make_container(&sandbox, config, &basis)).await?;
         let id = entry.container.id.clone();
         self.inner.state(|state| state.containers.insert(id.clone(), entry));
         Ok(id)
@@ -87,13 +105,18 @@ impl BuiltinEngine {
             let (mut plan, mounts) = inner.launch_plan(&container, &sandbox)?;
             let hooks = inner.hooks(&container, &sandbox, Some(&plan))?;
             plan.pauses = hooks.pauses();
+            let kept = inner.plan_restore(&container, &mut plan)?;
+            if kept.is_some() && !hooks.is_empty() {
+                let why = "a container with hooks cannot be restored from a checkpoint";
+                return Err(EngineError::Unsupported(why.to_owned()));
+            }
             // There as soon as the container has started, also if it says nothing: a kubelet looks for it at once, to
             // link to it. If it cannot be made, the writer goes on trying, and the container waits with its output.
             let _ = writer::open(&plan.streams.log);
-            Ok((plan, mounts, hooks))
+            Ok((plan, mounts, hooks, kept))
         });
         let started = match compiled.await {
-            Ok((plan, mounts, hooks)) => self.launch(id, plan, mounts, &hooks).await,
+            Ok((plan, mounts, hooks, kept)) => self.launch(id, plan, mounts, &hooks, kept).await,
             Err(err) => Err(err),
         };
         if let Err(err) = &started {
@@ -102,13 +125,24 @@ impl BuiltinEngine {
         started
     }
 
-    async fn launch(&self, id: &str, plan: LaunchPlan, mounts: Vec<OwnedFd>, hooks: &Hooks) -> Result<(), EngineError> {
+    async fn launch(
+        &self,
+        id: &str,
+        plan: LaunchPlan,
+        mounts: Vec<OwnedFd>,
+        hooks: &Hooks,
+        checkpoint: Option<Kept>,
+    ) -> Result<(), EngineError> {
         let process = Arc::new(plan.process.clone());
         let stdin = plan.streams.stdin.clone();
         let link = self.inner.link().await?;
         // Whoever lets go of them last waits until the kernel has taken them down: not the process that ends.
         let kept = mounts.iter().filter_map(|mount| mount.try_clone().ok()).collect();
-        let (pid, started_at) = match start_with(&link, plan, mounts, hooks).await? {
+        let started = match checkpoint {
+            None => start_with(&link, plan, mounts, hooks).await?,
+            Some(kept) => self.restore(plan, mounts, kept).await?,
+        };
+        let (pid, started_at) = match started {
             Reply::Started { pid, started_at } => (pid, started_at),
             other => return Err(unexpected("start the container", other)),
         };
@@ -227,15 +261,10 @@ impl BuiltinEngine {
 
 impl Inner {
     /// Makes everything of a container but its process.
-    fn make_container(
-        &self,
-        sandbox: &Sandbox,
-        config: ContainerConfig,
-        base: Option<&Base>,
-    ) -> Result<Entry, EngineError> {
-        let (image, image_id) = match base {
-            Some(_) => Default::default(),
-            None => {
+    fn make_container(&self, sandbox: &Sandbox, config: ContainerConfig, basis: &Basis) -> Result<Entry, EngineError> {
+        let (image, image_id) = match basis {
+            Basis::Layers(_) => Default::default(),
+            Basis::Image | Basis::Checkpoint(_) => {
                 let image = self.images.get(&config.image)?;
                 let image = image.ok_or_else(|| super::state::not_found("image", &config.image))?;
                 (image.id.clone(), image.digests.into_iter().next().unwrap_or(image.id))
@@ -244,13 +273,13 @@ impl Inner {
         let mut container = Container {
             id: self.new_id(),
             sandbox: sandbox.id.clone(),
-            image_id,
+            image_id: basis.checkpoint().and_then(|checkpoint| checkpoint.image_id.clone()).unwrap_or(image_id),
             user: None,
             config,
             state: ContainerState::Created,
             created_at: self.config.clock.now(),
         };
-        match self.furnish(&mut container, sandbox, &image, base) {
+        match self.furnish(&mut container, sandbox, &image, basis) {
             Ok((process, mounts)) => Ok(Entry { process: Some(Arc::new(process)), mounts, ..Entry::new(container) }),
             Err(err) => {
                 if let Err(left) = self.unmake_container(&container) {
@@ -266,8 +295,9 @@ impl Inner {
         container: &mut Container,
         sandbox: &Sandbox,
         image: &str,
-        base: Option<&Base>,
+        basis: &Basis,
     ) -> Result<(ProcessPlan, Vec<OwnedFd>), EngineError> {
+        let base = basis.layers();
         let (id, config) = (&container.id, &container.config);
         // Refused before anything is made: a signal that does not exist, a device that is not there.
         if let Some(signal) = &config.stop_signal {
@@ -282,6 +312,9 @@ impl Inner {
             }
             None => self.snapshots.prepare(id, image, &shown)?,
         };
+        if let Some(checkpoint) = basis.checkpoint() {
+            self.change_root(checkpoint, &rootfs)?;
+        }
         let mounts = self.mount_all(&rootfs, config, sandbox)?;
         let root = root_of(&mounts)?;
         let process = match base {
@@ -299,6 +332,9 @@ impl Inner {
             records::make_dir(dir)?;
         }
         records::make_dir(&self.layout.container_data(id))?;
+        if let Some(checkpoint) = basis.checkpoint() {
+            self.keep_checkpoint(checkpoint, id, &process)?;
+        }
         let path = self.layout.container_record(id);
         container.user = Some(user);
         let record = ContainerRecord { boot_id: self.boot_id.clone(), container: container.clone() };
@@ -393,6 +429,7 @@ impl Inner {
             streams: self.streams(container),
             records: self.record_plan(id),
             pauses: PausePlan::default(),
+            restore: None,
         };
         Ok((plan, mounts))
     }

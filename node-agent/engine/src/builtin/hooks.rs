@@ -32,6 +32,11 @@ pub(super) struct Hooks {
 }
 
 impl Hooks {
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
     /// Where its process has to wait.
     pub(super) fn pauses(&self) -> PausePlan {
         let has = |stages: &[Stage]| self.all.iter().any(|(stage, _)| stages.contains(stage));

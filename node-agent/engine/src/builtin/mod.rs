@@ -14,6 +14,7 @@ mod link;
 mod purge;
 mod records;
 mod recover;
+mod restore;
 mod sandboxes;
 mod state;
 mod streams;

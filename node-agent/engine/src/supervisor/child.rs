@@ -22,6 +22,8 @@ pub(super) enum Step {
     Paused,
     /// Its launcher says that it is not to go on.
     Hook,
+    /// Executing CRIU.
+    Criu,
     /// Writing itself into a v1 cgroup; the index names it.
     Cgroup,
     /// Joining a pinned namespace, or a container's.
@@ -150,7 +152,7 @@ fn become_container(prepared: &Prepared) -> Attempt {
     reset_signals();
     join_cgroups(&prepared.legacy_groups)?;
     match &prepared.entry {
-        Entry::New { user, namespaces, root } => {
+        Entry::New { user, namespaces, root, restore } => {
             // In a user namespace both were done before it was entered: here nobody has the right any more.
             if user.is_none() {
                 set_oom_score(&prepared.process);
@@ -162,6 +164,9 @@ fn become_container(prepared: &Prepared) -> Attempt {
             }
             // SAFETY: constants only.
             check(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_NEWCGROUP) }, Step::CgroupNamespace, 0)?;
+            if let Some(restore) = restore {
+                return super::child_restore::become_criu(root, restore, prepared);
+            }
             super::child_root::make_root(root, *user, prepared)?;
             pause(prepared.pause.filter(|pause| pause.at.starting), 1)?;
         }

@@ -62,19 +62,9 @@ pub(super) fn make_root(root: &PreparedRoot, user: Option<c_int>, prepared: &Pre
     if user.is_none() {
         open_sources(root, None)?;
     }
-    // SAFETY: changes propagation in our own mount namespace only.
-    unsafe {
-        check(
-            libc::mount(ptr::null(), c"/".as_ptr(), ptr::null(), libc::MS_REC | libc::MS_SLAVE, ptr::null()).into(),
-            Step::Root,
-            0,
-        )?;
-    }
+    leave_propagation()?;
     let rootfd = root.mount;
-    let (to, path, flags) = (libc::AT_FDCWD, root.path.as_ptr(), MOVE_MOUNT_F_EMPTY_PATH);
-    // SAFETY: attaches a tree of ours at a path of the node, in our own mount namespace.
-    let moved = unsafe { libc::syscall(libc::SYS_move_mount, rootfd, EMPTY, to, path, flags) };
-    check(moved, Step::Root, 1)?;
+    attach_at(rootfd, &root.path)?;
     if user.is_some() {
         super::child_user::become_root()?;
     }
@@ -83,6 +73,39 @@ pub(super) fn make_root(root: &PreparedRoot, user: Option<c_int>, prepared: &Pre
     }
     pause(prepared.pause.filter(|pause| pause.at.created), 0)?;
     pivot(rootfd, root.read_only)
+}
+
+/// Builds the container's root, and shows its bare root once more at `view`; changes into neither.
+pub(super) fn make_views(root: &PreparedRoot, view: &CStr, streams: [c_int; 3]) -> Attempt {
+    open_sources(root, None)?;
+    leave_propagation()?;
+    attach_at(root.mount, &root.path)?;
+    let bare = clone_tree(root.mount, false, 0)?;
+    attach_at(bare, view)?;
+    for (index, op) in root.ops.iter().enumerate() {
+        apply(op, root.mount, index, streams)?;
+    }
+    if root.read_only {
+        set_mount(root.mount, MOUNT_ATTR_RDONLY, 0, false, Step::Root, 2)?;
+        set_mount(bare, MOUNT_ATTR_RDONLY, 0, false, Step::Root, 3)?;
+    }
+    Ok(())
+}
+
+/// What is unmounted on the node goes here, too; what is mounted here stays here.
+fn leave_propagation() -> Attempt {
+    let flags = libc::MS_REC | libc::MS_SLAVE;
+    // SAFETY: changes propagation in our own mount namespace only.
+    let left = unsafe { libc::mount(ptr::null(), c"/".as_ptr(), ptr::null(), flags, ptr::null()) };
+    check(left.into(), Step::Root, 0)
+}
+
+/// Attaches a tree of ours at a path of the node, in our own mount namespace.
+fn attach_at(tree: c_int, path: &CStr) -> Attempt {
+    let (to, flags) = (libc::AT_FDCWD, MOVE_MOUNT_F_EMPTY_PATH);
+    // SAFETY: move_mount(2) from a descriptor of ours to a prepared string.
+    let moved = unsafe { libc::syscall(libc::SYS_move_mount, tree, EMPTY, to, path.as_ptr(), flags) };
+    check(moved, Step::Root, 1)
 }
 
 fn pivot(rootfd: c_int, read_only: bool) -> Attempt {

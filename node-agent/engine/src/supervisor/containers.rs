@@ -89,7 +89,8 @@ impl Server {
             PidPlan::Of(other) => self.containers.get(other).map(|container| container.process.pidfd.as_fd()),
             _ => None,
         };
-        let Some(pid) = PidNamespace::for_plan(&plan.namespaces.pid, init) else {
+        let born_in = if plan.restore.is_some() { &PidPlan::Node } else { &plan.namespaces.pid };
+        let Some(pid) = PidNamespace::for_plan(born_in, init) else {
             return Err(failed("join a PID namespace: its init is gone", libc::ESRCH));
         };
         let (error_pipe, writer) =
@@ -116,10 +117,11 @@ impl Server {
             .launches
             .values()
             .any(|launch| matches!(&launch.what, Launched::Container(other, _) if other.container == plan.container));
-        if launching || self.containers.contains_key(&plan.container) || process::is_populated(&plan.cgroup) {
+        let known = self.containers.contains_key(&plan.container) || self.restores.contains_key(&plan.container);
+        if launching || known || process::is_populated(&plan.cgroup) {
             return Err(failed("start a container that runs already", libc::EBUSY));
         }
-        if self.containers.len() + self.launches.len() >= CONTAINERS_MAX {
+        if self.containers.len() + self.launches.len() + self.restores.len() >= CONTAINERS_MAX {
             return Err(failed("start one container more", libc::EAGAIN));
         }
         Ok(())
@@ -159,6 +161,9 @@ impl Server {
         self.unwatch(&launch.error_pipe, &Source::Launch(id));
         let (connection, request) = launch.asker;
         let reply = match (report, launch.what) {
+            (None, Launched::Container(plan, ours)) if plan.restore.is_some() => {
+                self.on_criu_started(*plan, launch.child, ours, launch.asker)
+            }
             (None, Launched::Container(plan, ours)) => self.on_started(*plan, launch.child, ours),
             (None, Launched::Exec(_, key)) => self.on_exec_started(key, launch.child),
             (Some(report), what) => {
@@ -191,7 +196,7 @@ impl Server {
         done(rustix::io::write(pipe, &[byte]).map(drop).map_err(io::Error::from), "let a container go on")
     }
 
-    fn on_started(&mut self, plan: LaunchPlan, process: Child, ours: Ours) -> Reply {
+    pub(super) fn on_started(&mut self, plan: LaunchPlan, process: Child, ours: Ours) -> Reply {
         let started_at = self.clock.now();
         let pid = process.pid;
         let run = RunRecord {
@@ -310,9 +315,9 @@ impl Server {
     }
 
     /// Ends a container's process before it has executed its command. Its launch ends with the error pipe.
-    fn kill_launch(&self, id: &str) -> Reply {
+    fn kill_launch(&mut self, id: &str) -> Reply {
         let own = |launch: &&Launch| matches!(&launch.what, Launched::Container(plan, _) if plan.container == id);
-        let Some(launch) = self.launches.values().find(own) else { return Reply::NotFound };
+        let Some(launch) = self.launches.values().find(own) else { return self.kill_restore(id) };
         // The one that goes ahead may have borne another of which it could not tell yet.
         if let Launched::Container(plan, _) = &launch.what {
             process::kill_cgroup(&plan.cgroup);

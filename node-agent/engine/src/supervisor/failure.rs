@@ -52,8 +52,9 @@ pub(super) fn describe_process(failure: Failure, process: &ProcessPlan) -> Strin
     let reason = reason(failure.errno);
     let command = process.argv.first().map_or("", String::as_str);
     let candidate = process.candidates.get(failure.index as usize).map_or(command, String::as_str);
-    let steps: [(Step, &str); 13] = [
+    let steps: [(Step, &str); 14] = [
         (Step::Hook, "run a hook"),
+        (Step::Criu, "start CRIU"),
         (Step::Cgroup, "join a cgroup"),
         (Step::Namespace, "join the namespaces"),
         (Step::CgroupNamespace, "make a cgroup namespace"),

@@ -4,6 +4,7 @@
 //! program itself, started again under a hidden name; see [`spawn`] for how, and [`server`] for its loop.
 
 mod child;
+mod child_restore;
 mod child_root;
 mod child_user;
 mod connection;
@@ -14,11 +15,13 @@ mod launch;
 pub mod plan;
 mod prepare;
 mod process;
+mod restores;
 mod server;
 mod spawn;
 mod streams;
 pub(crate) mod terminal;
 pub mod wire;
 
+pub(crate) use prepare::CRIU_NETWORK;
 pub(crate) use process::{boot_id, exit_code_of, is_populated, kill_cgroup};
 pub use spawn::{SpawnError, connect_or_spawn, supervisor_main};

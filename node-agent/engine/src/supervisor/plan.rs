@@ -34,6 +34,19 @@ pub struct LaunchPlan {
     /// Where it waits to be told to go on.
     #[serde(default)]
     pub pauses: PausePlan,
+    /// Its processes come back from a checkpoint, instead of one being executed.
+    #[serde(default)]
+    pub restore: Option<RestorePlan>,
+}
+
+/// How processes come back from a checkpoint: by CRIU, which whoever launches tells what to do through a socket that
+/// travels behind the mounts. The container's root is built as ever and not entered: it is what CRIU takes mounts from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestorePlan {
+    /// CRIU.
+    pub program: PathBuf,
+    /// A folder at which the root is mounted once more, with nothing mounted in it.
+    pub view: PathBuf,
 }
 
 /// Where a container's first process waits for its launcher, who has hooks to run.

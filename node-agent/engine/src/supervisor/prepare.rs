@@ -12,7 +12,9 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::plan::{BpfProgram, CgroupPlan, ExecPlan, LaunchPlan, PausePlan, ProcessPlan, RootOp, UserPlan};
+use super::plan::{
+    BpfProgram, CgroupPlan, ExecPlan, LaunchPlan, PausePlan, PidPlan, ProcessPlan, RestorePlan, RootOp, UserPlan,
+};
 use super::terminal::Terminal;
 use crate::engine::{Propagation, UserNamespace};
 
@@ -70,6 +72,8 @@ pub(super) enum Entry {
         namespaces: Vec<c_int>,
         /// Its root.
         root: PreparedRoot,
+        /// CRIU, if that brings its processes back.
+        restore: Option<PreparedRestore>,
     },
     /// It joins a container.
     Join {
@@ -79,6 +83,27 @@ pub(super) enum Entry {
         namespaces: c_int,
     },
 }
+
+/// CRIU, ready to be executed.
+#[derive(Debug)]
+pub(super) struct PreparedRestore {
+    /// Where the root is mounted once more.
+    pub(super) view: CString,
+    pub(super) program: CString,
+    pub(super) argv: StringArray,
+    pub(super) env: StringArray,
+    /// Where it is told what to do; becomes [`CRIU_SOCKET`].
+    pub(super) socket: c_int,
+    /// The pod's network namespace; becomes [`CRIU_NETWORK`].
+    pub(super) network: c_int,
+}
+
+/// The descriptor through which CRIU is told what to do.
+pub(crate) const CRIU_SOCKET: c_int = 3;
+/// The descriptor of the pod's network namespace, in CRIU.
+pub(crate) const CRIU_NETWORK: c_int = 4;
+/// CRIU calls programs (tar), and looks for them where these are.
+const CRIU_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A root file system in the making.
 #[derive(Debug)]
@@ -200,11 +225,19 @@ pub(super) fn first_process(
     terminal: Option<&Terminal>,
     go: Option<BorrowedFd<'_>>,
 ) -> Result<Prepared, PrepareError> {
+    let mut held = Vec::new();
+    let (mounts, restore) = match (&plan.restore, mounts) {
+        (Some(restore), [mounts @ .., socket]) => (mounts, Some(prepare_restore(plan, restore, socket, &mut held)?)),
+        _ => (mounts, None),
+    };
     let mut mounts = mounts.iter();
     let root = next_mount(&mut mounts)?;
-    let mut held = Vec::new();
     let mut namespaces = Vec::new();
-    let pinned = [&plan.namespaces.net, &plan.namespaces.ipc, &plan.namespaces.uts];
+    // CRIU joins the pod's by itself, and is in the node's; but message queues are mounted in the pod's.
+    let pinned = match restore {
+        None => [&plan.namespaces.net, &plan.namespaces.ipc, &plan.namespaces.uts],
+        Some(_) => [&None, &plan.namespaces.ipc, &None],
+    };
     for path in pinned.into_iter().flatten() {
         let fd = open(path, OFlags::RDONLY, "open namespace")?;
         namespaces.push(fd.as_raw_fd());
@@ -220,7 +253,7 @@ pub(super) fn first_process(
     }
     let root = PreparedRoot { mount: root, path: c_path(&plan.rootfs)?, read_only: plan.rootfs_read_only, ops };
     Ok(Prepared {
-        entry: Entry::New { user, namespaces, root },
+        entry: Entry::New { user, namespaces, root, restore },
         legacy_groups,
         streams: streams.map(|s| s.as_raw_fd()),
         error_pipe: error_pipe.as_raw_fd(),
@@ -228,6 +261,35 @@ pub(super) fn first_process(
         pause: go.map(|go| Pause { at: plan.pauses, error_pipe: error_pipe.as_raw_fd(), go: go.as_raw_fd() }),
         _held: held,
     })
+}
+
+fn prepare_restore(
+    plan: &LaunchPlan,
+    restore: &RestorePlan,
+    socket: &OwnedFd,
+    held: &mut Vec<OwnedFd>,
+) -> Result<PreparedRestore, PrepareError> {
+    let refused =
+        |step: &str| PrepareError { step: step.to_owned(), source: io::Error::from_raw_os_error(libc::EOPNOTSUPP) };
+    if plan.namespaces.user.is_some() || plan.namespaces.pid != PidPlan::New || plan.process.terminal {
+        return Err(refused("restore a container with a terminal, or without a PID namespace of its own"));
+    }
+    let own = Path::new("/proc/self/ns/net");
+    let network = open(plan.namespaces.net.as_deref().unwrap_or(own), OFlags::RDONLY, "open namespace")?;
+    let prepared = PreparedRestore {
+        view: c_path(&restore.view)?,
+        program: c_path(&restore.program)?,
+        argv: StringArray::new(&["criu".to_owned(), "swrk".to_owned(), CRIU_SOCKET.to_string()])?,
+        env: StringArray::new(&[CRIU_PATH.to_owned()])?,
+        socket: socket.as_raw_fd(),
+        network: network.as_raw_fd(),
+    };
+    held.push(network);
+    // They take their places one by one, and none may be overwritten before it is there.
+    if prepared.socket <= CRIU_NETWORK || prepared.network <= CRIU_NETWORK {
+        return Err(refused("give CRIU its descriptors"));
+    }
+    Ok(prepared)
 }
 
 /// Prepares a command that joins a container.

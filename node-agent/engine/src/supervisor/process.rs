@@ -97,6 +97,19 @@ fn exit_info(pidfd: BorrowedFd<'_>) -> Ended {
     Ended::Code(if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) })
 }
 
+/// Whether a process is our child.
+pub(super) fn is_child(pidfd: BorrowedFd<'_>) -> bool {
+    // Looks and buries nothing.
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    waitid(WaitId::PidFd(pidfd), options).is_ok()
+}
+
+/// The children of this thread, those that have ended and are not buried yet included.
+pub(super) fn children() -> Vec<i32> {
+    let text = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
 /// Sends a signal; a process that is gone already is no error.
 pub(super) fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     let signal = Signal::from_named_raw(signal)

@@ -17,6 +17,7 @@ use rustix::net::{SocketFlags, accept_with};
 use super::connection::Connection;
 use super::containers::{Container, Launch};
 use super::launch::Child;
+use super::restores::Restoring;
 use super::wire::{Event, Hello, Listed, Reply, Request, ToSupervisor};
 use crate::logs::queue::Queue;
 use crate::logs::writer::{Command, Finished};
@@ -43,6 +44,8 @@ pub(super) enum Source {
     Exec(ExecKey),
     /// A pod-wide init.
     Init(String),
+    /// A child that is only to be buried.
+    Stray(i32),
 }
 
 /// An exec'd command: its connection, and its number there.
@@ -58,6 +61,8 @@ pub(super) struct Server {
     pub(super) launches: HashMap<u64, Launch>,
     pub(super) execs: HashMap<ExecKey, Child>,
     pub(super) inits: HashMap<String, Child>,
+    pub(super) restores: HashMap<String, Restoring>,
+    pub(super) strays: HashMap<i32, Child>,
     pub(super) connections: HashMap<u64, Connection>,
     pub(super) epoll: OwnedFd,
     finished: Arc<Queue<Finished>>,
@@ -96,6 +101,8 @@ impl Server {
             launches: HashMap::new(),
             execs: HashMap::new(),
             inits: HashMap::new(),
+            restores: HashMap::new(),
+            strays: HashMap::new(),
             connections: HashMap::new(),
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             finished: parts.finished,
@@ -148,6 +155,7 @@ impl Server {
             Source::Container(id) => self.on_container_end(&id, flags),
             Source::Exec(key) => self.on_exec_end(key),
             Source::Init(sandbox) => self.on_init_end(&sandbox),
+            Source::Stray(pid) => self.on_stray_end(pid),
         }
         false
     }
@@ -236,7 +244,7 @@ impl Server {
 
     /// Kills everything before the end; who was connected is gone, so nobody waits for how it goes.
     fn leave(&mut self) {
-        let ids: Vec<String> = self.containers.keys().cloned().collect();
+        let ids: Vec<String> = self.containers.keys().chain(self.restores.keys()).cloned().collect();
         for id in ids {
             let _ = self.kill(&id);
         }
@@ -259,6 +267,7 @@ impl Server {
         if let Some(connection) = self.connections.remove(&id) {
             self.unwatch(connection.socket(), &Source::Connection(id));
         }
+        self.abort_restores_of(id);
         // What waits for it waits in vain.
         for launch in self.launches.values_mut().filter(|launch| launch.asker.0 == id) {
             launch.go = None;
@@ -289,6 +298,7 @@ impl Server {
             },
             Request::KillExec(exec) => self.kill_exec((connection, exec)),
             Request::Proceed { container, go } => self.proceed(&container, go),
+            Request::Restored { container, pid } => self.restored(connection, &container, pid),
             Request::Signal { container, signal } => self.signal(&container, signal),
             Request::Kill(container) => self.kill(&container),
             Request::KillInit(sandbox) => self.kill_init(&sandbox),
@@ -300,7 +310,7 @@ impl Server {
                 return false;
             }
             Request::Shutdown => {
-                if self.containers.is_empty() && self.launches.is_empty() {
+                if self.containers.is_empty() && self.launches.is_empty() && self.restores.is_empty() {
                     return self.shut_down(connection, id);
                 }
                 Reply::Failed { step: "shut down while containers run".to_owned(), errno: libc::EBUSY }

@@ -21,8 +21,8 @@ use super::plan::{AdoptPlan, ExecPlan, ExitRecord, InitPlan, LaunchPlan};
 pub const FRAME_MAX: usize = 16 << 20;
 /// Most images that one container may show.
 pub const IMAGES_MAX: usize = 32;
-/// Most descriptors in one frame: a container's root and the images that it shows.
-pub const FRAME_FDS_MAX: usize = 1 + IMAGES_MAX;
+/// Most descriptors in one frame: a container's root, the images that it shows, and CRIU's socket.
+pub const FRAME_FDS_MAX: usize = 1 + IMAGES_MAX + 1;
 /// Most descriptors that may wait for their frame: more is a broken peer.
 const FDS_WAITING_MAX: usize = 4 * FRAME_FDS_MAX;
 
@@ -34,8 +34,16 @@ pub enum Request {
     /// Which containers do you have?
     List,
     /// Start a container; the mounts of its root and of the images that it shows come along. Answered when its command
-    /// has been executed or could not be.
+    /// has been executed or could not be; of one that comes back from a checkpoint, when CRIU has been.
     Start(Box<LaunchPlan>),
+    /// CRIU has brought a container back, and this is its first process. Until this is said it belongs to the
+    /// connection that started it, and is killed with that; as is one that [`Request::Kill`] names.
+    Restored {
+        /// The container.
+        container: String,
+        /// The process.
+        pid: i32,
+    },
     /// Start a pod-wide init.
     StartInit(InitPlan),
     /// Take over a container; its terminal may come along.

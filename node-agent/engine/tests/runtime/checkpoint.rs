@@ -86,7 +86,7 @@ async fn a_paused_container_is_stopped_and_removed_as_any_other() {
 }
 
 /// Whether CRIU is here and works on this kernel.
-fn criu_works() -> bool {
+pub(crate) fn criu_works() -> bool {
     let path = format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap_or_default());
     let checked = std::process::Command::new("sh").args(["-c", "criu check"]).env("PATH", path).output();
     checked.is_ok_and(|checked| checked.status.success())

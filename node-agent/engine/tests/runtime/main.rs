@@ -13,6 +13,7 @@ mod hooks;
 mod image_volumes;
 mod isolation;
 mod lifecycle;
+mod restore;
 mod seam;
 mod speed;
 #[path = "../suite/mod.rs"]
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         groups::all(),
         hooks::all(),
         checkpoint::all(),
+        restore::all(),
         image_volumes::all(),
         adoption::all(),
         build::all(),

@@ -17,14 +17,16 @@ const SBIN: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
 const CHECK_MAX: Duration = Duration::from_secs(10);
 /// How much of what it says is told.
 const LINES_MAX: usize = 4;
+/// What is said where there is none.
+pub(in crate::builtin) const MISSING: &str = "checkpoints need CRIU, and there is no criu in PATH";
 /// What stands for the pod's network, which is not part of the checkpoint.
-const NETWORK: &str = "extRootNetNS";
+pub(in crate::builtin) const NETWORK: &str = "extRootNetNS";
 /// Kinds of file systems that are a container's own, if nothing else shares them.
 const OWN: [&str; 4] = ["proc", "sysfs", "devpts", "tmpfs"];
 
 /// CRIU, if it is there and works on this kernel; else what a checkpoint needs that is not here.
-pub(super) async fn find() -> Result<PathBuf, String> {
-    let Some(criu) = look() else { return Err("checkpoints need CRIU, and there is no criu in PATH".to_owned()) };
+pub(in crate::builtin) async fn find() -> Result<PathBuf, String> {
+    let Some(criu) = look() else { return Err(MISSING.to_owned()) };
     let mut command = Command::new(&criu);
     command.arg("check").stdin(Stdio::null()).kill_on_drop(true);
     let why = match tokio::time::timeout(CHECK_MAX, command.output()).await {
@@ -36,14 +38,15 @@ pub(super) async fn find() -> Result<PathBuf, String> {
     Err(format!("checkpoints need CRIU, and {} check says: {why}", criu.display()))
 }
 
-fn look() -> Option<PathBuf> {
+/// CRIU, if it is there.
+pub(in crate::builtin) fn look() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs = std::env::split_paths(&path).chain(SBIN.map(PathBuf::from));
     dirs.map(|dir| dir.join("criu")).find(|program| program.is_file())
 }
 
 /// The errors in its log, or else the end of what it printed.
-pub(super) fn why_not(log: &[u8], printed: &[u8]) -> String {
+pub(in crate::builtin) fn why_not(log: &[u8], printed: &[u8]) -> String {
     let errors = last_lines(log, |line| line.contains("Error"));
     if errors.is_empty() { last_lines(printed, |_| true) } else { errors }
 }
@@ -56,22 +59,36 @@ fn last_lines(output: &[u8], is_wanted: impl Fn(&str) -> bool) -> String {
 
 /// A line of mountinfo (proc_pid_mountinfo(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct MountLine {
-    pub(super) id: u64,
-    device: String,
-    pub(super) target: String,
-    kind: String,
+pub(in crate::builtin) struct MountLine {
+    pub(in crate::builtin) id: u64,
+    pub(in crate::builtin) parent: u64,
+    pub(in crate::builtin) device: String,
+    /// What of its file system is shown.
+    pub(in crate::builtin) root: String,
+    pub(in crate::builtin) target: String,
+    pub(in crate::builtin) kind: String,
+    pub(in crate::builtin) options: String,
+}
+
+impl MountLine {
+    /// Whether it has an attribute (`ro`).
+    pub(in crate::builtin) fn has(&self, attribute: &str) -> bool {
+        self.options.split(',').any(|own| own == attribute)
+    }
 }
 
 /// All lines that can be read.
-pub(super) fn mount_lines(text: &str) -> Vec<MountLine> {
+pub(in crate::builtin) fn mount_lines(text: &str) -> Vec<MountLine> {
     let line = |line: &str| {
         let (head, tail) = line.split_once(" - ")?;
         let fields: Vec<&str> = head.split(' ').collect();
         Some(MountLine {
             id: fields.first()?.parse().ok()?,
+            parent: fields.get(1)?.parse().ok()?,
             device: (*fields.get(2)?).to_owned(),
+            root: unescape(fields.get(3)?).display().to_string(),
             target: unescape(fields.get(4)?).display().to_string(),
+            options: (*fields.get(5)?).to_owned(),
             kind: tail.split(' ').next()?.to_owned(),
         })
     };

@@ -1,13 +1,13 @@
 //! Checkpoints: a running container as an archive, by CRIU. It stands still meanwhile and goes on afterwards.
 //!
-//! This engine makes archives and does not restore them: runtimes that read the form (containerd, CRI-O, Podman) do.
-//! Where CRIU is missing, or does not work on this kernel, whoever asks hears that in its own words.
+//! How an archive becomes a container again is in [`super::restore`]; others that read the form (containerd, CRI-O,
+//! Podman) do it, too. Where CRIU is missing, or does not work on this kernel, whoever asks hears that in its words.
 //!
 //! CRIU must not be killed while it is at work, because it runs code inside the container's processes: it goes on when
 //! nobody waits for the answer any more, and what it made is thrown away then.
 
 mod archive;
-mod criu;
+pub(super) mod criu;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
