@@ -33,6 +33,22 @@ fetch_kernel() {
     rm -rf "$out/fetched"
 }
 
+# The parser of AppArmor profiles alone; without it the machine has none.
+fetch_parser() {
+    if [ -x /usr/sbin/apparmor_parser ]; then
+        copy_with_libraries /usr/sbin/apparmor_parser "$1"
+        return
+    fi
+    mkdir -p "$out/fetched"
+    if (cd "$out/fetched" && apt-get download -qq -o APT::Sandbox::User=root apparmor) >&2; then
+        dpkg-deb -x "$out"/fetched/apparmor_*.deb "$out/parser"
+        copy_with_libraries "$(find "$out/parser" -name apparmor_parser -type f)" "$1"
+    else
+        echo "vm: cannot fetch apparmor" >&2
+    fi
+    rm -rf "$out/fetched" "$out/parser"
+}
+
 # Only what Reeve and the machine's own devices need: the whole is ten times as large.
 copy_modules() { # copy_modules FROM TO
     local wanted
@@ -76,6 +92,8 @@ make_disk() {
         # It has GNU's tar save what lies in a tmpfs.
         for tool in /usr/sbin/criu "$(command -v tar)" "$(command -v gzip)"; do copy_with_libraries "$tool" "$root"; done
     fi
+    fetch_parser "$root"
+    if [ -e "$root/usr/bin/apparmor_parser" ]; then ln -s /usr/bin/apparmor_parser "$root/sbin/"; fi
     install "$(command -v busybox)" "$root/bin/busybox"
     for applet in $(busybox --list | grep -vx busybox); do
         ln -sf /bin/busybox "$root/bin/$applet"

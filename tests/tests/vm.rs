@@ -1,4 +1,4 @@
-//! In a virtual machine: pure cgroup v2 as systemd leaves it, the host's own network, and a power cut.
+//! In a virtual machine: pure cgroup v2 as systemd leaves it, the host's own network, AppArmor, and a power cut.
 //!
 //! Needs root, qemu-system-x86 and a kernel package of the distribution; where they cannot be had it says so and is
 //! skipped. `cargo test -p reeve-tests --test vm`
@@ -182,6 +182,57 @@ fn assert_works_in_a_cgroup_namespace(vm: &mut Vm) {
          exec /usr/bin/unshare --cgroup --mount sh /tmp/inside"
     ));
     assert!(said.contains("\n33554432\n"), "{said}");
+    assert_eq!(vm.sh(LEFT), "", "down --purge leaves nothing");
+}
+
+#[test]
+fn with_apparmor_containers_have_the_profile_that_they_ask_for_or_the_engines_own() {
+    let Some(machine) = Machine::make() else { return };
+    let mut vm = machine.boot();
+    if vm.run("grep -q Y /sys/module/apparmor/parameters/enabled && command -v apparmor_parser").code != 0 {
+        eprintln!("SKIPPED: the machine has no AppArmor, or apparmor_parser cannot be fetched");
+        return;
+    }
+    vm.sh(UP).clear();
+    let profile = "profile \"no forbidden\" flags=(attach_disconnected) { file, capability, network, signal, \
+        deny /forbidden w, }";
+    vm.sh(&format!("cat >/tmp/profile <<'EOF'\n{profile}\nEOF\napparmor_parser --skip-cache --replace /tmp/profile"))
+        .clear();
+    let container = |context: &str| {
+        let script = "cat /proc/self/attr/current; echo x >/forbidden && echo written; sleep 6000";
+        format!(r#"{{name: main, image: "box:v1", command: [sh, -c, "{script}"], securityContext: {{{context}}}}}"#)
+    };
+    let asks = |kind: &str| format!("appArmorProfile: {{type: {kind}}}");
+    let localhost = |name: &str| format!("appArmorProfile: {{type: Localhost, localhostProfile: '{name}'}}");
+    let pods = [
+        ("named", localhost("no forbidden"), "no forbidden (enforce)", false),
+        ("usual", String::new(), "reeve-default (enforce)", true),
+        ("default", asks("RuntimeDefault"), "reeve-default (enforce)", true),
+        ("free", asks("Unconfined"), "unconfined", true),
+        ("privileged", "privileged: true".to_owned(), "unconfined", true),
+    ];
+    let yaml: Vec<_> = pods.iter().map(|(name, context, ..)| pod(name, "", &container(context))).collect();
+    let users =
+        pod("users", "hostUsers: false, automountServiceAccountToken: false,", &container(&localhost("no forbidden")));
+    apply(&mut vm, &[yaml.concat(), users, pod("missing", "", &container(&localhost("not loaded")))].concat());
+    for (name, _, profile, may_write) in pods.iter().chain([&("users", String::new(), "no forbidden (enforce)", false)])
+    {
+        let ready = format!("reeve wait pod/{name} --for=condition=Ready --timeout=60s");
+        vm.sh(&format!("{ready} || {{ reeve describe pod {name}; exit 1; }}")).clear();
+        let said = vm.sh(&format!("reeve logs {name}"));
+        assert_eq!(said.lines().next(), Some(*profile), "{name}");
+        assert_eq!(said.contains("written"), *may_write, "{name}: {said}");
+        let inside = vm.run(&format!("reeve exec {name} -- sh -c 'cat /proc/self/attr/current; echo x >/forbidden'"));
+        assert!(inside.stdout.lines().any(|line| line == *profile), "{name}: {inside}");
+        assert_eq!(inside.code == 0, *may_write, "{name}: {inside}");
+    }
+    let denied = vm.run("reeve exec usual -- sh -c 'echo b >/proc/sysrq-trigger'");
+    assert!(denied.code != 0, "{denied}");
+    let why = "reeve get pod missing -o jsonpath='{.status.containerStatuses[0].state.waiting.message}'";
+    let why = vm.sh(&format!("for i in $(seq 60); do {why} | grep found && break; sleep 1; done"));
+    let wanted = "failed to get container spec opts: failed to generate apparmor spec opts: apparmor profile not found not loaded";
+    assert_eq!(why.trim(), wanted);
+    vm.sh("reeve down --purge").clear();
     assert_eq!(vm.sh(LEFT), "", "down --purge leaves nothing");
 }
 

@@ -306,6 +306,18 @@ pub enum Seccomp {
     Localhost(PathBuf),
 }
 
+/// Which AppArmor profile a container's processes have.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub enum AppArmor {
+    /// The engine's own, where the node has AppArmor; none for a privileged container.
+    #[default]
+    RuntimeDefault,
+    /// None.
+    Unconfined,
+    /// One that somebody has loaded on the node, by its name.
+    Localhost(String),
+}
+
 /// Who a container's process is and what it may do.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct Security {
@@ -335,6 +347,9 @@ pub struct Security {
     pub read_only_rootfs: bool,
     /// System calls.
     pub seccomp: Seccomp,
+    /// What AppArmor allows.
+    #[serde(default)]
+    pub app_armor: AppArmor,
     /// `procMount: Unmasked`: paths below /proc and /sys are not hidden.
     pub unmasked_proc: bool,
     /// Paths that are hidden, instead of the engine's own list.

@@ -6,6 +6,7 @@ pub(crate) mod actor;
 pub(crate) mod admission;
 pub(crate) mod adopt;
 pub(crate) mod allocation;
+pub(crate) mod app_armor;
 pub(crate) mod backoff;
 pub(crate) mod container;
 pub(crate) mod context;

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext};
 use reeve_engine::engine::{Image, Seccomp, Security};
 
+use super::app_armor;
 use super::state::{pod_text, spec};
 
 /// Why a container may not run as its pod says. The texts are the kubelet's.
@@ -52,6 +53,7 @@ pub(crate) fn security(
         no_new_privs: own.allow_privilege_escalation == Some(false),
         read_only_rootfs: own.read_only_root_filesystem == Some(true),
         seccomp: seccomp(privileged, profile, seccomp_root)?,
+        app_armor: app_armor::wanted(pod, container).unwrap_or_default(),
         unmasked_proc: is_unmasked(&own),
         masked_paths: None,
         read_only_paths: None,

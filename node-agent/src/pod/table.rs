@@ -15,6 +15,7 @@ use super::actor::{self, Beginning, Input, PodHandle, PodNews};
 use super::admission::Room;
 use super::adopt::{PodRemains, Remains, adopt};
 use super::allocation::Allocation;
+use super::app_armor;
 use super::backoff::step_retry;
 use super::container::POD_UID;
 use super::context::{NodeContext, about};
@@ -278,7 +279,11 @@ impl PodTable {
         let own = self.node.node.get("", &self.node.config.node_name);
         let room = self.room();
         let place = Place { room: &room, node: own.as_deref() };
-        if let Err(refusal) = self.ledger.admit(pod, place) {
+        let admitted = self.ledger.admit(pod, place).and_then(|()| {
+            let refused = app_armor::admit(pod, reeve_engine::runtime::app_armor::is_enabled);
+            refused.inspect_err(|_| self.ledger.remove(pod.metadata.uid.as_deref().unwrap_or_default()))
+        });
+        if let Err(refusal) = admitted {
             self.node.events.warning(&about(pod), &refusal.reason, refusal.message.clone());
             let why = Why::Failed { reason: refusal.reason.clone(), message: refusal.message.clone() };
             beginning.state.failed = Some((refusal.reason, refusal.message));

@@ -233,3 +233,19 @@ fn the_status_shows_what_a_container_was_given() {
     let mount = mounts.iter().find(|mount| mount["mountPath"] == token).expect("the token's mount");
     assert_eq!((&mount["readOnly"], &mount["recursiveReadOnly"]), (&true.into(), &"Disabled".into()));
 }
+
+#[test]
+fn a_pod_that_counts_on_apparmor_is_refused_where_there_is_none() {
+    if std::path::Path::new("/sys/kernel/security/apparmor").exists() {
+        eprintln!("SKIPPED: this machine has AppArmor; the virtual machine's test looks at such ones");
+        return;
+    }
+    let space = Cluster::shared().space("apparmor");
+    let asks = r#""securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}},"#;
+    space.apply(&pod("counting", &script("sleep 600"), asks));
+    let text = || space.get("pod/counting", "{.status.phase} {.status.reason} {.status.message}");
+    let refused = "Failed AppArmor Pod was rejected: Cannot enforce AppArmor: AppArmor is not enabled on the host";
+    eventually_is("it is refused", text, |text| text == refused);
+    space.apply(&pod("free", &script("sleep 600"), &asks.replace("RuntimeDefault", "Unconfined")));
+    space.ready("free");
+}

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use reeve_engine::engine::{Seccomp, Security};
+use reeve_engine::engine::{AppArmor, Seccomp, Security};
 use reeve_proto::cri::security_profile::ProfileType;
 use reeve_proto::cri::{LinuxContainerSecurityContext, SecurityProfile, SupplementalGroupsPolicy};
 
@@ -24,7 +24,6 @@ pub fn to_engine(given: &LinuxContainerSecurityContext) -> Result<Security, Refu
     if !capabilities.add_ambient_capabilities.is_empty() {
         return Err(Refused::new("ambient capabilities are not supported"));
     }
-    check_apparmor(given)?;
     let groups = given.supplemental_groups.iter().map(|group| id("supplemental group", *group));
     Ok(Security {
         privileged: given.privileged,
@@ -39,6 +38,7 @@ pub fn to_engine(given: &LinuxContainerSecurityContext) -> Result<Security, Refu
         no_new_privs: given.no_new_privs,
         read_only_rootfs: given.readonly_rootfs,
         seccomp: seccomp(given)?,
+        app_armor: app_armor(given)?,
         unmasked_proc: false,
         masked_paths: (!given.masked_paths.is_empty()).then(|| given.masked_paths.clone()),
         read_only_paths: (!given.readonly_paths.is_empty()).then(|| given.readonly_paths.clone()),
@@ -78,14 +78,25 @@ fn localhost(path: &str) -> Result<PathBuf, Refused> {
     Err(Refused::new(format!("seccomp profile {} must be an absolute path", path.display())))
 }
 
-/// `AppArmor` is not applied here: a profile that somebody counts on is refused, the default is none.
-fn check_apparmor(given: &LinuxContainerSecurityContext) -> Result<(), Refused> {
-    let of_type = |profile: &SecurityProfile| profile.profile_type() == ProfileType::Localhost;
-    let wanted = match &given.apparmor {
-        Some(profile) => of_type(profile),
-        None => given.apparmor_profile.starts_with(LOCALHOST),
+/// Nothing said means the default, as with other runtimes.
+fn app_armor(given: &LinuxContainerSecurityContext) -> Result<AppArmor, Refused> {
+    let localhost = |name: &str| match name.strip_prefix(LOCALHOST).unwrap_or(name) {
+        "" => Err(Refused::new("invalid empty apparmor profile name")),
+        name => Ok(AppArmor::Localhost(name.to_owned())),
     };
-    if wanted { Err(Refused::new("apparmor is not supported")) } else { Ok(()) }
+    if let Some(profile) = &given.apparmor {
+        return match profile.profile_type() {
+            ProfileType::RuntimeDefault => Ok(AppArmor::RuntimeDefault),
+            ProfileType::Unconfined => Ok(AppArmor::Unconfined),
+            ProfileType::Localhost => localhost(&profile.localhost_ref),
+        };
+    }
+    match given.apparmor_profile.as_str() {
+        "" | "runtime/default" => Ok(AppArmor::RuntimeDefault),
+        "unconfined" => Ok(AppArmor::Unconfined),
+        other if other.starts_with(LOCALHOST) => localhost(other),
+        other => Err(Refused::new(format!("invalid apparmor profile {other:?}"))),
+    }
 }
 
 /// The same, as it is told to another runtime.
@@ -114,6 +125,12 @@ pub fn to_cri(own: &Security) -> LinuxContainerSecurityContext {
             Seccomp::RuntimeDefault => profile(ProfileType::RuntimeDefault, String::new()),
             Seccomp::Unconfined => profile(ProfileType::Unconfined, String::new()),
             Seccomp::Localhost(path) => profile(ProfileType::Localhost, path.to_string_lossy().into_owned()),
+        },
+        apparmor: match &own.app_armor {
+            // What a runtime does where nothing is said: one without AppArmor refuses to be told its default.
+            AppArmor::RuntimeDefault => None,
+            AppArmor::Unconfined => profile(ProfileType::Unconfined, String::new()),
+            AppArmor::Localhost(name) => profile(ProfileType::Localhost, name.clone()),
         },
         masked_paths: if own.unmasked_proc { Vec::new() } else { own.masked_paths.clone().unwrap_or_else(masked) },
         readonly_paths: match &own.read_only_paths {
@@ -150,8 +167,10 @@ mod tests {
         assert_eq!(refusal(&group), "runAsGroup is specified without runAsUser");
         let user = LinuxContainerSecurityContext { run_as_user: Some(Int64Value { value: -1 }), ..none() };
         assert_eq!(refusal(&user), "invalid user -1");
-        let profile = LinuxContainerSecurityContext { apparmor_profile: "localhost/x".to_owned(), ..none() };
-        assert_eq!(refusal(&profile), "apparmor is not supported");
+        let profile = LinuxContainerSecurityContext { apparmor_profile: "localhost/".to_owned(), ..none() };
+        assert_eq!(refusal(&profile), "invalid empty apparmor profile name");
+        let profile = LinuxContainerSecurityContext { apparmor_profile: "mine".to_owned(), ..none() };
+        assert_eq!(refusal(&profile), "invalid apparmor profile \"mine\"");
         let relative = LinuxContainerSecurityContext { seccomp_profile_path: "localhost/p.json".to_owned(), ..none() };
         assert_eq!(refusal(&relative), "seccomp profile p.json must be an absolute path");
     }
@@ -168,12 +187,39 @@ mod tests {
             no_new_privs: true,
             read_only_rootfs: true,
             seccomp: Seccomp::Localhost("/p.json".into()),
+            app_armor: AppArmor::Localhost("mine".to_owned()),
             masked_paths: Some(vec!["/proc/kcore".to_owned()]),
             read_only_paths: Some(vec!["/proc/sys".to_owned()]),
             ..Security::default()
         };
         let back = to_engine(&to_cri(&own)).expect("valid");
         assert_eq!(format!("{back:?}"), format!("{own:?}"));
+    }
+
+    #[test]
+    fn apparmors_profiles_are_named_in_either_form() {
+        let typed = |kind: ProfileType, name: &str| LinuxContainerSecurityContext {
+            apparmor: Some(SecurityProfile { profile_type: kind.into(), localhost_ref: name.to_owned() }),
+            // The newer form goes before.
+            apparmor_profile: "runtime/default".to_owned(),
+            ..LinuxContainerSecurityContext::default()
+        };
+        let text = |name: &str| LinuxContainerSecurityContext {
+            apparmor_profile: name.to_owned(),
+            ..LinuxContainerSecurityContext::default()
+        };
+        let mine = || AppArmor::Localhost("mine".to_owned());
+        for (given, wanted) in [
+            (typed(ProfileType::Localhost, "mine"), mine()),
+            (typed(ProfileType::Localhost, "localhost/mine"), mine()),
+            (text("localhost/mine"), mine()),
+            (typed(ProfileType::Unconfined, ""), AppArmor::Unconfined),
+            (text("unconfined"), AppArmor::Unconfined),
+            (text("runtime/default"), AppArmor::RuntimeDefault),
+            (text(""), AppArmor::RuntimeDefault),
+        ] {
+            assert_eq!(to_engine(&given).expect("valid").app_armor, wanted);
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::state::{Entry, Held, exited, word};
 use super::{BuiltinEngine, Inner, blocking};
 use crate::engine::{Container, ContainerConfig, ContainerState, EngineError, NamespaceMode, ProcessUser, Sandbox};
 use crate::logs::writer;
+use crate::runtime::app_armor;
 use crate::runtime::cgroup::limits::device_rules;
 use crate::runtime::cgroup::{CgroupError, freezer};
 use crate::runtime::hooks::Stage;
@@ -360,7 +361,9 @@ impl Inner {
         root: BorrowedFd<'_>,
         image: Option<&oci_spec::image::Config>,
     ) -> Result<ProcessPlan, EngineError> {
+        let invalid = |reason: String| EngineError::Invalid(reason);
         let surroundings = Surroundings {
+            app_armor: app_armor::profile(&container.config.security).map_err(|err| invalid(err.to_string()))?,
             passwd: read_in_root(root, "etc/passwd"),
             group: read_in_root(root, "etc/group"),
             hostname: sandbox.config.hostname.clone(),
@@ -368,7 +371,7 @@ impl Inner {
             users: sandbox.config.user_namespace,
             filters: Arc::clone(&self.filters),
         };
-        compile_process(&container.config, image, &surroundings).map_err(|err| EngineError::Invalid(err.to_string()))
+        compile_process(&container.config, image, &surroundings).map_err(|err| invalid(err.to_string()))
     }
 
     /// The whole plan for a container that exists, and what is mounted for it.

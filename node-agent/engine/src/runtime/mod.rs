@@ -2,8 +2,9 @@
 //! plan names (cgroups, pinned namespaces).
 //!
 //! Compiling is pure ([`process`], [`root`], [`users`], [`caps`], [`seccomp`]); what touches the kernel is in
-//! [`cgroup`], [`disks`], [`interfaces`] and [`namespaces`]. Starting processes is the supervisor's.
+//! [`app_armor`], [`cgroup`], [`disks`], [`interfaces`] and [`namespaces`]. Starting processes is the supervisor's.
 
+pub mod app_armor;
 pub mod caps;
 pub mod cgroup;
 pub mod disks;

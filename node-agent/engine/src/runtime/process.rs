@@ -76,6 +76,8 @@ pub struct Surroundings {
     pub own_capabilities: CapabilitySet,
     /// System call filters that were compiled before.
     pub filters: Arc<Filters>,
+    /// The AppArmor profile it gets.
+    pub app_armor: Option<String>,
 }
 
 /// Compiles a container's first process.
@@ -115,6 +117,7 @@ pub fn compile_process(
         capabilities: capabilities.bits(),
         no_new_privs: security.no_new_privs,
         seccomp: filter(security, capabilities, &surroundings.filters)?,
+        app_armor: surroundings.app_armor.clone(),
         open_files_max: OPEN_FILES_MAX,
         oom_score_adj: config.resources.oom_score_adj,
         terminal: config.tty,

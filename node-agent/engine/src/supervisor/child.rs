@@ -60,6 +60,8 @@ pub(super) enum Step {
     NoNewPrivs,
     /// Installing the seccomp filter.
     Seccomp,
+    /// Setting the AppArmor profile.
+    AppArmor,
     /// The command is not there.
     NotThere,
     /// The command is there and cannot be executed.
@@ -151,6 +153,8 @@ pub(super) fn run_init(legacy_groups: &[c_int]) -> ! {
 fn become_container(prepared: &Prepared) -> Attempt {
     reset_signals();
     join_cgroups(&prepared.legacy_groups)?;
+    // Here /proc is still the node's: in the container it may be anything.
+    set_app_armor(&prepared.process)?;
     match &prepared.entry {
         Entry::New { user, namespaces, root, restore } => {
             // In a user namespace both were done before it was entered: here nobody has the right any more.
@@ -224,6 +228,26 @@ pub(super) fn set_oom_score(process: &PreparedProcess) {
             libc::close(file);
         }
     }
+}
+
+/// Holds from the next `execve` on, and for a child until then. Older kernels have one file for all security modules.
+fn set_app_armor(process: &PreparedProcess) -> Attempt {
+    let Some(text) = &process.app_armor else { return Ok(()) };
+    let mut result: c_long = -1;
+    for path in [c"/proc/self/attr/apparmor/exec", c"/proc/self/attr/exec"] {
+        // SAFETY: opens, writes and closes one file of our own.
+        unsafe {
+            let file = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+            if file >= 0 {
+                result = libc::write(file, text.as_ptr().cast(), text.count_bytes()) as c_long;
+                let errno = errno();
+                libc::close(file);
+                *libc::__errno_location() = errno;
+                break;
+            }
+        }
+    }
+    check(result, Step::AppArmor, 0)
 }
 
 /// A container's user must be able to reopen /dev/stdout. Never gives away the node's own /dev/null.

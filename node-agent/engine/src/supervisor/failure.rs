@@ -88,6 +88,9 @@ pub(super) fn describe_process(failure: Failure, process: &ProcessPlan) -> Strin
     if failure.step == Step::Seccomp as u32 {
         return format!("error loading seccomp filter: {reason}");
     }
+    if failure.step == Step::AppArmor as u32 {
+        return format!("unable to apply apparmor profile: apparmor failed to apply profile: {reason}");
+    }
     let step = steps.iter().find(|(step, _)| *step as u32 == failure.step).map_or("start", |(_, text)| *text);
     format!("failed to {step}: {reason}")
 }

@@ -230,6 +230,9 @@ pub struct ProcessPlan {
     pub no_new_privs: bool,
     /// The seccomp filter; `None` allows everything.
     pub seccomp: Option<BpfProgram>,
+    /// The AppArmor profile; `None` leaves the supervisor's.
+    #[serde(default)]
+    pub app_armor: Option<String>,
     /// Soft and hard limit of open files; lowered to the supervisor's own hard limit.
     pub open_files_max: u64,
     /// OOM score adjustment; a refusal to lower it is not an error.

@@ -183,6 +183,8 @@ pub(super) struct PreparedProcess {
     pub(super) capabilities: u64,
     pub(super) no_new_privs: bool,
     pub(super) seccomp: Option<Filter>,
+    /// What is written to have an AppArmor profile from the next `execve` on.
+    pub(super) app_armor: Option<CString>,
     pub(super) open_files_max: u64,
     pub(super) oom_score_adj: Option<CString>,
     pub(super) terminal: bool,
@@ -409,6 +411,7 @@ fn prepare_process(plan: &ProcessPlan, ids: Option<UserNamespace>) -> Result<Pre
         capabilities: plan.capabilities,
         no_new_privs: plan.no_new_privs,
         seccomp: plan.seccomp.as_ref().map(prepare_filter).transpose()?,
+        app_armor: plan.app_armor.as_ref().map(|profile| c_string(&format!("exec {profile}"))).transpose()?,
         open_files_max: own.maximum.map_or(plan.open_files_max, |own| own.min(plan.open_files_max)),
         oom_score_adj: plan.oom_score_adj.map(|score| c_string(&score.to_string())).transpose()?,
         terminal: plan.terminal,
