@@ -371,7 +371,7 @@ async fn refusal(method: &Method, mut answer: Response) -> Wrong {
     let said = said(&body).map(|said| format!(": {said}")).unwrap_or_default();
     let reason = format!("unexpected status from {method} request to {}: {status}{said}", shown(&url));
     let transient = matches!(status.as_u16(), 408 | 429 | 500..);
-    Wrong::Other(Failure { reason, transient })
+    Wrong::Other(Failure { transient, ..Failure::lasting(reason) })
 }
 
 /// The registry's own words, where it speaks as registries do: `toomanyrequests: You have reached …`.

@@ -60,6 +60,7 @@ use error::Step;
 use index::{Index, LayerRef, Lock, Record};
 pub use manifest::architecture;
 use manifest::{Document, Manifest};
+pub use pull::{PullEvent, PullTeller};
 pub use push::Pushed;
 pub use reference::{Digest, Fault, Reference, ReferenceError};
 use registries::Registries;

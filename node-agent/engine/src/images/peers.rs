@@ -20,7 +20,7 @@ use super::blobs::DOCUMENT_BYTES_MAX;
 use super::error::{ImageError, Step as _, chain};
 use super::index::Record;
 use super::manifest::{DOCKER_MANIFEST, Document, OCI_MANIFEST};
-use super::pull::{Failure, STALL_TIMEOUT, blocking, install_crypto, parse};
+use super::pull::{Failure, STALL_TIMEOUT, blocking, install_crypto, nobody, parse};
 use super::reference::{Digest, Reference};
 use super::transfer::{Pieces, Source, Transfer};
 use super::{ImageStore, NewImage};
@@ -184,7 +184,8 @@ impl ImageStore {
         let bytes = tokio::time::timeout(MANIFEST_TIMEOUT, repository.manifest()).await;
         let bytes = bytes.map_err(|_| Failure::transient("timeout"))??;
         let manifest = parse(&bytes)?;
-        let transfer = Transfer::new(Source::Peer(repository), self.blobs().clone(), self.limits().transfer_bytes_max);
+        let bytes_max = self.limits().transfer_bytes_max;
+        let transfer = Transfer::new(Source::Peer(repository), self.blobs().clone(), bytes_max, nobody());
         transfer.fetch_all(self, manifest).await?;
         let names = image.tagged().into_iter().collect();
         let (store, new) = (self.clone(), NewImage { manifest: bytes, names, digests: Vec::new(), made: true });

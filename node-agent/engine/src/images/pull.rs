@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, Shared};
@@ -48,25 +48,76 @@ pub(crate) struct Failure {
     pub(crate) reason: String,
     /// Whether the same request may well succeed in a moment.
     pub(crate) transient: bool,
+    /// Whether it failed for want of room on the disk.
+    pub(crate) full: bool,
 }
 
 impl Failure {
     pub(crate) fn lasting(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), transient: false }
+        Self { reason: reason.into(), transient: false, full: false }
     }
 
     pub(crate) fn transient(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), transient: true }
+        Self { reason: reason.into(), transient: true, full: false }
     }
 }
 
 impl From<ImageError> for Failure {
     fn from(error: ImageError) -> Self {
-        Self::lasting(error.to_string())
+        let full = matches!(&error, ImageError::Io { source, .. } if is_full(source));
+        Self { full, ..Self::lasting(error.to_string()) }
     }
 }
 
+/// Whether there is no room on the disk.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// What happens while an image is fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PullEvent {
+    /// It is known what must be here.
+    Resolved {
+        /// What the name leads to.
+        digest: Digest,
+        /// The image's layers, lowest first.
+        layers: Vec<Digest>,
+    },
+    /// This blob is here already.
+    Known(Digest),
+    /// So much of a blob has come.
+    Came {
+        /// The blob.
+        digest: Digest,
+        /// From its beginning.
+        bytes: u64,
+        /// In all.
+        size: u64,
+    },
+    /// The blob is whole.
+    Whole(Digest),
+}
+
+/// Who is told what happens. Must not block.
+pub type PullTeller = Arc<dyn Fn(PullEvent) + Send + Sync>;
+
 impl ImageStore {
+    /// [`ImageStore::pull`] for one who is to be told how far it is. Shares its transfer with nobody.
+    ///
+    /// # Errors
+    /// As [`ImageStore::pull`].
+    pub async fn pull_telling(
+        &self,
+        reference: &str,
+        auth: Option<RegistryAuth>,
+        teller: PullTeller,
+    ) -> Result<Image, ImageError> {
+        let reference = Reference::parse(reference)?;
+        let pulled = self.pull_now(&reference, auth, &teller).await;
+        pulled.map_err(|failure| ImageError::Pull { image: reference.to_string(), reason: failure.reason })
+    }
+
     /// Fetches an image from its registry, whatever is here already: only what is missing travels. Calls for the
     /// same image with the same credentials share one transfer, which goes on when a caller goes away.
     pub async fn pull(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<Image, ImageError> {
@@ -75,22 +126,33 @@ impl ImageStore {
         let key = (name.clone(), auth.as_ref().map(|auth| (auth.username.clone(), auth.password.clone())));
         let pull = self.pulls().join(key, || {
             let store = self.clone();
-            async move { store.pull_now(&reference, auth).await.map_err(|failure| failure.reason) }
+            async move { store.pull_now(&reference, auth, &nobody()).await.map_err(|failure| failure.reason) }
         });
         pull.await.map_err(|reason| ImageError::Pull { image: name, reason })
     }
 
     /// From a mirror, or from the registry itself.
-    async fn pull_now(&self, reference: &Reference, auth: Option<RegistryAuth>) -> Result<Image, Failure> {
+    async fn pull_now(
+        &self,
+        reference: &Reference,
+        auth: Option<RegistryAuth>,
+        teller: &PullTeller,
+    ) -> Result<Image, Failure> {
         let (store, image) = (self.clone(), reference.clone());
         let endpoints = blocking(move || store.registries()?.endpoints(&image, auth)).await?;
         let mut failed = String::new();
         for endpoint in endpoints {
             let (host, is_mirror) = (endpoint.host.clone(), endpoint.is_mirror);
-            match self.pull_from(reference, endpoint).await {
+            let pulled = self.pull_from(reference, endpoint, teller).await;
+            if pulled.as_ref().is_err_and(|failure| failure.full) {
+                // What had come of it would keep the disk full.
+                let store = self.clone();
+                let _ = blocking(move || store.collect()).await;
+            }
+            match pulled {
                 Err(Failure { reason, .. }) if is_mirror => failed = format!("{failed}; mirror {host}: {reason}"),
-                Err(Failure { reason, transient }) => {
-                    return Err(Failure { reason: format!("{reason}{failed}"), transient });
+                Err(failure) => {
+                    return Err(Failure { reason: format!("{}{failed}", failure.reason), ..failure });
                 }
                 done => {
                     if !failed.is_empty() {
@@ -103,20 +165,32 @@ impl ImageStore {
         Err(Failure::lasting("there is nowhere to ask"))
     }
 
-    async fn pull_from(&self, reference: &Reference, endpoint: Endpoint) -> Result<Image, Failure> {
+    async fn pull_from(
+        &self,
+        reference: &Reference,
+        endpoint: Endpoint,
+        teller: &PullTeller,
+    ) -> Result<Image, Failure> {
         let registry = Registry::new(reference, endpoint, Access::Pull)?;
         let store = self.clone();
         let session = blocking(move || store.begin()).await?;
         let (top, manifest_bytes) = registry.resolve().await?;
         let manifest = parse(&manifest_bytes)?;
-        let transfer =
-            Transfer::new(Source::Registry(registry), self.blobs().clone(), self.limits().transfer_bytes_max);
+        let layers = manifest.layers.iter().map(|layer| layer.digest.clone()).collect();
+        teller(PullEvent::Resolved { digest: top.clone(), layers });
+        let bytes_max = self.limits().transfer_bytes_max;
+        let transfer = Transfer::new(Source::Registry(registry), self.blobs().clone(), bytes_max, Arc::clone(teller));
         transfer.fetch_all(self, manifest).await?;
         let names = reference.tagged().into_iter().collect();
         let digests = vec![format!("{}@{top}", reference.repository())];
         let (store, new) = (self.clone(), NewImage { manifest: manifest_bytes, names, digests, made: false });
         Ok(blocking(move || store.add(&session, new)).await?)
     }
+}
+
+/// A teller for those who need not know.
+pub(crate) fn nobody() -> PullTeller {
+    Arc::new(|_| {})
 }
 
 impl Pulls {
@@ -299,7 +373,7 @@ mod tests {
             let mut count = 0;
             let result: Result<(), _> = with_retries(|| {
                 count += 1;
-                std::future::ready(Err(Failure { reason: String::new(), transient }))
+                std::future::ready(Err(Failure { transient, ..Failure::lasting("") }))
             })
             .await;
             assert!(result.is_err());

@@ -424,6 +424,32 @@ async fn a_kept_part_that_is_not_of_the_blob_does_no_harm() {
 }
 
 #[tokio::test]
+async fn a_pull_that_fills_the_disk_leaves_nothing_on_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "none"]).arg(dir.path()).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: a file system of its own needs root");
+        return;
+    }
+    let store = ImageStore::open(dir.path().join("images"), RealClock::shared()).unwrap();
+    // As a blob it has room, unpacked beside it no more.
+    let (address, _) = lying_registry(image_of(&"content ".repeat(400_000)).0).await;
+    let error = store.pull(&format!("{address}/x:1"), None).await.unwrap_err().to_string();
+    let left: Vec<_> = ["blobs/sha256", "layers", "partial", "tmp"]
+        .into_iter()
+        .flat_map(|name| fs::read_dir(store.dir().join(name)).unwrap().flatten())
+        .map(|entry| entry.path())
+        // Images without layers stand on this.
+        .filter(|path| !path.ends_with("layers/empty"))
+        .collect();
+    drop(store);
+    let unmounted = Command::new("umount").arg("-l").arg(dir.path()).status().unwrap();
+    assert!(unmounted.success());
+    assert!(error.contains("No space left on device"), "{error}");
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
 async fn of_a_blob_that_is_forged_nothing_is_kept() {
     let (mut answers, [_, layer]) = image_of(&"content ".repeat(400_000));
     edit(&mut answers, &layer, |list| list[0].body = vec![b'x'; list[0].body.len() + 1]);

@@ -15,7 +15,10 @@ use super::error::ImageError;
 use super::index::LayerRef;
 use super::manifest::{Descriptor, Manifest, parse_config};
 use super::peers::PeerRepository;
-use super::pull::{ANSWER_TIMEOUT, ATTEMPTS_MAX, Failure, Registry, blocking, explain, unique, with_retries};
+use super::pull::{
+    ANSWER_TIMEOUT, ATTEMPTS_MAX, Failure, PullEvent, PullTeller, Registry, blocking, explain, is_full, unique,
+    with_retries,
+};
 use super::reference::Digest;
 use crate::snapshot::layers::Compressed;
 
@@ -41,11 +44,12 @@ pub(crate) struct Transfer {
     source: Source,
     blobs: Blobs,
     bytes_max: u64,
+    teller: PullTeller,
 }
 
 impl Transfer {
-    pub(crate) fn new(source: Source, blobs: Blobs, bytes_max: u64) -> Self {
-        Self { source, blobs, bytes_max }
+    pub(crate) fn new(source: Source, blobs: Blobs, bytes_max: u64, teller: PullTeller) -> Self {
+        Self { source, blobs, bytes_max, teller }
     }
 
     /// Everything that an image consists of. Layers are unpacked while they arrive, the lowest first; what could not be
@@ -79,6 +83,7 @@ impl Transfer {
             if let Some(arriving) = arriving {
                 arriving.finish();
             }
+            (self.teller)(PullEvent::Known(descriptor.digest));
             return Ok(());
         }
         if descriptor.size > self.bytes_max {
@@ -97,7 +102,8 @@ impl Transfer {
             writer = restarted(writer).await?;
             writer = self.fill(writer, &descriptor).await?;
         }
-        blocking(move || writer.commit(Some(&descriptor.digest))).await?;
+        let blob = blocking(move || writer.commit(Some(&descriptor.digest))).await?;
+        (self.teller)(PullEvent::Whole(blob.digest));
         Ok(())
     }
 
@@ -133,7 +139,7 @@ impl Transfer {
         if !partial {
             writer = restarted(writer).await?;
         }
-        copy(pieces, writer, descriptor).await
+        copy(pieces, writer, descriptor, &self.teller).await
     }
 
     /// A registry may take its time to send, but not to answer.
@@ -194,6 +200,7 @@ async fn copy(
     mut pieces: Pieces,
     mut writer: BlobWriter,
     descriptor: &Descriptor,
+    teller: &PullTeller,
 ) -> Result<(BlobWriter, Result<(), Failure>), Failure> {
     let (sender, mut receiver) = mpsc::channel::<Bytes>(PIECES_MAX);
     let (digest, size) = (descriptor.digest.clone(), descriptor.size);
@@ -221,6 +228,7 @@ async fn copy(
             }
             Some(Ok(piece)) => {
                 left -= piece.len() as u64;
+                teller(PullEvent::Came { digest: digest.clone(), bytes: size - left, size });
                 // A closed channel means that the disk failed: its error comes below.
                 if sender.send(piece).await.is_err() {
                     break Ok(());
@@ -230,6 +238,9 @@ async fn copy(
     };
     drop(sender);
     let written = disk.await.map_err(io::Error::other).flatten();
-    let writer = written.map_err(|error| Failure::lasting(format!("failed to write {digest}: {error}")))?;
+    let writer = written.map_err(|error| {
+        let full = is_full(&error);
+        Failure { full, ..Failure::lasting(format!("failed to write {digest}: {error}")) }
+    })?;
     Ok((writer, result))
 }

@@ -28,7 +28,8 @@ pub(super) fn unsent(url: &Url, error: &reqwest::Error) -> Failure {
             Deepest::Text(text) => (text, true),
         },
     };
-    Failure { reason: format!("failed to do request: {:?}: {cause}", shown(url)), transient }
+    let reason = format!("failed to do request: {:?}: {cause}", shown(url));
+    Failure { transient, ..Failure::lasting(reason) }
 }
 
 /// What is at the bottom of an error.

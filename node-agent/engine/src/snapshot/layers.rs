@@ -8,15 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use super::tar::TarReader;
-use super::unpack::{Limits, Unpacked, unpack};
+use super::unpack::{Limits, UnpackError, Unpacked, unpack};
 use crate::images::blobs::{Blobs, check, sync_dir};
 use crate::images::error::{ImageError, Step};
 use crate::images::index::LayerRef;
 use crate::images::manifest::chain_ids;
+use crate::images::pull::is_full;
 use crate::images::reference::Digest;
 
 /// Digits of the chain id in a folder's name: 127 of them fit into the one page that mount(2) takes as options.
@@ -187,6 +189,19 @@ fn in_layer(blob: &Digest, error: ImageError) -> ImageError {
     }
 }
 
+/// Whose fault it is: that there is no room is not the image's.
+fn refused(error: UnpackError) -> ImageError {
+    match error {
+        UnpackError::Os { step, path, errno } if matches!(errno, Errno::NOSPC | Errno::DQUOT) => {
+            ImageError::Io { step: format!("{step} {path:?} of a layer"), source: errno.into() }
+        }
+        UnpackError::Copy { path, source } if is_full(&source) => {
+            ImageError::Io { step: format!("write {path:?} of a layer"), source }
+        }
+        other => ImageError::invalid("layer", other.to_string()),
+    }
+}
+
 /// Unpacks a blob and answers with the digest of its uncompressed bytes, all of them to the end.
 fn unpack_blob(
     (blob, compressed): (Box<dyn Read + '_>, Compressed),
@@ -197,8 +212,7 @@ fn unpack_blob(
     let inner = decompressed(blob).step("decompress into", files)?;
     let hashed = Hashed { inner, hash: sha2::Sha256::new(), passed: 0, compressed, limits: *limits };
     let mut archive = TarReader::new(hashed);
-    let done = unpack(&mut archive, files, parents, limits)
-        .map_err(|error| ImageError::invalid("layer", error.to_string()))?;
+    let done = unpack(&mut archive, files, parents, limits).map_err(refused)?;
     let mut hashed = archive.into_inner();
     io::copy(&mut hashed, &mut io::sink()).map_err(|error| ImageError::invalid("layer", error.to_string()))?;
     Ok((done, Digest::from_sha256(&hashed.hash.finalize())))
