@@ -138,7 +138,13 @@ impl Cli {
             Verb::Up(args) => crate::cluster::up::run(args, &RealClock::new()),
             Verb::Down(args) => crate::cluster::down::run(args),
             Verb::Server(args) => crate::cluster::server::run(args, self.global.token.as_deref()),
-            Verb::Engine(args) => crate::engine::run(args),
+            Verb::Engine(args) => match self.global.refuse_connection("the engine talks to no API server") {
+                Ok(()) => crate::engine::run(args),
+                Err(err) => {
+                    eprintln!("{err}");
+                    return Err(ExitCode::FAILURE);
+                }
+            },
             _ => return Ok(self),
         };
         Err(match outcome {
@@ -181,8 +187,14 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Verb::Store(StoreCommand::Verify(args)) => backup::verify::run(&args, connect(&global)).await,
         Verb::Token(command) => token::run(command, &connect(&global).await?).await,
         Verb::Member(command) => member::run(command, &connect(&global).await?).await,
-        Verb::Build(args) => images::build::run(args).await,
-        Verb::Image(command) => images::image::run(command).await,
+        Verb::Build(mut args) => {
+            args.store.settle(&global)?;
+            images::build::run(args).await
+        }
+        Verb::Image(mut command) => {
+            command.store_mut().settle(&global)?;
+            images::image::run(command).await
+        }
         Verb::Apply(args) => apply::run(args, &connect(&global).await?).await,
         Verb::Create(args) => create::run(args, &connect(&global).await?).await,
         Verb::Get(args) => get::run(args, &connect(&global).await?).await,

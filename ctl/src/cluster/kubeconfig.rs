@@ -69,6 +69,27 @@ pub(crate) fn file_to_write(kubeconfig_env: Option<&OsStr>, owner: &Owner) -> Pa
     existing.unwrap_or_else(|| owner.home.join(".kube/config"))
 }
 
+/// The context that is current for whoever calls: in `file`, else in the first file of `$KUBECONFIG` that says one,
+/// else in `~/.kube/config`; under sudo the invoking user's.
+pub(crate) fn current_context(file: Option<&Path>) -> Result<Option<String>, ClusterError> {
+    let owner = Owner::current();
+    let _user = owner.user.as_ref().map(AsUser::become_user).transpose()?;
+    let listed = std::env::var_os("KUBECONFIG").unwrap_or_default();
+    let listed = std::env::split_paths(&listed).filter(|path| !path.as_os_str().is_empty());
+    let mut files: Vec<PathBuf> = file.map_or_else(|| listed.collect(), |file| vec![file.to_owned()]);
+    if files.is_empty() {
+        files.push(owner.home.join(".kube/config"));
+    }
+    for path in files {
+        let tree = read(&path)?;
+        let current = tree.get("current-context").and_then(Value::as_str).filter(|name| !name.is_empty());
+        if let Some(current) = current {
+            return Ok(Some(current.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
 /// A kubeconfig that holds nothing but this entry.
 pub(crate) fn standalone(entry: &Entry) -> Result<String, ClusterError> {
     let mut tree = Value::Mapping(Mapping::new());

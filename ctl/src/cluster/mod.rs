@@ -39,6 +39,8 @@ pub(crate) use restored::{NewCluster, choices, ranges};
 pub(crate) use state::ClusterLock;
 pub(crate) use store::BackupChoices;
 
+pub(crate) use kubeconfig::current_context;
+
 /// The folder of a running or resting cluster, for verbs that work on its images.
 pub(crate) fn data_dir(name: &str, data_dir: Option<std::path::PathBuf>) -> Result<std::path::PathBuf, ClusterError> {
     config::validate_name(name)?;

@@ -265,7 +265,7 @@ mod tests {
             pull: false,
             platform: None,
             quiet: false,
-            store: StoreArgs { name: "dev".to_owned(), data_dir: None },
+            store: StoreArgs { name: None, data_dir: None },
         }
     }
 

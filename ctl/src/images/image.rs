@@ -8,7 +8,7 @@ use reeve_api::clock::{Clock as _, RealClock};
 use reeve_engine::engine::{Image, RegistryAuth};
 use reeve_engine::images::{DockerConfig, Pushed, Reference};
 
-use super::{StoreArgs, blocking, failed, list};
+use super::{StoreArgs, blocking, failed, list, progress};
 use crate::kubectl::error::CliError;
 use crate::kubectl::get::write;
 use crate::kubectl::output::json_text;
@@ -43,7 +43,11 @@ pub(crate) enum ImageCommand {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LoadArgs {
     /// The archive; `-` for standard input
-    pub file: PathBuf,
+    #[arg(required_unless_present = "input")]
+    pub file: Option<PathBuf>,
+    /// The archive, as with `docker load`
+    #[arg(short, long, value_name = "FILE", conflicts_with = "file")]
+    pub input: Option<PathBuf>,
     #[command(flatten)]
     pub store: StoreArgs,
 }
@@ -51,9 +55,9 @@ pub(crate) struct LoadArgs {
 /// `reeve image ls`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LsArgs {
-    /// Form of the output: name, json
-    #[arg(short, long, default_value = "", value_parser = ["", "name", "json"])]
-    pub output: String,
+    /// Form of the output, instead of a table
+    #[arg(short, long, value_parser = ["name", "json"])]
+    pub output: Option<String>,
     /// Print ids only
     #[arg(short, long, conflicts_with = "output")]
     pub quiet: bool,
@@ -102,6 +106,9 @@ pub(crate) struct PullArgs {
     /// Name of the image
     #[arg(value_name = "IMAGE")]
     pub image: String,
+    /// Print the image's name only
+    #[arg(short, long)]
+    pub quiet: bool,
     #[command(flatten)]
     pub store: StoreArgs,
 }
@@ -145,6 +152,24 @@ pub(crate) struct PruneArgs {
     pub store: StoreArgs,
 }
 
+impl ImageCommand {
+    /// Whose images are meant.
+    pub(crate) fn store_mut(&mut self) -> &mut StoreArgs {
+        match self {
+            Self::Load(args) => &mut args.store,
+            Self::Ls(args) => &mut args.store,
+            Self::Rm(args) => &mut args.store,
+            Self::Tag(args) => &mut args.store,
+            Self::Save(args) => &mut args.store,
+            Self::Pull(args) => &mut args.store,
+            Self::Push(args) => &mut args.store,
+            Self::History(args) => &mut args.store,
+            Self::Inspect(args) => &mut args.store,
+            Self::Prune(args) => &mut args.store,
+        }
+    }
+}
+
 /// Runs `reeve image`.
 pub(crate) async fn run(command: ImageCommand) -> Result<(), CliError> {
     match command {
@@ -165,9 +190,22 @@ async fn pull(args: PullArgs) -> Result<(), CliError> {
     let store = args.store.clone();
     let store = blocking(move || store.open_or_make()).await?;
     let auth = own_credentials(&args.image).await?;
-    let image = store.pull(&args.image, auth).await.map_err(|err| failed(&err))?;
-    let names = list::names(&image);
-    write(&format!("Pulled image: {} ({})\n", names.first().unwrap_or(&args.image), list::short_id(&image)))
+    let reference = Reference::parse(&args.image).map_err(|err| failed(&err))?;
+    let (looked, name) = (store.clone(), args.image.clone());
+    let before = blocking(move || looked.get(&name).map_err(|err| failed(&err))).await?;
+    let report = progress::PullReport::begin(&reference, args.quiet);
+    let image = store.pull_telling(&args.image, auth, report.teller()).await;
+    let digest = report.end(image.is_ok());
+    let image = image.map_err(|err| failed(&err))?;
+    if args.quiet {
+        return write(&format!("{reference}\n"));
+    }
+    let status = match before.is_some_and(|before| before.id == image.id) {
+        true => "Image is up to date for",
+        false => "Downloaded newer image for",
+    };
+    let digest = digest.map(|digest| format!("Digest: {digest}\n")).unwrap_or_default();
+    write(&format!("{digest}Status: {status} {}\n{reference}\n", reference.familiar()))
 }
 
 fn prune(args: &PruneArgs) -> Result<(), CliError> {
@@ -223,13 +261,15 @@ fn history(args: &HistoryArgs) -> Result<(), CliError> {
 }
 
 fn load(args: &LoadArgs) -> Result<(), CliError> {
-    let loaded = if args.file.as_os_str() == "-" {
+    let none = PathBuf::new();
+    let file = args.file.as_ref().or(args.input.as_ref()).unwrap_or(&none);
+    let loaded = if file.as_os_str() == "-" {
         if stdin().is_terminal() {
             return Err(CliError::plain("requested load from stdin, but stdin is a terminal"));
         }
         args.store.open_or_make()?.load(stdin().lock())
     } else {
-        args.store.open_or_make()?.load_file(&args.file)
+        args.store.open_or_make()?.load_file(file)
     };
     let images = loaded.map_err(|err| failed(&err))?;
     write(&images.iter().map(loaded_text).collect::<String>())
@@ -245,9 +285,9 @@ fn loaded_text(image: &Image) -> String {
 
 fn ls(args: &LsArgs) -> Result<(), CliError> {
     let images = list::newest_first(args.store.open()?.list().map_err(|err| failed(&err))?);
-    let text = match args.output.as_str() {
-        "json" => json_text(&serde_json::to_value(&images).map_err(|err| failed(&err))?),
-        "name" => images.iter().flat_map(list::names).map(|name| format!("{name}\n")).collect(),
+    let text = match args.output.as_deref() {
+        Some("json") => json_text(&serde_json::to_value(&images).map_err(|err| failed(&err))?),
+        Some("name") => images.iter().flat_map(list::names).map(|name| format!("{name}\n")).collect(),
         _ if args.quiet => images.iter().map(|image| format!("{}\n", list::short_id(image))).collect(),
         _ => list::table(&images, RealClock::new().now()),
     };

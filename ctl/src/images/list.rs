@@ -77,7 +77,7 @@ fn shortened(text: &str) -> String {
 }
 
 /// `7.84MB`: three digits, units of a thousand.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if bytes < 1000 {
         return format!("{bytes}B");

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::error::CliError;
+
 /// What the user called this program: `kubectl` when it is installed under that name.
 pub(crate) fn program() -> &'static str {
     let called = std::env::args_os().next();
@@ -14,6 +16,7 @@ pub(crate) fn program() -> &'static str {
 
 /// Which cluster, as whom, in which namespace.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Options of verbs that talk to an API server")]
 pub(crate) struct GlobalArgs {
     /// Path of the kubeconfig file
     #[arg(long, global = true, value_name = "FILE")]
@@ -48,6 +51,26 @@ pub(crate) struct GlobalArgs {
     /// Accepted for scripts; what is asked and answered is not logged
     #[arg(short = 'v', long = "v", global = true, hide = true, value_name = "LEVEL")]
     pub log_level: Option<i32>,
+}
+
+impl GlobalArgs {
+    /// For verbs that talk to no API server: flags that say how to reach one would be passed over, which is worse than
+    /// refused. `why` says what the verb works on.
+    pub(crate) fn refuse_connection(&self, why: &str) -> Result<(), CliError> {
+        let given = [
+            ("--cluster", self.cluster.is_some()),
+            ("--user", self.user.is_some()),
+            ("--namespace", self.namespace.is_some()),
+            ("--server", self.server.is_some()),
+            ("--token", self.token.is_some()),
+            ("--request-timeout", self.request_timeout != "0" && !self.request_timeout.is_empty()),
+            ("--insecure-skip-tls-verify", self.insecure_skip_tls_verify),
+        ];
+        match given.into_iter().find(|(_, given)| *given) {
+            Some((flag, _)) => Err(CliError::plain(format!("{flag} is of no use here: {why}"))),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What `-f` names.
