@@ -1,8 +1,8 @@
 //! AppArmor: which profile a process gets. Choosing is pure ([`choose`]); [`Host`] is what the kernel says.
 //!
 //! A node without AppArmor confines nobody, as with other runtimes: a profile that somebody names is refused there.
-//! The engine's own profile is loaded when the first container wants it, where `apparmor_parser` is installed or somebody
-//! has loaded one of that name; elsewhere such containers have none. Source: containerd's `generateApparmorSpecOpts`.
+//! The engine's own profile is loaded when the first container wants it, where `apparmor_parser` is installed or
+//! somebody has loaded one of that name; elsewhere such containers have none. Source: containerd's `generateApparmorSpecOpts`.
 
 use std::io::Write as _;
 use std::path::Path;
