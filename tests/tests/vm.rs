@@ -132,6 +132,32 @@ fn assert_is_checkpointed(vm: &mut Vm) {
     }
     assert_eq!(vm.sh("reeve exec bounded -- echo lives"), "lives\n");
     assert_eq!(vm.sh("reeve get pod bounded -o jsonpath='{.status.containerStatuses[0].restartCount}'"), "0");
+    assert_is_restored(vm);
+}
+
+/// What counts goes on counting in another pod, whose image is the checkpoint.
+fn assert_is_restored(vm: &mut Vm) {
+    let count = r#"sh, -c, "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done""#;
+    apply(vm, &pod("counts", "", &format!(r#"{{name: main, image: "box:v1", command: [{count}]}}"#)));
+    vm.sh("reeve wait pod/counts --for=condition=Ready --timeout=120s").clear();
+    vm.sh("until [ $(reeve logs counts | wc -l) -gt 5 ]; do sleep 0.2; done").clear();
+    let ask = "echo '{}' | reeve create --raw /api/v1/nodes/reeve-vm/proxy/checkpoint/default/counts/main -f -";
+    let answer: Value = serde_json::from_str(&vm.sh(ask)).expect("JSON");
+    let place = answer["items"][0].as_str().expect("a place");
+    vm.sh(&format!(
+        "reeve delete pod counts && mkdir -p /tmp/checkpoint && cp {place} /tmp/checkpoint/checkpoint.tar &&\n\
+         printf 'FROM scratch\\nADD checkpoint.tar /\\n' >/tmp/checkpoint/Dockerfile &&\n\
+         reeve build -q -t counts:checkpoint --annotation org.criu.checkpoint.container.name=main /tmp/checkpoint"
+    ))
+    .clear();
+    apply(vm, &pod("goes-on", "", r#"{name: main, image: "counts:checkpoint"}"#));
+    let waited = vm.run("reeve wait pod/goes-on --for=condition=Ready --timeout=120s");
+    assert_eq!(waited.code, 0, "{waited}: {}", vm.sh("reeve describe pod goes-on"));
+    vm.sh("until [ $(reeve logs goes-on | wc -l) -gt 1 ]; do sleep 0.2; done").clear();
+    let first: u32 = vm.sh("reeve logs goes-on | head -n 1").trim().parse().expect("a number");
+    assert!(first > 5, "it goes on where it was: {first}");
+    assert_eq!(vm.sh("reeve exec goes-on -- echo lives"), "lives\n");
+    vm.sh("reeve delete pod goes-on").clear();
 }
 
 /// The limits change in the running container's group, and one that is passed already kills nothing.

@@ -334,7 +334,7 @@ impl Inner {
         }
         records::make_dir(&self.layout.container_data(id))?;
         if let Some(checkpoint) = basis.checkpoint() {
-            self.keep_checkpoint(checkpoint, id, &process)?;
+            self.keep_checkpoint(checkpoint, id, &process, !sandbox.config.host_network)?;
         }
         let path = self.layout.container_record(id);
         container.user = Some(user);

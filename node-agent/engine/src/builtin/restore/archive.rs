@@ -12,13 +12,13 @@ use rustix::fs::{AtFlags, CWD, FileType, OFlags, linkat};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::images;
+use super::images::{self, Mounts};
 use crate::engine::EngineError;
 use crate::images::{ImageStore, Limits};
 use crate::snapshot::layers::decompressed;
 use crate::snapshot::root::Root;
-use crate::snapshot::tar::TarReader;
-use crate::snapshot::unpack::unpack;
+use crate::snapshot::tar::{Kind, TarReader};
+use crate::snapshot::unpack::{relative, unpack};
 use crate::snapshot::{Rootfs, open_merged};
 use crate::supervisor::plan::BpfProgram;
 
@@ -60,8 +60,8 @@ pub(in crate::builtin) struct Kept {
     pub(super) name: String,
     /// What CRIU calls the streams 0, 1, 2; empty where there is none.
     pub(super) streams: Vec<String>,
-    /// Where it wants mounts of the new container.
-    pub(super) mounts: BTreeSet<String>,
+    /// What it has mounted.
+    pub(super) mounts: Mounts,
 }
 
 impl Archive {
@@ -155,8 +155,14 @@ impl Archive {
     }
 
     /// Looks at CRIU's images, and puts them into the new folder `dir`, for their owner alone. `filter` is the new
-    /// container's.
-    pub(super) fn keep(&self, dir: &Path, filter: Option<&BpfProgram>) -> Result<Kept, EngineError> {
+    /// container's; `own_network` says whether it is on another network than the node's.
+    pub(super) fn keep(
+        &self,
+        dir: &Path,
+        filter: Option<&BpfProgram>,
+        own_network: bool,
+        limits: &Limits,
+    ) -> Result<Kept, EngineError> {
         let step = |error| io_error("write into", dir, error);
         fs::create_dir(dir).map_err(step)?;
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(step)?;
@@ -172,16 +178,17 @@ impl Archive {
             let failed = |error: io::Error| self.refused(&format!("failed to read {name:?}: {error}"));
             if name.starts_with("mountpoints-") {
                 let image = self.read(&path, IMAGE_MAX).map_err(failed)?;
-                kept.mounts.extend(images::external_mounts(&image).map_err(|why| self.refused(&why))?);
+                kept.mounts.add(&image).map_err(|why| self.refused(&why))?;
             } else if name.starts_with("ids-") {
                 ids.push(self.read(&path, IMAGE_MAX).map_err(failed)?);
             }
             self.take(&path, &dir.join(&name)).map_err(failed)?;
         }
+        self.check_contents(&kept.mounts, limits)?;
         let inventory = self.read(Path::new(IMAGES).join("inventory.img"), IMAGE_MAX);
         let inventory =
             inventory.map_err(|error| self.refused(&format!("failed to read \"inventory.img\": {error}")))?;
-        images::check_namespaces(&inventory, &ids).map_err(|why| self.refused(&why))?;
+        images::check_namespaces(&inventory, &ids, own_network).map_err(|why| self.refused(&why))?;
         if let Some(filter) = filter {
             let image = self.read(Path::new(IMAGES).join("seccomp.img"), IMAGE_MAX).unwrap_or_default();
             if !images::is_filtered_by(&image, filter) {
@@ -190,6 +197,18 @@ impl Archive {
         }
         kept.streams = self.streams()?;
         Ok(kept)
+    }
+
+    /// What a tmpfs held is unpacked by tar, and then mounted upon: CRIU follows links there, from the node's root.
+    fn check_contents(&self, mounts: &Mounts, limits: &Limits) -> Result<(), EngineError> {
+        let names = self.root.list(Path::new(IMAGES)).unwrap_or_default();
+        for name in names.iter().filter(|name| name.to_string_lossy().starts_with("tmpfs-")) {
+            let file = self.open(&Path::new(IMAGES).join(name)).and_then(|file| bounded(file, limits));
+            let file = file.map_err(|error| self.refused(&format!("failed to read {name:?}: {error}")))?;
+            check_links(TarReader::new(file), &mounts.plain)
+                .map_err(|why| self.refused(&format!("{name:?}: {why}")))?;
+        }
+        Ok(())
     }
 
     /// Links a file, or copies it where it lies on another file system.
@@ -223,6 +242,18 @@ impl Archive {
     }
 }
 
+/// Checks that no link lies at, or on the way to, any of these paths.
+fn check_links(mut tar: TarReader<impl io::Read>, plain: &BTreeSet<PathBuf>) -> Result<(), String> {
+    while let Some(entry) = tar.next().map_err(|error| error.to_string())? {
+        let path = relative(&entry.path).map_err(|error| error.to_string())?;
+        let is_link = matches!(entry.kind, Kind::Symlink | Kind::HardLink);
+        if is_link && plain.iter().any(|place| place.starts_with(&path)) {
+            return Err(format!("{} is a link, and something is to be mounted there", path.display()));
+        }
+    }
+    Ok(())
+}
+
 /// CRI-O's and Podman's list of what is gone, as a layer that says so.
 fn whiteouts(gone: &[PathBuf]) -> io::Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
@@ -247,4 +278,52 @@ fn bounded(file: File, limits: &Limits) -> io::Result<Box<dyn io::Read>> {
 
 fn io_error(what: &str, path: &Path, error: impl Into<io::Error>) -> EngineError {
     EngineError::Io { step: format!("{what} {}", path.display()), source: error.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_mounted_upon_a_link() {
+        let plain = BTreeSet::from([PathBuf::from("null"), "pts/deep".into()]);
+        let judged = |name: &str, kind: tar::EntryType| {
+            let mut tar = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(0);
+            match kind {
+                tar::EntryType::Symlink | tar::EntryType::Link => tar.append_link(&mut header, name, "etc").unwrap(),
+                _ => tar.append_data(&mut header, name, io::empty()).unwrap(),
+            }
+            let bytes = tar.into_inner().unwrap();
+            check_links(TarReader::new(bytes.as_slice()), &plain)
+        };
+        for (name, kind) in [
+            ("./stdin", tar::EntryType::Symlink),
+            ("null", tar::EntryType::Char),
+            ("pts", tar::EntryType::Directory),
+            ("nul", tar::EntryType::Symlink),
+        ] {
+            assert_eq!(judged(name, kind), Ok(()), "{name}");
+        }
+        for (name, kind) in [
+            ("./null", tar::EntryType::Symlink),
+            (".//null", tar::EntryType::Link),
+            ("pts", tar::EntryType::Symlink),
+            ("pts/deep", tar::EntryType::Symlink),
+        ] {
+            assert!(judged(name, kind).unwrap_err().contains("is a link"), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_gone_becomes_a_layer_that_says_so() {
+        let layer = whiteouts(&["/etc/gone".into(), "there".into(), "/".into()]).unwrap();
+        let names = |entry: tar::Entry<'_, &[u8]>| entry.path().unwrap().display().to_string();
+        let names: Vec<String> =
+            tar::Archive::new(layer.as_slice()).entries().unwrap().map(|entry| names(entry.unwrap())).collect();
+        assert_eq!(names, ["etc/.wh.gone", ".wh.there"]);
+        assert!(whiteouts(&["../../etc/passwd".into()]).is_err());
+    }
 }

@@ -7,9 +7,13 @@
 //!
 //! Source: github.com/checkpoint-restore/criu, "images/" and "criu/include/magic.h".
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use super::protobuf::{Message, Value, fields};
+use crate::runtime::root::normalize;
 use crate::supervisor::plan::BpfProgram;
 
 /// First word of an image.
@@ -20,8 +24,14 @@ const UTS_MAGIC: u32 = 0x5447_3203;
 const IPC_MAGIC: u32 = 0x5311_5007;
 const IDS_MAGIC: u32 = 0x5443_2030;
 const INVENTORY_MAGIC: u32 = 0x5831_3116;
-/// What CRIU calls kinds of file systems that may be mounted anew: proc, sysfs, tmpfs, devpts, mqueue.
-const FRESH: [u64; 5] = [1, 2, 5, 6, 14];
+/// What CRIU calls kinds of file systems that may be mounted anew.
+const PROC: u64 = 1;
+const SYSFS: u64 = 2;
+const TMPFS: u64 = 5;
+const DEVPTS: u64 = 6;
+const MQUEUE: u64 = 14;
+/// A mount's flag (mount(2)).
+const MS_RDONLY: u64 = 1;
 /// Kinds of images: what is in front of numbers and `.img`.
 const KINDS: [&str; 55] = [
     "cgroup",
@@ -127,12 +137,27 @@ struct Mount {
     parent: u64,
     root: String,
     target: String,
+    flags: u64,
     key: Option<String>,
     is_external: bool,
     has_plugin: bool,
 }
 
 impl Mount {
+    /// Whether CRIU may mount it anew. What is shown of a file system must not be a way out of it: in proc there are
+    /// links to processes' roots.
+    fn is_fresh(&self) -> bool {
+        let first = self.root.split('/').nth(1).unwrap_or_default();
+        let is_process = first.starts_with(|c: char| c.is_ascii_digit()) || first == "self" || first == "thread-self";
+        let is_inside = normalize(&self.root) == self.root;
+        match self.kind {
+            PROC => is_inside && !is_process,
+            SYSFS | TMPFS => is_inside,
+            DEVPTS | MQUEUE => self.root == "/",
+            _ => false,
+        }
+    }
+
     /// The last of several fields of one number counts, as for CRIU.
     fn read(entry: &[u8]) -> Option<Self> {
         let mut mount = Self::default();
@@ -142,6 +167,7 @@ impl Mount {
                 1 => mount.kind = value.number()?,
                 2 => mount.id = value.number()?,
                 4 => mount.parent = value.number()?,
+                5 => mount.flags = value.number()?,
                 6 => mount.root = text(value)?,
                 7 => mount.target = text(value)?,
                 12 => mount.has_plugin = value.number()? != 0,
@@ -154,36 +180,64 @@ impl Mount {
     }
 }
 
-/// What a mount image names as the container's surroundings: by which keys it wants mounts of the new container. The
-/// error says what is wrong with it.
-pub(super) fn external_mounts(image: &[u8]) -> Result<BTreeSet<String>, String> {
-    let broken = || "its mounts cannot be read".to_owned();
-    let entries = entries(image, MOUNTS_MAGIC).ok_or_else(broken)?;
-    let mounts: Vec<Mount> = entries.into_iter().map(Mount::read).collect::<Option<_>>().ok_or_else(broken)?;
-    let ids: BTreeSet<u64> = mounts.iter().map(|mount| mount.id).collect();
-    if ids.len() != mounts.len() {
-        return Err("two of its mounts have one number".to_owned());
-    }
-    let (roots, mounts): (Vec<Mount>, Vec<Mount>) = mounts.into_iter().partition(|mount| !ids.contains(&mount.parent));
-    let is_plain = |root: &Mount| root.target == "/" && root.key.is_none() && !root.is_external && !root.has_plugin;
-    if roots.len() != 1 || !roots.iter().all(is_plain) {
-        return Err("its mounts are not below one root".to_owned());
-    }
-    let mut keys = BTreeSet::new();
-    for mount in mounts {
-        let Mount { target, kind, root, .. } = mount;
-        match (mount.key, mount.is_external, mount.has_plugin) {
-            (Some(key), false, false) => drop(keys.insert(key)),
-            // As CRIU before 3.17 writes it.
-            (None, true, false) => drop(keys.insert(root)),
-            (None, false, false) if FRESH.contains(&kind) => {}
-            _ => return Err(format!("what it has mounted at {target} cannot be mounted again (kind {kind})")),
+/// What mount images are to have mounted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Mounts {
+    /// Everywhere in the container.
+    pub(super) targets: BTreeSet<String>,
+    /// Where it is the new container's own, and whether read-only.
+    pub(super) external: BTreeMap<String, bool>,
+    /// Paths within fresh file systems that are mounted themselves, or upon: no link may lead away from them.
+    pub(super) plain: BTreeSet<PathBuf>,
+}
+
+impl Mounts {
+    /// Adds those of an image. The error says what is wrong with it.
+    pub(super) fn add(&mut self, image: &[u8]) -> Result<(), String> {
+        let broken = || "its mounts cannot be read".to_owned();
+        let entries = entries(image, MOUNTS_MAGIC).ok_or_else(broken)?;
+        let mounts: Vec<Mount> = entries.into_iter().map(Mount::read).collect::<Option<_>>().ok_or_else(broken)?;
+        let ids: BTreeSet<u64> = mounts.iter().map(|mount| mount.id).collect();
+        if ids.len() != mounts.len() {
+            return Err("two of its mounts have one number".to_owned());
         }
+        let (roots, mounts): (Vec<Mount>, Vec<Mount>) =
+            mounts.into_iter().partition(|mount| !ids.contains(&mount.parent));
+        let is_plain = |root: &Mount| root.target == "/" && root.key.is_none() && !root.is_external && !root.has_plugin;
+        if roots.len() != 1 || !roots.iter().all(is_plain) {
+            return Err("its mounts are not below one root".to_owned());
+        }
+        for mount in &mounts {
+            self.add_mount(mount)?;
+        }
+        for fresh in mounts.iter().filter(|mount| mount.kind == TMPFS) {
+            let inside = mounts.iter().filter_map(|mount| Path::new(&mount.target).strip_prefix(&fresh.target).ok());
+            let shown = Path::new(&fresh.root).strip_prefix("/").ok();
+            self.plain.extend(inside.chain(shown).filter(|path| !path.as_os_str().is_empty()).map(Path::to_owned));
+        }
+        Ok(())
     }
-    if let Some(key) = keys.iter().find(|key| is_forbidden(key)) {
-        return Err(format!("it wants {key} of the node"));
+
+    fn add_mount(&mut self, mount: &Mount) -> Result<(), String> {
+        let target = &mount.target;
+        if normalize(target) != *target || target == "/" {
+            return Err(format!("{target:?} is no place for a mount"));
+        }
+        self.targets.insert(target.clone());
+        let key = match (&mount.key, mount.is_external, mount.has_plugin) {
+            (Some(key), false, false) => key,
+            // As CRIU before 3.17 writes it.
+            (None, true, false) => &mount.root,
+            (None, false, false) if mount.is_fresh() => return Ok(()),
+            _ => return Err(format!("what it has mounted at {target} cannot be mounted again (kind {})", mount.kind)),
+        };
+        if key != target || is_forbidden(key) {
+            return Err(format!("it wants {key} of the node at {target}"));
+        }
+        let read_only = mount.flags & MS_RDONLY != 0;
+        self.external.entry(key.clone()).and_modify(|all| *all &= read_only).or_insert(read_only);
+        Ok(())
     }
-    Ok(keys)
 }
 
 /// The new container's own ones of these are the node's until it is there.
@@ -198,17 +252,18 @@ fn is_forbidden(key: &str) -> bool {
         || is_below("/dev/pts")
 }
 
-/// Numbers of the namespaces that a process was in: mount, PID, user.
-fn namespaces(message: &[u8]) -> Option<[u64; 3]> {
+/// Numbers of the namespaces that a process was in: mount, PID, user, network.
+fn namespaces(message: &[u8]) -> Option<[u64; 4]> {
     let fields = fields(message)?;
     // What is not said is 0, for CRIU too.
     let last = |wanted| fields.iter().rev().find(|(field, _)| *field == wanted).map_or(Some(0), |(_, v)| v.number());
-    Some([last(9)?, last(5)?, last(10)?])
+    Some([last(9)?, last(5)?, last(10)?, last(6)?])
 }
 
 /// Checks that processes are to be made in mount and PID namespaces of the container's own, all in the same, and in the
-/// node's user namespace: what CRIU does in its own mount namespace it does to the node.
-pub(super) fn check_namespaces(inventory: &[u8], processes: &[Vec<u8>]) -> Result<(), String> {
+/// node's user namespace: what CRIU does in its own mount namespace it does to the node. The same goes for the network,
+/// where the container has another than the node.
+pub(super) fn check_namespaces(inventory: &[u8], processes: &[Vec<u8>], own_network: bool) -> Result<(), String> {
     let broken = || "its namespaces cannot be read".to_owned();
     let only = |image, magic| match entries(image, magic)?.as_slice() {
         [entry] => Some(*entry),
@@ -217,14 +272,15 @@ pub(super) fn check_namespaces(inventory: &[u8], processes: &[Vec<u8>]) -> Resul
     let inventory = only(inventory, INVENTORY_MAGIC).and_then(fields).ok_or_else(broken)?;
     let mut outside = inventory.iter().filter(|(field, _)| *field == 3);
     let (Some((_, outside)), None) = (outside.next(), outside.next()) else { return Err(broken()) };
-    let [mounts, pids, users] = outside.bytes().and_then(namespaces).ok_or_else(broken)?;
+    let [mounts, pids, users, network] = outside.bytes().and_then(namespaces).ok_or_else(broken)?;
     let inside = processes.iter().map(|image| namespaces(only(image, IDS_MAGIC)?));
-    let inside: BTreeSet<[u64; 3]> = inside.collect::<Option<_>>().ok_or_else(broken)?;
+    let inside: BTreeSet<[u64; 4]> = inside.collect::<Option<_>>().ok_or_else(broken)?;
     match inside.into_iter().collect::<Vec<_>>().as_slice() {
+        [own] if own_network && own[3] == network => Err("its processes were in the node's network".to_owned()),
         [own] if own[0] != mounts && own[1] != pids && own[2] == users => Ok(()),
         [own] if own[2] != users => Err("it has users of its own".to_owned()),
         [_] => Err("its processes were not in mount and PID namespaces of their own".to_owned()),
-        _ => Err("its processes were in several mount, PID or user namespaces".to_owned()),
+        _ => Err("its processes were in several mount, PID, user or network namespaces".to_owned()),
     }
 }
 
@@ -297,7 +353,8 @@ mod tests {
 
     fn judged(mounts: Vec<Message>) -> Result<Vec<String>, String> {
         let mounts: Vec<Vec<u8>> = mounts.into_iter().map(Message::into_bytes).collect();
-        external_mounts(&several(MOUNTS_MAGIC, &mounts)).map(|keys| keys.into_iter().collect())
+        let mut all = Mounts::default();
+        all.add(&several(MOUNTS_MAGIC, &mounts)).map(|()| all.external.into_keys().collect())
     }
 
     #[test]
@@ -351,7 +408,15 @@ mod tests {
         assert!(refused(vec![root(), volume().flag(13)]).contains("/vol"), "both ways of saying it");
         for key in ["/proc", "/proc/1", "/sys", "/dev/pts", "etc", "/vol/../proc", "/sys/firmware"] {
             let why = refused(vec![root(), mount(0, 2, 1, "/vol").text(18, key)]);
-            assert_eq!(why, format!("it wants {key} of the node"));
+            assert_eq!(why, format!("it wants {key} of the node at /vol"));
+        }
+        let why = refused(vec![root(), mount(0, 2, 1, "/vol").text(18, "/other")]);
+        assert_eq!(why, "it wants /other of the node at /vol");
+        for target in ["/a/../proc", "a", "/a/", "//a"] {
+            assert!(refused(vec![root(), mount(5, 2, 1, target)]).ends_with("is no place for a mount"), "{target}");
+        }
+        for (kind, inner) in [(1, "/1/root"), (1, "/self/root"), (5, "/a/../.."), (6, "/0"), (14, "/x")] {
+            assert!(refused(vec![root(), mount(kind, 2, 1, "/x").text(6, inner)]).contains("/x"), "{kind} {inner}");
         }
         let two = "its mounts are not below one root";
         assert_eq!(refused(vec![root(), mount(17, 2, 98, "/")]), two);
@@ -363,7 +428,9 @@ mod tests {
 
     #[test]
     fn processes_are_made_in_namespaces_of_their_own() {
-        let ids = |own: [u64; 3]| Message::default().number(9, own[0]).number(5, own[1]).number(10, own[2]);
+        let ids = |own: [u64; 3]| {
+            Message::default().number(9, own[0]).number(5, own[1]).number(10, own[2]).number(6, own[0] + 50)
+        };
         let inventory = |outside: &Message| {
             let entry = Message::default().number(1, 2).message(3, outside).into_bytes();
             [&INVENTORY_MAGIC.to_le_bytes()[..], &u32::try_from(entry.len()).unwrap().to_le_bytes(), &entry].concat()
@@ -371,18 +438,19 @@ mod tests {
         let node = inventory(&ids([6, 1, 7]));
         let process = |own| several(IDS_MAGIC, &[ids(own).into_bytes()]);
         let judged =
-            |all: &[[u64; 3]]| check_namespaces(&node, &all.iter().map(|own| process(*own)).collect::<Vec<_>>());
+            |all: &[[u64; 3]]| check_namespaces(&node, &all.iter().map(|own| process(*own)).collect::<Vec<_>>(), true);
         assert_eq!(judged(&[[13, 9, 7], [13, 9, 7]]), Ok(()));
         assert_eq!(judged(&[[13, 9, 8]]).unwrap_err(), "it has users of its own");
-        for own in [[6, 9, 7], [13, 1, 7]] {
-            assert!(judged(&[own]).unwrap_err().contains("not in mount and PID namespaces of their own"));
-        }
+        assert!(judged(&[[13, 1, 7]]).unwrap_err().contains("not in mount and PID namespaces of their own"));
+        assert!(judged(&[[6, 9, 7]]).unwrap_err().contains("were in the node's network"));
+        let on_the_nodes = check_namespaces(&node, &[process([6, 9, 7])], false).unwrap_err();
+        assert!(on_the_nodes.contains("not in mount and PID namespaces of their own"));
         assert!(judged(&[[13, 9, 7], [14, 9, 7]]).unwrap_err().contains("several"));
         assert!(judged(&[[13, 9, 7], [6, 9, 7]]).is_err());
         assert!(judged(&[]).is_err());
         let twice = several(IDS_MAGIC, &[ids([13, 9, 7]).into_bytes(), ids([6, 1, 7]).into_bytes()]);
-        assert!(check_namespaces(&node, &[twice]).unwrap_err().contains("cannot be read"));
-        assert!(check_namespaces(b"", &[process([13, 9, 7])]).is_err());
+        assert!(check_namespaces(&node, &[twice], true).unwrap_err().contains("cannot be read"));
+        assert!(check_namespaces(b"", &[process([13, 9, 7])], true).is_err());
     }
 
     #[test]
@@ -396,11 +464,26 @@ mod tests {
     #[test]
     fn a_mount_image_that_is_cut_short_is_none() {
         let whole = several(MOUNTS_MAGIC, &[mount(17, 1, 99, "/").into_bytes()]);
-        assert!(external_mounts(&whole).is_ok());
+        let judged = |image: &[u8]| Mounts::default().add(image);
+        assert!(judged(&whole).is_ok());
         for len in [0, 3, 8, 11, whole.len() - 1] {
-            assert!(external_mounts(&whole[..len]).is_err(), "{len}");
+            assert!(judged(&whole[..len]).is_err(), "{len}");
         }
-        assert!(external_mounts(&several(SECCOMP_MAGIC, &[])).is_err());
+        assert!(judged(&several(SECCOMP_MAGIC, &[])).is_err());
+    }
+
+    #[test]
+    fn what_is_mounted_within_a_fresh_file_system_is_told() {
+        let dev = mount(5, 2, 1, "/dev");
+        let shm = mount(5, 3, 2, "/dev/shm").text(18, "/dev/shm").number(5, 1);
+        let twice = mount(5, 4, 2, "/dev/shm").text(18, "/dev/shm").number(5, 0);
+        let mask = mount(5, 5, 1, "/proc/keys").text(6, "/null");
+        let all = [mount(17, 1, 99, "/"), dev, shm, twice, mask].map(Message::into_bytes);
+        let mut mounts = Mounts::default();
+        mounts.add(&several(MOUNTS_MAGIC, &all)).unwrap();
+        assert_eq!(mounts.plain, ["null", "shm"].map(PathBuf::from).into());
+        assert_eq!(mounts.external, BTreeMap::from([("/dev/shm".to_owned(), false)]), "one of them can be written");
+        assert_eq!(mounts.targets.len(), 3);
     }
 
     #[test]

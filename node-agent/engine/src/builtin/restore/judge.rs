@@ -3,7 +3,7 @@
 //! Processes come back with the rights that the checkpoint says they had; what they may have says the new container.
 //! They are looked at when they have everything and have not run yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::checkpoint::criu::MountLine;
 use crate::supervisor::plan::ProcessPlan;
@@ -30,15 +30,62 @@ pub(super) fn model(lines: Vec<MountLine>, place: &str) -> Vec<MountLine> {
     inside.collect()
 }
 
+/// Why a checkpoint's mounts do not fit the container's.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Misplaced {
+    /// It wants mounts of the container that are not there.
+    Missing(Vec<String>),
+    Other(String),
+}
+
+/// Compares where a checkpoint is to have mounts (`external`: those of the container, and whether read-only) with
+/// where the container has some, before CRIU makes any: it follows paths that the checkpoint names, and opens files
+/// before its mounts can be looked at.
+pub(super) fn places(
+    own: &[(&str, bool)],
+    targets: &BTreeSet<String>,
+    external: &BTreeMap<String, bool>,
+) -> Result<(), Misplaced> {
+    let is_own = |target: &&String| own.iter().any(|(place, _)| *place == target.as_str());
+    let missing: Vec<String> = external.keys().filter(|key| !is_own(key)).cloned().collect();
+    if !missing.is_empty() {
+        return Err(Misplaced::Missing(missing));
+    }
+    if let Some(target) = targets.iter().find(|target| !is_own(target)) {
+        return Err(Misplaced::Other(was_mounted(target)));
+    }
+    for (place, read_only) in own {
+        if *place != "/" && !targets.contains(*place) {
+            return Err(Misplaced::Other(is_mounted(place)));
+        }
+        if *read_only && external.get(*place) == Some(&false) {
+            return Err(Misplaced::Other(is_stricter(place, "ro")));
+        }
+    }
+    Ok(())
+}
+
+fn is_mounted(target: &str) -> String {
+    format!("{target} is mounted in the container, and was not when the checkpoint was made")
+}
+
+fn was_mounted(target: &str) -> String {
+    format!("{target} was mounted when the checkpoint was made, and is not in the container")
+}
+
+fn is_stricter(target: &str, attribute: &str) -> String {
+    format!("{target} is {attribute} in the container, and was not in the checkpoint")
+}
+
 /// What of the mounts of a restored container is not as it would be had it been started.
 pub(super) fn mounts(model: &[MountLine], restored: &[MountLine]) -> Result<(), String> {
     let (wanted, found) = (stacks(model), stacks(restored));
     if let Some(target) = wanted.keys().find(|target| !found.contains_key(*target)) {
-        return Err(format!("{target} is mounted in the container, and was not when the checkpoint was made"));
+        return Err(is_mounted(target));
     }
     for (target, found) in &found {
         let Some(wanted) = wanted.get(target).filter(|wanted| wanted.len() == found.len()) else {
-            return Err(format!("{target} was mounted when the checkpoint was made, and is not in the container"));
+            return Err(was_mounted(target));
         };
         for (wanted, found) in wanted.iter().zip(found) {
             // What is not fresh is the very same.
@@ -47,7 +94,7 @@ pub(super) fn mounts(model: &[MountLine], restored: &[MountLine]) -> Result<(), 
                 return Err(format!("{target} is another mount than the container's ({})", found.kind));
             }
             if let Some(missing) = STRICT.iter().find(|own| wanted.has(own) && !found.has(own)) {
-                return Err(format!("{target} is {missing} in the container, and was not in the checkpoint"));
+                return Err(is_stricter(target, missing));
             }
         }
     }
@@ -182,6 +229,25 @@ mod tests {
             "55 54 0:71 / /cg ro,nosuid - tmpfs none rw\n        54 50 0:71 / /cg rw,nosuid".replace("        ", "");
         let turned = "55 54 0:71 / /cg rw,nosuid - tmpfs none rw\n54 50 0:71 / /cg ro,nosuid";
         assert_eq!(refused(&order, turned), "/cg is ro in the container, and was not in the checkpoint");
+    }
+
+    #[test]
+    fn mounts_are_where_the_container_has_them() {
+        let own = [("/", false), ("/proc", false), ("/vol", true), ("/vol", false)];
+        let judged = |targets: &[&str], external: &[(&str, bool)]| {
+            let targets = targets.iter().map(|target| (*target).to_owned()).collect();
+            places(&own, &targets, &external.iter().map(|(key, ro)| ((*key).to_owned(), *ro)).collect())
+        };
+        assert_eq!(judged(&["/proc", "/vol"], &[("/vol", true)]), Ok(()));
+        let missing = Misplaced::Missing(vec!["/a".to_owned(), "/b".to_owned()]);
+        assert_eq!(judged(&["/a", "/b", "/proc", "/vol"], &[("/a", true), ("/b", true), ("/vol", true)]), Err(missing));
+        let other = |why: &str| Err(Misplaced::Other(why.to_owned()));
+        let why = "/x was mounted when the checkpoint was made, and is not in the container";
+        assert_eq!(judged(&["/proc", "/vol", "/x"], &[("/vol", true)]), other(why));
+        let why = "/proc is mounted in the container, and was not when the checkpoint was made";
+        assert_eq!(judged(&["/vol"], &[("/vol", true)]), other(why));
+        let why = "/vol is ro in the container, and was not in the checkpoint";
+        assert_eq!(judged(&["/proc", "/vol"], &[("/vol", false)]), other(why));
     }
 
     fn status(edit: impl FnOnce(String) -> String) -> Thread {

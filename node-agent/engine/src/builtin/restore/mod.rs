@@ -24,7 +24,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 
 pub(super) use self::archive::Kept;
 use self::archive::{Archive, Dumped};
-use self::judge::Thread;
+use self::judge::{Misplaced, Thread};
 use self::rpc::{Request as Order, Said};
 use super::checkpoint::criu::{self, MountLine};
 use super::sandboxes::unexpected;
@@ -183,8 +183,10 @@ impl Inner {
         checkpoint: &Checkpoint,
         id: &str,
         process: &ProcessPlan,
+        own_network: bool,
     ) -> Result<(), EngineError> {
-        let kept = checkpoint.archive.keep(&self.layout.checkpoint_images(id), process.seccomp.as_ref())?;
+        let (dir, limits) = (self.layout.checkpoint_images(id), self.images.limits());
+        let kept = checkpoint.archive.keep(&dir, process.seccomp.as_ref(), own_network, limits)?;
         records::write(&self.layout.checkpoint_record(id), &kept)
     }
 
@@ -310,14 +312,16 @@ impl Job {
 
     /// What CRIU does not restore but takes from the new container.
     fn external(&self, model: &[MountLine]) -> Result<Vec<String>, String> {
-        let is_there = |key: &&String| model.iter().any(|line| line.target == **key);
-        let missing: Vec<&str> = self.kept.mounts.iter().filter(|key| !is_there(key)).map(String::as_str).collect();
-        if !missing.is_empty() {
-            let (name, missing) = (&self.kept.name, missing.join(","));
-            return Err(format!("restoring {name:?} expects following bind mounts defined ({missing})"));
-        }
+        let (name, mounts) = (&self.kept.name, &self.kept.mounts);
+        let own: Vec<(&str, bool)> = model.iter().map(|line| (line.target.as_str(), line.has("ro"))).collect();
+        judge::places(&own, &mounts.targets, &mounts.external).map_err(|why| match why {
+            Misplaced::Missing(places) => {
+                format!("restoring {name:?} expects following bind mounts defined ({})", places.join(","))
+            }
+            Misplaced::Other(why) => format!("failed to restore from checkpoint {name:?}: {why}"),
+        })?;
         let place = self.place.display();
-        Ok(self.kept.mounts.iter().map(|key| format!("mnt[{key}]:{place}{key}")).collect())
+        Ok(mounts.external.keys().map(|key| format!("mnt[{key}]:{place}{key}")).collect())
     }
 
     /// The mounts of the container as a start makes them.
