@@ -43,6 +43,7 @@ pub(super) struct Watched {
 #[derive(Debug, Default)]
 struct Used {
     containers: BTreeMap<String, u64>,
+    /// Volumes, and what is the pod's own of a container's `/etc` and `/dev`.
     scratch: u64,
 }
 
@@ -95,7 +96,7 @@ impl Watched {
         if self.pod.is_none() && self.containers.is_empty() {
             return None;
         }
-        let mut used = Used::default();
+        let mut used = Used { scratch: own_files(node.config.pod_dir(uid)).await, ..Used::default() };
         for path in &self.scratch {
             used.scratch = used.scratch.saturating_add(usage(path.clone()).await.unwrap_or(0));
         }
@@ -118,6 +119,16 @@ impl Watched {
 async fn usage(path: PathBuf) -> Option<u64> {
     let used = tokio::task::spawn_blocking(move || disk_usage(&path)).await.ok()?;
     used.ok().map(|used| used.used_bytes)
+}
+
+/// What containers can write in the pod's own folder: `/etc/hosts` and its like, termination messages.
+async fn own_files(dir: PathBuf) -> u64 {
+    let sum = move || {
+        let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+        let own = entries.filter(|entry| entry.file_name() != "volumes");
+        own.filter_map(|entry| disk_usage(&entry.path()).ok()).sum()
+    };
+    tokio::task::spawn_blocking(sum).await.unwrap_or(0)
 }
 
 /// Looks until there is too much; then says so and ends.

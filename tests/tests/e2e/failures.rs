@@ -199,14 +199,17 @@ fn a_pod_that_writes_more_than_its_ephemeral_storage_is_evicted() {
     let limits = r#""resources": {"limits": {"ephemeral-storage": "2Mi"}}, "#;
     let layer = script("head -c 4000000 /dev/zero >/much; sleep 600");
     let logs = script("head -c 4000000 /dev/zero | tr '\\0' x | fold; sleep 600");
+    let hosts = script("head -c 4000000 /dev/zero >/etc/hosts; sleep 600");
     let volume = r#""volumes": [{"name": "scratch", "emptyDir": {}}],"#;
     let mount = r#""volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}], "#;
     let scratch = script("head -c 4000000 /dev/zero >/scratch/much; sleep 600");
     space.apply(&pod("layer", &format!("{limits}{layer}"), ""));
     space.apply(&pod("logs", &format!("{limits}{logs}"), ""));
     space.apply(&pod("scratch", &format!("{limits}{mount}{scratch}"), volume));
+    // CVE-2020-8557: a file of the pod's that is the node's.
+    space.apply(&pod("hosts", &format!("{limits}{hosts}"), ""));
     let message = "Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. ";
-    for name in ["layer", "logs", "scratch"] {
+    for name in ["layer", "logs", "scratch", "hosts"] {
         space.wait(&format!("pod/{name}"), "jsonpath={.status.reason}=Evicted");
         let status = space.get(&format!("pod/{name}"), "{.status.phase}|{.status.message}|");
         assert_eq!(status, format!("Failed|{message}|"), "{name}");

@@ -31,6 +31,8 @@ const FSCONFIG_CMD_CREATE: c_uint = 6;
 const MOUNT_ATTR_RDONLY: u64 = 1;
 const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
 const PATH_LEN_MAX: usize = 4096;
+/// Links to nothing that are followed to one mount point.
+const DANGLING_MAX: u8 = 8;
 const EMPTY: *const c_char = c"".as_ptr();
 
 /// Opens what of the node is shown inside; `user` is the pod's user namespace, for whose ids mounts are mapped.
@@ -126,6 +128,9 @@ fn pivot(rootfd: c_int, read_only: bool) -> Attempt {
 fn apply(op: &PreparedOp, rootfd: c_int, index: usize, streams: [c_int; 3]) -> Attempt {
     match op {
         PreparedOp::Mount { fs, target, options, attributes } => {
+            if is_kernels(fs) {
+                refuse_link(rootfd, target, index)?;
+            }
             let mount = new_mount(fs, options, *attributes, index)?;
             let at = open_or_make(rootfd, target, true, index)?;
             attach(mount, at, index)
@@ -150,7 +155,7 @@ fn apply(op: &PreparedOp, rootfd: c_int, index: usize, streams: [c_int; 3]) -> A
         }
         PreparedOp::Device { target, mode, device } => make_device(rootfd, target, *mode, *device, index),
         PreparedOp::Symlink { to, target } => {
-            let (parent, name) = open_parent(rootfd, target, index)?;
+            let (parent, name) = open_parent(rootfd, target, (index, DANGLING_MAX))?;
             // SAFETY: makes a link in a folder inside the root; an existing entry is left alone.
             let made = unsafe { libc::symlinkat(to.as_ptr(), parent, name) };
             if made < 0 && errno() != libc::EEXIST {
@@ -175,6 +180,22 @@ fn apply(op: &PreparedOp, rootfd: c_int, index: usize, streams: [c_int; 3]) -> A
     }
 }
 
+/// File systems in which what is masked and read must be where everybody looks for it.
+fn is_kernels(fs: &CStr) -> bool {
+    fs == c"proc" || fs == c"sysfs"
+}
+
+/// An image may not say that they are elsewhere (CVE-2019-19921).
+fn refuse_link(rootfd: c_int, target: &CStr, index: usize) -> Attempt {
+    let fd = open_in_root(rootfd, target.as_ptr(), libc::O_PATH | libc::O_NOFOLLOW, 0);
+    if fd >= 0 && !is_folder(fd) {
+        return Err(Failure { step: Step::Op as u32, index: number(index), errno: libc::ENOTDIR });
+    }
+    // SAFETY: closes what was opened; nothing, if nothing was.
+    unsafe { libc::close(fd) };
+    Ok(())
+}
+
 /// A folder is hidden by an empty read-only tmpfs, a file by `/dev/null`.
 fn mask(rootfd: c_int, target: &CStr, index: usize) -> Attempt {
     let Some(at) = open_existing(rootfd, target, index)? else { return Ok(()) };
@@ -192,7 +213,7 @@ fn mask(rootfd: c_int, target: &CStr, index: usize) -> Attempt {
 }
 
 fn make_device(rootfd: c_int, target: &CStr, mode: u32, device: u64, index: usize) -> Attempt {
-    let (parent, name) = open_parent(rootfd, target, index)?;
+    let (parent, name) = open_parent(rootfd, target, (index, DANGLING_MAX))?;
     // SAFETY: makes a node in a folder inside the root, by a name without slashes.
     unsafe {
         libc::unlinkat(parent, name, 0);
@@ -302,11 +323,17 @@ fn open_existing(rootfd: c_int, path: &CStr, index: usize) -> Attempt<Option<c_i
 
 /// Opens a mount point, making it and its parents when missing.
 fn open_or_make(rootfd: c_int, path: &CStr, folder: bool, index: usize) -> Attempt<c_int> {
+    open_or_make_behind(rootfd, path, folder, (index, DANGLING_MAX))
+}
+
+/// The same behind at most `left` links that lead to nothing yet, as `/etc/resolv.conf` does in many an image: what they
+/// lead to inside the root is made.
+fn open_or_make_behind(rootfd: c_int, path: &CStr, folder: bool, (index, left): (usize, u8)) -> Attempt<c_int> {
     let fd = open_in_root(rootfd, path.as_ptr(), libc::O_PATH, 0);
     if fd >= 0 {
         return Ok(fd);
     }
-    let (parent, name) = open_parent(rootfd, path, index)?;
+    let (parent, name) = open_parent(rootfd, path, (index, left))?;
     // SAFETY: makes an entry in a folder inside the root, by a name without slashes.
     let made = unsafe {
         if folder { libc::mkdirat(parent, name, 0o755) } else { libc::mknodat(parent, name, libc::S_IFREG | 0o644, 0) }
@@ -314,18 +341,54 @@ fn open_or_make(rootfd: c_int, path: &CStr, folder: bool, index: usize) -> Attem
     if made < 0 && errno() != libc::EEXIST {
         return fail(Step::Op, index);
     }
-    // SAFETY: the parent is a descriptor of ours, unless it is the root.
-    unsafe {
-        if parent != rootfd {
-            libc::close(parent);
-        }
+    let fd = open_in_root(rootfd, path.as_ptr(), libc::O_PATH, 0);
+    if fd >= 0 || errno() != libc::ENOENT {
+        close_parent(rootfd, parent);
+        return check_fd(fd.into(), Step::Op, index);
     }
-    check_fd(open_in_root(rootfd, path.as_ptr(), libc::O_PATH, 0).into(), Step::Op, index)
+    let Some(left) = left.checked_sub(1) else {
+        return Err(Failure { step: Step::Op as u32, index: number(index), errno: libc::ELOOP });
+    };
+    let mut to = [0_u8; PATH_LEN_MAX];
+    let led = behind_link(parent, name, path, &mut to, index);
+    close_parent(rootfd, parent);
+    let to = led.and_then(|()| CStr::from_bytes_until_nul(&to).or_else(|_| fail(Step::Op, index)))?;
+    open_or_make_behind(rootfd, to, folder, (index, left))
+}
+
+fn close_parent(rootfd: c_int, parent: c_int) {
+    if parent != rootfd {
+        // SAFETY: the parent is a descriptor that `open_parent` opened.
+        unsafe { libc::close(parent) };
+    }
+}
+
+/// Where the link `name` in `parent` leads, which is the last component of `path`: as a path of the root, in `to`.
+fn behind_link(parent: c_int, name: *const c_char, path: &CStr, to: &mut [u8; PATH_LEN_MAX], index: usize) -> Attempt {
+    let too_long = || Failure { step: Step::Op as u32, index: number(index), errno: libc::ENAMETOOLONG };
+    let mut link = [0_u8; PATH_LEN_MAX];
+    // SAFETY: fills a buffer of the length given.
+    let len = unsafe { libc::readlinkat(parent, name, link.as_mut_ptr().cast(), link.len()) };
+    let Some(link) = usize::try_from(len).ok().and_then(|len| link.get(..len)) else { return fail(Step::Op, index) };
+    let path = path.to_bytes();
+    let folder = match link.first() {
+        Some(b'/') => &[],
+        _ => path.get(..path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1)).unwrap_or_default(),
+    };
+    let len = folder.len() + link.len();
+    // One for the closing zero.
+    if len + 1 > to.len() {
+        return Err(too_long());
+    }
+    let (start, rest) = to.split_at_mut(folder.len());
+    start.copy_from_slice(folder);
+    rest.get_mut(..link.len()).ok_or_else(too_long)?.copy_from_slice(link);
+    Ok(())
 }
 
 /// Opens the folder that holds the last component of `path`, making what is missing on the way. The name is a
 /// pointer into `path`.
-fn open_parent(rootfd: c_int, path: &CStr, index: usize) -> Attempt<(c_int, *const c_char)> {
+fn open_parent(rootfd: c_int, path: &CStr, (index, left): (usize, u8)) -> Attempt<(c_int, *const c_char)> {
     let bytes = path.to_bytes();
     if bytes.len() >= PATH_LEN_MAX {
         return Err(Failure { step: Step::Op as u32, index: number(index), errno: libc::ENAMETOOLONG });
@@ -335,7 +398,7 @@ fn open_parent(rootfd: c_int, path: &CStr, index: usize) -> Attempt<(c_int, *con
     for (at, byte) in bytes.iter().enumerate() {
         if *byte == b'/' && at > 0 {
             let Some(name) = path.to_bytes_with_nul().get(start..) else { break };
-            let next = open_folder(rootfd, parent, (&prefix, name, at - start), index)?;
+            let next = open_folder(rootfd, parent, (&prefix, name, at - start), (index, left))?;
             if parent != rootfd {
                 // SAFETY: closes a descriptor that this loop opened.
                 unsafe { libc::close(parent) };
@@ -352,8 +415,12 @@ fn open_parent(rootfd: c_int, path: &CStr, index: usize) -> Attempt<(c_int, *con
 
 /// One step of [`open_parent`]: `prefix` is the whole path so far (zero-terminated), `name` starts with its last
 /// component, which is `len` bytes long.
-fn open_folder(rootfd: c_int, parent: c_int, at: (&[u8], &[u8], usize), index: usize) -> Attempt<c_int> {
-    let (prefix, name, len) = at;
+fn open_folder(
+    rootfd: c_int,
+    parent: c_int,
+    (prefix, name, len): (&[u8], &[u8], usize),
+    (index, left): (usize, u8),
+) -> Attempt<c_int> {
     let flags = libc::O_PATH | libc::O_DIRECTORY;
     let fd = open_in_root(rootfd, prefix.as_ptr().cast(), flags, 0);
     if fd >= 0 || errno() != libc::ENOENT {
@@ -370,5 +437,10 @@ fn open_folder(rootfd: c_int, parent: c_int, at: (&[u8], &[u8], usize), index: u
     if made < 0 && errno() != libc::EEXIST {
         return fail(Step::Op, index);
     }
-    check_fd(open_in_root(rootfd, prefix.as_ptr().cast(), flags, 0).into(), Step::Op, index)
+    let fd = open_in_root(rootfd, prefix.as_ptr().cast(), flags, 0);
+    match CStr::from_bytes_until_nul(prefix) {
+        // A link that leads to nothing yet.
+        Ok(path) if fd < 0 && errno() == libc::ENOENT => open_or_make_behind(rootfd, path, true, (index, left)),
+        _ => check_fd(fd.into(), Step::Op, index),
+    }
 }

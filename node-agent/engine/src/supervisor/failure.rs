@@ -32,6 +32,9 @@ pub(super) fn describe(failure: Failure, plan: &LaunchPlan) -> String {
                 "failed to set MOUNT_ATTR_IDMAP on {source}: {reason} (maybe the filesystem used doesn't support idmap \
                  mounts on this kernel?)"
             ),
+            Some(RootOp::Mount { fs, target, .. }) if failure.errno == libc::ENOTDIR => format!(
+                "error mounting {fs:?} to rootfs at {target:?}: filesystem {fs:?} must be mounted on ordinary directory"
+            ),
             Some(op) => format!("failed to {op}: {reason}"),
             None => format!("failed to mount /dev/console: {reason}"),
         }

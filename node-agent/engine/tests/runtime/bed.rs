@@ -264,6 +264,9 @@ fn layer() -> Vec<u8> {
     append(&mut tar, "etc/secret", b"no program\n", 0o600);
     // An image may point its own paths anywhere; nothing outside may be touched through them.
     append_link(&mut tar, "escape", "../../../../../../tmp");
+    append_link(&mut tar, "etc/dangling", "../reeve-absent/deep/file");
+    append_link(&mut tar, "hollow", "/reeve-absent/folder");
+    append_link(&mut tar, "round", "round");
     tar.into_inner().unwrap()
 }
 

@@ -1,8 +1,10 @@
 //! What a container can and cannot see and do.
 
+use std::path::Path;
+
 use reeve_engine::engine::{ContainerConfig, Engine as _, Mount, NamespaceMode, Propagation, SandboxConfig, Seccomp};
 
-use crate::bed::{Bed, log_text};
+use crate::bed::{Bed, append, append_link, image_archive_with, log_text};
 
 crate::tests![
     a_container_has_namespaces_devices_and_masks_of_its_own,
@@ -15,6 +17,8 @@ crate::tests![
     read_only_holds_below_what_is_mounted_inside_only_if_asked,
     a_container_tells_who_its_process_is,
     links_in_the_image_do_not_lead_out_of_it,
+    a_mount_point_behind_a_link_to_nothing_is_made_inside_the_root,
+    what_the_kernel_shows_cannot_be_elsewhere_than_where_it_is_looked_for,
     the_containers_of_a_pod_share_network_host_name_and_memory,
     a_shared_pid_namespace_has_one_small_init,
     limits_are_set_in_the_hierarchies_of_the_host,
@@ -184,6 +188,48 @@ async fn links_in_the_image_do_not_lead_out_of_it() {
     let (code, text) = bed.run(config).await;
     assert_eq!(code, 0, "{text}");
     assert!(!bed.dir().join("new").exists() && !bed.dir().join("inside").exists(), "the node's /tmp is untouched");
+    bed.close().await;
+}
+
+async fn a_mount_point_behind_a_link_to_nothing_is_made_inside_the_root() {
+    let bed = Bed::new().await;
+    let (file, volume) = (bed.dir().join("file"), bed.dir().join("volume"));
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::write(&file, "of the file\n").unwrap();
+    std::fs::write(volume.join("inside"), "of the folder\n").unwrap();
+    let mount =
+        |source: &Path, target: &str| Mount { source: source.to_owned(), target: target.into(), ..Mount::default() };
+    let mut config =
+        bed.script("hollow", "cat /etc/dangling /reeve-absent/deep/file /hollow/sub/inside; ls -l /hollow");
+    config.mounts = vec![mount(&file, "/etc/dangling"), mount(&volume, "/hollow/sub")];
+    let (code, text) = bed.run(config).await;
+    assert!(text.starts_with("of the file\nof the file\nof the folder\n"), "{code}: {text}");
+    assert!(!Path::new("/reeve-absent").exists(), "the node has none of it");
+    let mut config = bed.script("round", "true");
+    config.mounts = vec![mount(&volume, "/round")];
+    let sandbox = bed.sandbox().await;
+    let id = bed.engine.create_container(&sandbox.id, config).await.unwrap();
+    let error = bed.engine.start_container(&id).await.unwrap_err().to_string();
+    assert!(error.ends_with("at /round: too many levels of symbolic links"), "{error}");
+    bed.close().await;
+}
+
+async fn what_the_kernel_shows_cannot_be_elsewhere_than_where_it_is_looked_for() {
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox().await;
+    for (name, fs) in [("proc", "proc"), ("sys", "sysfs")] {
+        let mut tar = tar::Builder::new(Vec::new());
+        append(&mut tar, "elsewhere/file", b"", 0o644);
+        append_link(&mut tar, name, "elsewhere");
+        let archive = image_archive_with("linked:1", &["true"], &[tar.into_inner().unwrap()]);
+        let image = bed.engine.images().load(archive.as_slice()).unwrap().remove(0).id;
+        let config = ContainerConfig { image, ..bed.command(name, &["true"]) };
+        let id = bed.engine.create_container(&sandbox.id, config).await.unwrap();
+        let error = bed.engine.start_container(&id).await.unwrap_err().to_string();
+        let rule = format!("filesystem {fs:?} must be mounted on ordinary directory");
+        assert_eq!(error, format!("error mounting {fs:?} to rootfs at \"/{name}\": {rule}"));
+        bed.engine.remove_container(&id).await.unwrap();
+    }
     bed.close().await;
 }
 
