@@ -41,14 +41,18 @@ struct Saved {
 }
 
 impl ImageStore {
-    /// Loads every image of an archive that fits this machine. Answers them in the archive's order.
+    /// Loads every image of an archive that fits this machine. Answers them in the archive's order, each with the names
+    /// that it has there: what else it is called here was not loaded.
     pub fn load(&self, source: impl Read) -> Result<Vec<Image>, ImageError> {
         let session = self.begin()?;
         let mut archive = Archive::read(source, self.blobs().clone(), self.limits().transfer_bytes_max)?;
         let mut images = Vec::new();
         for new in archive.images()? {
             archive.commit_blobs(&new.manifest)?;
-            images.push(self.add(&session, new)?);
+            let names = new.names.clone();
+            let mut image = self.add(&session, new)?;
+            image.tags.retain(|tag| names.contains(tag));
+            images.push(image);
         }
         Ok(images)
     }

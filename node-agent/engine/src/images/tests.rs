@@ -226,6 +226,17 @@ fn archives_that_hold_no_image_are_refused_and_leave_nothing() {
 }
 
 #[test]
+fn what_is_loaded_is_told_by_the_names_of_the_archive() {
+    let (fixture, layers) = (Fixture::new(), [layer(&[("a", "1")])]);
+    fixture.load(&docker_archive(&["first:1"], &layers, ""));
+    let again = fixture.load(&docker_archive(&["second:1"], &layers, ""));
+    assert_eq!(again.tags, ["docker.io/library/second:1"]);
+    let nameless = fixture.load(&docker_archive(&[], &layers, ""));
+    assert!(nameless.tags.is_empty());
+    assert_eq!(fixture.store.get("first:1").unwrap().unwrap().tags.len(), 2, "it has both names");
+}
+
+#[test]
 fn a_name_moves_to_the_image_loaded_last() {
     let fixture = Fixture::new();
     let old = fixture.load(&docker_archive(&["x"], &[layer(&[("a", "old")])], ""));
