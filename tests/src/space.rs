@@ -102,14 +102,18 @@ impl<'cluster> Space<'cluster> {
         }
     }
 
-    /// What a shell script in the pod's first container prints.
+    /// What a shell script in the pod's first container prints. It may be run again; see below.
     ///
     /// # Panics
     /// When it fails.
     #[track_caller]
     #[must_use]
     pub fn sh(&self, pod: &str, script: &str) -> String {
-        self.kubectl(&["exec", pod, "--", "sh", "-c", script]).text()
+        let exec = || self.kubectl(&["exec", pod, "--", "sh", "-c", script]);
+        // kubectl before 1.34 reads messages while it still makes its streams, and drops those it has none for: on a busy
+        // machine the output may be among them. It says so; the script has run.
+        let is_whole = |ran: &Run| !ran.stderr.contains("Unknown stream id");
+        (0..3).map(|_| exec()).find(is_whole).unwrap_or_else(exec).text()
     }
 
     /// Runs a program of this machine as if it were in the pod: in its network, with its resolver configuration.
