@@ -189,13 +189,19 @@ fn namespaces(pod: &Sandbox, pids: NamespaceMode, pid: i32) -> Vec<Value> {
     all
 }
 
-/// A pod; `network` is what its plugins said.
-pub(super) fn of_sandbox(own: &Sandbox, network: Option<&Value>) -> Value {
+/// A pod; `network` is what its plugins said. A process that does nothing but hold its namespaces there is not: whoever
+/// wants to enter them gets the first process of its oldest container that runs.
+pub(super) fn of_sandbox(own: &Sandbox, network: Option<&Value>, containers: &[Container]) -> Value {
+    let running = containers.iter().filter_map(|container| match container.state {
+        ContainerState::Running { started_at, pid } if container.sandbox == own.id => Some((started_at, pid)),
+        _ => None,
+    });
     let about = &own.config;
     let asked = sandbox::request(own);
     let mappings = |users: UserNamespace| json!([{"containerID": 0, "hostID": users.first, "size": users.length}]);
     let users = about.user_namespace.map(mappings);
     json!({
+        "pid": running.min().map_or(0, |(_, pid)| pid),
         "runtimeHandler": asked.runtime_handler,
         "runtimeType": RUNTIME_TYPE,
         "config": pod_config(&asked.config.unwrap_or_default()),
@@ -310,13 +316,15 @@ mod tests {
         assert_eq!((&process["cwd"], &process["user"]["additionalGids"]), (&json!("/w"), &json!([9])));
         let network = json!({"type": "network", "path": "/run/x/netns"});
         for namespaces in
-            [&spec["linux"]["namespaces"], &of_sandbox(&pod(), None)["runtimeSpec"]["linux"]["namespaces"]]
+            [&spec["linux"]["namespaces"], &of_sandbox(&pod(), None, &[])["runtimeSpec"]["linux"]["namespaces"]]
         {
             assert!(namespaces.as_array().expect("a list").contains(&network), "{namespaces}");
         }
         assert_eq!(spec["annotations"]["io.kubernetes.cri.sandbox-name"], json!("web"));
+        let own = container(ContainerConfig::default());
+        assert_eq!(of_sandbox(&pod(), None, &[own])["pid"], json!(42));
         assert_eq!(info["config"]["envs"], json!([{"key": "A", "value": "3"}]));
-        assert_eq!(of_sandbox(&pod(), None)["config"]["linux"]["cgroup_parent"], json!("/kubepods/u1"));
+        assert_eq!(of_sandbox(&pod(), None, &[])["config"]["linux"]["cgroup_parent"], json!("/kubepods/u1"));
     }
 
     #[test]
@@ -337,7 +345,7 @@ mod tests {
             "interfaces": [{"name": "cni0", "mac": "m0"}, {"name": "eth0", "mac": "m1", "sandbox": "/run/x/netns"}],
             "ips": [{"address": "10.1.0.5/16", "gateway": "10.1.0.1", "interface": 1}],
         });
-        let told = &of_sandbox(&pod(), Some(&result))["cniResult"]["Interfaces"];
+        let told = &of_sandbox(&pod(), Some(&result), &[])["cniResult"]["Interfaces"];
         assert_eq!(told["eth0"]["IPConfigs"], json!([{"IP": "10.1.0.5", "Gateway": "10.1.0.1"}]));
         assert_eq!((&told["cni0"]["IPConfigs"], &told["eth0"]["Sandbox"]), (&json!([]), &json!("/run/x/netns")));
     }

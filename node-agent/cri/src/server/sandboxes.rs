@@ -110,11 +110,17 @@ impl Shared {
         // Taken first: what happens while we look is newer, and a kubelet must believe the event that tells it.
         let timestamp = self.now();
         let found = self.sandbox(&request.pod_sandbox_id).await?;
-        let told = |found| information::told(&information::of_sandbox(found, self.cni.result(&found.id).as_ref()));
-        let info = if request.verbose { told(&found) } else { HashMap::new() };
+        let info = if request.verbose { self.about_sandbox(&found).await? } else { HashMap::new() };
         let containers = self.statuses_of(&found.id).await?;
         let status = Some(self.status_of(&found));
         Ok(PodSandboxStatusResponse { status, info, containers_statuses: containers, timestamp })
+    }
+
+    /// What a person wants to know besides.
+    async fn about_sandbox(&self, own: &Sandbox) -> Answer<HashMap<String, String>> {
+        let containers = self.engine.list_containers().await.map_err(error::engine)?;
+        let network = self.cni.result(&own.id);
+        Ok(information::told(&information::of_sandbox(own, network.as_ref(), &containers)))
     }
 
     /// A sandbox with its addresses.

@@ -62,12 +62,14 @@ pub(crate) async fn what_crictl_shows_besides_is_where_scripts_look_for_it() {
     let told = wire.runtime.clone().container_status(request).await.unwrap().into_inner().info;
     let told = of(&told, "info");
     assert!(told["pid"].as_i64().unwrap() > 1 && told["snapshotKey"] == id.as_str(), "{told:#}");
+    let first = told["pid"].clone();
     let made = Path::new(told["runtimeSpec"]["root"]["path"].as_str().unwrap()).join("made");
     eventually("the root is the container's", || made.exists()).await;
     assert_eq!(told["runtimeSpec"]["process"]["args"][0], "sh");
     let request = cri::PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: true };
     let told = wire.runtime.clone().pod_sandbox_status(request).await.unwrap().into_inner().info;
     let told = of(&told, "info");
+    assert_eq!(told["pid"], first, "whoever enters it enters the pod");
     let namespaces = told["runtimeSpec"]["linux"]["namespaces"].as_array().unwrap().clone();
     let network = namespaces.iter().find(|own| own["type"] == "network").expect("it has one");
     assert!(Path::new(network["path"].as_str().unwrap()).exists(), "{told:#}");
