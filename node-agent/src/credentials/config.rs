@@ -110,6 +110,17 @@ pub(super) fn read(path: &Path, bin_dir: &Path) -> Result<Vec<Provider>, String>
     written.into_iter().map(|provider| provider.found_in(bin_dir)).collect()
 }
 
+/// What says whether two nodes were told the same: a digest of all files, each after its length.
+pub(super) fn hash(path: &Path) -> Result<String, String> {
+    let mut all = Vec::new();
+    for file in files(path)? {
+        let text = text(&file)?;
+        all.extend(u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
+        all.extend(text.as_bytes());
+    }
+    Ok(reeve_engine::images::Digest::of(&all).to_string())
+}
+
 fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
     let shown = path.display().to_string();
     let metadata = fs::metadata(path).map_err(|error| format!("unable to access path {shown:?}: {error}"))?;

@@ -4,6 +4,7 @@
 //! `credentialprovider/plugin`. What they say counts beside what a pod's `imagePullSecrets` say, after it.
 
 mod config;
+mod metrics;
 mod plugin;
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,6 +21,7 @@ use reeve_client::Component;
 use reeve_engine::images::{DockerConfig, Reference};
 
 use self::config::{Provider, TokenAttributes};
+use self::metrics::Runs;
 use self::plugin::{CacheKeyType, Request, Response};
 use crate::pod::state::spec;
 use crate::volume::token::bound_to;
@@ -31,12 +33,17 @@ const GLOBAL: &str = "<global>";
 
 /// All plugins of a node. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct CredentialProviders(Arc<Vec<Plugin>>);
+pub struct CredentialProviders {
+    plugins: Arc<Vec<Plugin>>,
+    /// Of the configuration.
+    hash: String,
+}
 
 #[derive(Debug)]
 struct Plugin {
     provider: Provider,
     state: Arc<Mutex<State>>,
+    runs: Arc<Runs>,
 }
 
 /// What was answered, and what is being asked.
@@ -72,15 +79,16 @@ impl CredentialProviders {
     /// # Errors
     /// What is wrong, in the kubelet's words.
     pub fn open(config: &Path, bin_dir: &Path) -> Result<Self, String> {
-        let plugin = |provider| Plugin { provider, state: Arc::default() };
-        Ok(Self(Arc::new(config::read(config, bin_dir)?.into_iter().map(plugin).collect())))
+        let plugin = |provider| Plugin { provider, state: Arc::default(), runs: Arc::default() };
+        let plugins = config::read(config, bin_dir)?.into_iter().map(plugin).collect();
+        Ok(Self { plugins: Arc::new(plugins), hash: config::hash(config)? })
     }
 
     /// What the plugins say about an image that a pod needs, in the order of the configuration. One that fails is told
     /// of in the log and says nothing.
     pub(crate) async fn provide(&self, component: &Component, pod: &Pod, image: &Reference) -> Vec<Arc<DockerConfig>> {
         let mut found = Vec::new();
-        for plugin in self.0.iter().filter(|plugin| plugin.is_for(image)) {
+        for plugin in self.plugins.iter().filter(|plugin| plugin.is_for(image)) {
             match plugin.provide(component, pod, image).await {
                 Ok(config) => found.extend(config),
                 Err(error) => {
@@ -90,6 +98,14 @@ impl CredentialProviders {
             }
         }
         found
+    }
+}
+
+impl CredentialProviders {
+    /// How often plugins ran and failed, for the kubelet's `/metrics`.
+    pub(crate) fn metrics(&self) -> String {
+        let runs = self.plugins.iter().map(|plugin| (plugin.provider.name.as_str(), plugin.runs.as_ref()));
+        metrics::text(&self.hash, runs)
     }
 }
 
@@ -145,9 +161,10 @@ impl Plugin {
     fn ask(&self, flight: (String, Account), request: Request) -> Asked {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (provider, own, key) = (self.provider.clone(), Arc::clone(&self.state), flight.clone());
+        let runs = Arc::clone(&self.runs);
         let begin = || {
             let asked = async move {
-                let response = plugin::execute(&provider, &request).await.map(Arc::new);
+                let response = plugin::execute(&provider, &request, &runs).await.map(Arc::new);
                 own.lock().unwrap_or_else(PoisonError::into_inner).asked.remove(&key);
                 response
             };

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
 use super::config::{Provider, duration};
+use super::metrics::Runs;
 
 /// How long a plugin may take; then it is killed. Source: the kubelet's `ExecPlugin`.
 const TIME_MAX: Duration = Duration::from_secs(60);
@@ -72,11 +73,14 @@ struct Version {
 }
 
 /// Asks a plugin.
-pub(super) async fn execute(provider: &Provider, request: &Request) -> Result<Response, String> {
+pub(super) async fn execute(provider: &Provider, request: &Request, runs: &Runs) -> Result<Response, String> {
     let failed = |why: String| format!("failed to get credential from external registry credential provider: {why}");
     let (name, image) = (&provider.name, &request.image);
     let about = |why: &str| failed(format!("error execing credential provider plugin {name} for image {image}: {why}"));
+    let began = tokio::time::Instant::now();
     let ran = tokio::time::timeout(TIME_MAX, run(provider, request)).await;
+    let succeeded = matches!(&ran, Ok(Ok((status, ..))) if status.success());
+    runs.count(succeeded, began.elapsed());
     let ran = ran.map_err(|_| about("context deadline exceeded"))?;
     let (status, stdout, stderr) = ran.map_err(|error| about(&error.to_string()))?;
     if !status.success() {

@@ -150,3 +150,30 @@ async fn a_plugin_that_wants_it_gets_the_pods_account_and_a_token() {
     let echoes = rig.plugin(&attributes(""), &echo);
     assert_eq!(rig.user(&echoes, "a.lan/x").await, None, "the token is nobody's password");
 }
+
+#[tokio::test]
+async fn runs_and_failures_of_plugins_are_counted_and_what_is_remembered_is_not() {
+    let rig = Rig::new();
+    let none = "kubelet_credential_provider_plugin_";
+    let failing = rig.plugin("", "exit 3");
+    assert!(!failing.metrics().contains(none), "nothing ran yet");
+    let data = fs::read(rig.dir.path().join("config.yaml")).unwrap();
+    let all = [&u64::try_from(data.len()).unwrap().to_be_bytes()[..], &data].concat();
+    let hash = reeve_engine::images::Digest::of(&all);
+    let info = format!("kubelet_credential_provider_config_info{{hash=\"{hash}\"}} 1");
+    assert!(failing.metrics().lines().any(|line| line == info), "{}", failing.metrics());
+    assert_eq!(rig.user(&failing, "a.lan/b").await, None);
+    let text = failing.metrics();
+    for line in [
+        "kubelet_credential_provider_plugin_errors_total{plugin_name=\"plugin\"} 1",
+        "kubelet_credential_provider_plugin_duration_count{plugin_name=\"plugin\"} 1",
+    ] {
+        assert!(text.lines().any(|own| own == line), "{line} is missing in\n{text}");
+    }
+    let good = rig.plugin("env: [{name: USER_SAID, value: me}]", &answer("Registry", ""));
+    for _ in 0..2 {
+        assert_eq!(rig.user(&good, "a.lan/b").await.as_deref(), Some("me"));
+    }
+    let text = good.metrics();
+    assert!(text.contains("_duration_count{plugin_name=\"plugin\"} 1\n") && !text.contains("errors_total"), "{text}");
+}

@@ -8,10 +8,8 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{Outcome, ProbeKind};
-use crate::server::stats::metrics::{Value, quoted};
-
-/// Upper bounds of the durations that are told apart, in milliseconds. Source: Prometheus' `DefBuckets`.
-const BUCKETS_MILLIS: [u32; 11] = [5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000];
+use crate::server::stats::histogram::Histogram;
+use crate::server::stats::metrics::quoted;
 
 /// Which probe of which container; ordered by the pod's UID.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,15 +26,7 @@ struct Counts {
     successful: u64,
     failed: u64,
     unknown: u64,
-    /// Times within each of [`BUCKETS_MILLIS`], and not within those below.
-    buckets: [u64; BUCKETS_MILLIS.len()],
-    took: Duration,
-}
-
-impl Counts {
-    fn all(&self) -> u64 {
-        self.successful + self.failed + self.unknown
-    }
+    took: Histogram,
 }
 
 /// The counts of all probes on the node.
@@ -62,11 +52,7 @@ impl ProbeCounts {
             Outcome::Failure(_) => counts.failed += 1,
             Outcome::Unknown(_) => counts.unknown += 1,
         }
-        counts.took += took;
-        let bucket = BUCKETS_MILLIS.iter().position(|bound| took <= Duration::from_millis(u64::from(*bound)));
-        if let Some(count) = bucket.and_then(|bucket| counts.buckets.get_mut(bucket)) {
-            *count += 1;
-        }
+        counts.took.observe(took);
     }
 
     /// A pod is gone.
@@ -94,16 +80,7 @@ fn durations(out: &mut String, all: &BTreeMap<Key, Counts>) {
     for (key, counts) in all {
         let labels = format!("container=\"{}\",{}", quoted(&key.container), of_pod(key));
         let labels = format!("{labels},probe_type=\"{}\"", key.kind);
-        let mut sum = 0;
-        for (bound, count) in BUCKETS_MILLIS.iter().zip(counts.buckets) {
-            sum += count;
-            let bound = Value::Nanoseconds(u64::from(*bound) * 1_000_000);
-            let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {sum}");
-        }
-        let took = Value::Nanoseconds(u64::try_from(counts.took.as_nanos()).unwrap_or(u64::MAX));
-        let count = counts.all();
-        let _ = writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
-        let _ = writeln!(out, "{name}_sum{{{labels}}} {took}\n{name}_count{{{labels}}} {count}");
+        counts.took.write(out, name, &labels);
     }
 }
 

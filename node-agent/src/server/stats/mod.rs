@@ -6,6 +6,7 @@
 //! Source: `k8s.io/kubelet/pkg/apis/stats/v1alpha1`, and the kubelet's metrics under Kubernetes' names.
 
 mod cadvisor;
+pub(crate) mod histogram;
 mod machine;
 pub(crate) mod metrics;
 mod summary;
@@ -20,6 +21,7 @@ use k8s_openapi::api::core::v1::Pod;
 use reeve_engine::engine::{ContainerState, ProcessUsage, Resources, Sandbox, SandboxState, Usage};
 
 use super::{Answer, Backend, text};
+use crate::credentials::CredentialProviders;
 use crate::pod::container::IMAGE;
 
 /// Two looks that are closer together say too little about a rate.
@@ -187,7 +189,8 @@ pub(super) async fn metrics(backend: &Backend) -> Answer {
     let node = &backend.node.config.node_name;
     match backend.node.engine.list_containers().await {
         Ok(containers) => {
-            let text = metrics::own(node, &backend.views.containers(), &containers);
+            let mut text = metrics::own(node, &backend.views.containers(), &containers);
+            text.extend(backend.node.credentials.as_ref().map(CredentialProviders::metrics));
             typed("text/plain; version=0.0.4; charset=utf-8", text)
         }
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
