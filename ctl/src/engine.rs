@@ -18,7 +18,7 @@ use reeve_cri::cni::CniConfig;
 use reeve_cri::server::{CriConfig, CriServer, bind};
 use reeve_engine::builtin::{BuiltinEngine, EngineConfig};
 use reeve_engine::images::StoreOptions;
-use reeve_engine::runtime::hooks;
+use reeve_engine::runtime::{cdi, hooks};
 use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -145,6 +145,7 @@ impl Place {
         let dir = self.data_dir.join("cri");
         let config = CriConfig {
             engine: Arc::new(engine),
+            cdi_dirs: cdi::DIRS.map(PathBuf::from).to_vec(),
             cni: CniConfig {
                 conf_dir: args.cni_conf_dir.clone(),
                 bin_dirs: args.cni_bin_dirs.clone(),

@@ -14,6 +14,8 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::runtime::hooks::{Hook, Stage};
+
 mod resources;
 
 pub use resources::{
@@ -265,6 +267,15 @@ pub struct Mount {
     /// With `read_only`: nor below what is mounted inside it.
     #[serde(default)]
     pub recursive_read_only: bool,
+    /// Whether programs in it may not become their owner.
+    #[serde(default)]
+    pub no_suid: bool,
+    /// Whether device nodes in it are none.
+    #[serde(default)]
+    pub no_dev: bool,
+    /// Whether nothing in it can be executed.
+    #[serde(default)]
+    pub no_exec: bool,
     /// How later mounts travel.
     pub propagation: Propagation,
     /// The image that is shown instead of `source`. Such a mount is `read_only`, and nothing in it can be executed.
@@ -284,7 +295,7 @@ pub struct ImageSource {
 }
 
 /// A device node shown inside a container.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct Device {
     /// Path on the node.
     pub source: PathBuf,
@@ -292,6 +303,16 @@ pub struct Device {
     pub target: PathBuf,
     /// `rwm`
     pub permissions: String,
+    /// Permissions of the node in the container; `None` takes the node's own. With owner and group, not in a pod with a
+    /// user namespace of its own, which is shown the node's own device.
+    #[serde(default)]
+    pub mode: Option<u32>,
+    /// Its owner there, else root.
+    #[serde(default)]
+    pub uid: Option<u32>,
+    /// Its group there, else root's.
+    #[serde(default)]
+    pub gid: Option<u32>,
 }
 
 /// Which system calls a container may make.
@@ -395,6 +416,9 @@ pub struct ContainerConfig {
     pub mounts: Vec<Mount>,
     /// Devices.
     pub devices: Vec<Device>,
+    /// Programs of the node that run while it comes and goes, before those that the node's owner has for containers.
+    #[serde(default)]
+    pub hooks: Vec<(Stage, Hook)>,
     /// Limits.
     pub resources: Resources,
     /// User and restrictions.

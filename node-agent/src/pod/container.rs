@@ -175,6 +175,7 @@ pub(crate) fn container_config(inputs: &ContainerInputs<'_>) -> Result<Container
         working_dir: container.working_dir.clone().unwrap_or_default(),
         mounts: all_mounts(inputs, &pod_dir, volume_mounts)?,
         devices,
+        hooks: Vec::new(),
         resources: Resources {
             hugepages: huge_pages::of_container(spec(pod), container, node.capacity.huge_pages.keys().copied()),
             ..container_resources(pod, container, node.capacity.memory_bytes)

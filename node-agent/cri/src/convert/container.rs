@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use reeve_engine::engine::{
     Container, ContainerConfig, ContainerState, Device, ImageSource, LogLimits, Mount, Propagation, UserNamespace,
 };
+use reeve_engine::runtime::cdi;
 use reeve_proto::cri::{
     self, Container as Listed, ContainerMetadata, ContainerResources, ContainerState as CriState, ContainerStatus,
     ContainerUser, CreateContainerRequest, ImageSpec, KeyValue, LinuxContainerConfig, LinuxContainerUser,
@@ -31,9 +32,6 @@ pub fn to_engine(request: &CreateContainerRequest, log_dir: &Path) -> Result<Con
     if image.is_empty() {
         return Err(Refused::new("container config must include an image"));
     }
-    if let Some(device) = config.cdi_devices.first() {
-        return Err(Refused::new(format!("CDI devices are not supported: {}", device.name)));
-    }
     let linux = config.linux.clone().unwrap_or_default();
     linux.resources.as_ref().map_or(Ok(()), resources::check)?;
     let context = linux.security_context.clone().unwrap_or_default();
@@ -52,6 +50,7 @@ pub fn to_engine(request: &CreateContainerRequest, log_dir: &Path) -> Result<Con
         env: config.envs.iter().map(variable).collect::<Result<_, _>>()?,
         mounts: config.mounts.iter().map(mount).collect::<Result<_, _>>()?,
         devices: config.devices.iter().map(device).collect(),
+        hooks: Vec::new(),
         resources: linux.resources.as_ref().map(resources::to_engine).unwrap_or_default(),
         security: security::to_engine(&context)?,
         pid: pid.map(sandbox::mode),
@@ -65,6 +64,14 @@ pub fn to_engine(request: &CreateContainerRequest, log_dir: &Path) -> Result<Con
         labels: BTreeMap::new(),
         annotations: noted(&config.annotations, &record),
     })
+}
+
+/// The CDI devices that a container is to have.
+#[must_use]
+pub fn cdi_devices(request: &CreateContainerRequest) -> Vec<String> {
+    let config = request.config.clone().unwrap_or_default();
+    let notes = config.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    cdi::asked(config.cdi_devices.iter().map(|device| device.name.as_str()), notes)
 }
 
 /// Without a folder or a name there is no log.
@@ -126,6 +133,7 @@ fn mount(given: &cri::Mount) -> Result<Mount, Refused> {
             MountPropagation::PropagationBidirectional => Propagation::Bidirectional,
         },
         image,
+        ..Mount::default()
     })
 }
 
@@ -134,6 +142,7 @@ fn device(given: &cri::Device) -> Device {
         source: PathBuf::from(&given.host_path),
         target: PathBuf::from(&given.container_path),
         permissions: given.permissions.clone(),
+        ..Device::default()
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use reeve_engine::engine::{Container, ContainerState};
+use reeve_engine::runtime::cdi;
 use reeve_proto::cri::{
     CheckpointContainerRequest, Container as Listed, ContainerEventType, ContainerFilter, ContainerStatus,
     ContainerStatusRequest, ContainerStatusResponse, CreateContainerRequest, StopContainerRequest,
@@ -49,6 +50,9 @@ impl Shared {
             config.pid_of = Some(self.target(target, &pod.id).await?);
         }
         files::make_sources(&config.mounts).map_err(Status::unknown)?;
+        // After it: what their files name must be there.
+        let devices = container::cdi_devices(&request);
+        cdi::inject(&self.cdi_dirs, &devices, &mut config).map_err(|error| Status::unknown(error.to_string()))?;
         let read_only = config.security.read_only_rootfs;
         files::add_mounts(&files::dir(&self.dir, &pod.id), &mut config.mounts, read_only);
         let id = self.engine.create_container(&pod.id, config).await.map_err(error::engine)?;

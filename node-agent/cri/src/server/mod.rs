@@ -60,6 +60,8 @@ pub struct CriConfig {
     pub dir: PathBuf,
     /// Networks.
     pub cni: CniConfig,
+    /// Folders of files that describe CDI devices.
+    pub cdi_dirs: Vec<PathBuf>,
     /// Time.
     pub clock: SharedClock,
     /// Version of the runtime, as it is told.
@@ -76,6 +78,7 @@ impl std::fmt::Debug for CriConfig {
 pub(crate) struct Shared {
     pub(crate) engine: SharedEngine,
     pub(crate) dir: PathBuf,
+    pub(crate) cdi_dirs: Vec<PathBuf>,
     pub(crate) cni: Cni,
     pub(crate) clock: SharedClock,
     pub(crate) version: String,
@@ -112,13 +115,14 @@ impl CriServer {
     /// # Errors
     /// When a folder or the listener cannot be used.
     pub async fn new(config: CriConfig, streams: std::net::TcpListener) -> io::Result<Self> {
-        let CriConfig { engine, dir, cni, clock, version } = config;
+        let CriConfig { engine, dir, cni, cdi_dirs, clock, version } = config;
         std::fs::create_dir_all(&dir)?;
         streams.set_nonblocking(true)?;
         let address = streams.local_addr()?;
         let shared = Arc::new(Shared {
             engine,
             dir,
+            cdi_dirs,
             cni: Cni::new(cni)?,
             events: Events::new(),
             streams: Streams::new(address, Arc::clone(&clock)),

@@ -73,6 +73,7 @@ fn main() -> ExitCode {
         a_status_is_never_older_than_it_says,
         what_is_used_is_told_with_whose_it_is,
         a_checkpoint_is_restored_by_its_place_on_the_node,
+        cdi_devices_are_what_their_files_say_or_refused,
     ];
     let tools = of![tools:
         a_container_tells_which_image_it_shows,

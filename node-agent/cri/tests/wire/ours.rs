@@ -19,6 +19,7 @@ pub(crate) async fn server(engine: SharedEngine, dir: &Path) -> (CriServer, Path
         engine,
         cni: CniConfig { conf_dir, bin_dirs, record_dir: cri.join("networks") },
         dir: cri,
+        cdi_dirs: vec![dir.join("cdi")],
         clock: RealClock::shared(),
         version: "0.0.0".to_owned(),
     };

@@ -718,3 +718,63 @@ pub(crate) async fn a_checkpoint_is_restored_by_its_place_on_the_node() {
     assert_eq!(code(wire.create(&other, missing).await), Code::InvalidArgument, "it is no image's name either");
     wire.close().await;
 }
+
+pub(crate) async fn cdi_devices_are_what_their_files_say_or_refused() {
+    let wire = Wire::new().await;
+    let (dir, out) = (wire.bed.dir().join("cdi"), wire.bed.dir().join("hooked"));
+    let library = wire.bed.dir().join("library");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::create_dir(&library).unwrap();
+    std::fs::write(library.join("file"), "from the node\n").unwrap();
+    // Something that no container may use without being given it, and that nobody is harmed by opening.
+    let device = ["/dev/net/tun", "/dev/fuse", "/dev/loop-control"].into_iter().find(|path| Path::new(path).exists());
+    let device = device.expect("a device to give");
+    let number = std::os::unix::fs::MetadataExt::rdev(&std::fs::metadata(device).unwrap());
+    let node = format!("640 7 4444 {:x}:{:x}", nix::libc::major(number), nix::libc::minor(number));
+    let spec = serde_json::json!({
+        "cdiVersion": "0.7.0", "kind": "vendor.com/gpu",
+        "containerEdits": {
+            "env": ["DRIVER=5"],
+            "mounts": [{"hostPath": library, "containerPath": "/library", "options": ["ro", "nosuid", "nodev", "noexec", "rbind"]}],
+            "hooks": [{"hookName": "createRuntime", "path": "/bin/sh",
+                "args": ["sh", "-c", format!("cat > {}", out.display())], "env": ["PATH=/usr/bin:/bin"]}],
+        },
+        "devices": [
+            {"name": "0", "containerEdits": {"additionalGids": [4444], "env": ["GPU=0"], "deviceNodes": [
+                {"path": "/dev/gpu0", "hostPath": device, "permissions": "r", "fileMode": 0o640, "uid": 7, "gid": 4444},
+            ]}},
+            {"name": "gone", "containerEdits": {"deviceNodes": [{"path": "/dev/reeve-no-such-device"}]}},
+        ],
+    });
+    std::fs::write(dir.join("gpu.json"), spec.to_string()).unwrap();
+    let named = |name: &str| cri::CdiDevice { name: name.to_owned() };
+    let looks = "id -G; echo $DRIVER $GPU; stat -c '%a %u %g %t:%T' /dev/gpu0; cat /library/file; \
+        grep ' /library ' /proc/mounts | cut -d' ' -f4; (: </dev/gpu0) && echo read; echo x >/dev/gpu0";
+    let pod = wire.run(wire.pod("gpu")).await.unwrap();
+    let by_field = cri::ContainerConfig { cdi_devices: vec![named("vendor.com/gpu=0")], ..script("field", looks) };
+    let annotations = HashMap::from([("cdi.k8s.io/plugin_gpu".to_owned(), "vendor.com/gpu=0".to_owned())]);
+    let by_note = cri::ContainerConfig { annotations, ..script("note", looks) };
+    for config in [by_field, by_note] {
+        let _ = std::fs::remove_file(&out);
+        let (code, text) = wire.output(&pod, config).await;
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[..4], ["0 4444", "5 0", node.as_str(), "from the node"], "{text}");
+        assert!(
+            ["ro", "nosuid", "nodev", "noexec"].iter().all(|own| lines[4].split(',').any(|has| has == *own)),
+            "{text}"
+        );
+        assert!(text.contains("\nread\n") && text.contains("Operation not permitted") && code != 0, "{text}");
+        assert!(std::fs::read_to_string(&out).unwrap().contains("\"status\":\"creating\""), "its hook ran");
+    }
+    for (name, why) in [
+        ("vendor.com/gpu=1", "CDI device injection failed: unresolvable CDI devices vendor.com/gpu=1"),
+        ("gpu", "CDI device injection failed: invalid device name \"gpu\": must be vendor/class=name"),
+        ("vendor.com/gpu=gone", "adding custom device \"/dev/reeve-no-such-device\": No such file or directory"),
+    ] {
+        let config = cri::ContainerConfig { cdi_devices: vec![named(name)], ..script("refused", "true") };
+        let refused = wire.create(&pod, config).await.unwrap_err();
+        assert!(refused.message().contains(why), "{refused:?}");
+    }
+    assert_eq!(wire.list(cri::ContainerFilter::default()).await.len(), 2, "nothing is left of those that were refused");
+    wire.close().await;
+}

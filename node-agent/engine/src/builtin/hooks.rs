@@ -101,7 +101,9 @@ impl Inner {
             command: command.map_or("", String::as_str),
             has_bind_mounts: !container.config.mounts.is_empty(),
         };
-        let all = hooks::of(&self.config.hook_dirs, &subject).map_err(|error| EngineError::Start(error.to_string()))?;
+        let others = hooks::of(&self.config.hook_dirs, &subject);
+        let mut all = container.config.hooks.clone();
+        all.extend(others.map_err(|error| EngineError::Start(error.to_string()))?);
         if all.is_empty() {
             return Ok(Hooks::default());
         }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use regex::Regex;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Where podman and CRI-O look for them; a file in a later folder takes the place of one of the same name.
 pub const DIRS: [&str; 2] = ["/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d"];
@@ -18,7 +18,7 @@ const FILES_MAX: usize = 256;
 const VERSION: &str = "1.0.0";
 
 /// When a hook runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Stage {
     /// As `createRuntime`, by an older name, and before it.
@@ -51,7 +51,7 @@ impl Stage {
 }
 
 /// A program.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Hook {
     /// Absolute; of the node, but for `startContainer`.
     pub path: PathBuf,

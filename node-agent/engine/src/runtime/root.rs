@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use super::cgroup::Hierarchies;
-use crate::engine::{ContainerConfig, Device, Propagation};
+use crate::engine::{ContainerConfig, Device, Mount, Propagation};
 use crate::supervisor::plan::{CgroupPlan, RootOp};
 
 /// `MOUNT_ATTR_*` (mount_setattr(2)).
@@ -103,6 +103,8 @@ pub struct DeviceNode {
     pub minor: u32,
     /// `rwm`
     pub permissions: String,
+    /// Owner and group.
+    pub owner: (u32, u32),
 }
 
 /// Looks a device of the node up; a folder yields every device in it, as containerd does.
@@ -116,13 +118,22 @@ pub fn find_devices(device: &Device) -> Result<Vec<DeviceNode>, RootError> {
         let entries = std::fs::read_dir(&device.source).map_err(|err| fail(err.to_string()))?;
         let nodes = entries.flatten().filter_map(|entry| {
             let target = device.target.join(entry.file_name());
-            node(&entry.path(), &target, &device.permissions)
+            node(&entry.path(), &target, &device.permissions).map(|node| as_asked(node, device))
         });
         return Ok(nodes.collect());
     }
     node(&device.source, &device.target, &device.permissions)
-        .map(|node| vec![node])
+        .map(|node| vec![as_asked(node, device)])
         .ok_or_else(|| fail("not a device node".to_owned()))
+}
+
+fn as_asked(node: DeviceNode, device: &Device) -> DeviceNode {
+    let permissions = device.mode.unwrap_or(node.mode) & !libc::S_IFMT;
+    DeviceNode {
+        mode: node.mode & libc::S_IFMT | permissions,
+        owner: (device.uid.unwrap_or(0), device.gid.unwrap_or(0)),
+        ..node
+    }
 }
 
 /// What of a node's `/dev` no container is shown: it has its own.
@@ -164,6 +175,7 @@ fn node(source: &Path, target: &Path, permissions: &str) -> Option<DeviceNode> {
         major: libc::major(metadata.rdev()),
         minor: libc::minor(metadata.rdev()),
         permissions: permissions.to_owned(),
+        owner: (0, 0),
     })
 }
 
@@ -198,7 +210,7 @@ pub fn compile_root(
             target,
             recursive: true,
             id_mapped: inputs.own_users,
-            attributes: if wanted.read_only { RDONLY } else { 0 },
+            attributes: attributes(wanted),
             deep: wanted.read_only && wanted.recursive_read_only,
             propagation: wanted.propagation,
         });
@@ -264,10 +276,16 @@ fn dev(inputs: &RootInputs<'_>) -> Vec<RootOp> {
         major: *major,
         minor: *minor,
         permissions: String::new(),
+        owner: (0, 0),
     });
     ops.extend(nodes.map(|node| device_op(node, inputs.own_users)));
     ops.extend(LINKS.iter().map(|(target, to)| RootOp::Symlink { to: (*to).to_owned(), target: (*target).to_owned() }));
     ops
+}
+
+fn attributes(mount: &Mount) -> u64 {
+    let all = [(mount.read_only, RDONLY), (mount.no_suid, NOSUID), (mount.no_dev, NODEV), (mount.no_exec, NOEXEC)];
+    all.into_iter().filter(|(is_set, _)| *is_set).fold(0, |bits, (_, bit)| bits | bit)
 }
 
 /// Makes a device node; where nobody may, shows the node's own.
@@ -275,7 +293,8 @@ fn device_op(node: DeviceNode, own_users: bool) -> RootOp {
     if own_users {
         return bind(Path::new(&node.source), &node.target, NOSUID | NOEXEC);
     }
-    RootOp::Device { target: node.target, mode: node.mode, major: node.major, minor: node.minor }
+    let (uid, gid) = node.owner;
+    RootOp::Device { target: node.target, mode: node.mode, major: node.major, minor: node.minor, uid, gid }
 }
 
 /// Something of the node that is no volume, by itself and under the node's ids.

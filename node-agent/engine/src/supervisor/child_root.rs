@@ -153,7 +153,9 @@ fn apply(op: &PreparedOp, rootfd: c_int, index: usize, streams: [c_int; 3]) -> A
             let source = clone_tree(terminal, false, index)?;
             attach(source, at, index)
         }
-        PreparedOp::Device { target, mode, device } => make_device(rootfd, target, *mode, *device, index),
+        PreparedOp::Device { target, mode, device, owner } => {
+            make_device(rootfd, target, (*mode, *device), *owner, index)
+        }
         PreparedOp::Symlink { to, target } => {
             let (parent, name) = open_parent(rootfd, target, (index, DANGLING_MAX))?;
             // SAFETY: makes a link in a folder inside the root; an existing entry is left alone.
@@ -212,12 +214,22 @@ fn mask(rootfd: c_int, target: &CStr, index: usize) -> Attempt {
     attach(cover, at, index)
 }
 
-fn make_device(rootfd: c_int, target: &CStr, mode: u32, device: u64, index: usize) -> Attempt {
+fn make_device(
+    rootfd: c_int,
+    target: &CStr,
+    (mode, device): (u32, u64),
+    (uid, gid): (u32, u32),
+    index: usize,
+) -> Attempt {
     let (parent, name) = open_parent(rootfd, target, (index, DANGLING_MAX))?;
     // SAFETY: makes a node in a folder inside the root, by a name without slashes.
     unsafe {
         libc::unlinkat(parent, name, 0);
-        check(libc::mknodat(parent, name, mode, device).into(), Step::Op, index)
+        check(libc::mknodat(parent, name, mode, device).into(), Step::Op, index)?;
+        if (uid, gid) == (0, 0) {
+            return Ok(());
+        }
+        check(libc::fchownat(parent, name, uid, gid, libc::AT_SYMLINK_NOFOLLOW).into(), Step::Op, index)
     }
 }
 

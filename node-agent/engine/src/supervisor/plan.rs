@@ -148,6 +148,12 @@ pub enum RootOp {
         major: u32,
         /// Minor number.
         minor: u32,
+        /// Owner.
+        #[serde(default)]
+        uid: u32,
+        /// Group.
+        #[serde(default)]
+        gid: u32,
     },
     /// Makes a symbolic link unless something is there.
     Symlink {

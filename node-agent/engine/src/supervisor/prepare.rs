@@ -145,6 +145,7 @@ pub(super) enum PreparedOp {
         target: CString,
         mode: u32,
         device: u64,
+        owner: (u32, u32),
     },
     Symlink {
         to: CString,
@@ -386,8 +387,9 @@ fn prepare_op(
             },
             fd: Cell::new(-1),
         },
-        RootOp::Device { target, mode, major, minor } => {
-            PreparedOp::Device { target: c_string(target)?, mode: *mode, device: libc::makedev(*major, *minor) }
+        RootOp::Device { target, mode, major, minor, uid, gid } => {
+            let (device, owner) = (libc::makedev(*major, *minor), (*uid, *gid));
+            PreparedOp::Device { target: c_string(target)?, mode: *mode, device, owner }
         }
         RootOp::Symlink { to, target } => PreparedOp::Symlink { to: c_string(to)?, target: c_string(target)? },
         RootOp::Folder { target } => PreparedOp::Folder { target: c_string(target)? },
