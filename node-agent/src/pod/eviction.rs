@@ -126,7 +126,7 @@ async fn own_files(dir: PathBuf) -> u64 {
     let sum = move || {
         let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
         let own = entries.filter(|entry| entry.file_name() != "volumes");
-        own.filter_map(|entry| disk_usage(&entry.path()).ok()).sum()
+        own.filter_map(|entry| disk_usage(&entry.path()).ok()).map(|used| used.used_bytes).sum()
     };
     tokio::task::spawn_blocking(sum).await.unwrap_or(0)
 }

@@ -153,8 +153,11 @@ pub(super) fn run_init(legacy_groups: &[c_int]) -> ! {
 fn become_container(prepared: &Prepared) -> Attempt {
     reset_signals();
     join_cgroups(&prepared.legacy_groups)?;
-    // Here /proc is still the node's: in the container it may be anything.
-    set_app_armor(&prepared.process)?;
+    // Here /proc is still the node's: in the container it may be anything. CRIU is no process of the container's: it
+    // gives theirs to those that it brings back.
+    if !matches!(&prepared.entry, Entry::New { restore: Some(_), .. }) {
+        set_app_armor(&prepared.process)?;
+    }
     match &prepared.entry {
         Entry::New { user, namespaces, root, restore } => {
             // In a user namespace both were done before it was entered: here nobody has the right any more.

@@ -126,6 +126,8 @@ pub(super) struct Thread {
     pub(super) stat: String,
     /// `ns/KIND`, by kind.
     pub(super) namespaces: BTreeMap<&'static str, String>,
+    /// `attr/apparmor/current`: `PROFILE (enforce)`
+    pub(super) label: String,
 }
 
 /// Whether a thread has no more than the container may have. `namespaces` are those that it must be in.
@@ -149,6 +151,10 @@ pub(super) fn thread(
             let more = has & !plan.capabilities;
             return Err(format!("process {pid} has more capabilities than the container ({name} {more:016x})"));
         }
+    }
+    let profile = thread.label.trim_end().rsplit_once(" (").map_or(thread.label.trim_end(), |(profile, _)| profile);
+    if let Some(wanted) = plan.app_armor.as_deref().filter(|wanted| *wanted != profile) {
+        return Err(format!("process {pid} has the AppArmor profile {profile:?}, and the container {wanted:?}"));
     }
     if plan.no_new_privs && field("NoNewPrivs")? != "1" {
         return Err(format!("process {pid} may gain privileges, and the container may not"));
@@ -260,6 +266,7 @@ mod tests {
             status: edit(status.to_owned()),
             stat: format!("5 (a) b) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 {zeros}0 0"),
             namespaces: BTreeMap::from([("net", "net:[1]".to_owned())]),
+            label: "a (b) (enforce)\n".to_owned(),
         }
     }
 
@@ -293,6 +300,10 @@ mod tests {
         let free = ProcessPlan { capabilities: 3 | SETUID, ..plan.clone() };
         assert_eq!(thread(&root, &free, &namespaces, false), Ok(()));
         assert!(thread(&root, &free, &namespaces, true).unwrap_err().contains("runs as root"));
+        let confined = |profile: &str| ProcessPlan { app_armor: Some(profile.to_owned()), ..plan.clone() };
+        assert_eq!(thread(&status(|text| text), &confined("a (b)"), &namespaces, false), Ok(()));
+        let said = thread(&status(|text| text), &confined("c"), &namespaces, false).unwrap_err();
+        assert_eq!(said, "process 5 has the AppArmor profile \"a (b)\", and the container \"c\"");
         let elsewhere = BTreeMap::from([("net", "net:[2]".to_owned())]);
         let said = thread(&status(|text| text), &plan, &elsewhere, false).unwrap_err();
         assert_eq!(said, "process 5 is not in the container's net namespace");

@@ -267,6 +267,7 @@ impl Job {
             external: &external,
             streams: &self.kept.streams,
             namespaces: &namespaces,
+            app_armor: self.process.app_armor.as_deref(),
         };
         send(socket, &order.encode())?;
         self.follow(socket, criu, &model)
@@ -467,7 +468,10 @@ fn thread(pid: i32, task: i32) -> Result<Thread, String> {
     for kind in ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"] {
         namespaces.insert(kind, link(&format!("{pid}/task/{task}"), kind)?);
     }
-    Ok(Thread { pid: task, status: read("status")?, stat: read("stat")?, namespaces })
+    // Without AppArmor there is none; older kernels have one file for all security modules.
+    let label = ["attr/apparmor/current", "attr/current"].into_iter().find_map(|name| read(name).ok());
+    let label = label.unwrap_or_default();
+    Ok(Thread { pid: task, status: read("status")?, stat: read("stat")?, namespaces, label })
 }
 
 fn failed(step: &str, source: io::Error) -> EngineError {

@@ -28,6 +28,8 @@ pub(super) struct Request<'a> {
     pub(super) streams: &'a [String],
     /// Namespaces to join: kind and place.
     pub(super) namespaces: &'a [(&'static str, &'a Path)],
+    /// AppArmor profile of all processes, in place of those in the images.
+    pub(super) app_armor: Option<&'a str>,
 }
 
 impl Request<'_> {
@@ -57,6 +59,9 @@ impl Request<'_> {
         }
         for (kind, place) in self.namespaces {
             options = options.message(39, &Message::default().text(1, kind).text(2, &place.to_string_lossy()));
+        }
+        if let Some(profile) = self.app_armor {
+            options = options.text(53, &format!("apparmor:{profile}"));
         }
         Message::default().number(1, RESTORE).message(2, &options).into_bytes()
     }
@@ -116,6 +121,7 @@ mod tests {
             external: &["mnt[/vol]:/place/vol".to_owned()],
             streams: &[String::new(), "file[2b:1]".to_owned()],
             namespaces: &[("uts", Path::new("/pins/uts"))],
+            app_armor: Some("mine"),
         };
         let bytes = request.encode();
         let read = fields(&bytes).unwrap();
@@ -130,6 +136,7 @@ mod tests {
             [Value::Bytes(b"\x0a\x0afile[2b:1]\x10\x01"), Value::Bytes(b"\x0a\x0cextRootNetNS\x10\x04")]
         );
         assert_eq!(of(37), [Value::Bytes(b"mnt[/vol]:/place/vol")]);
+        assert_eq!(of(53), [Value::Bytes(b"apparmor:mine")]);
         assert_eq!(of(39), [Value::Bytes(b"\x0a\x03uts\x12\x09/pins/uts")]);
     }
 
