@@ -88,8 +88,9 @@ pub(super) fn make_views(root: &PreparedRoot, view: &CStr, streams: [c_int; 3]) 
         apply(op, root.mount, index, streams)?;
     }
     if root.read_only {
+        // The bare one CRIU makes so itself, and then needs a folder there to leave the old root by.
+        open_or_make(bare, c"/tmp", true, 0)?;
         set_mount(root.mount, MOUNT_ATTR_RDONLY, 0, false, Step::Root, 2)?;
-        set_mount(bare, MOUNT_ATTR_RDONLY, 0, false, Step::Root, 3)?;
     }
     Ok(())
 }

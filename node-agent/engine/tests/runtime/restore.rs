@@ -18,6 +18,7 @@ crate::tests![
     what_was_mounted_must_be_there_again,
     a_container_is_restored_from_an_archive_and_from_another_engines_image,
     nobody_gains_rights_by_a_checkpoint,
+    a_container_with_a_read_only_root_and_little_memory_is_restored,
     a_checkpoint_that_is_none_is_refused_and_leaves_nothing,
     a_restore_that_criu_gives_up_says_why_and_leaves_nothing,
     an_engine_that_dies_in_the_middle_of_a_restore_leaves_nothing_behind,
@@ -289,6 +290,31 @@ async fn nobody_gains_rights_by_a_checkpoint() {
     assert!(said.contains("runs as root, and the container must not"), "{said}");
     let id = made.bed.start(&pod, same).await;
     made.bed.engine.remove_container(&id).await.unwrap();
+    made.bed.engine.remove_pod_sandbox(&pod.id).await.unwrap();
+    made.bed.close().await;
+}
+
+async fn a_container_with_a_read_only_root_and_little_memory_is_restored() {
+    let strict = |config: &mut ContainerConfig| {
+        config.command = vec![
+            "sh".to_owned(),
+            "-c".to_owned(),
+            COUNT.replace("rm /etc/secret;", "").replace("echo $i >/count;", ""),
+        ];
+        config.security.read_only_rootfs = true;
+        config.security.no_new_privs = true;
+        config.security.capabilities_drop = vec!["ALL".to_owned()];
+        config.resources.memory_limit_bytes = Some(24 << 20);
+    };
+    let Some(made) = make(strict).await else { return };
+    let (pod, image) = (made.pod().await, made.image());
+    let mut config = made.again(image);
+    strict(&mut config);
+    let log = config.log_path.clone();
+    let id = made.bed.start(&pod, config).await;
+    eventually("it counts on", || counted(&log).len() > 2).await;
+    assert!(counted(&log)[0] > 3);
+    sh(&made.bed, &id, "! touch /x 2>/dev/null && grep -q '^CapEff:.0*$' /proc/1/status").await;
     made.bed.engine.remove_pod_sandbox(&pod.id).await.unwrap();
     made.bed.close().await;
 }
