@@ -2,7 +2,9 @@
 //!
 //! A node without AppArmor confines nobody, as with other runtimes: a profile that somebody names is refused there.
 //! The engine's own profile is loaded when the first container wants it, where `apparmor_parser` is installed or
-//! somebody has loaded one of that name; elsewhere such containers have none. Source: containerd's `generateApparmorSpecOpts`.
+//! somebody has loaded one of that name; elsewhere such containers have none.
+//!
+//! Source: containerd's `generateApparmorSpecOpts`.
 
 use std::io::Write as _;
 use std::path::Path;

@@ -339,8 +339,8 @@ fn open_or_make(rootfd: c_int, path: &CStr, folder: bool, index: usize) -> Attem
     open_or_make_behind(rootfd, path, folder, (index, DANGLING_MAX))
 }
 
-/// The same behind at most `left` links that lead to nothing yet, as `/etc/resolv.conf` does in many an image: what they
-/// lead to inside the root is made.
+/// The same behind at most `left` links that lead to nothing yet, as `/etc/resolv.conf` does in many an image: what
+/// they lead to inside the root is made.
 fn open_or_make_behind(rootfd: c_int, path: &CStr, folder: bool, (index, left): (usize, u8)) -> Attempt<c_int> {
     let fd = open_in_root(rootfd, path.as_ptr(), libc::O_PATH, 0);
     if fd >= 0 {
