@@ -51,6 +51,8 @@ pub struct NodeConfig {
     pub kubelet_version: String,
     /// How many pods the node takes. Kubernetes' default is 110.
     pub max_pods: u32,
+    /// How many processes and threads a pod may have; kubelet `podPidsLimit`.
+    pub pod_pids_limit: u32,
     /// What of the node is not for pods.
     pub reserved: Reserved,
 }

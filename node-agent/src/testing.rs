@@ -19,6 +19,7 @@ pub(crate) fn node_config(dir: &Path) -> NodeConfig {
         link_prefix: "rvtest".to_owned(),
         kubelet_version: "v1.36.2+reeve.test".to_owned(),
         max_pods: 110,
+        pod_pids_limit: 1024,
         reserved: Reserved::default(),
     }
 }

@@ -32,6 +32,9 @@ use crate::backup::schedule::Scheduled;
 
 /// Pods per node, Kubernetes' default.
 const PODS_MAX: u32 = 110;
+/// Processes and threads of a pod: one that makes them without end takes none of the others'. A kubelet has no limit
+/// unless it is told one; OpenShift's are told this one.
+const POD_PIDS_LIMIT: u32 = 4096;
 /// The name the API server's client certificate carries towards node agents.
 const KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
 /// How long open requests may take at the end.
@@ -274,6 +277,7 @@ fn agent_config(
             link_prefix: own.config.link_prefix(),
             kubelet_version: reeve_apiserver::VERSION.to_owned(),
             max_pods: PODS_MAX,
+            pod_pids_limit: POD_PIDS_LIMIT,
             reserved: Reserved::default(),
         },
         server: ServerConfig {

@@ -111,6 +111,7 @@ pub(crate) fn sandbox_config(
         cgroup: cgroup(pod),
         resources: Resources {
             hugepages: huge_pages::of_pod(spec, node.capacity.huge_pages.keys().copied()),
+            pids_max: Some(node.config.pod_pids_limit.into()),
             ..pod_resources(spec)
         },
         sysctls: sysctls.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),

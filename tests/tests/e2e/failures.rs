@@ -218,6 +218,17 @@ fn a_pod_that_writes_more_than_its_ephemeral_storage_is_evicted() {
 }
 
 #[test]
+fn a_pod_that_makes_processes_without_end_takes_none_of_the_others() {
+    let space = Cluster::shared().space("bombs");
+    let bomb = script("i=0; while [ $i -lt 9999 ]; do sleep 600 & i=$((i+1)); done");
+    space.apply(&pod("bomb", &bomb, r#""restartPolicy": "Never","#));
+    space.wait("pod/bomb", "jsonpath={.status.phase}=Failed");
+    assert_eq!(space.kubectl(&["logs", "bomb"]).text(), "sh: can't fork: Resource temporarily unavailable\n");
+    space.apply(&pod("other", &script("sleep 600"), ""));
+    space.ready("other");
+}
+
+#[test]
 fn the_status_shows_what_a_container_was_given() {
     let space = Cluster::shared().space("given");
     let fields = r#""resources": {"requests": {"cpu": "50m"}, "limits": {"cpu": "100m", "memory": "64Mi"}},

@@ -205,6 +205,7 @@ pub(super) fn configz(backend: &Backend) -> Answer {
         "clusterDomain": config.cluster_domain,
         "clusterDNS": [config.cluster_dns],
         "maxPods": config.max_pods,
+        "podPidsLimit": config.pod_pids_limit,
         "resolvConf": config.resolv_conf,
         "address": config.node_ip,
         "kubeReserved": {
