@@ -199,11 +199,24 @@ pub(super) fn pause(pause: Option<Pause>, place: usize) -> Attempt {
     if len == 1 && byte == GO { Ok(()) } else { Err(Failure { step: Step::Hook as u32, index: 0, errno: 0 }) }
 }
 
-/// The supervisor ignores SIGPIPE (Rust does) and blocks nothing; a container starts with the defaults.
+/// All that the kernel knows.
+const SIGNALS: c_int = 64;
+
+/// A container starts with the defaults. What is ignored stays so across `execve`: SIGPIPE (Rust does), and whatever the
+/// supervisor's starter ignored, as `nohup` and shells' background jobs do.
 pub(super) fn reset_signals() {
-    // SAFETY: sets default dispositions and an empty mask; `zeroed` is a valid `sigset_t`.
+    // The kernel's `struct sigaction`: SIG_DFL, no flags, no restorer, an empty mask. The C library has two signals of
+    // its own, about which it takes no orders.
+    let default = [0_u64; 4];
+    for signal in 1..=SIGNALS {
+        // SAFETY: rt_sigaction(2) with a structure as large as the kernel's; SIGKILL and SIGSTOP are refused.
+        unsafe {
+            let none = ptr::null::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, size_of::<u64>());
+        }
+    }
+    // SAFETY: sets an empty mask; `zeroed` is a valid `sigset_t`.
     unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut());

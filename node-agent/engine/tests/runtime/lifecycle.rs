@@ -22,6 +22,7 @@ crate::tests![
     a_log_that_has_grown_is_exchanged_without_loss,
     a_log_that_cannot_be_written_stops_only_its_own_container,
     bad_requests_are_refused_and_leave_nothing,
+    nothing_that_the_supervisors_starter_ignored_is_ignored_in_a_container,
     a_signal_reaches_the_first_process,
 ];
 
@@ -283,6 +284,24 @@ async fn bad_requests_are_refused_and_leave_nothing() {
     bed.engine.remove_container(&id).await.unwrap();
     assert!(bed.engine.list_containers().await.unwrap().is_empty());
     assert!(matches!(bed.engine.container_status("x").await, Err(EngineError::NotFound { .. })));
+    bed.close().await;
+}
+
+#[allow(unsafe_code, reason = "signal(2) has no safe wrapper")]
+async fn nothing_that_the_supervisors_starter_ignored_is_ignored_in_a_container() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // As under `nohup` and in a script's background.
+    let ignored = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT];
+    let handle = |handler| {
+        // SAFETY: to ignore, or not, runs no code of ours.
+        ignored.map(|own| unsafe { signal(own, handler) }.unwrap())
+    };
+    let before = handle(SigHandler::SigIgn);
+    let bed = Bed::new().await;
+    let (code, text) =
+        bed.run(bed.command("looks", &["grep", "-e", "SigIgn", "-e", "SigBlk", "/proc/self/status"])).await;
+    handle(before[0]);
+    assert_eq!((code, text.as_str()), (0, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n"));
     bed.close().await;
 }
 
