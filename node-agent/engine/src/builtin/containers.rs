@@ -50,7 +50,7 @@ pub(crate) struct Base {
 enum Basis {
     /// The image that it names.
     Image,
-    Layers(Base),
+    Layers(Box<Base>),
     Checkpoint(Box<Checkpoint>),
 }
 
@@ -79,7 +79,7 @@ impl BuiltinEngine {
         config: ContainerConfig,
         base: Base,
     ) -> Result<String, EngineError> {
-        self.create_from(sandbox, config, Basis::Layers(base)).await
+        self.create_from(sandbox, config, Basis::Layers(Box::new(base))).await
     }
 
     async fn create_from(&self, sandbox: &str, config: ContainerConfig, basis: Basis) -> Result<String, EngineError> {

@@ -73,7 +73,7 @@ pub(super) enum Entry {
         /// Its root.
         root: PreparedRoot,
         /// CRIU, if that brings its processes back.
-        restore: Option<PreparedRestore>,
+        restore: Option<Box<PreparedRestore>>,
     },
     /// It joins a container.
     Join {
@@ -230,7 +230,9 @@ pub(super) fn first_process(
 ) -> Result<Prepared, PrepareError> {
     let mut held = Vec::new();
     let (mounts, restore) = match (&plan.restore, mounts) {
-        (Some(restore), [mounts @ .., socket]) => (mounts, Some(prepare_restore(plan, restore, socket, &mut held)?)),
+        (Some(restore), [mounts @ .., socket]) => {
+            (mounts, Some(Box::new(prepare_restore(plan, restore, socket, &mut held)?)))
+        }
         _ => (mounts, None),
     };
     let mut mounts = mounts.iter();

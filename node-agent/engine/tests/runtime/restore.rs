@@ -329,7 +329,9 @@ async fn a_checkpoint_that_is_none_is_refused_and_leaves_nothing() {
     fs::write(&empty, b"this is no archive, and far too short for one").unwrap();
     let said = made.refused(&pod, from(empty)).await;
     assert!(said.starts_with("unpacking of checkpoint archive "), "{said}");
-    let cases: [(&str, fn(Vec<u8>) -> Option<Vec<u8>>, &str); 8] = [
+    /// What becomes of a file of the archive; `None` takes it out.
+    type Change = fn(Vec<u8>) -> Option<Vec<u8>>;
+    let cases: [(&str, Change, &str); 8] = [
         ("spec.dump", |_| None, "failed to read \"spec.dump\""),
         ("config.dump", |_| None, "failed to read \"config.dump\""),
         ("config.dump", |_| Some(b"{}".to_vec()), "does not name it by its digest"),
