@@ -326,6 +326,9 @@ struct FailingViews {
     inner: MemoryView,
     fail_reads: Arc<AtomicBool>,
     fail_writes: Arc<AtomicBool>,
+    /// Whether who goes through it waits, and whether somebody does.
+    holds_visits: Arc<AtomicBool>,
+    is_visited: Arc<AtomicBool>,
 }
 
 fn fails_once(flag: &AtomicBool) -> Result<(), ViewError> {
@@ -351,6 +354,10 @@ impl View for FailingViews {
 
     fn visit(&self, from: &[u8], to: &[u8], visitor: &mut Visitor<'_>) -> Result<(), ViewError> {
         fails_once(&self.fail_reads)?;
+        while self.holds_visits.load(Ordering::SeqCst) {
+            self.is_visited.store(true, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(1));
+        }
         self.inner.visit(from, to, visitor)
     }
 
@@ -384,6 +391,29 @@ async fn a_view_that_fails_is_rebuilt_and_nothing_is_wrong_or_lost() {
     assert_eq!(put(&store, "a", "3").await.unwrap(), expected);
     assert_eq!((get(&store, "a").await, count(&store).await), (Some("3".into()), 11));
     assert_eq!(store.range(past).await.unwrap().kvs[0].value, "1");
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_compacted_during_a_scrub_is_scrubbed_too() {
+    let (disk, views) = (SimDisk::default(), FailingViews::default());
+    let shared: Arc<dyn Views> = Arc::new(views.clone());
+    let store = open(&disk, &shared).await;
+    for value in ["1", "2", "3"] {
+        put(&store, "a", value).await.unwrap();
+    }
+    store.compact(Revision(3)).await.unwrap();
+    store.scrubbed(Revision(3)).await.unwrap();
+    let last = put(&store, "a", "4").await.unwrap();
+    views.holds_visits.store(true, Ordering::SeqCst);
+    store.compact(Revision(last.0 - 1)).await.unwrap();
+    while !views.is_visited.load(Ordering::SeqCst) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // The scrub has looked how far it is to go.
+    store.compact(last).await.unwrap();
+    views.holds_visits.store(false, Ordering::SeqCst);
+    tokio::time::timeout(Duration::from_secs(20), store.scrubbed(last)).await.expect("nobody forgets it").unwrap();
     store.close().await.unwrap();
 }
 

@@ -37,6 +37,7 @@ impl Member {
         // A snapshot needs what a scrub removes.
         if self.scrubbing && self.scrub_job.is_none() && self.snapshot_job.is_none() {
             let mvcc = self.parts.mvcc.clone();
+            self.scrubbing = false; // what is compacted from now on may come too late for this job
             self.scrub_job = Some(self.parts.jobs.spawn(move || mvcc.scrub()));
         }
     }
@@ -107,11 +108,9 @@ impl Member {
 
     pub(super) async fn on_scrubbed(&mut self, outcome: Result<bool, ViewError>) -> Result<(), KvError> {
         match outcome {
-            Ok(more) => self.scrubbing = more,
-            Err(err) => {
-                self.scrubbing = false; // the next compaction goes over what is left
-                self.on_view_broken(err).await?;
-            }
+            Ok(more) => self.scrubbing |= more,
+            // The next compaction goes over what is left.
+            Err(err) => self.on_view_broken(err).await?,
         }
         Ok(())
     }
