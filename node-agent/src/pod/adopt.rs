@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, ContainerStatus, Pod};
 use reeve_engine::engine::{self, ContainerState, Sandbox, SandboxState};
 
 use super::actor::Beginning;
 use super::container::{IMAGE, POD_UID};
 use super::resize::size_of;
-use super::state::{Exit, Health, Life, PodState, Role, Run, SandboxStep, Slot};
+use super::state::{Exit, Health, Life, PodState, Role, Run, SandboxStep, Slot, containers, spec};
 use super::status::{CONTAINER_ID_SCHEME, process_user};
 
 /// Everything the engine has, by pod UID.
@@ -75,7 +75,8 @@ pub(crate) fn adopt(pod: Arc<Pod>, remains: &PodRemains, ips: &[IpAddr], now: Ti
     for (index, slot) in state.slots.iter_mut().enumerate() {
         let lives: Vec<_> = remains.containers.iter().filter(|container| container.config.name == slot.name).collect();
         let before = previous(&pod, &slot.name);
-        adopt_slot(slot, &lives, before, now);
+        let spec = containers(spec(&pod)).map(|(spec, _)| spec).find(|spec| spec.name == slot.name);
+        adopt_slot(slot, &lives, before, spec, now);
         let old = lives.iter().rev().skip(2).map(|container| container.id.clone()).collect::<Vec<_>>();
         if !old.is_empty() {
             dead.insert(index, old);
@@ -97,7 +98,13 @@ fn previous<'p>(pod: &'p Pod, name: &str) -> Option<&'p ContainerStatus> {
     all.into_iter().find(|status| status.name == name)
 }
 
-fn adopt_slot(slot: &mut Slot, lives: &[&engine::Container], before: Option<&ContainerStatus>, now: Timestamp) {
+fn adopt_slot(
+    slot: &mut Slot,
+    lives: &[&engine::Container],
+    before: Option<&ContainerStatus>,
+    spec: Option<&Container>,
+    now: Timestamp,
+) {
     let mut lives = lives.iter().rev().filter(|container| container.state != ContainerState::Created);
     let newest = lives.next();
     if let Some((exit, attempt)) = before.and_then(|before| forgotten(newest.copied(), before, now)) {
@@ -122,11 +129,17 @@ fn adopt_slot(slot: &mut Slot, lives: &[&engine::Container], before: Option<&Con
         started_at,
         size: size_of(newest),
     });
-    // The probes' last word stands until they have a new one.
     let id = format!("{CONTAINER_ID_SCHEME}{}", newest.id);
-    if let Some(before) = before.filter(|before| before.container_id.as_ref() == Some(&id)) {
-        slot.health = Health { started: before.started == Some(true), ready: before.ready };
-    }
+    slot.health = health(spec, before.filter(|before| before.container_id.as_ref() == Some(&id)));
+}
+
+/// How a running container is: the probes' last word stands until they have a new one. Whatever has no probe is well,
+/// also if the API has not heard of this life, or of something else.
+fn health(spec: Option<&Container>, before: Option<&ContainerStatus>) -> Health {
+    let fresh = Health::at_start(spec);
+    let started = fresh.started || before.is_some_and(|before| before.started == Some(true));
+    let has_readiness = spec.is_some_and(|spec| spec.readiness_probe.is_some());
+    Health { started, ready: started && (!has_readiness || before.is_some_and(|before| before.ready)) }
 }
 
 /// A life that the API knows and the engine does not, and its number. The engine's records are not synced: a power cut

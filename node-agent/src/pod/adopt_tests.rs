@@ -77,6 +77,52 @@ fn what_runs_goes_on_with_its_count_address_and_health() {
     assert_eq!(plan(&state, now()).effects, [Effect::MountVolumes]);
 }
 
+/// How the container `c` is, which runs, if it has those probes and the API was told `before`.
+fn health(probes: &[&str], before: serde_json::Value) -> (bool, bool) {
+    let mut pod = (*pod("Always", serde_json::json!({ "containerStatuses": [before] }))).clone();
+    let probe = || serde_json::from_value(serde_json::json!({ "tcpSocket": { "port": 1 } })).ok();
+    let spec = &mut pod.spec.as_mut().unwrap().containers[0];
+    spec.startup_probe = probes.contains(&"startup").then(probe).flatten();
+    spec.readiness_probe = probes.contains(&"readiness").then(probe).flatten();
+    let containers = vec![container("i", 0, Some(0)), container("c", 2, None)];
+    let health = adopted(Arc::new(pod), SandboxState::Ready, containers).slots[1].health;
+    (health.started, health.ready)
+}
+
+#[test]
+fn a_container_of_which_the_api_has_not_heard_is_as_one_that_has_just_begun() {
+    for told in ["", "reeve://c1"] {
+        let before = serde_json::json!({ "name": "c", "containerID": told, "ready": true, "started": true,
+            "image": "", "imageID": "", "restartCount": 1 });
+        assert_eq!(health(&[], before.clone()), (true, true), "nobody will find out that it is well");
+        assert_eq!(health(&["readiness"], before.clone()), (true, false));
+        assert_eq!(health(&["startup"], before.clone()), (false, false));
+        assert_eq!(health(&["startup", "readiness"], before), (false, false));
+    }
+}
+
+#[test]
+fn what_probes_have_found_stands_and_nothing_else_that_was_said_of_a_container() {
+    let before = |started: bool, ready: bool| {
+        serde_json::json!({ "name": "c", "containerID": "reeve://c2", "ready": ready, "started": started,
+            "image": "", "imageID": "", "restartCount": 2 })
+    };
+    assert_eq!(health(&[], before(false, false)), (true, true), "somebody else said so");
+    assert_eq!(health(&["startup"], before(true, false)), (true, true));
+    assert_eq!(health(&["startup"], before(false, true)), (false, false));
+    assert_eq!(health(&["readiness"], before(true, true)), (true, true));
+    assert_eq!(health(&["readiness"], before(true, false)), (true, false));
+    assert_eq!(health(&["startup", "readiness"], before(true, true)), (true, true));
+}
+
+#[test]
+fn a_sidecar_of_which_the_api_has_not_heard_lets_the_next_container_start() {
+    let mut pod = (*pod("Always", serde_json::Value::Null)).clone();
+    pod.spec.as_mut().unwrap().init_containers.as_mut().unwrap()[0].restart_policy = Some("Always".to_owned());
+    let state = adopted(Arc::new(pod), SandboxState::Ready, vec![container("i", 0, None)]);
+    assert!(state.initialized());
+}
+
 #[test]
 fn a_resize_that_was_under_way_goes_on() {
     let mut half = container("c", 0, None);

@@ -343,9 +343,7 @@ impl Slot {
         self.failure = None;
         self.condemned = None;
         self.revive = false;
-        let started = spec.is_none_or(|spec| spec.startup_probe.is_none());
-        let ready = started && spec.is_none_or(|spec| spec.readiness_probe.is_none());
-        self.health = Health { started, ready };
+        self.health = Health::at_start(spec);
     }
 
     /// The limits of the life in a container have changed.
@@ -366,6 +364,14 @@ impl Slot {
         self.health = Health::default();
         self.condemned = None;
         self.image = ImageStep::Unknown { failures: 0 };
+    }
+}
+
+impl Health {
+    /// Of a new life: well where no probe is to find that out. Source: kubelet `prober.manager.UpdatePodStatus`.
+    pub(crate) fn at_start(spec: Option<&Container>) -> Self {
+        let started = spec.is_none_or(|spec| spec.startup_probe.is_none());
+        Self { started, ready: started && spec.is_none_or(|spec| spec.readiness_probe.is_none()) }
     }
 }
 
