@@ -36,7 +36,8 @@ use super::state::{
     Condemned, Drain, End, Exit, ImageProblem, ImageStep, Life, PodState, SandboxStep, StartFailure, Step, VolumesStep,
     Why,
 };
-use super::status::{owned, says_nothing, status};
+use super::status::{says_nothing, status};
+use super::told::Told;
 use super::view::{ContainerView, PodView, Views};
 use super::writer::{Written, write, write_retry};
 use crate::objects::{ObjectChanges, PodObjects};
@@ -186,7 +187,7 @@ struct Actor {
     early: HashMap<String, Box<engine::Container>>,
     dead: HashMap<usize, Vec<String>>,
     first_seen: Timestamp,
-    sent: PodStatus,
+    told: Told,
     writing: bool,
     /// Writes in a row that failed.
     failed_writes: u32,
@@ -198,7 +199,7 @@ impl Actor {
     fn new(node: Arc<NodeContext>, views: Views, beginning: Beginning, inputs: mpsc::Sender<Input>) -> Self {
         let Beginning { state, dead } = beginning;
         let objects = Arc::new(node.objects.of_pod(&state.pod));
-        let sent = owned(&state.pod.status.clone().unwrap_or_default());
+        let told = Told::new(&state.pod);
         Self {
             first_seen: node.now(),
             changes: objects.changes(),
@@ -220,7 +221,7 @@ impl Actor {
             objects,
             inputs,
             dead,
-            sent,
+            told,
             views,
         }
     }
@@ -383,15 +384,20 @@ impl Actor {
             }
             Input::Evicted(message) => self.on_evicted(message, now),
             Input::Probe { slot, container, kind, healthy } => self.on_probe(slot, &container, kind, healthy),
-            Input::Written { status, outcome } => {
-                self.writing = false;
-                if matches!(outcome, Written::Failed) {
-                    self.failed_writes = self.failed_writes.saturating_add(1);
-                } else {
-                    self.failed_writes = 0;
-                    self.sent = *status;
-                }
-            }
+            Input::Written { status, outcome } => self.on_written(*status, outcome),
+        }
+    }
+
+    fn on_written(&mut self, status: PodStatus, outcome: Written) {
+        self.writing = false;
+        self.failed_writes = match outcome {
+            Written::Failed => self.failed_writes.saturating_add(1),
+            Written::Done(_) | Written::Gone | Written::Refused => 0,
+        };
+        match outcome {
+            Written::Done(pod) => self.told.taken(status, &pod),
+            Written::Gone | Written::Refused => self.told.refused(status),
+            Written::Failed => {}
         }
     }
 
@@ -689,31 +695,33 @@ impl Actor {
     }
 
     fn is_unwritten(&self, now: Timestamp) -> bool {
-        self.sent != status(&self.state, self.node.config.node_ip, &self.sent, now)
+        let word = self.told.word();
+        *word != status(&self.state, self.node.config.node_ip, word, now)
     }
 
-    /// Writes the status if it changed; returns when to look again if it may wait.
+    /// Writes the status if it changed here, or in the API through somebody else; returns when to look again if it may wait.
     fn write_status(&mut self, now: Timestamp) -> Option<Timestamp> {
         let gone = matches!(self.state.end.as_ref().map(|end| &end.why), Some(Why::Gone));
         if self.writing || gone {
             return None;
         }
-        let status = status(&self.state, self.node.config.node_ip, &self.sent, now);
-        if status == self.sent {
-            return None;
+        let status = status(&self.state, self.node.config.node_ip, self.told.word(), now);
+        let mut due = self.told.due(&status, now)?;
+        if self.state.end.is_none() && says_nothing(&status) {
+            due = due.max(after(self.first_seen, FIRST_STATUS_DELAY));
         }
-        let due = after(self.first_seen, FIRST_STATUS_DELAY);
-        if due > now && self.state.end.is_none() && says_nothing(&status) {
+        if due > now {
             return Some(due);
         }
         self.writing = true;
+        self.told.begin(now);
         let (node, pod, failed) = (Arc::clone(&self.node), Arc::clone(&self.state.pod), self.failed_writes);
-        let previous = self.sent.clone();
+        let present = self.told.present().clone();
         self.spawn("status", async move {
             if failed > 0 {
                 sleep(write_retry(failed)).await;
             }
-            let outcome = write(&node, &pod, &status, &previous).await;
+            let outcome = write(&node, &pod, &status, &present).await;
             Input::Written { status: Box::new(status), outcome }
         });
         None

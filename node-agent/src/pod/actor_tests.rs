@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -235,6 +236,8 @@ impl Engine for MemoryEngine {
 #[derive(Default)]
 struct Api {
     status: watch::Sender<Value>,
+    /// Writes of the status so far.
+    writes: AtomicU64,
     deleted: watch::Sender<bool>,
     /// Deletions that are still to be refused because somebody wrote at the same moment.
     conflicts: Mutex<u32>,
@@ -262,8 +265,14 @@ impl Api {
         }
         let answer = match method {
             Method::PATCH if path.ends_with("/status") => {
-                self.status.send_replace(body["status"].clone());
-                json!({ "kind": "Pod", "apiVersion": "v1", "metadata": { "name": "p" }, "spec": { "containers": [] } })
+                let mut status = body["status"].clone();
+                for list in status.as_object_mut().unwrap().values_mut().filter_map(Value::as_array_mut) {
+                    list.retain(|element| element.get("$patch").is_none());
+                }
+                let version = (self.writes.fetch_add(1, Ordering::Relaxed) + 1) * 10;
+                let metadata = json!({ "name": "p", "resourceVersion": version.to_string() });
+                self.status.send_replace(status.clone());
+                json!({ "kind": "Pod", "apiVersion": "v1", "metadata": metadata, "status": status })
             }
             Method::DELETE => {
                 assert_eq!(body["gracePeriodSeconds"], 0);
@@ -422,6 +431,59 @@ async fn a_pod_runs_is_restarted_after_a_crash_and_leaves_nothing_when_deleted()
     for event in ["Started: Container started", "Killing: Stopping container c"] {
         rig.event(event).await;
     }
+}
+
+fn ready(status: &Value) -> &Value {
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    conditions.into_iter().find(|condition| condition["type"] == "Ready").map_or(&Value::Null, |ready| &ready["status"])
+}
+
+/// The pod as the API has it when nothing more is written, with `Ready` as the node controller leaves it.
+async fn marked_not_ready(rig: &Rig) -> Pod {
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut status = rig.api.status.borrow().clone();
+    for condition in status["conditions"].as_array_mut().unwrap() {
+        if condition["type"] == "Ready" {
+            *condition = json!({ "type": "Ready", "status": "False" });
+        }
+    }
+    let mut marked = pod("here:1");
+    marked.status = Some(serde_json::from_value(status).unwrap());
+    let writes = rig.api.writes.load(Ordering::Relaxed);
+    marked.metadata.resource_version = Some((writes * 10 + 5).to_string());
+    marked
+}
+
+#[tokio::test]
+async fn a_pod_that_others_marked_not_ready_is_ready_again_at_once() {
+    let rig = Rig::new();
+    let handle = rig.start(state(&rig, "here:1"));
+    rig.status(|status| ready(status) == "True").await;
+    let marked = marked_not_ready(&rig).await;
+    rig.api.status.send_replace(json!({}));
+    let begun = std::time::Instant::now();
+    handle.inputs.send(Input::Pod(Arc::new(marked).into())).await.unwrap();
+    rig.status(|status| ready(status) == "True").await;
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_pod_that_others_mark_not_ready_while_a_new_agent_begins_is_ready_again() {
+    let rig = Rig::new();
+    let first = rig.start(state(&rig, "here:1"));
+    rig.status(|status| ready(status) == "True").await;
+    drop(first);
+    let mut known = pod("here:1");
+    known.metadata.resource_version = Some("10".to_owned());
+    known.status = Some(serde_json::from_value(rig.api.status.borrow().clone()).unwrap());
+    let (sandboxes, containers) = (rig.engine.list_pod_sandboxes().await, rig.engine.list_containers().await);
+    let mut remains = Remains::new(sandboxes.unwrap(), containers.unwrap());
+    let adopted = adopt(Arc::new(known), &remains.take("u"), &["127.0.0.1".parse().unwrap()], rig.node.now());
+    let next = rig.start(adopted.state);
+    let marked = marked_not_ready(&rig).await;
+    rig.api.status.send_replace(json!({}));
+    next.inputs.send(Input::Pod(Arc::new(marked).into())).await.unwrap();
+    rig.status(|status| ready(status) == "True").await;
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ pub(crate) mod shown;
 pub(crate) mod state;
 pub(crate) mod status;
 pub(crate) mod table;
+pub(crate) mod told;
 pub(crate) mod user_ids;
 pub(crate) mod view;
 pub(crate) mod writer;

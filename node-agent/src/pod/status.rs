@@ -32,6 +32,11 @@ pub(crate) fn owned(previous: &PodStatus) -> PodStatus {
     if let Some(conditions) = &mut status.conditions {
         conditions.retain(|condition| OWN_CONDITIONS.contains(&condition.type_.as_str()));
     }
+    // The scheduler's and the controllers'.
+    status.nominated_node_name = None;
+    status.resource_claim_statuses = None;
+    status.extended_resource_claim_status = None;
+    status.node_allocatable_resource_claim_statuses = None;
     status
 }
 

@@ -16,7 +16,8 @@ const RETRY_MAX: Duration = Duration::from_secs(16);
 /// What became of a write.
 #[derive(Debug)]
 pub(crate) enum Written {
-    Done,
+    /// The pod as the API has it now.
+    Done(Box<Pod>),
     /// The API has no such pod any more; the watch will say so too.
     Gone,
     /// The API will never take this: only another status is worth a try.
@@ -29,12 +30,12 @@ pub(crate) enum Written {
 const CLEARED: [&str; 4] = ["message", "reason", "podIP", "initContainerStatuses"];
 
 /// Sends `status` as a strategic merge patch; conditions of other writers stay as they are.
-/// `previous` is what the API was told last: a condition that is in it and no longer true is taken back.
-pub(crate) async fn write(node: &NodeContext, pod: &Pod, status: &PodStatus, previous: &PodStatus) -> Written {
+/// `present` is what the API has now: a condition that is in it and not, or no longer, true is taken back.
+pub(crate) async fn write(node: &NodeContext, pod: &Pod, status: &PodStatus, present: &PodStatus) -> Written {
     let meta = &pod.metadata;
     let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
     let api: Api<Pod> = Api::namespaced(node.component.client.clone(), namespace);
-    let patch = match patch(meta.uid.as_deref().unwrap_or_default(), status, previous) {
+    let patch = match patch(meta.uid.as_deref().unwrap_or_default(), status, present) {
         Ok(patch) => patch,
         Err(error) => {
             tracing::error!(%error, name, "a pod status cannot be written as JSON");
@@ -42,7 +43,7 @@ pub(crate) async fn write(node: &NodeContext, pod: &Pod, status: &PodStatus, pre
         }
     };
     match api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-        Ok(_) => Written::Done,
+        Ok(pod) => Written::Done(Box::new(pod)),
         Err(kube::Error::Api(refused)) if refused.code == 404 => Written::Gone,
         Err(kube::Error::Api(refused)) if is_final(refused.code) => {
             tracing::error!(%refused, namespace, name, "the API refuses a pod's status");
@@ -65,7 +66,7 @@ pub(crate) fn write_retry(failed: u32) -> Duration {
     Duration::from_secs(2_u64.saturating_pow(failed.saturating_sub(1).min(10))).min(RETRY_MAX)
 }
 
-fn patch(uid: &str, status: &PodStatus, previous: &PodStatus) -> Result<Value, serde_json::Error> {
+fn patch(uid: &str, status: &PodStatus, present: &PodStatus) -> Result<Value, serde_json::Error> {
     let mut body = serde_json::to_value(status)?;
     if let Some(fields) = body.as_object_mut() {
         for field in CLEARED {
@@ -76,7 +77,7 @@ fn patch(uid: &str, status: &PodStatus, previous: &PodStatus) -> Result<Value, s
                 condition.as_object_mut().map(|condition| condition.entry(field).or_insert(Value::Null));
             }
         }
-        let gone = taken_back(status, previous);
+        let gone = taken_back(status, present);
         if let Some(conditions) = fields.get_mut("conditions").and_then(Value::as_array_mut) {
             conditions.extend(gone.map(|kind| json!({ "$patch": "delete", "type": kind })));
         }
@@ -92,10 +93,10 @@ fn patch(uid: &str, status: &PodStatus, previous: &PodStatus) -> Result<Value, s
 }
 
 /// Conditions about a resize that are over. Others never go.
-fn taken_back<'s>(status: &'s PodStatus, previous: &'s PodStatus) -> impl Iterator<Item = &'s str> {
+fn taken_back<'s>(status: &'s PodStatus, present: &'s PodStatus) -> impl Iterator<Item = &'s str> {
     let has =
         |status: &PodStatus, kind: &str| status.conditions.iter().flatten().any(|condition| condition.type_ == kind);
-    [PENDING, IN_PROGRESS].into_iter().filter(move |kind| has(previous, kind) && !has(status, kind))
+    [PENDING, IN_PROGRESS].into_iter().filter(move |kind| has(present, kind) && !has(status, kind))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::{Actor, Input, PodNews};
 impl Actor {
     /// A pod as the node lets it be.
     pub(super) fn on_news(&mut self, news: PodNews, now: Timestamp) {
+        self.told.saw(&news.pod);
         self.on_verdict(&news, now);
         self.on_pod(news.pod);
         if news.granted {
