@@ -8,6 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
+use crate::snapshot::root::open_regular;
+
 /// Most bytes read of either file: an image decides their size.
 const FILE_LEN_MAX: u64 = 4 << 20;
 
@@ -93,15 +95,9 @@ pub fn resolve(request: &UserRequest<'_>, passwd: &str, group: &str) -> Result<U
 /// Reads one of the two files inside a root, whatever links the image holds. Missing means empty.
 #[must_use]
 pub fn read_in_root(root: BorrowedFd<'_>, path: &str) -> String {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let Ok(fd) = openat2(root.as_fd(), path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
-    else {
-        return String::new();
-    };
-    let file = std::fs::File::from(fd);
-    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-        return String::new();
-    }
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let place = openat2(root.as_fd(), path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
+    let Ok(file) = place.and_then(|place| open_regular(&place)) else { return String::new() };
     let mut bytes = Vec::new();
     let _ = file.take(FILE_LEN_MAX).read_to_end(&mut bytes);
     String::from_utf8_lossy(&bytes).into_owned()

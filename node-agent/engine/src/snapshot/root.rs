@@ -5,11 +5,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 /// How often a look-up that raced with a rename is tried again.
@@ -71,9 +71,14 @@ impl Root {
         rustix::fs::fstat(self.open_at(path, OFlags::PATH)?)
     }
 
-    /// Opens a regular file for reading. (A FIFO would not block.)
+    /// Opens a regular file for reading; anything else is not opened at all, see [`open_regular`].
     pub(crate) fn file(&self, path: &Path) -> Result<File, Errno> {
-        Ok(File::from(self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK)?))
+        open_regular(&self.open_at(path, OFlags::PATH)?)
+    }
+
+    /// The same for a path whose last component is not followed.
+    pub(crate) fn file_itself(&self, path: &Path) -> Result<File, Errno> {
+        open_regular(&self.open_at(path, OFlags::PATH | OFlags::NOFOLLOW)?)
     }
 
     /// Where a link points; `EINVAL` when it is none.
@@ -123,6 +128,19 @@ impl Root {
         }
         Ok(real)
     }
+}
+
+/// Opens what an `O_PATH` descriptor stands for, if that is a regular file; else `EISDIR` or `EINVAL`. To open is to
+/// act: a device of the node may start at that (a watchdog) or wait for ever (a serial line), and an image may hold
+/// any device.
+pub(crate) fn open_regular(place: &OwnedFd) -> Result<File, Errno> {
+    match FileType::from_raw_mode(rustix::fs::fstat(place)?.st_mode) {
+        FileType::RegularFile => {}
+        FileType::Directory => return Err(Errno::ISDIR),
+        _ => return Err(Errno::INVAL),
+    }
+    let path = format!("/proc/self/fd/{}", place.as_raw_fd());
+    Ok(File::from(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
 }
 
 /// What lies under a name in a folder, not following it.

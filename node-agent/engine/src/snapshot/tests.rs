@@ -394,3 +394,37 @@ fn container_ids_cannot_be_paths() {
         assert!(snapshots.prepare(id, "x", &[]).is_err(), "{id:?}");
     }
 }
+
+/// To open is to act: a device of the node may be what starts then, and an image may hold any.
+#[test]
+fn only_regular_files_of_an_image_are_opened() {
+    use rustix::fs::{CWD, FileType, Mode, inotify, mknodat};
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| dir.path().join(name);
+    fs::create_dir(place("etc")).unwrap();
+    fs::write(place("etc/passwd"), "root:x:0:0::/:\n").unwrap();
+    mknodat(CWD, place("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(place("socket")).unwrap();
+    let mut others = vec!["fifo", "socket"];
+    let null = rustix::fs::makedev(1, 3);
+    match mknodat(CWD, place("device"), FileType::CharacterDevice, Mode::from_raw_mode(0o600), null) {
+        Ok(()) => others.push("device"),
+        Err(_) => eprintln!("SKIPPED: device nodes need root"),
+    }
+    std::os::unix::fs::symlink("/fifo", place("link")).unwrap();
+    others.push("link");
+    let root = Root::open(dir.path()).unwrap();
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+    for name in ["fifo", "socket", "device", "etc/passwd"] {
+        let _ = inotify::add_watch(&watch, place(name), inotify::WatchFlags::OPEN);
+    }
+    let was_opened = || rustix::io::read(&watch, &mut [0; 1024]).is_ok();
+    for name in others {
+        assert_eq!(root.file(Path::new(name)).unwrap_err(), Errno::INVAL, "{name}");
+        assert_eq!(crate::runtime::users::read_in_root(root.fd(), name), "", "{name}");
+        assert!(!was_opened(), "{name}");
+    }
+    assert_eq!(root.file(Path::new("etc")).unwrap_err(), Errno::ISDIR);
+    assert_eq!(crate::runtime::users::read_in_root(root.fd(), "etc/passwd"), "root:x:0:0::/:\n");
+    assert!(was_opened(), "it would be seen");
+}

@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, OFlags, linkat};
+use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -133,9 +134,10 @@ impl Archive {
 
     /// A regular file of it.
     fn open(&self, path: &Path) -> io::Result<File> {
-        let file = File::from(self.root.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW)?);
-        let is_file = file.metadata()?.is_file();
-        if is_file { Ok(file) } else { Err(io::Error::other("not a regular file")) }
+        self.root.file_itself(path).map_err(|errno| match errno {
+            Errno::INVAL | Errno::ISDIR => io::Error::other("not a regular file"),
+            other => other.into(),
+        })
     }
 
     fn read(&self, path: impl AsRef<Path>, max: u64) -> io::Result<Vec<u8>> {
