@@ -20,7 +20,10 @@ struct OpenHow {
     resolve: u64,
 }
 
+const RESOLVE_NO_MAGICLINKS: u64 = 0x2;
 const RESOLVE_IN_ROOT: u64 = 0x10;
+/// How often a look-up is tried again that raced with a rename or mount anywhere on the node (openat2(2), EAGAIN).
+const RACES_MAX: u8 = 128;
 const OPEN_TREE_CLONE: c_uint = 1;
 const AT_RECURSIVE: c_uint = 0x8000;
 const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 0x4;
@@ -318,12 +321,19 @@ fn stat_of(fd: c_int) -> Option<libc::stat> {
     }
 }
 
-/// Opens a path inside the root whatever links it holds; `RESOLVE_IN_ROOT` makes escapes impossible.
+/// Opens a path inside the root whatever links it holds; `RESOLVE_IN_ROOT` makes escapes impossible. The links of a
+/// procfs that is mounted there already (`/proc/self/root`) are none that lead anywhere.
 fn open_in_root(rootfd: c_int, path: *const c_char, flags: c_int, mode: u64) -> c_int {
-    let how = OpenHow { flags: u64::from((flags | libc::O_CLOEXEC).cast_unsigned()), mode, resolve: RESOLVE_IN_ROOT };
-    // SAFETY: openat2(2) with a structure of the size given.
-    let fd = unsafe { libc::syscall(libc::SYS_openat2, rootfd, path, &raw const how, size_of::<OpenHow>()) };
-    c_int::try_from(fd).unwrap_or(-1)
+    let resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+    let how = OpenHow { flags: u64::from((flags | libc::O_CLOEXEC).cast_unsigned()), mode, resolve };
+    for _ in 0..RACES_MAX {
+        // SAFETY: openat2(2) with a structure of the size given.
+        let fd = unsafe { libc::syscall(libc::SYS_openat2, rootfd, path, &raw const how, size_of::<OpenHow>()) };
+        if fd >= 0 || errno() != libc::EAGAIN {
+            return c_int::try_from(fd).unwrap_or(-1);
+        }
+    }
+    -1
 }
 
 fn open_existing(rootfd: c_int, path: &CStr, index: usize) -> Attempt<Option<c_int>> {

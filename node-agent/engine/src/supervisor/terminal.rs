@@ -7,7 +7,7 @@ use std::ffi::c_int;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
 
 /// Magic number of devpts (`statfs(2)`).
@@ -54,22 +54,22 @@ impl Terminal {
 }
 
 /// Makes a terminal in the devpts instance of a running container, below the folder `root` (its `/proc/PID/root`).
-/// Whatever the container put at `/dev/pts` is refused unless it is a devpts.
+/// Whatever the container put at `/dev/pts` is refused unless it is a devpts, and not even opened: that alone may act
+/// (a device of the node starts) or never end. In a devpts nobody can replace what is called `ptmx`, only cover it.
 ///
 /// # Errors
 /// When the container has no devpts, or it is full.
 pub(crate) fn open_in_container(root: BorrowedFd<'_>) -> io::Result<(OwnedFd, OwnedFd)> {
-    let master = rustix::fs::openat2(
-        root,
-        "dev/pts/ptmx",
-        OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC,
-        Mode::empty(),
-        rustix::fs::ResolveFlags::IN_ROOT | rustix::fs::ResolveFlags::NO_MAGICLINKS,
-    )?;
+    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let pts = openat2(root, "dev/pts", folder, Mode::empty(), inside)?;
     #[allow(clippy::unnecessary_cast, reason = "the width of f_type differs between architectures")]
-    if rustix::fs::fstatfs(&master)?.f_type as i64 != DEVPTS_SUPER_MAGIC {
+    if rustix::fs::fstatfs(&pts)?.f_type as i64 != DEVPTS_SUPER_MAGIC {
         return Err(io::Error::new(io::ErrorKind::NotFound, "/dev/pts of the container is not a devpts"));
     }
+    let here = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let master = openat2(&pts, "ptmx", flags, Mode::empty(), here)?;
     let slave = open_slave(master.as_fd())?;
     Ok((master, slave))
 }
