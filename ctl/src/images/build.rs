@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
-use reeve_engine::build::{BuildError, BuildRequest, Progress, Secret, build, git};
+use reeve_engine::build::{BuildError, BuildRequest, Secret, build, git};
 use reeve_engine::images::Reference;
-use tokio::time::Instant;
 
+use super::display::{Display, Mode};
 use super::{StoreArgs, blocking, failed};
 use crate::kubectl::error::CliError;
 use crate::kubectl::get::write;
@@ -62,6 +62,9 @@ pub(crate) struct BuildArgs {
     /// Print the image's id only
     #[arg(short, long)]
     pub quiet: bool,
+    /// How progress is told: auto, none, plain, quiet or tty; `BUILDKIT_PROGRESS` says it where this flag does not
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    pub progress: String,
     #[command(flatten)]
     pub store: StoreArgs,
 }
@@ -82,6 +85,7 @@ pub(crate) async fn run(args: BuildArgs) -> Result<(), CliError> {
 }
 
 fn run_now(args: &BuildArgs) -> Result<(), CliError> {
+    let mode = Mode::of_process(&args.progress, args.quiet)?;
     let mut request = request(args, |name| std::env::var(name).ok())?;
     let store = args.store.open_or_make()?;
     // As long as the build: its files go with it.
@@ -93,16 +97,19 @@ fn run_now(args: &BuildArgs) -> Result<(), CliError> {
         request.dockerfile = request.dockerfile.map(|file| checkout.path().join(file));
         request.context = checkout.path().to_owned();
     }
-    let mut report = Report::new(args.quiet);
-    let image = build(&store, &request, &mut |progress| report.take(&progress));
+    let mut display = Display::begin(mode)?;
+    let image = build(&store, &request, &mut |progress| display.take(&progress));
+    display.end();
     let image = image.map_err(|err| {
         if let Some(excerpt) = excerpt(&err) {
             eprintln!("{excerpt}");
         }
         failed(&err)
     })?;
-    if args.quiet {
-        return write(&format!("{}\n", image.id));
+    match mode {
+        Mode::None => return Ok(()),
+        Mode::Quiet => return write(&format!("{}\n", image.id)),
+        Mode::Plain | Mode::Tty => {}
     }
     let id = image.id.strip_prefix("sha256:").unwrap_or(&image.id);
     let mut text = format!("Successfully built {}\n", id.get(..12).unwrap_or(id));
@@ -118,44 +125,6 @@ fn excerpt(err: &BuildError) -> Option<String> {
     let BuildError::At { file, line, text, .. } = err else { return None };
     let rule = "-".repeat(20);
     (!text.trim().is_empty()).then(|| format!("{file}:{line}\n{rule}\n{line:4} | >>> {text}\n{rule}"))
-}
-
-/// Tells how far a build is, as BuildKit's plain progress does. To standard error: standard output is the result's.
-struct Report {
-    quiet: bool,
-    /// When the steps began that are under way.
-    steps: BTreeMap<usize, Instant>,
-}
-
-impl Report {
-    fn new(quiet: bool) -> Self {
-        Self { quiet, steps: BTreeMap::new() }
-    }
-
-    fn take(&mut self, progress: &Progress) {
-        if let Some(line) = self.line(progress) {
-            eprintln!("{line}");
-        }
-    }
-
-    fn line(&mut self, progress: &Progress) -> Option<String> {
-        let since = |began: Option<Instant>| began.map_or(0.0, |began| began.elapsed().as_secs_f32());
-        Some(match progress {
-            Progress::Warning(text) => format!("Warning: {text}"),
-            _ if self.quiet => return None,
-            Progress::Step { id, stage, number, total, text } => {
-                self.steps.insert(*id, Instant::now());
-                let stage = stage.as_ref().map(|stage| format!("{stage} ")).unwrap_or_default();
-                format!("#{id} [{stage}{number}/{total}] {text}")
-            }
-            Progress::Output { id, line } => format!("#{id} {:.3} {line}", since(self.steps.get(id).copied())),
-            Progress::Cached { id } => {
-                self.steps.remove(id);
-                format!("#{id} CACHED")
-            }
-            Progress::Done { id } => format!("#{id} DONE {:.1}s", since(self.steps.remove(id))),
-        })
-    }
 }
 
 fn request(args: &BuildArgs, environment: impl Fn(&str) -> Option<String>) -> Result<BuildRequest, CliError> {
@@ -265,6 +234,7 @@ mod tests {
             pull: false,
             platform: None,
             quiet: false,
+            progress: "auto".to_owned(),
             store: StoreArgs { name: None, data_dir: None },
         }
     }
@@ -333,26 +303,5 @@ mod tests {
         let shown = format!("Dockerfile:7\n{rule}\n   7 | >>> RUN x\n{rule}");
         assert_eq!(excerpt(&at("RUN x")), Some(shown));
         assert_eq!(excerpt(&at("")), None);
-    }
-
-    #[test]
-    fn progress_reads_as_buildkits_does() {
-        let mut report = Report::new(false);
-        let step = |id: usize, stage: Option<&str>| Progress::Step {
-            id,
-            stage: stage.map(str::to_owned),
-            number: 2,
-            total: 3,
-            text: "RUN make".to_owned(),
-        };
-        assert_eq!(report.line(&step(4, None)).unwrap(), "#4 [2/3] RUN make");
-        assert_eq!(report.line(&step(5, Some("builder"))).unwrap(), "#5 [builder 2/3] RUN make");
-        let said = report.line(&Progress::Output { id: 4, line: "cc".to_owned() }).unwrap();
-        assert!(said.starts_with("#4 0.") && said.ends_with(" cc"), "{said}");
-        assert_eq!(report.line(&Progress::Cached { id: 5 }).unwrap(), "#5 CACHED");
-        assert_eq!(report.line(&Progress::Done { id: 4 }).unwrap(), "#4 DONE 0.0s");
-        let mut quiet = Report::new(true);
-        assert_eq!(quiet.line(&step(1, None)), None);
-        assert_eq!(quiet.line(&Progress::Warning("x".to_owned())).unwrap(), "Warning: x");
     }
 }

@@ -4,6 +4,7 @@
 //! how one is built or fetched is the engine's; here are the flags and the words.
 
 pub(crate) mod build;
+mod display;
 pub(crate) mod image;
 mod list;
 mod progress;

@@ -98,6 +98,11 @@ pub enum Secret {
 /// What a person may be told while it goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
+    /// How many instructions all stages have that are built; again when a base image has others do more.
+    Planned {
+        /// All of them.
+        steps: usize,
+    },
     /// An instruction begins.
     Step {
         /// Its number in the build, from 1 in the order in which instructions begin.
@@ -125,6 +130,18 @@ pub enum Progress {
     },
     /// The instruction has been carried out.
     Done {
+        /// The instruction.
+        id: usize,
+    },
+    /// The instruction failed, and so will the build.
+    Failed {
+        /// The instruction.
+        id: usize,
+        /// Why.
+        message: String,
+    },
+    /// The instruction was given up, as one of another stage failed.
+    Stopped {
         /// The instruction.
         id: usize,
     },

@@ -88,6 +88,8 @@ impl Build<'_> {
     pub(super) fn run(&self) -> Result<Done, StageError> {
         let needed = self.plan.stages.iter().enumerate().filter(|(_, stage)| stage.needed).map(|(index, _)| index);
         let needed: Vec<usize> = needed.collect();
+        let stages = needed.iter().filter_map(|index| self.plan.stages.get(*index));
+        self.teller.plan(stages.map(|stage| stage.instructions.len() + 1).sum());
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(needed.len());
         let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
         let work = || {
@@ -136,6 +138,17 @@ impl Build<'_> {
 
     fn run_stage(&self, index: usize, stage: &Stage) -> Result<Done, StageError> {
         let mut reporter = self.teller.stage(self.shown(index, stage), stage.instructions.len() + 1);
+        let done = self.run_steps(index, stage, &mut reporter);
+        match &done {
+            Ok(_) => reporter.end(),
+            Err(StageError::At(failure)) => reporter.fail(&failure.message),
+            Err(StageError::Image(error)) => reporter.fail(&error.to_string()),
+            Err(StageError::Stopped) => reporter.stop(),
+        }
+        done
+    }
+
+    fn run_steps(&self, index: usize, stage: &Stage, reporter: &mut Reporter<'_, '_>) -> Result<Done, StageError> {
         self.check_stop()?;
         reporter.step(&stage.from.text);
         let Done { mut config, layers, of_base, args } = self.base(stage)?;
@@ -147,18 +160,18 @@ impl Build<'_> {
             Ok(Instruction { line, text, op })
         });
         let triggers: Vec<Instruction> = triggers.collect::<Result<_, Fail>>().map_err(StageError::At)?;
+        reporter.plan(triggers.len());
         let mut runner = Runner { build: self, index, config, layers, args, view: None };
         for instruction in triggers.iter().chain(&stage.instructions) {
             self.check_stop()?;
             reporter.step(&instruction.text);
             let layers = runner.layers.len();
-            runner.execute(&instruction.op, &mut reporter).map_err(|error| match error {
+            runner.execute(&instruction.op, reporter).map_err(|error| match error {
                 StageError::At(failure) => StageError::At(Fail { line: instruction.line, ..failure }),
                 other => other,
             })?;
             runner.config.note(&instruction.text, runner.layers.len() > layers);
         }
-        reporter.end();
         let Runner { config, layers, args, .. } = runner;
         Ok(Done { config, layers, of_base, args })
     }

@@ -414,8 +414,9 @@ fn arguments_reach_the_stages_that_declare_them() {
     request.build_args = [("TYPO".to_owned(), String::new())].into();
     build(&kitchen.fixture.store, &request, &mut |step| warnings.push(step)).unwrap();
     assert!(matches!(&warnings[0], Progress::Warning(text) if text.contains("TYPO")));
+    assert_eq!(warnings[1], Progress::Planned { steps: 5 });
     assert!(
-        matches!(&warnings[1], Progress::Step { id: 1, stage: None, number: 1, total: 5, text } if text == "FROM $BASE")
+        matches!(&warnings[2], Progress::Step { id: 1, stage: None, number: 1, total: 5, text } if text == "FROM $BASE")
     );
 }
 
