@@ -7,7 +7,7 @@ use clap::Args;
 use reeve_engine::build::{BuildError, BuildRequest, Secret, build, git};
 use reeve_engine::images::Reference;
 
-use super::display::{Display, Mode};
+use super::display::{Display, Mode, clean};
 use super::{StoreArgs, blocking, failed};
 use crate::kubectl::error::CliError;
 use crate::kubectl::get::write;
@@ -124,6 +124,7 @@ fn run_now(args: &BuildArgs) -> Result<(), CliError> {
 fn excerpt(err: &BuildError) -> Option<String> {
     let BuildError::At { file, line, text, .. } = err else { return None };
     let rule = "-".repeat(20);
+    let text = clean(text);
     (!text.trim().is_empty()).then(|| format!("{file}:{line}\n{rule}\n{line:4} | >>> {text}\n{rule}"))
 }
 
@@ -301,7 +302,8 @@ mod tests {
         };
         let rule = "-".repeat(20);
         let shown = format!("Dockerfile:7\n{rule}\n   7 | >>> RUN x\n{rule}");
-        assert_eq!(excerpt(&at("RUN x")), Some(shown));
+        assert_eq!(excerpt(&at("RUN x")).as_ref(), Some(&shown));
+        assert_eq!(excerpt(&at("RUN \x1b[2J\x1b]0;title\x07x")), Some(shown), "nothing in it is for the terminal");
         assert_eq!(excerpt(&at("")), None);
     }
 }

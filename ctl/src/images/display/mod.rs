@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::failed;
 use crate::kubectl::error::CliError;
+pub(super) use text::clean;
 use trace::Trace;
 use tty::{Size, View};
 

@@ -53,7 +53,7 @@ mod tests {
             (Progress::Output { id: 4, line: "cc".to_owned() }, 1250, "#4 0.250 cc\n"),
             (Progress::Cached { id: 5 }, 1300, "#5 CACHED\n"),
             (Progress::Done { id: 4 }, 2300, "#4 DONE 1.3s\n"),
-            (step(6, None), 3000, "#6 [2/3] RUN make\n"),
+            (step(6, Some("\x1b[2J")), 3000, "#6 [ 2/3] RUN make\n"),
             (step(7, None), 3000, "#7 [2/3] RUN make\n"),
             (Progress::Failed { id: 6, message: "exit code: 1".to_owned() }, 3000, "#6 ERROR: exit code: 1\n"),
             (Progress::Stopped { id: 7 }, 3000, "#7 CANCELED\n"),

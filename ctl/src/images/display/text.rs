@@ -20,7 +20,7 @@ enum Escape {
 }
 
 /// The line as it would stand there: without sequences for the terminal, and what was written over what.
-pub(super) fn clean(line: &str) -> String {
+pub(in crate::images) fn clean(line: &str) -> String {
     let (mut shown, mut columns) = (String::new(), 0);
     let (mut escape, mut returned) = (Escape::No, false);
     for c in line.chars() {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use reeve_engine::build::Progress;
 
+use super::text::clean;
+
 /// As many of the last lines of a step are kept, for when it fails.
 const LINES_MAX: usize = 256;
 /// So much is kept of a line.
@@ -20,7 +22,7 @@ pub(super) struct Trace {
 /// One step.
 #[derive(Debug)]
 pub(super) struct Step {
-    /// `[builder 2/4] RUN make`
+    /// `[builder 2/4] RUN make`, with nothing for a terminal in it, whatever the Dockerfile has.
     pub name: String,
     pub began: Duration,
     pub end: Option<End>,
@@ -46,7 +48,7 @@ impl Trace {
             Progress::Planned { steps } => self.planned = *steps,
             Progress::Step { id, stage, number, total, text } => {
                 let stage = stage.as_ref().map(|stage| format!("{stage} ")).unwrap_or_default();
-                let name = format!("[{stage}{number}/{total}] {text}");
+                let name = clean(&format!("[{stage}{number}/{total}] {text}"));
                 self.steps.insert(*id, Step { name, began: now, end: None, log: VecDeque::new(), written: 0 });
             }
             Progress::Output { id, line } => {
@@ -90,7 +92,7 @@ impl Trace {
     pub(super) fn failures(&self, shown: impl Fn(&str) -> String) -> String {
         let mut text = String::new();
         for step in self.steps.values().filter(|step| matches!(step.end, Some(End::Failed(_)))) {
-            text.push_str(&format!("------\n > {}:\n", shown(&step.name)));
+            text.push_str(&format!("------\n > {}:\n", step.name));
             for (at, line) in &step.log {
                 text.push_str(&format!("{} {}\n", stamp(*at), shown(line)));
             }

@@ -176,7 +176,7 @@ fn line(step: &Step, now: Duration, width: usize) -> Option<(String, Look)> {
     let timer = format!(" {:.1}s", if took < 0.05 { 0.0 } else { took });
     let prefix = " => ";
     let left = width.checked_sub(prefix.len() + timer.len() + 1).filter(|left| *left >= NAME_COLUMNS_MIN)?;
-    let name = format!("{word}{}", clean(&step.name));
+    let name = format!("{word}{}", step.name);
     let (name, used) = cut(&name, left);
     let gap = " ".repeat(left - used + 1);
     Some((format!("{prefix}{name}{gap}{timer}"), look))
