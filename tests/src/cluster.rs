@@ -2,11 +2,10 @@
 //! and looked for remains at the end. A guard process takes it down should the test itself be killed.
 #![allow(unsafe_code, reason = "`atexit`: statics are not dropped, and the shared cluster must go at the end")]
 
-use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -334,7 +333,7 @@ impl Cluster {
     fn note_traces(&mut self) {
         // On a machine's network others run too.
         let own = self.machine.is_none();
-        let network = own.then(|| std::fs::metadata(self.network()).expect("the node's network namespace").ino());
+        let network = own.then(|| Arc::new(std::fs::File::open(self.network()).expect("the node's network namespace")));
         let index = self.state()["config"]["index"].as_u64().expect("the cluster's number");
         self.traces = Some(Traces { name: self.name.clone(), index, data_dir: self.data_dir(), network });
     }

@@ -1,6 +1,9 @@
 //! What a cluster may not leave behind: looked for on the machine itself, not asked of `reeve`.
 
+use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::processes;
 
@@ -16,8 +19,8 @@ pub(crate) struct Traces {
     pub(crate) index: u64,
     /// Its data folder.
     pub(crate) data_dir: PathBuf,
-    /// Its network namespace, if it has one of its own.
-    pub(crate) network: Option<u64>,
+    /// Its network namespace, if it has one of its own. As long as it is held no other gets its number.
+    pub(crate) network: Option<Arc<File>>,
 }
 
 impl Traces {
@@ -43,7 +46,8 @@ impl Traces {
         let mut groups = Vec::new();
         cgroups(Path::new("/sys/fs/cgroup"), &format!("reeve-{}", self.name), CGROUP_DEPTH_MAX, &mut groups);
         left.extend(groups.iter().map(|path| format!("cgroup {}", path.display())));
-        let inside = self.network.map(processes::in_network).unwrap_or_default();
+        let network = self.network.as_ref().and_then(|network| network.metadata().ok());
+        let inside = network.map(|network| processes::in_network(network.ino())).unwrap_or_default();
         left.extend(inside.iter().map(|process| format!("process {process:?}")));
         let named = processes::all(|process| {
             process.command.contains(&format!("/{}/", self.name))
