@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod adoption;
+mod attacks;
 mod bed;
 mod build;
 mod checkpoint;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         seam::all(),
         exec::all(),
         isolation::all(),
+        attacks::all(),
         update::all(),
         users::all(),
         groups::all(),

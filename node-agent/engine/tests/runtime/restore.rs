@@ -34,9 +34,9 @@ fn counted(log: &Path) -> Vec<u64> {
 }
 
 /// A container that has counted for a while, and its checkpoint as an archive; it is gone afterwards.
-struct Made {
-    bed: Bed,
-    archive: PathBuf,
+pub(crate) struct Made {
+    pub(crate) bed: Bed,
+    pub(crate) archive: PathBuf,
     last: u64,
 }
 
@@ -53,7 +53,7 @@ fn counting(bed: &Bed, volume: Mount) -> ContainerConfig {
 }
 
 /// `None`, loudly, where CRIU does not work.
-async fn make(edit: impl FnOnce(&mut ContainerConfig)) -> Option<Made> {
+pub(crate) async fn make(edit: impl FnOnce(&mut ContainerConfig)) -> Option<Made> {
     if !criu_works() {
         println!("SKIPPED: CRIU is not here, or does not work on this kernel");
         return None;
@@ -92,7 +92,7 @@ impl Made {
         build(self.bed.engine.images(), &request, &mut |_| {}).unwrap().id
     }
 
-    async fn pod(&self) -> Sandbox {
+    pub(crate) async fn pod(&self) -> Sandbox {
         let mut config = self.bed.sandbox_config();
         (config.name, config.uid, config.hostname) = ("other".to_owned(), "u2".to_owned(), "other-0".to_owned());
         config.cgroup = "kubepods/burstable/podu2".to_owned();
@@ -100,7 +100,7 @@ impl Made {
     }
 
     /// The container again, in another pod; its image is the checkpoint.
-    fn again(&self, image: String) -> ContainerConfig {
+    pub(crate) fn again(&self, image: String) -> ContainerConfig {
         ContainerConfig {
             image,
             command: vec!["/no/such".to_owned()],
@@ -108,7 +108,7 @@ impl Made {
         }
     }
 
-    async fn refused(&self, sandbox: &Sandbox, config: ContainerConfig) -> String {
+    pub(crate) async fn refused(&self, sandbox: &Sandbox, config: ContainerConfig) -> String {
         let id = match self.bed.engine.create_container(&sandbox.id, config).await {
             Ok(id) => id,
             Err(error) => return error.to_string(),
@@ -125,7 +125,7 @@ impl Made {
     }
 
     /// The archive with one of its files changed.
-    fn changed(&self, name: &str, change: impl Fn(Vec<u8>) -> Option<Vec<u8>>) -> PathBuf {
+    pub(crate) fn changed(&self, name: &str, change: impl Fn(Vec<u8>) -> Option<Vec<u8>>) -> PathBuf {
         let place = self.bed.dir().join("changed.tar");
         let mut out = tar::Builder::new(Vec::new());
         for entry in tar::Archive::new(fs::File::open(&self.archive).unwrap()).entries().unwrap() {
