@@ -699,7 +699,8 @@ impl Actor {
         *word != status(&self.state, self.node.config.node_ip, word, now)
     }
 
-    /// Writes the status if it changed here, or in the API through somebody else; returns when to look again if it may wait.
+    /// Writes the status if it changed here, or in the API through somebody else; returns when to look again if it may
+    /// wait.
     fn write_status(&mut self, now: Timestamp) -> Option<Timestamp> {
         let gone = matches!(self.state.end.as_ref().map(|end| &end.why), Some(Why::Gone));
         if self.writing || gone {

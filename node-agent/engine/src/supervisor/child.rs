@@ -202,8 +202,8 @@ pub(super) fn pause(pause: Option<Pause>, place: usize) -> Attempt {
 /// All that the kernel knows.
 const SIGNALS: c_int = 64;
 
-/// A container starts with the defaults. What is ignored stays so across `execve`: SIGPIPE (Rust does), and whatever the
-/// supervisor's starter ignored, as `nohup` and shells' background jobs do.
+/// A container starts with the defaults. What is ignored stays so across `execve`: SIGPIPE (Rust does), and whatever
+/// the supervisor's starter ignored, as `nohup` and shells' background jobs do.
 pub(super) fn reset_signals() {
     // The kernel's `struct sigaction`: SIG_DFL, no flags, no restorer, an empty mask. The C library has two signals of
     // its own, about which it takes no orders.
