@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{AgentConfig, PeersConfig};
 use crate::credentials::CredentialProviders;
 use crate::net::PodNetwork;
+use crate::node::keep;
 use crate::node::machine::Capacity;
-use crate::node::{lease, register, report};
 use crate::objects::ObjectCache;
 use crate::peers::serve::Offers;
 use crate::peers::{ImagePeers, PeerParts};
@@ -132,12 +132,7 @@ impl NodeAgent {
         let backend =
             Arc::new(Backend { node: Arc::clone(&node), views: views.clone(), seen: Seen::default(), offers });
         component.spawn_vital("kubelet server", self.server.run(backend));
-        let reporter = Arc::clone(&node);
-        component.spawn_vital("node status", async move {
-            register(&reporter, port).await;
-            reporter.component.spawn_vital("node lease", lease::renew(Arc::clone(&reporter)));
-            report(reporter, port).await;
-        });
+        component.spawn_vital("node status", keep(Arc::clone(&node), port));
         component.spawn_vital("image changes", count_images(node.engine.image_changes(), announced, images));
         component.spawn_vital("node network", bring_up_network(Arc::clone(&node), nodes, network));
         let pod_component = component.clone();

@@ -1,6 +1,6 @@
 //! The Node object: registered at start, kept alive by a Lease, updated when something changed.
 
-pub(crate) mod lease;
+mod lease;
 pub(crate) mod machine;
 pub(crate) mod status;
 
@@ -12,7 +12,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use reeve_client::Backoff;
 use serde_json::json;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::pod::context::NodeContext;
 use status::{Facts, Pressure, labels, status};
@@ -22,8 +22,20 @@ const REPORT_EVERY: Duration = Duration::from_secs(300);
 /// How often memory, disk and processes are looked at. Source: kubelet `housekeeping` of its eviction manager.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
+/// How long a node that begins waits for its network before it says that it has none.
+const NETWORK_WAIT: Duration = Duration::from_secs(5);
+
+/// Registers the node and keeps it alive and its status current until the agent stops.
+pub(crate) async fn keep(node: Arc<NodeContext>, port: u16) {
+    register(&node, port).await;
+    // Before the lease too: whoever sees it renewed takes what the status says for this agent's word.
+    network_up(&node).await;
+    node.component.spawn_vital("node lease", lease::renew(Arc::clone(&node)));
+    report(node, port).await;
+}
+
 /// Creates the Node, or takes over the one there is.
-pub(crate) async fn register(node: &NodeContext, port: u16) {
+async fn register(node: &NodeContext, port: u16) {
     let api: Api<Node> = Api::all(node.component.client.clone());
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(7), node.component.rng.clone());
     loop {
@@ -75,9 +87,18 @@ async fn facts(node: &NodeContext, port: u16) -> Facts {
     }
 }
 
+/// Returns when the node network is up, or does not come soon. A node that begins again and says for that moment that
+/// it is not ready has the node controller take all its pods, which run on, from their Services.
+async fn network_up(node: &NodeContext) {
+    let mut network = node.network.clone();
+    if timeout(NETWORK_WAIT, network.wait_for(Option::is_some)).await.is_err() {
+        tracing::warn!(node = node.config.node_name, "the node network is not up yet");
+    }
+}
+
 /// Keeps the status current until the agent stops: at once when the network is ready or images changed, else
 /// when a look at the machine finds something new.
-pub(crate) async fn report(node: Arc<NodeContext>, port: u16) {
+async fn report(node: Arc<NodeContext>, port: u16) {
     let mut images_changed = node.images.clone();
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
