@@ -16,7 +16,7 @@ enum Escape {
     /// A title, a link or the like, which ends with a bell or a string terminator.
     Text,
     /// In such a one, after an escape character.
-    TextEscape,
+    EndBegun,
 }
 
 /// The line as it would stand there: without sequences for the terminal, and what was written over what.
@@ -55,9 +55,9 @@ fn after(escape: Escape, c: char) -> Escape {
         (Escape::Begun, ' '..='/') => Escape::Begun,
         (Escape::Control, '@'..='~') => Escape::No,
         (Escape::Control, _) => Escape::Control,
-        (Escape::Text | Escape::TextEscape, '\x07' | '\u{9c}') | (Escape::TextEscape, '\\') => Escape::No,
-        (Escape::Text | Escape::TextEscape, '\x1b') => Escape::TextEscape,
-        (Escape::Text | Escape::TextEscape, _) => Escape::Text,
+        (Escape::Text | Escape::EndBegun, '\x07' | '\u{9c}') | (Escape::EndBegun, '\\') => Escape::No,
+        (Escape::Text | Escape::EndBegun, '\x1b') => Escape::EndBegun,
+        (Escape::Text | Escape::EndBegun, _) => Escape::Text,
         (Escape::Begun | Escape::No, _) => Escape::No,
     }
 }

@@ -108,7 +108,8 @@ impl Step {
         if self.log.len() >= LINES_MAX {
             self.log.pop_front();
         }
-        let kept = line.get(..line.floor_char_boundary(LINE_BYTES_MAX)).unwrap_or(line);
+        let end = (0..=LINE_BYTES_MAX.min(line.len())).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
+        let kept = line.get(..end).unwrap_or(line);
         self.log.push_back((now.saturating_sub(self.began), kept.to_owned()));
     }
 

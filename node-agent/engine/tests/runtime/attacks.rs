@@ -513,7 +513,8 @@ async fn no_container_writes_cgroups_or_has_the_node_run_a_program() {
                  echo \"$v\" >$f && echo agent; done; true";
     let ids = UserNamespace { first: 700 << 16, length: 1 << 16 };
     // Who has SYS_ADMIN of the node's own users is kept from nothing by cgroups; new ones it does not get either.
-    let cases: [(&str, Option<UserNamespace>, &str, fn(&mut ContainerConfig)); 3] = [
+    type Change = fn(&mut ContainerConfig);
+    let cases: [(&str, Option<UserNamespace>, &str, Change); 3] = [
         ("usual", None, agent, |_| {}),
         ("may mount", None, "true", |config| {
             config.security.capabilities_add = vec!["SYS_ADMIN".to_owned()];
